@@ -1,0 +1,28 @@
+# Two commands set up everything on a machine with Python 3.11 and make; both are safe to repeat.
+#   make render   install, then render configs/quickstart.yaml on the embedded model
+#   make test     install, then run the linter and the tests
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: render test install clean
+
+render: install
+	$(BIN)/python -m vidcfg.render configs/quickstart.yaml --overwrite
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,29 @@
+"""Classifier-free guidance per frame and per step for video diffusion models.
+
+    with vidcfg.guide(pipe, vidcfg.Guidance(scale=6.0), negative_prompt="blurry") as trace:
+        video = pipe(prompt, num_frames=81, guidance_scale=1.0).frames
+
+Public names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Guidance": "vidcfg.config",
+    "guide": "vidcfg.build",
+    "register_family": "vidcfg.models.families",
+}
+
+__all__ = ["Guidance", "__version__", "guide", "register_family"]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'vidcfg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
