@@ -1,0 +1,217 @@
+"""Frame maps: which pixel frames a latent frame makes. numpy only.
+
+Video VAEs compress time, so a curve over pixel frames becomes one over latent frames by reducing
+it over the pixel frames that each latent makes. The ranges are nominal: convolutions and attention
+of a decoder leak into neighbours.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from jaxtyping import Float64
+
+from vidcfg.guidance.checks import check_choice, check_count
+
+REDUCERS = ("mean", "max")
+
+
+class FrameMap(ABC):
+    """Which pixel frames each latent frame makes, for one family of VAEs."""
+
+    @abstractmethod
+    def num_pixels(self, num_latents: int) -> int:
+        """The pixel frames that come out when the denoiser sees `num_latents` latent frames."""
+
+    @abstractmethod
+    def pixels_of(self, num_pixels: int) -> list[range]:
+        """The pixel frames of each latent frame that the denoiser sees, in order.
+
+        Every pixel frame belongs to exactly one latent. A latent that is dropped before decoding
+        (padding) has an empty range.
+
+        Raises:
+            ValueError: if the VAE cannot make `num_pixels` frames.
+        """
+
+    @abstractmethod
+    def _makes(self, num_pixels: int) -> bool:
+        """Whether the VAE decodes to exactly this many frames (num_pixels >= 1)."""
+
+    @abstractmethod
+    def _rule(self) -> str:
+        """The lengths that the VAE makes, in words: "4k + 1"."""
+
+    def num_latents(self, num_pixels: int) -> int:
+        """The latent frames that the denoiser sees, padding included.
+
+        Raises:
+            ValueError: if the VAE cannot make `num_pixels` frames.
+        """
+        return len(self.pixels_of(num_pixels))
+
+    def check(self, num_pixels: int, what: str = "video.num_frames") -> None:
+        """Raise a ValueError naming the nearest lengths unless the VAE makes this one exactly.
+
+        Pipelines round such a length silently or with a log line; here it is an error, because
+        every frame number of a surface would shift.
+        """
+        if num_pixels >= 1 and self._makes(num_pixels):
+            return
+        below = next((n for n in range(num_pixels - 1, 0, -1) if self._makes(n)), None)
+        above = next(n for n in count(max(num_pixels + 1, 1)) if self._makes(n))
+        choice = f"{above}" if below is None else f"{below} or {above}"
+        raise ValueError(
+            f"{what} is {num_pixels}, but this VAE makes {self._rule()} frames. Use {choice}."
+        )
+
+    def reduce(
+        self, curve: Float64[np.ndarray, "*rows T"], reducer: str
+    ) -> Float64[np.ndarray, "*rows F"]:
+        """A curve over pixel frames as one over latent frames: the `mean` or `max` of each latent.
+
+        The result stays within the range of its pixels to the last bit, so that a constant curve
+        stays that constant. Padding latents in front take the value of the first latent that is
+        decoded.
+
+        Raises:
+            ValueError: for another reducer, or a length that the VAE cannot make.
+        """
+        check_choice("reduce", reducer, REDUCERS)
+        ranges = self.pixels_of(curve.shape[-1])
+        padding = sum(len(pixels) == 0 for pixels in ranges)
+        parts = [curve[..., pixels.start : pixels.stop] for pixels in ranges[padding:]]
+        highest = np.stack([part.max(axis=-1) for part in parts], axis=-1)
+        reduced = highest
+        if reducer == "mean":
+            lowest = np.stack([part.min(axis=-1) for part in parts], axis=-1)
+            mean = np.stack([part.mean(axis=-1) for part in parts], axis=-1)
+            reduced = np.clip(mean, lowest, highest)
+        return np.concatenate([reduced[..., :1]] * padding + [reduced], axis=-1)
+
+
+def _ranges(counts: list[int]) -> list[range]:
+    """Consecutive ranges of the given lengths, from 0."""
+    ends = np.cumsum(counts).tolist()
+    return [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
+
+
+@dataclass(frozen=True)
+class CausalMap(FrameMap):
+    """Latent 0 makes pixel 0; latent k makes pixels ratio (k - 1) + 1 to ratio k.
+
+    Lengths: ratio k + 1. Wan and HunyuanVideo have ratio 4, LTX 8, Mochi 6.
+    """
+
+    ratio: int
+
+    def __post_init__(self):
+        check_count("frame map: ratio", self.ratio)
+
+    def num_pixels(self, num_latents: int) -> int:
+        """1 + ratio * (num_latents - 1)."""
+        return 1 + self.ratio * (check_count("num_latents", num_latents) - 1)
+
+    def pixels_of(self, num_pixels: int) -> list[range]:
+        """See `FrameMap.pixels_of`."""
+        self.check(num_pixels, "num_frames")
+        return _ranges([1] + [self.ratio] * ((num_pixels - 1) // self.ratio))
+
+    def _makes(self, num_pixels: int) -> bool:
+        return (num_pixels - 1) % self.ratio == 0
+
+    def _rule(self) -> str:
+        return f"{self.ratio}k + 1"
+
+
+@dataclass(frozen=True)
+class CogVideoXMap(FrameMap):
+    """CogVideoX: L latents decode to ratio (L - 1) + 1 frames for odd L, to ratio L for even L.
+
+    The decoder works on chunks of 2 latents (the first of 3 when L is odd). A chunk of 2 gives
+    `ratio` pixels per latent; an odd first chunk gives 1 pixel to its first latent. Lengths: 2
+    ratio k and 2 ratio k + 1.
+
+    `patch_frames` is the denoiser's `patch_size_t` (2 in v1.5, None before): the pipeline pads the
+    latents in front to a multiple of it and drops the padding before decoding. Padding takes the
+    weight of the first decoded latent.
+    """
+
+    ratio: int = 4
+    patch_frames: int | None = None
+
+    def __post_init__(self):
+        check_count("frame map: ratio", self.ratio)
+        if self.patch_frames is not None:
+            check_count("frame map: patch_frames", self.patch_frames)
+
+    def num_pixels(self, num_latents: int) -> int:
+        """The decoded length; where padding may be in front, the one with an odd latent count.
+
+        A padded count does not tell how much of it is padding: with patch_frames = 2, 22 latents
+        are 81 frames (1 padding, 21 decoded) or 88 (22 decoded). v1.5 is made for 16k + 1 frames
+        (81, 161), whose decoded latents are odd in number, so 81 is the answer;
+        `num_pixels_options` gives both.
+
+        Raises:
+            ValueError: if `num_latents` is not a multiple of `patch_frames`.
+        """
+        options = self.num_pixels_options(num_latents)
+        odd = [pixels for pixels in options if pixels % (2 * self.ratio) == 1]
+        return max(odd or options)
+
+    def num_pixels_options(self, num_latents: int) -> list[int]:
+        """Every length whose padded latents are `num_latents`, shortest first.
+
+        Raises ValueError as `num_pixels` does.
+        """
+        check_count("num_latents", num_latents)
+        patch = self.patch_frames or 1
+        if num_latents % patch != 0:
+            raise ValueError(
+                f"num_latents is {num_latents}, but this denoiser sees multiples of {patch} "
+                f"latent frames. Use {num_latents - num_latents % patch + patch}."
+            )
+        fewest = max(1, num_latents - patch + 1)
+        return [self._decoded_length(decoded) for decoded in range(fewest, num_latents + 1)]
+
+    def pixels_of(self, num_pixels: int) -> list[range]:
+        """See `FrameMap.pixels_of`; padding latents come first, with empty ranges."""
+        self.check(num_pixels, "num_frames")
+        decoded = self._decoded_latents(num_pixels)
+        first = 1 if decoded % 2 == 1 else self.ratio
+        padding = -decoded % (self.patch_frames or 1)
+        return _ranges([0] * padding + [first] + [self.ratio] * (decoded - 1))
+
+    def _decoded_latents(self, num_pixels: int) -> int:
+        return (num_pixels - 1) // self.ratio + 1
+
+    def _decoded_length(self, decoded: int) -> int:
+        return self.ratio * (decoded - 1) + 1 if decoded % 2 == 1 else self.ratio * decoded
+
+    def _makes(self, num_pixels: int) -> bool:
+        return self._decoded_length(self._decoded_latents(num_pixels)) == num_pixels
+
+    def _rule(self) -> str:
+        return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
+
+
+@dataclass(frozen=True)
+class OneToOneMap(FrameMap):
+    """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
+
+    def num_pixels(self, num_latents: int) -> int:
+        """num_latents."""
+        return check_count("num_latents", num_latents)
+
+    def pixels_of(self, num_pixels: int) -> list[range]:
+        """See `FrameMap.pixels_of`."""
+        self.check(num_pixels, "num_frames")
+        return _ranges([1] * num_pixels)
+
+    def _makes(self, num_pixels: int) -> bool:
+        return True
+
+    def _rule(self) -> str:
+        return "1 or more"

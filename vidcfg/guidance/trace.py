@@ -1,0 +1,91 @@
+"""What guidance did: the strength used, the evaluations run, the spread before and after."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StepTrace:
+    """One guided prediction.
+
+    Args:
+        step: index of the denoising step; second-order schedulers have two entries per step.
+        sigma: noise level of the scheduler, None where it has none.
+        expert: name of the model that ran, None for pipelines with one model.
+        strength_BF: strength used per sample and latent frame.
+        evaluations: rows evaluated, by branch.
+        calls: model calls that these rows took.
+        std_cond_BF, std_guided_BF: standard deviation of every frame before and after guidance.
+    """
+
+    step: int
+    sigma: float | None
+    expert: str | None
+    strength_BF: np.ndarray
+    evaluations: dict[str, int]
+    calls: int
+    std_cond_BF: Tensor
+    std_guided_BF: Tensor
+
+    def to_dict(self) -> dict:
+        return {
+            "step": self.step,
+            "sigma": self.sigma,
+            "expert": self.expert,
+            "evaluations": self.evaluations,
+            "calls": self.calls,
+            "strength": self.strength_BF.tolist(),
+            "std_cond": _rounded(self.std_cond_BF),
+            "std_guided": _rounded(self.std_guided_BF),
+        }
+
+
+@dataclass
+class Trace:
+    """What happened in the pipeline calls inside one `vidcfg.guide`, the last run in `steps`.
+
+    `planned` is the plan that was made before the run's first step, `surfaces` one surface per
+    sample, `order` the operations in the order in which they are applied.
+    """
+
+    steps: list[StepTrace] = field(default_factory=list)
+    surfaces: list = field(default_factory=list)
+    planned: object | None = None
+    order: tuple[str, ...] = ()
+    num_runs: int = 0
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """Rows evaluated in the last run, by branch."""
+        total = Counter()
+        for step in self.steps:
+            total.update(step.evaluations)
+        return dict(total)
+
+    @property
+    def total(self) -> int:
+        """All rows evaluated in the last run."""
+        return sum(self.evaluations.values())
+
+    def start_run(self, *, surfaces: list, planned, order: tuple[str, ...]) -> None:
+        """Forget the steps of the previous run."""
+        self.steps = []
+        self.surfaces, self.planned, self.order = surfaces, planned, order
+        self.num_runs += 1
+
+    def to_dict(self) -> dict:
+        """Plain data for the JSON beside a video."""
+        return {
+            "order": list(self.order),
+            "evaluations": self.evaluations,
+            "planned": None if self.planned is None else self.planned.evaluations,
+            "naive": None if self.planned is None else self.planned.naive,
+            "steps": [step.to_dict() for step in self.steps],
+        }
+
+
+def _rounded(values: Tensor) -> list:
+    return [[round(v, 6) for v in row] for row in values.double().cpu().tolist()]
