@@ -1,0 +1,21 @@
+"""CogVideoX 1.0 and 1.5: frames before channels, one batched call, combined in float32."""
+
+from vidcfg.guidance.frame_map import CogVideoXMap
+from vidcfg.models.families.family import Family
+
+FAMILY = Family(
+    name="cogvideox",
+    pipelines=("CogVideoXPipeline",),
+    layout="BFCHW",
+    frame_map=lambda pipe: CogVideoXMap(
+        pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
+    ),
+    texts={"encoder_hidden_states": "prompt_embeds"},
+    encoded=("prompt_embeds", None),
+    own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},
+    stock_passes="batched",
+    combines_in_float32=True,
+    prediction=None,
+    default_scale=6.0,
+    usual_range=(4.0, 8.0),
+)

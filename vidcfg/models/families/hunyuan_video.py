@@ -1,0 +1,21 @@
+"""HunyuanVideo: true guidance beside the embedded scale, which stays the pipeline's own."""
+
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.family import Family
+
+FAMILY = Family(
+    name="hunyuan_video",
+    pipelines=("HunyuanVideoPipeline",),
+    layout="BCFHW",
+    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_attention_mask",
+        "pooled_projections": "pooled_prompt_embeds",
+    },
+    encoded=("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask"),
+    own_guidance={"true_cfg_scale": 1.0},
+    per_sample=("timestep", "guidance"),
+    default_scale=6.0,
+    usual_range=(1.0, 7.0),
+)

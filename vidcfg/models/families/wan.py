@@ -1,0 +1,27 @@
+"""Wan 2.1 and 2.2: two sequential passes, cond first; 2.2 changes the model at a noise level."""
+
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.family import Family
+
+
+def _expert(pipe, timestep: float) -> str | None:
+    """`high` above the boundary noise level, `low` below it; None for a single model."""
+    if pipe.config.boundary_ratio is None:
+        return None
+    boundary = pipe.config.boundary_ratio * pipe.scheduler.config.num_train_timesteps
+    return "high" if timestep >= boundary else "low"
+
+
+FAMILY = Family(
+    name="wan",
+    pipelines=("WanPipeline",),
+    layout="BCFHW",
+    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
+    denoisers={"transformer": "high", "transformer_2": "low"},
+    texts={"encoder_hidden_states": "prompt_embeds"},
+    encoded=("prompt_embeds", None),
+    own_guidance={"guidance_scale": 1.0},
+    expert_of=_expert,
+    default_scale=5.0,
+    usual_range=(3.0, 7.0),
+)

@@ -1,0 +1,45 @@
+"""What a diffusers scheduler knows of the noise: the level of each call and the kind of prediction."""
+
+from typing import Any
+
+import numpy as np
+
+_FLOW_KINDS = {"flow_prediction": "flow"}
+
+
+def prediction_kind(scheduler: Any) -> str:
+    """The kind of prediction that a scheduler expects (vidcfg.guidance.prediction.KINDS)."""
+    kind = scheduler.config.get("prediction_type", "flow_prediction")
+    return _FLOW_KINDS.get(kind, kind)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether x_t = (1 - sigma) x0 + sigma eps in this scheduler's sigmas."""
+    return (
+        scheduler.config.get("use_flow_sigmas", False) or "FlowMatch" in type(scheduler).__name__
+    )
+
+
+def noise_level(scheduler: Any, call: int) -> tuple[float, float] | None:
+    """(alpha, sigma) of x_t = alpha x0 + sigma eps at the denoiser's `call`-th evaluation.
+
+    For schedulers that divide the model input by sqrt(sigma^2 + 1) it is the level of that input.
+    None where the scheduler tells neither sigmas nor cumulative alphas.
+    """
+    if hasattr(scheduler, "sigmas") and len(scheduler.sigmas) > call:
+        sigma = float(scheduler.sigmas[call])
+        if is_flow(scheduler):
+            inverted = scheduler.config.get("invert_sigmas", False)
+            return (sigma, 1 - sigma) if inverted else (1 - sigma, sigma)
+        scale = (sigma**2 + 1) ** 0.5
+        return 1 / scale, sigma / scale
+    if hasattr(scheduler, "alphas_cumprod"):
+        product = float(scheduler.alphas_cumprod[int(scheduler.timesteps[call])])
+        return product**0.5, (1 - product) ** 0.5
+    return None
+
+
+def step_sigmas(scheduler: Any, num_steps: int, order: int) -> np.ndarray | None:
+    """The noise level sigma_k at the start of each step, falling; None where it is not known."""
+    levels = [noise_level(scheduler, k * order) for k in range(num_steps)]
+    return None if None in levels else np.array([sigma for _, sigma in levels])
