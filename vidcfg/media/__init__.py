@@ -1,0 +1,1 @@
+"""Videos in and out: one video type, reading, writing and contact sheets."""

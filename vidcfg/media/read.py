@@ -1,0 +1,164 @@
+"""Videos from files: one by one in chunks, or single frames by number.
+
+8-bit sources give uint8 frames, deeper ones float32. Alpha is left out. Frames come as they are
+stored: with a variable rate none is repeated or dropped.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidcfg.media.probe import (
+    VideoInfo,
+    frame_files,
+    open_container,
+    probe,
+    read_picture,
+    video_stream,
+)
+from vidcfg.media.video import MediaError, Video
+
+CHUNK_BYTES = 1 << 26
+
+
+def read_video(path: str | Path, *, fps: float | None = None) -> Video:
+    """The whole video in memory. `fps` replaces the file's own rate.
+
+    Raises:
+        MediaError: the file is missing, empty, damaged, cut short or no video.
+    """
+    info = probe(path, fps=fps)
+    frames = np.concatenate(list(iter_chunks(info)))
+    return as_video(frames, info)
+
+
+def as_video(frames: np.ndarray, info: VideoInfo) -> Video:
+    """Frames [T, 3, H, W] of a file with what is known about it."""
+    return Video(frames, info.fps, info.lossless, info.codec, source=str(info.path))
+
+
+def iter_chunks(info: VideoInfo, *, chunk_frames: int | None = None) -> Iterator[np.ndarray]:
+    """The frames in order as arrays [n, 3, H, W], by PyAV; at most 64 MB each unless a number is
+    given.
+
+    Raises:
+        MediaError: at the chunk where a frame is damaged or changes its size, and at the end if
+            fewer frames came out than the file holds.
+    """
+    item_bytes = 3 * info.height * info.width * (1 if info.bit_depth <= 8 else 4)
+    size = chunk_frames or max(1, min(64, CHUNK_BYTES // item_bytes))
+    frames: list[np.ndarray] = []
+    for frame in _pictures(info) if info.is_frames else _decoded(info):
+        frames.append(frame)
+        if len(frames) == size:
+            yield np.stack(frames)
+            frames = []
+    if frames:
+        yield np.stack(frames)
+
+
+def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
+    """Frames by number, [n, 3, H, W], in the order asked for; repeats are allowed.
+
+    decord seeks in 8-bit files; PyAV decodes from the start where decord cannot (deeper colours,
+    formats or platforms it does not know). Both give the same values.
+
+    Raises:
+        MediaError: a number is outside the video, or the file is damaged.
+    """
+    wrong = [i for i in indices if not 0 <= i < info.num_frames]
+    if wrong or not len(indices):
+        raise MediaError(
+            f"{info.path} has frames 0 to {info.num_frames - 1}; asked for {wrong or 'none'}."
+        )
+    if info.is_frames:
+        files = frame_files(info.path)
+        return np.stack([_channels_first(_checked_picture(files[i], info)) for i in indices])
+    frames = _decord_frames(info, indices) if info.bit_depth <= 8 else None
+    return _scan_frames(info, indices) if frames is None else frames
+
+
+def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None:
+    """None where decord is absent, fails, or counts other frames than the packets."""
+    # decord brings its own zlib, which breaks OpenCV's PNG reader unless OpenCV is loaded first.
+    import cv2  # noqa: F401
+
+    try:
+        import decord
+    except ImportError:
+        return None
+    decord.logging.set_level(decord.logging.FATAL)
+    try:
+        reader = decord.VideoReader(str(info.path.resolve()), num_threads=1)
+        if len(reader) != info.num_frames:
+            return None
+        frames = reader.get_batch(list(indices)).asnumpy()
+    except (decord.DECORDError, RuntimeError, OSError):
+        return None
+    if frames.shape[1:] != (info.height, info.width, 3):
+        return None
+    return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+
+
+def _scan_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
+    wanted, found = set(indices), {}
+    for index, frame in enumerate(_decoded(info)):
+        if index in wanted:
+            found[index] = frame
+            if len(found) == len(wanted):
+                break
+    return np.stack([found[index] for index in indices])
+
+
+def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
+    count, is_interlaced = 0, False
+    with open_container(info.path) as container:
+        stream = video_stream(info.path, container)
+        stream.thread_type = "AUTO"
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise MediaError(f"{info.path} is damaged at frame {count}.")
+            if (frame.height, frame.width) != (info.height, info.width):
+                raise MediaError(
+                    f"{info.path} changes its frame size at frame {count}: {info.height} x "
+                    f"{info.width} to {frame.height} x {frame.width}. Cut it there."
+                )
+            is_interlaced |= frame.interlaced_frame
+            count += 1
+            yield _to_array(frame, info)
+    # Two fields of one frame may be two packets.
+    if count < info.num_frames and not (is_interlaced and 2 * count >= info.num_frames):
+        raise MediaError(
+            f"{info.path} is damaged: {count} of its {info.num_frames} frames can be decoded."
+        )
+
+
+def _to_array(frame, info: VideoInfo) -> np.ndarray:
+    if info.bit_depth <= 8:
+        return _channels_first(frame.to_ndarray(format="rgb24"))
+    return _channels_first(frame.to_ndarray(format="rgb48le"))
+
+
+def _pictures(info: VideoInfo) -> Iterator[np.ndarray]:
+    for path in frame_files(info.path):
+        yield _channels_first(_checked_picture(path, info))
+
+
+def _checked_picture(path: Path, info: VideoInfo) -> np.ndarray:
+    picture = read_picture(path)
+    size = (info.height, info.width)
+    if picture.shape[:2] != size or picture.dtype.itemsize * 8 != info.bit_depth:
+        height, width, bits = *picture.shape[:2], picture.dtype.itemsize * 8
+        raise MediaError(
+            f"{path} is {height} x {width} in {bits} bit, the first picture of its folder "
+            f"{size[0]} x {size[1]} in {info.bit_depth} bit."
+        )
+    return picture
+
+
+def _channels_first(picture_HWC: np.ndarray) -> np.ndarray:
+    frame = np.ascontiguousarray(picture_HWC.transpose(2, 0, 1))
+    if frame.dtype == np.uint16:
+        return frame.astype(np.float32) / np.float32(65535)
+    return frame

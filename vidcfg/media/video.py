@@ -1,0 +1,83 @@
+"""The one video type that readers return and metrics take."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class MediaError(ValueError):
+    """A video or picture that cannot be read or written; the message names the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Frames of one clip with what is known about where they come from.
+
+    `frames` has shape [T, C, H, W] with 1 or 3 channels: uint8 in 0..255, or float32 in [0, 1].
+    `fps` is in frames per second. `lossless` says whether the pixels went through a lossy codec
+    (None: not known), `codec` names that codec (None: never encoded), `source` is a file name or
+    another name for messages.
+
+    Raises:
+        ValueError: at construction, if shape, dtype, range or fps are not as above.
+    """
+
+    frames: np.ndarray
+    fps: float
+    lossless: bool | None = None
+    codec: str | None = None
+    source: str = "memory"
+
+    def __post_init__(self) -> None:
+        check_frames(self.frames, what=self.source)
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"{self.source}: fps is {self.fps}, it has to be above 0.")
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    def as_float(self) -> np.ndarray:
+        """Float32 frames in [0, 1]; uint8 values are divided by 255, float frames not copied."""
+        if self.frames.dtype == np.uint8:
+            return self.frames.astype(np.float32) / np.float32(255)
+        return self.frames
+
+    def as_uint8(self) -> np.ndarray:
+        """Uint8 frames, rounded to the nearest level. Uint8 frames are not copied."""
+        return to_uint8(self.frames)
+
+
+def check_frames(frames: np.ndarray, *, what: str) -> None:
+    """Raise ValueError unless `frames` is [T, C, H, W], uint8 or float32 in [0, 1]."""
+    if not isinstance(frames, np.ndarray) or frames.ndim != 4:
+        given = getattr(frames, "shape", type(frames).__name__)
+        raise ValueError(f"{what}: frames have to be an array [T, C, H, W], not {given}.")
+    if frames.shape[1] not in (1, 3) or 0 in frames.shape:
+        raise ValueError(
+            f"{what}: frames of shape {frames.shape} are not [T, C, H, W] with 1 or 3 channels. "
+            "Frames with channels last go through frames.transpose(0, 3, 1, 2)."
+        )
+    check_range(frames, what=what)
+
+
+def check_range(frames: np.ndarray, *, what: str) -> None:
+    """Raise ValueError unless `frames` is uint8, or float32 that is finite and in [0, 1]."""
+    if frames.dtype == np.uint8:
+        return
+    if frames.dtype != np.float32:
+        raise ValueError(f"{what}: frames are {frames.dtype}, allowed are uint8 and float32.")
+    low, high = float(frames.min()), float(frames.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{what}: frames contain NaN or Inf.")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{what}: float frames reach from {low:g} to {high:g}, they have to be in [0, 1]. "
+            "Divide 0..255 by 255, map -1..1 by (x + 1) / 2, or clip."
+        )
+
+
+def to_uint8(frames: np.ndarray) -> np.ndarray:
+    """Uint8 levels of frames in [0, 1], rounded to the nearest; uint8 frames are not copied."""
+    if frames.dtype == np.uint8:
+        return frames
+    return np.rint(frames * np.float32(255)).astype(np.uint8)
