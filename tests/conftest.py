@@ -1,6 +1,10 @@
-"""What all tests share: no hub, few threads."""
+"""What all tests share: no hub, few threads, no deadline on slow machines."""
 
 import os
 
+from hypothesis import settings
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")

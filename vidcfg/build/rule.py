@@ -1,6 +1,5 @@
 """`vidcfg.Guidance`, as written, to the engine's rule. After this step no setting is read."""
 
-from dataclasses import replace
 from typing import Any
 
 from vidcfg.config import Guidance
@@ -8,20 +7,19 @@ from vidcfg.guidance.frame_weights import FRAME_WEIGHTS, FrameWindow
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
 from vidcfg.guidance.methods import METHODS, Method
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.schedules import SCHEDULES
+from vidcfg.guidance.schedules import SCHEDULES, from_w
 
-_SCALE_FIELDS = ("value", "start", "end", "points", "values_K")
 _ENGINE_NAMES = {"values": "values_K"}
 
 
 def build_rule(guidance: Guidance) -> Rule:
     """The engine's form of one guidance setting."""
-    shift = 1.0 - guidance.off_value
+    convention = getattr(guidance.method, "convention", "scale")
     scale = guidance.scale
     if isinstance(scale, dict):
-        scale = {name: _schedule(spec, shift) for name, spec in scale.items()}
+        scale = {name: _schedule(spec, convention) for name, spec in scale.items()}
     else:
-        scale = _schedule(scale, shift)
+        scale = _schedule(scale, convention)
     threshold = guidance.threshold
     return Rule(
         scale=scale,
@@ -45,30 +43,10 @@ def _fields(spec: Any) -> dict[str, Any]:
     return {_ENGINE_NAMES.get(name, name): getattr(spec, name) for name in names}
 
 
-def _schedule(spec: Any, shift: float) -> Any:
-    """A schedule of scales; numbers written as w = s - 1 are shifted by 1.
-
-    Every kind but the interval is linear in its numbers, and an interval is off outside, so that
-    the shift of the numbers is the shift of the schedule.
-    """
+def _schedule(spec: Any, convention: str) -> Any:
+    """The schedule of scales; numbers written as w = s - 1 become scales."""
     schedule = SCHEDULES[spec.kind](**_fields(spec))
-    if not shift:
-        return schedule
-    numbers = {
-        name: _shifted(value, shift)
-        for name, value in _fields(spec).items()
-        if name in _SCALE_FIELDS and not (spec.kind == "interval" and name != "value")
-    }
-    return replace(schedule, **numbers)
-
-
-def _shifted(value: Any, shift: float) -> Any:
-    if isinstance(value, tuple):
-        return tuple(
-            (item[0], item[1] + shift) if isinstance(item, tuple) else item + shift
-            for item in value
-        )
-    return value + shift
+    return from_w(schedule) if convention == "w" else schedule
 
 
 def _method(spec: Any) -> Method:
