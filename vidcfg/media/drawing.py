@@ -89,7 +89,7 @@ def _cut(text: str, width: int, typeface: ImageFont.FreeTypeFont) -> str:
 
 def draw_text(
     draw: ImageDraw.ImageDraw,
-    xy: tuple[float, float],
+    xy: tuple[float | int, float | int],
     text: str,
     *,
     size: int = 13,

@@ -301,12 +301,12 @@ def _draw_map(axis, values_KT, *, low, high, pixels_of) -> None:
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=18, min_n_ticks=1))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
-    for pixels in (pixels_of or [])[1:]:
+    for pixels in pixels_of or []:
         axis.axvline(pixels.start - 0.5, color="white", linewidth=0.9)
     if pixels_of:
         top = axis.secondary_xaxis("top")
         stride = -(-len(pixels_of) // 24)
-        named = list(enumerate(pixels_of))[::stride]
+        named = [(f, p) for f, p in enumerate(pixels_of) if len(p)][::stride]
         top.set_xticks([(p.start + p.stop - 1) / 2 for _, p in named])
         top.set_xticklabels([f"L{latent}" for latent, _ in named], fontsize=8)
         top.tick_params(length=0)

@@ -23,7 +23,7 @@ class Video:
     """
 
     frames: np.ndarray
-    fps: float
+    fps: float | int
     lossless: bool | None = None
     codec: str | None = None
     source: str = "memory"

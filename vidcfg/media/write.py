@@ -41,7 +41,7 @@ def write_video(
     path: str | Path,
     frames_THWC: np.ndarray,
     *,
-    fps: float,
+    fps: float | int,
     codec: str = "h264",
     enlarge: int = 1,
     overwrite: bool = False,
@@ -59,22 +59,34 @@ def write_video(
             the disk is full, the encoder fails. No partial file stays behind, and a file that
             was there stays as it is.
     """
+    path = Path(path)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        encoded = encode_video(frames_THWC, fps=fps, codec=codec, enlarge=enlarge)
+        temporary.write_bytes(encoded)
+    return path
+
+
+def encode_video(
+    frames_THWC: np.ndarray, *, fps: float | int, codec: str = "h264", enlarge: int = 1
+) -> bytes:
+    """The content of a video file; arguments as for `write_video`.
+
+    Raises:
+        ValueError: unknown codec, wrong shape, dtype or range, odd size for h264.
+        MediaError: the encoder fails.
+    """
     import av
 
-    path = Path(path)
     check_size(*_checked_shape(frames_THWC), codec=codec, enlarge=enlarge)
     if frames_THWC.dtype != np.uint8:
         frames_THWC = np.asarray(frames_THWC, dtype=np.float32)
-    check_range(frames_THWC, what=path.name)
+    check_range(frames_THWC, what="frames")
     if not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"fps is {fps}, it has to be above 0.")
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        try:
-            encoded = _encode(to_uint8(frames_THWC), fps=fps, codec=CODECS[codec], enlarge=enlarge)
-        except av.FFmpegError as error:
-            raise MediaError(f"{path} cannot be encoded as {codec}: {error}") from error
-        temporary.write_bytes(encoded)
-    return path
+    try:
+        return _encode(to_uint8(frames_THWC), fps=fps, codec=CODECS[codec], enlarge=enlarge)
+    except av.FFmpegError as error:
+        raise MediaError(f"{codec} cannot encode these frames: {error}") from error
 
 
 def check_size(height: int, width: int, *, codec: str, enlarge: int = 1) -> None:
@@ -154,7 +166,7 @@ def _checked_shape(frames_THWC: np.ndarray) -> tuple[int, int]:
     return shape[1], shape[2]
 
 
-def _encode(frames_THWC: np.ndarray, *, fps: float, codec: Codec, enlarge: int) -> bytes:
+def _encode(frames_THWC: np.ndarray, *, fps: float | int, codec: Codec, enlarge: int) -> bytes:
     """The finished file as bytes.
 
     libav reads a name such as "a:b" as protocol "a" and is vague about a full disk; the bytes

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from vidcfg.media.video import Video
+
+
+def _frames(dtype=np.uint8):
+    values = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 5), dtype=np.uint8)
+    return values if dtype == np.uint8 else values.astype(np.float32) / np.float32(255)
+
+
+def test_every_uint8_level_survives_the_way_through_float():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    as_float = Video(levels, fps=8).as_float()
+    assert as_float.dtype == np.float32
+    assert as_float.min() == 0.0
+    assert as_float.max() == 1.0
+    assert np.array_equal(Video(as_float, fps=8).as_uint8(), levels)
+
+
+def test_frames_of_the_wanted_type_are_not_copied():
+    levels, values = _frames(), _frames(np.float32)
+    assert Video(levels, fps=8).as_uint8() is levels
+    assert Video(values, fps=8).as_float() is values
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (_frames(np.float32) * 2 - 1, r"reach from -1 to 0.95.*\(x \+ 1\) / 2"),
+        (_frames().astype(np.float32), "reach from 0 to 2.*Divide 0..255 by 255"),
+        (np.full((2, 3, 4, 5), np.nan, np.float32), "NaN or Inf"),
+        (_frames().astype(np.float64), "float64, allowed are uint8 and float32"),
+        (_frames().transpose(0, 2, 3, 1), "channels last go through"),
+        (_frames()[0], r"have to be an array \[T, C, H, W\]"),
+        (_frames()[:0], "not .T, C, H, W. with"),
+    ],
+)
+def test_frames_outside_of_the_contract_are_refused_with_the_way_out(frames, words):
+    with pytest.raises(ValueError, match=f"clip.mp4: .*{words}"):
+        Video(frames, fps=8, source="clip.mp4")
+
+
+@pytest.mark.parametrize("fps", [0, -8, float("nan"), float("inf")])
+def test_a_frame_rate_is_a_number_above_zero(fps):
+    with pytest.raises(ValueError, match="has to be above 0"):
+        Video(_frames(), fps=fps)
+
+
+def test_length_is_the_number_of_frames():
+    assert len(Video(_frames(), fps=8)) == 3
