@@ -1,0 +1,33 @@
+import pytest
+
+from vidcfg.train.config import load_config
+
+
+def test_committed_configurations_load():
+    from pathlib import Path
+
+    folder = Path(__file__).parents[2] / "configs" / "train"
+    paths = sorted(folder.glob("*.yaml"))
+    assert paths
+    for path in paths:
+        assert load_config(path).schema_ == 1
+
+
+def test_unknown_keys_and_wrong_values_are_named_with_the_file(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("schema: 1\ntransformer: {widht: 64, attention: both}\n")
+    with pytest.raises(ValueError, match="wrong.yaml: transformer.widht") as error:
+        load_config(path)
+    assert "transformer.attention" in str(error.value)
+    assert "full" in str(error.value)
+
+
+def test_a_missing_file_names_one_that_exists(tmp_path):
+    with pytest.raises(ValueError, match=r"none.yaml: no such file. Try configs/train/mini.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_a_loaded_configuration_cannot_be_changed(tiny_file):
+    config = load_config(tiny_file())
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3

@@ -1,0 +1,1 @@
+"""Procedural captioned clips with known attributes."""

@@ -1,0 +1,100 @@
+"""Stage `codec`: the closed-form encoder, then training of the decoder's correction."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vidcfg.models.causal_vae import CausalVAE
+from vidcfg.train.cache import draw_range, to_pixels
+from vidcfg.train.config import TrainConfig
+from vidcfg.train.log import Log
+from vidcfg.train.loop import Clock, Stop, run_loop
+from vidcfg.train.state import descend, load_state, save_state
+
+
+def fit_encoder(config: TrainConfig, clips: Float[Tensor, "B 3 T H W"]) -> CausalVAE:
+    """The codec with the principal components of these clips and an untrained decoder
+    correction.
+    """
+    settings = config.codec
+    torch.manual_seed(config.seed)
+    vae = CausalVAE(
+        latent_channels=settings.latent_channels,
+        stride=settings.stride,
+        patch=settings.patch,
+        scaling_power=settings.scaling_power,
+        decoder_width=settings.decoder_width,
+        decoder_layers=settings.decoder_layers,
+    )
+    vae.fit(clips)
+    return vae
+
+
+def decoder_loss(
+    vae: CausalVAE, clips: Float[Tensor, "B 3 T H W"], latents: Float[Tensor, "B C F h w"]
+) -> Tensor:
+    """Squared error of the decoded frames, plus the absolute error of their differences in time
+    (it keeps still things still) and 0.1 of the absolute error.
+    """
+    error = vae.decode(latents).sample.float() - clips
+    change = error.diff(dim=2).abs().mean()
+    return error.square().mean() + change + 0.1 * error.abs().mean()
+
+
+def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | None = None) -> None:
+    """Fit the encoder, train the decoder for `codec.minutes`, save to `folder`; resumes a
+    stopped run.
+    """
+    settings, checkpoint = config.codec, config.run_dir / "codec.pt"
+    clips = draw_range(config.data, 0, settings.num_clips)[0]
+    if (folder / "config.json").is_file():
+        vae = CausalVAE.from_pretrained(folder)
+    else:
+        vae = fit_encoder(config, to_pixels(clips))
+        vae.save_pretrained(folder)
+        log.note("codec: encoder fitted")
+    weights = list(vae.refine.parameters())
+    if not weights:
+        return
+    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
+    clock = Clock(settings.minutes, settings.max_steps)
+    load_state(checkpoint, vae, optimizer, clock)
+
+    def train_step(step: int, progress: float) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        rows = torch.randint(len(clips), (settings.batch_size,), generator=generator)
+        batch = to_pixels(clips[rows.numpy()])
+        rate = min(1, (step + 1) / 50) * min(1, 1.5 * (1 - progress))
+        latents = noisy_latents(vae, batch, settings.noise, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = decoder_loss(vae, batch, latents)
+        return descend(loss, weights, optimizer, rate=settings.learning_rate * rate)
+
+    run_loop(
+        "codec",
+        clock,
+        train_step,
+        save=lambda: save_state(checkpoint, vae, optimizer, clock),
+        log=log,
+        stop=stop,
+        checkpoint_minutes=config.checkpoint_minutes,
+    )
+    vae.save_pretrained(folder)
+    log.note("codec: done", steps=clock.step)
+
+
+@torch.no_grad()
+def noisy_latents(
+    vae: CausalVAE, clips: Float[Tensor, "B 3 T H W"], amount: float, generator: torch.Generator
+) -> Float[Tensor, "B C F h w"]:
+    """Latents of the clips, half of them with normal noise whose deviation is uniform in
+    0..amount.
+
+    The noise makes the decoder forgive what a generator gets slightly wrong.
+    """
+    latents = vae.encode(clips).latents
+    level = amount * torch.rand((len(clips), 1, 1, 1, 1), generator=generator)
+    level = level * (torch.rand(level.shape, generator=generator) < 0.5)
+    return latents + level * torch.randn(latents.shape, generator=generator)

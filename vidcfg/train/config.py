@@ -1,0 +1,126 @@
+"""What a training file may say. Imports no torch."""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+Probability = Field(ge=0.0, le=1.0)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Strict):
+    """The clips: how many, how large, and how often a caption is partial or a clip blurred."""
+
+    num_clips: PositiveInt = 60000
+    num_frames: PositiveInt = 17
+    height: PositiveInt = 32
+    width: PositiveInt = 32
+    seed: int = 0
+    partial: float = Field(0.12, ge=0.0, le=1.0)
+    blurry: float = Field(0.05, ge=0.0, le=1.0)
+
+
+class CodecConfig(_Strict):
+    """The codec: `num_clips` for the closed-form encoder, then `minutes` of training for its
+    decoder.
+    """
+
+    latent_channels: PositiveInt = 16
+    stride: PositiveInt = 4
+    patch: PositiveInt = 4
+    scaling_power: float = 0.8
+    decoder_width: int = Field(96, ge=0)
+    decoder_layers: int = Field(3, ge=0)
+    num_clips: PositiveInt = 3000
+    minutes: PositiveFloat = 6.0
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 2e-3
+    noise: float = Field(0.3, ge=0.0)
+
+
+class TransformerConfig(_Strict):
+    """The ST-DiT with its text encoder. `minutes` is the wall-clock budget that the schedule
+    decays over.
+    """
+
+    width: PositiveInt = 192
+    num_layers: PositiveInt = 8
+    num_heads: PositiveInt = 3
+    mlp_ratio: PositiveFloat = 3.0
+    attention: Literal["full", "factorised"] = "full"
+    attention_backend: Literal["sdpa", "math", "xformers"] = "sdpa"
+    text_width: PositiveInt = 128
+    text_layers: PositiveInt = 1
+    minutes: PositiveFloat = 100.0
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    micro_batch: PositiveInt = 16
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: PositiveFloat = 1.5e-3
+    matrix_rate: PositiveFloat = 4e-3
+    weight_decay: float = Field(0.01, ge=0.0)
+    warmup_steps: PositiveInt = 60
+    decay_from: float = Field(0.4, ge=0.0, le=1.0)
+    clip_norm: PositiveFloat = 1.0
+    drop_condition: float = Field(0.1, ge=0.0, le=1.0)
+    time_shift: float = 0.4
+    ema: float = Field(0.998, ge=0.0, lt=1.0)
+    weak_at: float = Field(0.15, ge=0.0, le=1.0)
+    sampling_shift: PositiveFloat = 2.0
+
+
+class ScorerConfig(_Strict):
+    """The video-text scorer."""
+
+    width: PositiveInt = 32
+    embed: PositiveInt = 128
+    num_clips: PositiveInt = 8000
+    minutes: PositiveFloat = 8.0
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+
+
+class TrainConfig(_Strict):
+    """A whole training run. `run_dir` holds caches, checkpoints, log and samples; `output` the
+    finished model.
+    """
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    name: str = "mini"
+    seed: int = 0
+    device: str = "cpu"
+    threads: PositiveInt | None = None
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    is_compiled: bool = False
+    run_dir: Path = Path("runs/mini")
+    output: Path = Path("runs/mini/export")
+    checkpoint_minutes: PositiveFloat = 4.0
+    sample_minutes: PositiveFloat = 12.0
+    data: DataConfig = DataConfig()
+    codec: CodecConfig = CodecConfig()
+    transformer: TransformerConfig = TransformerConfig()
+    scorer: ScorerConfig = ScorerConfig()
+
+
+def load_config(path: str | Path, overrides: dict | None = None) -> TrainConfig:
+    """Read a YAML file.
+
+    Raises:
+        ValueError: naming the file and every wrong key or value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file. Try configs/train/mini.yaml.")
+    values = yaml.safe_load(path.read_text()) or {}
+    try:
+        return TrainConfig.model_validate({**values, **(overrides or {})}, strict=False)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError("\n".join(lines)) from None

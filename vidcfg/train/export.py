@@ -1,0 +1,77 @@
+"""Stage `export`: the averaged weights of a run as a pipeline folder in half precision."""
+
+from pathlib import Path
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from vidcfg.data.moving_shapes import all_scenes, caption
+from vidcfg.models.causal_vae import CausalVAE
+from vidcfg.models.mini import MiniVideoPipeline
+from vidcfg.models.scorer import Scorer
+from vidcfg.models.text import TextEncoder, build_tokenizer, tokenize
+from vidcfg.train.config import TrainConfig
+from vidcfg.train.transformer import Denoiser
+
+
+def export(config: TrainConfig, log) -> None:
+    """Write `output`: the pipeline, `transformer_weak` and, where there is one, the scorer."""
+    tokenizer = build_tokenizer()
+    vae = CausalVAE.from_pretrained(config.run_dir / "vae")
+    folder = config.run_dir / "transformer"
+    state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
+    final = _denoiser(config, vae, len(tokenizer), state["average"])
+    MiniVideoPipeline(
+        transformer=final.transformer.half(),
+        vae=vae,
+        text_encoder=final.text_encoder.half(),
+        tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.transformer.sampling_shift),
+    ).save_pretrained(config.output)
+    if (folder / "weak.pt").is_file():
+        weak = torch.load(folder / "weak.pt", weights_only=True, map_location="cpu")
+        weak = _denoiser(config, vae, len(tokenizer), weak)
+        final = _denoiser(config, vae, len(tokenizer), state["average"])
+        adopt_text(weak, final.text_encoder, tokenizer)
+        weak.transformer.half().save_pretrained(config.output / "transformer_weak")
+    if (config.run_dir / "scorer" / "config.json").is_file():
+        Scorer.from_pretrained(config.run_dir / "scorer").half().save_pretrained(
+            config.output / "scorer"
+        )
+    size = sum(f.stat().st_size for f in Path(config.output).rglob("*") if f.is_file())
+    log.note(f"export: {config.output}", step=state["step"], megabytes=size / 1e6)
+
+
+@torch.no_grad()
+def adopt_text(model: Denoiser, text_encoder: TextEncoder, tokenizer) -> None:
+    """Rewrite the transformer's text inputs so that it understands the states of another text
+    encoder.
+
+    Least squares over the states of all captions gives the linear map from the other encoder's
+    states to its own; the map is multiplied into every layer that reads text. Its offset is
+    dropped: the layers have no bias.
+    """
+    captions = ["", *(caption(s) for s in all_scenes())]
+    ids, mask = tokenize(tokenizer, captions)
+    source, target = (
+        text_encoder(ids, mask)[mask].double(),
+        model.text_encoder(ids, mask)[mask].double(),
+    )
+    ridge = 1e-6 * len(source) * torch.eye(source.shape[1], dtype=torch.float64)
+    linear = torch.linalg.solve(source.T @ source + ridge, source.T @ target).T.float()
+    layers: list[Tensor] = [model.transformer.pool_embed.weight]
+    for block in model.transformer.transformer_blocks:
+        layers += [block.attn2.to_k.weight, block.attn2.to_v.weight]
+    for weight in layers:
+        weight.copy_(weight @ linear)
+
+
+def _denoiser(config: TrainConfig, vae: CausalVAE, vocab_size: int, weights: dict) -> Denoiser:
+    model = Denoiser(
+        config.transformer, channels=vae.config.latent_channels, vocab_size=vocab_size
+    )
+    model.load_state_dict(weights)
+    model.transformer.set_attention_backend("sdpa")
+    model.transformer.register_to_config(attention_backend="sdpa")
+    return model.eval()
