@@ -75,7 +75,10 @@ def render_config(**guidance) -> RenderConfig:
         schema=1,
         name="cost",
         model={"kind": "mini"},
-        prompts=[{"text": "a red circle", "negative": "blue"}, {"text": "a blue cross", "negative": "red"}],
+        prompts=[
+            {"text": "a red circle", "negative": "blue"},
+            {"text": "a blue cross", "negative": "red"},
+        ],
         seeds=[0, 1, 2],
         video={"num_frames": 9, "height": 32, "width": 32, "fps": 8.0},
         sampling={"num_steps": 5, "scheduler": "heun"},
@@ -99,3 +102,10 @@ def test_cost_of_three_branches_counts_the_negative_pass():
 
 def test_surface_of_a_render_covers_its_steps_and_frames():
     assert render_surface(render_config(scale=4.0)).strength_KT.shape == (5, 9)
+
+
+def test_empty_side_of_dual_is_one_text_for_all_negative_prompts():
+    config = render_config(scale=4.0, method={"kind": "dual", "negative_scale": 1.0})
+    plan = plan_render(config, batch_size=6)
+    # at the first call the three seeds are shared by both prompts on the empty side alone
+    assert plan.per_step[0] == {"cond": 6, "uncond": 3, "negative": 6}

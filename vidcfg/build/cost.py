@@ -1,8 +1,9 @@
 """What a render will cost, exactly, before any model is loaded."""
 
 from vidcfg.build.rule import build_rule
-from vidcfg.config import RenderConfig
+from vidcfg.config import Prompt, RenderConfig
 from vidcfg.guidance.frame_map import CausalMap, FrameMap
+from vidcfg.guidance.methods import Method
 from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.surface import Surface
 
@@ -39,11 +40,7 @@ def plan_render(
             strength_KF=surface.strength_KF,
             weights_KF=surface.weights_KF,
             start=seed,
-            texts=(
-                ("cond", prompt.text),
-                ("uncond", prompt.negative),
-                ("negative", prompt.negative),
-            ),
+            texts=_texts(rule.method, prompt),
             rule=rule.group_key(),
         )
         for prompt in config.prompts
@@ -62,3 +59,10 @@ def plan_render(
 def _add(steps: tuple[dict[str, int], ...]) -> dict[str, int]:
     names = dict.fromkeys(name for step in steps for name in step)
     return {name: sum(step.get(name, 0) for step in steps) for name in names}
+
+
+def _texts(method: Method, prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    """What each branch of a method sees for one prompt."""
+    seen = {"negative": prompt.negative, "empty": ""}
+    sources = method.sources().items()
+    return (("cond", prompt.text), *((b, seen.get(source, source)) for b, source in sources))

@@ -4,15 +4,17 @@ Pure tensor code. The caller gives a function that runs the model and the inputs
 no pipeline, file or setting is known here.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from vidcfg.guidance.combination import combine, keep_off_frames
-from vidcfg.guidance.gram import Gram, gram_of
+from vidcfg.guidance.gram import differences_from, gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import frame_std
 from vidcfg.guidance.passes import PassTimer, Row, clock, model_calls
@@ -23,6 +25,9 @@ from vidcfg.guidance.trace import StepTrace
 
 Evaluate = Callable[[dict[str, Tensor], tuple[str, ...]], Tensor]
 """Runs the model on named inputs of N rows; the second argument names the branch of each row."""
+
+Spread = tuple[np.ndarray, np.ndarray]
+"""Standard deviation per sample and frame, before guidance and after it."""
 
 
 class NonFiniteError(RuntimeError):
@@ -43,6 +48,7 @@ class Passes:
     share: bool = True
 
     def batch_order(self, branches: tuple[str, ...]) -> tuple[str, ...]:
+        """`branches` in the order of one batched call."""
         return (*(b for b in branches if b != "cond"), "cond")
 
 
@@ -84,8 +90,8 @@ class SampleRows:
     """The rule of every sample of a batch and its strengths: row [k] of each is step k's."""
 
     rules: tuple[Rule, ...]
-    strength_BKF: np.ndarray
-    weights_BKF: np.ndarray
+    strength_BKF: Float64[np.ndarray, "B K F"]
+    weights_BKF: Float64[np.ndarray, "B K F"]
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,16 @@ class GuidedDenoiser:
         sources = self._sources(needed, inputs)
         results, calls = self._run(sources, inputs, evaluate)
         self._check_finite(results, inputs)
-        guided, gram_stds = self._combine(needed, sources, results, inputs)
-        evaluations = {}
-        for branch, _ in results:
-            evaluations[branch] = evaluations.get(branch, 0) + 1
+        guided, (before, after) = self._combine(needed, sources, results, inputs)
         trace = StepTrace(
-            inputs.step, inputs.sigma, inputs.expert, strength_BF, evaluations, calls, *gram_stds
+            step=inputs.step,
+            sigma=inputs.sigma,
+            expert=inputs.expert,
+            strength_BF=strength_BF,
+            evaluations=dict(Counter(branch for branch, _ in results)),
+            calls=calls,
+            std_cond_BF=before,
+            std_guided_BF=after,
         )
         return guided, trace
 
@@ -141,17 +151,18 @@ class GuidedDenoiser:
     def _run(
         self, sources: dict[Row, Row], inputs: StepInputs, evaluate: Evaluate
     ) -> tuple[dict[Row, Tensor], int]:
+        """The predictions of all rows that are needed, and the number of model calls."""
         rows = list(dict.fromkeys(sources.values()))
-        several = len({branch for branch, _ in rows}) > 1
+        sizes = Counter(branch for branch, _ in rows)
+        names = tuple(sizes)
         mode = self.passes.stock if self.passes.mode == "pipeline" else self.passes.mode
-        timed = mode == "auto" and several
-        if mode == "auto":
-            mode = self.timer.choose() if several else "sequential"
-        batched = mode == "batched" and several and _stackable(rows, inputs)
-        names = tuple(dict.fromkeys(branch for branch, _ in rows))
+        stackable = len(names) > 1 and _stackable(names, inputs)
+        timed = mode == "auto" and stackable
+        if timed:
+            mode = self.timer.choose(tuple(sizes.values()))
         calls = model_calls(
             rows,
-            batched=batched,
+            batched=mode == "batched" and stackable,
             batch_order=self.passes.batch_order(names),
             micro_batch=self.passes.micro_batch,
         )
@@ -159,18 +170,19 @@ class GuidedDenoiser:
         results = {}
         for call in calls:
             prediction = evaluate(_gather(call, inputs), tuple(branch for branch, _ in call))
+            assert len(prediction) == len(call), "the model must return one row per input row"
             results |= dict(zip(call, prediction.split(1)))
         if timed:
-            self.timer.record(mode, clock(inputs.noisy.device) - began)
+            seconds = clock(inputs.noisy.device) - began
+            self.timer.record(mode, seconds, tuple(sizes.values()))
         return results, len(calls)
 
     def _check_finite(self, results: dict[Row, Tensor], inputs: StepInputs) -> None:
-        finite = torch.stack([torch.isfinite(p).all() for p in results.values()])
-        if bool(finite.all()):
+        extremes = torch.stack([torch.stack(p.aminmax()) for p in results.values()])
+        finite = torch.isfinite(extremes).all(dim=1).tolist()
+        if all(finite):
             return
-        (branch, sample), prediction = next(
-            item for item, good in zip(results.items(), finite.tolist()) if not good
-        )
+        (branch, sample), prediction = list(results.items())[finite.index(False)]
         frames = self.layout.frames(prediction, inputs.num_frames).flatten(2)
         frame = int(torch.nonzero(~torch.isfinite(frames).all(dim=2)[0])[0])
         raise NonFiniteError(
@@ -180,97 +192,114 @@ class GuidedDenoiser:
         )
 
     def _combine(
-        self, needed, sources: dict[Row, Row], results: dict[Row, Tensor], inputs: StepInputs
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self,
+        needed: list[tuple[str, ...]],
+        sources: dict[Row, Row],
+        results: dict[Row, Tensor],
+        inputs: StepInputs,
+    ) -> tuple[Tensor, Spread]:
         """Combine group by group: samples of one rule with the same branches go together."""
         groups: dict[tuple, list[int]] = {}
         for sample, names in enumerate(needed):
             groups.setdefault((self.samples.rules[sample].group_key(), names), []).append(sample)
-        pieces, stds, order = [], [], []
+        pieces, spreads, order = [], [], []
         for (_, names), members in groups.items():
-            predictions = {
-                branch: torch.cat([results[sources[branch, s]] for s in members])
-                for branch in names
-            }
-            guided, std = self._combine_group(predictions, members, inputs)
+            rows = {branch: [results[sources[branch, s]] for s in members] for branch in names}
+            predictions = {b: r[0] if len(r) == 1 else torch.cat(r) for b, r in rows.items()}
+            guided, spread = self._combine_group(predictions, members, inputs)
             pieces.append(guided)
-            stds.append(std)
+            spreads.append(spread)
             order += members
         if len(pieces) == 1:
-            return pieces[0], stds[0]
-        index = torch.tensor(order, device=pieces[0].device).argsort()
-        before, after = (torch.cat([std[i] for std in stds])[index] for i in (0, 1))
-        return torch.cat(pieces)[index], (before, after)
+            return pieces[0], spreads[0]
+        back = np.argsort(order)
+        before, after = (np.concatenate([s[i] for s in spreads])[back] for i in (0, 1))
+        return torch.cat(pieces)[back.tolist()], (before, after)
 
     def _combine_group(
         self, predictions: dict[str, Tensor], members: list[int], inputs: StepInputs
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, Spread]:
+        """Samples of one rule that need the same branches: the guided prediction, its spread."""
         rule = self.samples.rules[members[0]]
         model_dtype = next(iter(predictions.values())).dtype
+        out_dtype = self.combine_dtype or model_dtype
         dtype = torch.promote_types(torch.float32, model_dtype)
         if rule.precision == "pipeline":
-            dtype = self.combine_dtype or model_dtype
+            dtype = out_dtype
         frames = {
             branch: self.layout.frames(p, inputs.num_frames).to(dtype)
             for branch, p in predictions.items()
         }
         if tuple(frames) == ("cond",):
-            std = gram_of(frames).covariance()[:, :, 0, 0].sqrt()
-            return predictions["cond"].to(self.combine_dtype or model_dtype), (std, std)
+            gram = gram_of(frames)
+            std = np.sqrt(gram.covariance(gram.vector("cond"), gram.vector("cond")))
+            return predictions["cond"].to(out_dtype), (std, std)
+        # A branch that was left out has coefficient 0: any prediction serves in its place.
         only = next(iter(frames.values()))
         frames = {branch: frames.get(branch, only) for branch in rule.method.branches}
-        strength_BF, weight_BF = (
-            torch.from_numpy(rows[members, inputs.step])
-            for rows in (self.samples.strength_BKF, self.samples.weights_BKF)
-        )
-        gram = gram_of(frames)
-        grouped = gram.clip() if rule.statistics == "clip" else gram
-        combination = rule.method.combination(
-            grouped, strength_BF=strength_BF, weight_BF=weight_BF
-        )
-        guided, after = self._limited(rule, frames, combination, gram, members, inputs)
-        guided = self.layout.restore(guided).to(self.combine_dtype or model_dtype)
-        before = gram.covariance()[:, :, gram.branches.index("cond"), gram.branches.index("cond")]
-        return guided, (before.sqrt(), after)
+        guided, spread = self._limited(rule, frames, members, inputs)
+        return self.layout.restore(guided).to(out_dtype), spread
 
-    def _limited(self, rule: Rule, frames, combination, gram: Gram, members, inputs: StepInputs):
-        """method -> rescale -> threshold -> clamp, and the spread of the result."""
+    def _limited(
+        self, rule: Rule, frames: dict[str, Tensor], members: list[int], inputs: StepInputs
+    ) -> tuple[Tensor, Spread]:
+        """method -> rescale -> threshold -> clamp, and the spread of cond and of the result."""
+        base = rule.method.base
+        differences = differences_from(base, frames)
+        gram = gram_of(frames, base=base, differences=differences)
+        combination = rule.method.combination(
+            gram.clip() if rule.statistics == "clip" else gram,
+            strength_BF=self.samples.strength_BKF[members, inputs.step],
+            weight_BF=self.samples.weights_BKF[members, inputs.step],
+        )
         if rule.rescale is not None and rule.rescale.amount:
             combination = rule.rescale.apply(combination, gram, statistics=rule.statistics)
-        guided = combine(frames, combination)
+        guided = combine(frames, combination, differences=differences)
+        cond = gram.vector("cond")
+        before = np.sqrt(gram.covariance(cond, cond))
         if rule.threshold is None and rule.clamp is None:
-            return guided, frame_std(combination, gram)
+            return guided, (before, frame_std(combination, gram))
         if rule.threshold is not None:
             guided = self._threshold(rule, guided, members, inputs)
         if rule.clamp is not None:
             guided = rule.clamp.apply(guided, statistics=rule.statistics)
         guided = keep_off_frames(guided, frames, combination)
-        return guided, guided.flatten(2).double().std(dim=2, correction=0)
+        result = gram_of({"guided": guided})
+        after = np.sqrt(result.covariance(result.vector("guided"), result.vector("guided")))
+        return guided, (before, after)
 
-    def _threshold(self, rule: Rule, guided: Tensor, members, inputs: StepInputs) -> Tensor:
+    def _threshold(
+        self, rule: Rule, guided: Tensor, members: list[int], inputs: StepInputs
+    ) -> Tensor:
+        """Threshold x0, in float32 or better; elements that it leaves alone keep their bits."""
         if inputs.level is None:
             raise ValueError(
                 "guidance.threshold needs the noise level of the scheduler, which this scheduler "
                 "does not give. Use guidance.rescale or guidance.clamp."
             )
         alpha, sigma = inputs.level
-        noisy = self.layout.frames(inputs.noisy[members], inputs.num_frames).to(guided.dtype)
-        kinds = {"alpha": alpha, "sigma": sigma}
-        x0 = convert(guided, noisy, inputs.prediction, "sample", **kinds)
+        wide = torch.promote_types(torch.float32, guided.dtype)
+        noisy = self.layout.frames(inputs.noisy[members], inputs.num_frames).to(wide)
+        if noisy.shape != guided.shape:  # condition channels stand behind the noisy ones
+            noisy = noisy[:, :, : guided.shape[2]]
+        level = {"alpha": alpha, "sigma": sigma}
+        x0 = convert(guided.to(wide), noisy, inputs.prediction, "sample", **level)
         tamed = rule.threshold.apply(x0, statistics=rule.statistics)
-        change = convert(tamed, noisy, "sample", inputs.prediction, **kinds)
-        return torch.where(tamed == x0, guided, change)
+        changed = convert(tamed, noisy, "sample", inputs.prediction, **level).to(guided.dtype)
+        return torch.where(tamed == x0, guided, changed)
 
 
 def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
     """For each of `samples` the first one whose rows are equal, bit for bit, in all tensors."""
-    sums = torch.stack([t.reshape(len(t), -1).double().sum(dim=1) for t in tensors], dim=1).tolist()
+    patterns = [_bit_patterns(tensor) for tensor in tensors]
+    # Integer sums wrap and do not depend on their order: equal rows always have equal sums.
+    sums = torch.stack([p.sum(dim=1, dtype=torch.int64).cpu() for p in patterns], dim=1).tolist()
     first: dict[tuple, list[int]] = {}
     served = []
     for sample in samples:
         known = first.setdefault(tuple(sums[sample]), [])
         match = next(
-            (k for k in known if all(torch.equal(t[k], t[sample]) for t in tensors)), None
+            (k for k in known if all(torch.equal(p[k], p[sample]) for p in patterns)), None
         )
         if match is None:
             known.append(sample)
@@ -278,11 +307,17 @@ def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
     return served
 
 
-def _stackable(rows: list[Row], inputs: StepInputs) -> bool:
+def _bit_patterns(tensor: Tensor) -> Tensor:
+    """The rows of a tensor as integers of the same width."""
+    width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize]
+    return tensor.reshape(len(tensor), -1).contiguous().view(width)
+
+
+def _stackable(branches: tuple[str, ...], inputs: StepInputs) -> bool:
     """Whether the inputs of all branches have the same shapes, so that one call can hold them."""
     shapes = {
-        tuple((name, t.shape[1:]) for name, t in inputs.by_branch[branch].items())
-        for branch, _ in rows
+        frozenset((name, t.shape[1:]) for name, t in inputs.by_branch[branch].items())
+        for branch in branches
     }
     return len(shapes) == 1
 

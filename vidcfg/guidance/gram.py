@@ -1,68 +1,158 @@
 """One reduction for every rule: inner products and means of the branch predictions.
 
 A rule reads the tensors only through these few numbers, so they are taken once per step, whatever
-the number of rules, limits and scales.
+the number of rules, limits and scales. They live on the CPU in float64; a rule's coefficients are
+numpy. `gram_of` alone touches predictions.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float, Float64
+
+from vidcfg.guidance.layout import elements_per_frame
+
+_PIECE = 2**18
+"""Elements of one prediction reduced at a time on a CPU, so that products stay in its cache."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gram:
-    """Inner products of branch predictions, per sample and per group of frames.
+    """Second moments of branch predictions, per sample and per group of frames.
 
-    Axes: B samples, G groups (F for frame statistics, 1 for clip statistics), V branches.
+    Axes: B samples, G groups (F for frame statistics, 1 for clip statistics), V branches. The
+    moments are those of the vectors that combinations are written in, the base prediction and the
+    differences from it:
 
-        inner[b, g, i, j] = sum over the group of p_i * p_j
-        mean[b, g, i]     = mean over the group of p_i
+        v_0 = p_base,  v_i = p_i - p_base       `branches` names p_base, p_1, ...
+        mean[b, g, i]       = mean of v_i over the group
+        scatter[b, g, i, j] = sum over the group of (v_i - mean_i) (v_j - mean_j)
+
+    Centred, so that a mean that is large against the spread takes nothing from it; differences, so
+    that nearly equal predictions keep their small difference to float32 accuracy.
     """
 
     branches: tuple[str, ...]
-    inner: Float[Tensor, "B G V V"]
-    mean: Float[Tensor, "B G V"]
+    scatter: Float64[np.ndarray, "B G V V"]
+    mean: Float64[np.ndarray, "B G V"]
     count: int
 
-    def dot(self, first: str, second: str) -> Float[Tensor, "B G"]:
+    def vector(self, branch: str, minus: str | None = None) -> Float64[np.ndarray, "V"]:
+        """The coefficients of p_branch, or of p_branch - p_minus, on the vectors v_i."""
+        if minus is not None:
+            return self.vector(branch) - self.vector(minus)
+        vector = np.zeros(len(self.branches))
+        vector[[0, self.branches.index(branch)]] = 1.0
+        return vector
+
+    def average(self, x: Float64[np.ndarray, "*x V"]) -> Float64[np.ndarray, "B G"]:
+        """The mean of sum_i x_i v_i."""
+        return (self.mean * x).sum(axis=-1)
+
+    def covariance(
+        self, x: Float64[np.ndarray, "*x V"], y: Float64[np.ndarray, "*B V"]
+    ) -> Float64[np.ndarray, "B G"]:
+        """The biased covariance (divided by the count) of sum_i x_i v_i and sum_j y_j v_j."""
+        return _bilinear(self.scatter, x, y) / self.count
+
+    def inner(
+        self, x: Float64[np.ndarray, "*x V"], y: Float64[np.ndarray, "*B V"]
+    ) -> Float64[np.ndarray, "B G"]:
+        """The inner product of sum_i x_i v_i and sum_j y_j v_j."""
+        means = self.average(x) * self.average(y)
+        return _bilinear(self.scatter, x, y) + self.count * means
+
+    def dot(self, first: str, second: str) -> Float64[np.ndarray, "B G"]:
         """<p_first, p_second>."""
-        index = self.branches.index
-        return self.inner[:, :, index(first), index(second)]
-
-    def clip(self) -> "Gram":
-        """The same for the whole clip as one group (G = 1)."""
-        inner, mean = self.inner.sum(1, keepdim=True), self.mean.mean(1, keepdim=True)
-        return Gram(self.branches, inner, mean, self.count * self.inner.shape[1])
-
-    def covariance(self) -> Float[Tensor, "B G V V"]:
-        """Biased covariance between the branches (divided by the count)."""
-        outer = self.mean[..., :, None] * self.mean[..., None, :]
-        return self.inner / self.count - outer
+        return self.inner(self.vector(first), self.vector(second))
 
     def difference_dot(
         self, first: tuple[str, str], second: tuple[str, str]
-    ) -> Float[Tensor, "B G"]:
+    ) -> Float64[np.ndarray, "B G"]:
         """<p_a - p_b, p_c - p_d> for first = (a, b), second = (c, d)."""
-        (a, b), (c, d) = first, second
-        return self.dot(a, c) - self.dot(a, d) - self.dot(b, c) + self.dot(b, d)
+        return self.inner(self.vector(*first), self.vector(*second))
+
+    def clip(self) -> "Gram":
+        """The same for the whole clip as one group (G = 1)."""
+        mean = self.mean.mean(axis=1, keepdims=True)
+        apart = self.mean - mean
+        between = (apart[..., :, None] * apart[..., None, :]).sum(axis=1, keepdims=True)
+        scatter = self.scatter.sum(axis=1, keepdims=True) + self.count * between
+        return Gram(self.branches, scatter, mean, self.count * self.mean.shape[1])
 
 
-def gram_of(predictions: dict[str, Tensor]) -> Gram:
+def _bilinear(form: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x[..., :, None] * form * y[..., None, :]).sum(axis=(-2, -1))
+
+
+def differences_from(base: str, predictions: Mapping[str, Any]) -> dict[str, Any]:
+    """p_b - p_base for every other branch, in the dtype of the predictions: new tensors."""
+    return {b: p - predictions[base] for b, p in predictions.items() if b != base}
+
+
+def gram_of(
+    predictions: Mapping[str, Float[Any, "B F ..."]],
+    *,
+    base: str | None = None,
+    differences: Mapping[str, Float[Any, "B F ..."]] | None = None,
+) -> Gram:
     """The per-frame Gram matrix of `predictions`, each a (B, F, ...) view.
 
-    The data are centred before they are multiplied, so that the variance of a prediction whose
-    mean is large against its spread does not cancel; the small matrices are float64.
+    `base` is the branch that differences are taken from (None: the first); `differences` are those
+    from it where they are at hand. Samples are reduced one by one, so that the result of a sample
+    does not depend on its batch neighbours, bit for bit.
     """
-    flat = [prediction.flatten(2).float() for prediction in predictions.values()]
-    stacked = torch.stack(flat, dim=2)
-    count = stacked.shape[-1]
-    mean = stacked.mean(dim=3, dtype=torch.float64)
-    centred = stacked - mean[..., None].to(stacked.dtype)
-    residual = centred.mean(dim=3, dtype=torch.float64)
-    spread = torch.matmul(centred, centred.transpose(2, 3)).double()
-    spread = spread - count * residual[..., :, None] * residual[..., None, :]
-    mean = mean.to(stacked.dtype).double() + residual
-    inner = spread + count * mean[..., :, None] * mean[..., None, :]
-    return Gram(tuple(predictions), inner, mean, count)
+    base = base or next(iter(predictions))
+    if differences is None:
+        differences = differences_from(base, predictions)
+    vectors = [predictions[base], *differences.values()]
+    count = elements_per_frame(vectors[0])
+    moments = [_moments([v[b] for v in vectors]) for b in range(len(vectors[0]))]
+    means, scatters = [], []
+    for b, sums in enumerate(moments):
+        mean, scatter = _centre(sums, len(vectors), count)
+        squares = np.diagonal(scatter, axis1=-2, axis2=-1)
+        if (squares < count * mean**2).any():
+            shift = mean.astype(np.float32)
+            residual, scatter = _centre(
+                _moments([v[b] for v in vectors], shift), len(vectors), count
+            )
+            mean = shift + residual
+        means.append(mean)
+        scatters.append(scatter)
+    return Gram((base, *differences), np.stack(scatters), np.stack(means), count)
+
+
+def _moments(vectors: Sequence[Any], shift: np.ndarray | None = None) -> Any:
+    """Sums of v_i - shift_i, then of their products for i <= j: axes (F, rows of a frame, these).
+
+    Plain products and sums, since a matrix product would lose bits under autocast and TF32.
+    """
+    import torch
+
+    first = vectors[0]
+    wide = torch.promote_types(first.dtype, torch.float32)
+    rows = [v.flatten(1)[:, None] if v.is_contiguous() else v.flatten(2) for v in vectors]
+    piece = len(first) if first.device.type != "cpu" else max(1, _PIECE // first[0].numel())
+    found = []
+    for f in range(0, len(first), piece):
+        part = [row[f : f + piece].to(wide) for row in rows]
+        if shift is not None:
+            shifts = torch.from_numpy(shift[f : f + piece]).to(device=first.device, dtype=wide)
+            part = [p - shifts[:, i, None, None] for i, p in enumerate(part)]
+        products = [p * q for i, p in enumerate(part) for q in part[i:]]
+        sums = [p.sum(dim=-1).flatten(1) for p in part + products]
+        found.append(torch.stack(sums, dim=-1))
+    return torch.cat(found)
+
+
+def _centre(sums: Any, num_vectors: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (F, V) and scatter (F, V, V) from the sums of `_moments`."""
+    sums = sums.cpu().numpy().astype(np.float64).sum(axis=1)
+    mean = sums[:, :num_vectors] / count
+    scatter = np.empty((len(sums), num_vectors, num_vectors))
+    upper = np.triu_indices(num_vectors)
+    scatter[:, upper[0], upper[1]] = scatter[:, upper[1], upper[0]] = sums[:, num_vectors:]
+    return mean, scatter - count * mean[:, :, None] * mean[:, None, :]

@@ -1,9 +1,12 @@
-"""Where the frames are in a latent tensor: one view with the frame axis second, whatever the model."""
+"""Where the frames are in a latent tensor: a view with the frame axis second for every model.
+
+Works on tensors through their own methods and imports no torch, as all of the engine that a cost
+estimate needs.
+"""
 
 from dataclasses import dataclass
 from math import prod
-
-from torch import Tensor
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,57 +17,65 @@ class FrameLayout:
     |----------|------------------------------|--------------------------------|
     | `BCFHW`  | (B, C, F, H, W)              | Wan, HunyuanVideo, Mochi, mini |
     | `BFCHW`  | (B, F, C, H, W)              | CogVideoX, SVD                 |
-    | `tokens` | (B, F * N, C), frame-major   | LTX                            |
+    | `tokens` | (B, F * N, C), frame-major   | LTX, Flux (one frame)          |
+    | `BCHW`   | (B, C, H, W), one frame      | Stable Diffusion               |
+
+    Raises:
+        ValueError: for other axes.
     """
 
     axes: str
 
     def __post_init__(self):
-        if self.axes not in ("BCFHW", "BFCHW", "tokens"):
+        if self.axes not in ("BCFHW", "BFCHW", "tokens", "BCHW"):
             raise ValueError(
-                f"unknown latent layout {self.axes!r}. Use 'BCFHW', 'BFCHW' or 'tokens'."
+                f"unknown latent layout {self.axes!r}. Use 'BCFHW', 'BFCHW', 'tokens' or 'BCHW'."
             )
 
-    def num_frames(self, latents: Tensor) -> int | None:
+    def num_frames(self, latents: Any) -> int | None:
         """The number of latent frames, or None where the tensor alone does not tell (tokens)."""
-        return {"BCFHW": latents.shape[2], "BFCHW": latents.shape[1]}.get(self.axes)
+        if self.axes == "tokens":
+            return None
+        if self.axes == "BCHW":
+            return 1
+        return latents.shape[2 if self.axes == "BCFHW" else 1]
 
-    def frames(self, latents: Tensor, num_frames: int) -> Tensor:
+    def frames(self, latents: Any, num_frames: int) -> Any:
         """A view of `latents` with axes (B, F, ...): no copy is made.
 
         Raises:
             ValueError: if the tensor does not have `num_frames` frames in this layout.
         """
-        if self.axes == "BCFHW":
-            view = latents.movedim(2, 1)
-        elif self.axes == "BFCHW":
-            view = latents
-        elif latents.shape[1] % num_frames == 0:
+        if self.axes == "tokens":
+            if latents.shape[1] % num_frames:
+                raise ValueError(
+                    f"{latents.shape[1]} tokens do not divide into {num_frames} latent frames."
+                )
             return latents.unflatten(1, (num_frames, -1))
-        else:
+        if self.num_frames(latents) != num_frames:
             raise ValueError(
-                f"{latents.shape[1]} tokens do not divide into {num_frames} latent frames."
+                f"expected {num_frames} latent frames, the tensor has {self.num_frames(latents)}."
             )
-        if view.shape[1] != num_frames:
-            raise ValueError(
-                f"expected {num_frames} latent frames, the tensor has {view.shape[1]}."
-            )
-        return view
+        if self.axes == "BCHW":
+            return latents.unsqueeze(1)
+        return latents.movedim(2, 1) if self.axes == "BCFHW" else latents
 
-    def restore(self, frames: Tensor) -> Tensor:
+    def restore(self, frames: Any) -> Any:
         """The inverse of `frames`: back to the model's own axes, contiguous."""
         if self.axes == "BCFHW":
             return frames.movedim(1, 2).contiguous()
         if self.axes == "tokens":
-            return frames.flatten(1, 2)
+            return frames.flatten(1, 2).contiguous()
+        if self.axes == "BCHW":
+            return frames.squeeze(1).contiguous()
         return frames.contiguous()
 
 
-def per_frame(values_BF: Tensor, like: Tensor) -> Tensor:
+def per_frame(values_BF: Any, like: Any) -> Any:
     """`values_BF` shaped to broadcast over a (B, F, ...) view."""
     return values_BF.reshape(*values_BF.shape, *([1] * (like.ndim - 2)))
 
 
-def elements_per_frame(frames: Tensor) -> int:
+def elements_per_frame(frames: Any) -> int:
     """How many numbers one frame of a (B, F, ...) view holds."""
     return prod(frames.shape[2:])

@@ -1,17 +1,20 @@
-"""What tames a guided prediction: rescale (on coefficients), dynamic threshold and clamp (on the tensor).
+"""What tames a guided prediction: rescale (on coefficients), dynamic threshold and clamp (on it).
 
 The order is fixed: method -> rescale -> threshold -> clamp. Frames that are off pass untouched.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float, Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.layout import per_frame
+
+_NOISE = 1e-7
+"""Relative error of a float32 reduction: a variance below this share of its terms is none."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Rescale:
         factor = amount * spread(cond) / spread(guided) + 1 - amount
 
     `by` is "std" (standard deviation, Lin et al.) or "norm" (Euclidean norm). `amount` 0 is off.
-    Where the guided prediction has no spread the factor is 1, never NaN.
+    Where the guided prediction has no spread the factor is 1, never NaN. Frames to which `cond`
+    contributes nothing (strength 0) are left alone: it may not have been evaluated for them.
 
     Source: Lin et al. 2024, arXiv:2305.08891, section 3.4.
     """
@@ -34,84 +38,91 @@ class Rescale:
 
         With clip statistics the factor is one number per sample: under a strength that differs
         between frames the guided clip is no single combination of the branches, so its moments are
-        summed over its frames.
+        gathered over its frames.
         """
-        guided_BFV = combination.absolute(gram.branches).to(gram.inner)
-        cond_BFV = torch.zeros_like(guided_BFV)
-        cond_BFV[..., gram.branches.index("cond")] = 1
-        guided_BF, cond_BF = (self._spread(gram, a, statistics) for a in (guided_BFV, cond_BFV))
-        ratio = torch.where(guided_BF > 0, (cond_BF / guided_BF.clamp_min(1e-300)).sqrt(), 1.0)
-        return combination.scaled(self.amount * ratio + (1 - self.amount))
+        guided, terms = self._energy(gram, combination.coefficients(gram.branches), statistics)
+        cond, _ = self._energy(gram, gram.vector("cond")[None, None], statistics)
+        has_spread = guided > terms * _NOISE
+        ratio = np.sqrt(cond / np.where(has_spread, guided, 1.0))
+        factor = np.where(has_spread, self.amount * ratio + (1 - self.amount), 1.0)
+        return combination.scaled(np.where(combination.delta_BF["cond"] == 0, 1.0, factor))
 
-    def _spread(self, gram: Gram, a_BFV: Tensor, statistics: str) -> Tensor:
-        """Variance, or squared norm up to a constant, of the combination."""
-        if statistics == "frame":
-            return _quadratic(gram.covariance() if self.by == "std" else gram.inner, a_BFV)
-        energy_B = _quadratic(gram.inner, a_BFV).mean(dim=1)
-        if self.by == "std":
-            mean_B = (a_BFV * gram.mean).sum(dim=-1).mean(dim=1)
-            energy_B = (energy_B / gram.count - mean_B**2).clamp_min(0)
-        return energy_B[:, None].expand(a_BFV.shape[:2])
+    def _energy(self, gram: Gram, x: np.ndarray, statistics: str) -> tuple[np.ndarray, np.ndarray]:
+        """Variance (mean square for "norm") of sum_i x_i v_i, and the size of the terms in it."""
+        within = np.maximum(gram.covariance(x, x), 0.0)
+        length = np.sqrt(np.diagonal(gram.scatter, axis1=-2, axis2=-1) / gram.count)
+        average = gram.average(x)
+        terms = (np.abs(x) * length).sum(axis=-1) ** 2 + _NOISE * average**2
+        centre = 0.0
+        if statistics == "clip" and self.by == "std":
+            centre = average.mean(axis=1, keepdims=True)
+        if self.by == "norm" or statistics == "clip":
+            within, terms = within + (average - centre) ** 2, terms + (average - centre) ** 2
+        if statistics == "clip":
+            within, terms = (e.mean(axis=1, keepdims=True) for e in (within, terms))
+        return within, terms
 
 
-def frame_std(combination: Combination, gram: Gram) -> Float[Tensor, "B F"]:
-    """The standard deviation (biased) of every frame of a combination, from a per-frame Gram matrix."""
-    a_BFV = combination.absolute(gram.branches).to(gram.inner)
-    return _quadratic(gram.covariance(), a_BFV).sqrt()
-
-
-def _quadratic(form_BFVV: Tensor, a_BFV: Tensor) -> Tensor:
-    return torch.einsum("bfi,bfij,bfj->bf", a_BFV, form_BFVV, a_BFV).clamp_min(0)
+def frame_std(combination: Combination, gram: Gram) -> Float64[np.ndarray, "B F"]:
+    """The standard deviation (biased) of every frame of a combination, from a per-frame Gram."""
+    x = combination.coefficients(gram.branches)
+    if combination.off_BF.any():
+        x = np.where(combination.off_BF[..., None], gram.vector("cond"), x)
+    return np.sqrt(np.maximum(gram.covariance(x, x), 0.0))
 
 
 @dataclass(frozen=True)
 class Threshold:
     """Dynamic thresholding of the predicted clean video x0.
 
-        q = percentile of |x0|;  where q > floor: x0 = clip(x0, -q, q) * floor / q
+        q = max(percentile of |x0|, floor);  x0 = clip(x0, -q, q) * floor / q
 
-    Taken per frame or per clip. `floor` is the size that x0 may have: 1 for pixels, larger for latents.
-    A percentile of 100 with a large floor is off.
+    Taken per frame or per clip. `floor` is the size that x0 may have: 1 for pixels, larger for
+    latents. Where the percentile is below the floor, elements up to the floor are kept bit for
+    bit. A floor above all of |x0| is off.
 
-    Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487, section 2.3; the settable floor is ours.
+    Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487, section 2.3; the floor is ours to set.
     """
 
     percentile: float = 99.5
     floor: float = 1.0
 
-    def apply(self, x0: Float[Tensor, "B F ..."], *, statistics: str) -> Float[Tensor, "B F ..."]:
+    def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
+        """The thresholded x0, a new tensor."""
         q_BF = _order_statistic(x0.abs(), self.percentile / 100, statistics)
-        q_BF = per_frame(q_BF, x0)
-        tamed = torch.minimum(torch.maximum(x0, -q_BF), q_BF) * (self.floor / q_BF.clamp_min(1e-30))
-        return torch.where(q_BF > self.floor, tamed, x0)
+        q = per_frame(q_BF.clamp_min(self.floor), x0)
+        return x0.clamp(-q, q) * (self.floor / q)
 
 
-def _order_statistic(values: Tensor, fraction: float, statistics: str) -> Tensor:
+def _order_statistic(values: Any, fraction: float, statistics: str) -> Any:
     """Linear-interpolated quantile per frame (or per clip, repeated), as `torch.quantile`."""
-    flat = values.float().flatten(1 if statistics == "clip" else 2)
+    flat = values.flatten(1 if statistics == "clip" else 2)
     count = flat.shape[-1]
     position = fraction * (count - 1)
     below = int(position)
     low = flat.kthvalue(below + 1, dim=-1).values
-    high = flat.kthvalue(min(below + 2, count), dim=-1).values
-    quantile = torch.lerp(low, high, position - below)
-    return quantile[:, None].expand(values.shape[:2]) if statistics == "clip" else quantile
+    if position > below:
+        high = flat.kthvalue(below + 2, dim=-1).values
+        low = low.lerp(high, position - below)
+    return low[:, None].expand(values.shape[:2]) if statistics == "clip" else low
 
 
 @dataclass(frozen=True)
 class Clamp:
     """Clip the guided prediction to `deviations` standard deviations around its mean.
 
-    Taken per frame or per clip. None (no clamp) is off.
+    Taken per frame or per clip, once: the result's own deviation is smaller. No clamp is off.
     """
 
     deviations: float
 
-    def apply(self, guided: Float[Tensor, "B F ..."], *, statistics: str) -> Float[Tensor, "B F ..."]:
-        flat = guided.double().flatten(1 if statistics == "clip" else 2)
+    def apply(self, guided: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
+        """The clamped prediction, a new tensor; elements inside the bounds keep their bits."""
+        flat = guided.float() if guided.itemsize < 4 else guided
+        flat = flat.flatten(1 if statistics == "clip" else 2)
         mean, spread = flat.mean(-1), flat.std(-1, correction=0)
         if statistics == "clip":
             mean, spread = (m[:, None].expand(guided.shape[:2]) for m in (mean, spread))
         low, high = mean - self.deviations * spread, mean + self.deviations * spread
         low, high = (per_frame(bound, guided).to(guided.dtype) for bound in (low, high))
-        return torch.minimum(torch.maximum(guided, low), high)
+        return guided.clamp(low, high)

@@ -1,15 +1,15 @@
 """How the rows of a step become model calls: one per branch, all at once, or in small pieces."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 Row = tuple[str, int]
 
-_MEASURED: dict[tuple, str] = {}
-_WARM_UP = 2
-"""Steps of `auto` that are not timed: the first call of each kind pays for allocation."""
+_SECONDS: dict[tuple, dict[str, list[float]]] = {}
+_WARM_UP = 1
+_TIMED = 2
 
 
 def model_calls(
@@ -18,8 +18,8 @@ def model_calls(
     """Cut `rows` (branch, sample) into model calls.
 
     Sequential: one call per branch, in the order in which the branches first appear. Batched: one
-    call, branches in `batch_order`. `micro_batch` caps the rows of a call; with 1 a result does
-    not depend on its batch neighbours, bit for bit.
+    call, branches in `batch_order`. `micro_batch` caps the rows of a call (None: no cap); with 1 a
+    result does not depend on its batch neighbours, bit for bit.
     """
     names = list(dict.fromkeys(branch for branch, _ in rows))
     if batched:
@@ -31,30 +31,33 @@ def model_calls(
     return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class PassTimer:
     """Chooses between sequential and batched passes by timing each on real steps.
 
-    The choice is kept per (model, shape, device) for the life of the process. Steps that run one
-    branch only are not timed, because both ways are then the same.
+    Steps with equal `rows` (how many rows each branch has) are compared with each other alone.
+    Each way runs three such steps in turn, batched first; the first of each is not counted, as it
+    pays for allocation. The faster way is then kept per (key, rows) for the life of the process.
+    Steps that run one branch only are the same both ways and are not timed.
     """
 
     key: tuple
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"batched": [], "sequential": []})
 
-    def choose(self) -> str:
+    def choose(self, rows: tuple[int, ...] = ()) -> str:
         """The way to run the next step."""
-        if self.key in _MEASURED:
-            return _MEASURED[self.key]
-        behind = len(self.seconds["batched"]) <= len(self.seconds["sequential"])
-        return "batched" if behind else "sequential"
+        times = self._times(rows)
+        if all(len(seconds) >= _WARM_UP + _TIMED for seconds in times.values()):
+            return min(times, key=lambda mode: min(times[mode][_WARM_UP:]))
+        return "batched" if len(times["batched"]) <= len(times["sequential"]) else "sequential"
 
-    def record(self, mode: str, seconds: float) -> None:
-        """Add the time of one step; after two timed steps of each the faster way is kept."""
-        self.seconds[mode].append(seconds)
-        timed = {mode: times[_WARM_UP - 1 :] for mode, times in self.seconds.items()}
-        if self.key not in _MEASURED and all(len(times) >= 2 for times in timed.values()):
-            _MEASURED[self.key] = min(timed, key=lambda mode: min(timed[mode]))
+    def record(self, mode: str, seconds: float, rows: tuple[int, ...] = ()) -> None:
+        """Add the time of one step; steps after the choice has been made change nothing."""
+        times = self._times(rows)[mode]
+        if len(times) < _WARM_UP + _TIMED:
+            times.append(seconds)
+
+    def _times(self, rows: tuple[int, ...]) -> dict[str, list[float]]:
+        return _SECONDS.setdefault((self.key, rows), {"batched": [], "sequential": []})
 
 
 def clock(device: torch.device) -> float:

@@ -1,7 +1,8 @@
 """Which model evaluations a run needs: left out where a coefficient is zero, shared where equal.
 
-numpy only, so that a cost can be printed without a model. The plan of a run is exact: the denoiser
-executes what is counted here, as the trace of a run shows.
+numpy only, so that a cost can be printed without a model. The denoiser executes what is counted
+here, as the trace of a run shows; only where different strengths happen to give equal predictions
+(cond and uncond see the same text) does it find more to share than the plan can know.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from vidcfg.guidance.methods.base import Method
 
 @dataclass(frozen=True, eq=False)
 class RunRow:
-    """One sample of a batch: its rows of strength and weight, and what makes it the same as another.
+    """One sample of a batch: its strengths and weights, and what makes it the same as another.
 
     `start` identifies the initial noise (seed), `texts` the text that each branch sees, and
     `rule` everything else that decides the guided prediction (limits, statistics).
@@ -30,7 +31,10 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Evaluations per step and branch; `naive` is two per step and sample."""
+    """Evaluations by branch for each model call of the scheduler; `naive` is two for each sample.
+
+    `per_step` has one entry per step, two for a step of a second-order scheduler.
+    """
 
     per_step: tuple[dict[str, int], ...]
     naive: int
@@ -58,32 +62,38 @@ def required_branches(
 
 
 def plan_run(rows: list[RunRow], *, share: bool = True, evaluations_per_step: int = 1) -> RunPlan:
-    """The exact evaluations of a batch of samples.
+    """The evaluations of a batch of samples, which have the same number of steps.
 
-    Two samples are on the same trajectory while their start, texts, rule and the strengths of all
-    steps so far coincide; a branch is then evaluated once for both. `evaluations_per_step` is 2
-    for second-order schedulers such as Heun (whose last step takes one).
+    Two samples are on the same trajectory while their start, texts, rule and all that the
+    strengths of the steps so far decide coincide; a branch is then evaluated once for both.
+    `evaluations_per_step` is 2 for second-order schedulers such as Heun (whose last step takes
+    one).
     """
-    num_steps = len(rows[0].strength_KF)
-    trajectories = [("start", row.start if share else index) for index, row in enumerate(rows)]
+    num_steps = len(rows[0].strength_KF) if rows else 0
+    assert all(len(row.strength_KF) == num_steps for row in rows), "different numbers of steps"
+    trajectories: list[object] = [row.start if share else i for i, row in enumerate(rows)]
+    texts = [dict(row.texts) for row in rows]
+    known: dict[tuple, int] = {}
     per_step = []
     for k in range(num_steps):
-        last = k == num_steps - 1
-        for _ in range(1 if last else evaluations_per_step):
-            wanted = {}
-            for index, row in enumerate(rows):
-                texts = dict(row.texts)
-                strength, weight = row.strength_KF[k], row.weights_KF[k]
-                branches = required_branches(row.method, strength, weight)
-                for branch in branches:
-                    wanted[(branch, trajectories[index], texts.get(branch))] = None
-                seen = tuple((b, texts.get(b)) for b in branches)
-                effect = None if branches == ("cond",) else _effect(row, strength, weight)
-                trajectories[index] = hash((trajectories[index], seen, effect))
+        steps = [_step(row, k) for row in rows]
+        for _ in range(evaluations_per_step if k < num_steps - 1 else 1):
+            wanted = set()
+            for i, (branches, effect) in enumerate(steps):
+                seen = tuple((branch, texts[i].get(branch)) for branch in branches)
+                wanted.update((branch, trajectories[i], text) for branch, text in seen)
+                path = (trajectories[i], seen, effect)
+                trajectories[i] = ("after", known.setdefault(path, len(known)))
             per_step.append(dict(Counter(branch for branch, _, _ in wanted)))
-    naive = 2 * len(rows) * len(per_step)
-    return RunPlan(tuple(per_step), naive)
+    return RunPlan(tuple(per_step), 2 * len(rows) * len(per_step))
 
 
-def _effect(row: RunRow, strength_F: np.ndarray, weight_F: np.ndarray) -> tuple:
-    return (row.method, row.rule, strength_F.tobytes(), weight_F.tobytes())
+def _step(row: RunRow, k: int) -> tuple[tuple[str, ...], tuple | None]:
+    """The branches of one sample on step k, and what makes its result; None where it is `cond`."""
+    strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
+    branches = required_branches(row.method, strength_F, weight_F)
+    if branches == ("cond",):
+        return branches, None
+    deltas = row.method.deltas(strength_F, weight_F)
+    moves = tuple((branch, tuple(values.tolist())) for branch, values in deltas.items())
+    return branches, (row.method, row.rule, moves)

@@ -45,7 +45,7 @@ class Rule:
         """The surface of one run; `experts` names the model of each step (None: one model).
 
         Raises:
-            ValueError: if the scale names experts that the pipeline does not have, or misses one.
+            ValueError: if the scale names experts for a pipeline that has none, or misses one.
         """
         shared = {
             "num_steps": num_steps,
@@ -84,6 +84,7 @@ class Rule:
 
 def _rows_by_step(surfaces: list[Surface]) -> Surface:
     """The surface whose row k is row k of `surfaces[k]`."""
+    assert len(surfaces) == len(surfaces[0].progress_K), "one expert per step"
     arrays = {
         item.name: np.stack([getattr(s, item.name)[k] for k, s in enumerate(surfaces)])
         for item in fields(Surface)

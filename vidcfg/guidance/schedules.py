@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from vidcfg.guidance.checks import (
     Number,
@@ -128,8 +128,11 @@ class Interval:
 
     def values(self, progress_K: Float64[np.ndarray, "K"]) -> Float64[np.ndarray, "K"]:
         """The scale at each progress."""
-        inside_K = (progress_K >= self.start) & (progress_K <= self.stop)
-        return np.where(inside_K, self.value, 1.0).astype(np.float64)
+        return np.where(self.inside(progress_K), self.value, 1.0).astype(np.float64)
+
+    def inside(self, progress_K: Float64[np.ndarray, "K"]) -> Bool[np.ndarray, "K"]:
+        """Whether each progress lies in the interval."""
+        return (progress_K >= self.start) & (progress_K <= self.stop)
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,31 @@ def scale_per_step(
         ValueError: if an interval holds no step, a list has the wrong length, or a schedule over
             sigma has no sigmas or not one per step.
     """
+    return schedule.values(_positions(schedule, num_steps=num_steps, sigmas=sigmas))
+
+
+def active_steps(
+    schedule: Schedule,
+    *,
+    num_steps: int,
+    sigmas: Sequence[Number] | np.ndarray | None = None,
+) -> Bool[np.ndarray, "K"]:
+    """Which steps a schedule guides at all: those inside an interval, every one of other kinds.
+
+    A scale of 1 that is written out (constant 1, a list with a 1) is active: terms with a scale of
+    their own, such as a negative prompt's, stay on there. Raises ValueError as `scale_per_step`
+    does.
+    """
+    position_K = _positions(schedule, num_steps=num_steps, sigmas=sigmas)
+    if isinstance(schedule, Interval):
+        return schedule.inside(position_K)
+    return np.ones(num_steps, dtype=bool)
+
+
+def _positions(
+    schedule: Schedule, *, num_steps: int, sigmas: Sequence[Number] | np.ndarray | None
+) -> Float64[np.ndarray, "K"]:
+    """What the schedule reads at each step: the step progress, or that of the noise level."""
     position_K = progress(num_steps)
     if schedule.over == "sigma":
         if sigmas is None:
@@ -265,7 +293,7 @@ def scale_per_step(
             )
     if isinstance(schedule, Interval):
         check_interval_has_step("interval schedule", schedule.start, schedule.stop, position_K)
-    return schedule.values(position_K)
+    return position_K
 
 
 _SCALE_FIELDS = ("value", "start", "end")

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from vidcfg.guidance.checks import Number, check_interval_has_step, check_number
 from vidcfg.guidance.frame_map import FrameMap
 from vidcfg.guidance.frame_weights import FrameWeights, FrameWindow, window_mask
-from vidcfg.guidance.schedules import Schedule, progress, scale_per_step
+from vidcfg.guidance.schedules import Schedule, active_steps, progress, scale_per_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,8 @@ def build_surface(
     """The surface of a run of `num_steps` steps and `num_frames` pixel frames.
 
     Weights are reduced to latent frames by `reducer` (`mean`, `max`, or None for the default of
-    `frames`), after windows have set weights to 0; the strengths follow from the reduced weights.
+    `frames`), after windows and steps outside an interval schedule have set weights to 0; the
+    strengths follow from the reduced weights.
     Windows go by step progress, also under a schedule over sigma. Off where the scale is 1 on
     every step.
 
@@ -104,7 +105,8 @@ def build_surface(
     for window in windows:
         what = f"window of frames {window.first} to {window.last}"
         check_interval_has_step(what, float(window.start), float(window.stop), progress_K)
-    mask_KT = window_mask(windows, progress_K, num_frames)
+    active_K = active_steps(schedule, num_steps=num_steps, sigmas=sigmas)
+    mask_KT = window_mask(windows, progress_K, num_frames) & active_K[:, None]
     weights_KT = np.where(mask_KT, frames.weights(num_frames, fps=fps), 0.0)
     weights_KF = frame_map.reduce(weights_KT, reducer or frames.default_reducer)
     return Surface(

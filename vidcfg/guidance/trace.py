@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
+from jaxtyping import Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,19 +18,21 @@ class StepTrace:
         strength_BF: strength used per sample and latent frame.
         evaluations: rows evaluated, by branch.
         calls: model calls that these rows took.
-        std_cond_BF, std_guided_BF: standard deviation of every frame before and after guidance.
+        std_cond_BF, std_guided_BF: standard deviation (biased) of every frame before and after
+            guidance; before is that of `cond`, or of `uncond` where `cond` was left out.
     """
 
     step: int
     sigma: float | None
     expert: str | None
-    strength_BF: np.ndarray
+    strength_BF: Float64[np.ndarray, "B F"]
     evaluations: dict[str, int]
     calls: int
-    std_cond_BF: Tensor
-    std_guided_BF: Tensor
+    std_cond_BF: Float64[np.ndarray, "B F"]
+    std_guided_BF: Float64[np.ndarray, "B F"]
 
     def to_dict(self) -> dict:
+        """Plain data; standard deviations are rounded to six significant digits."""
         return {
             "step": self.step,
             "sigma": self.sigma,
@@ -87,5 +89,5 @@ class Trace:
         }
 
 
-def _rounded(values: Tensor) -> list:
-    return [[round(v, 6) for v in row] for row in values.double().cpu().tolist()]
+def _rounded(values: np.ndarray) -> list:
+    return [[float(f"{v:.6g}") for v in row] for row in values.tolist()]

@@ -1,14 +1,14 @@
 """Classifier-free guidance."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import branches_with_weight
+from vidcfg.guidance.methods.base import Rows, from_uncond, required_by
 
 
 @dataclass(frozen=True)
@@ -18,27 +18,32 @@ class ClassifierFree:
         guided_f = uncond_f + strength_f * (cond_f - uncond_f)
 
     A strength of 1 returns `cond` bit for bit (off), 0 returns `uncond`, above 1 extrapolates. The
-    unconditional branch sees the negative prompt. The other convention in use, (1 + w) cond - w uncond,
-    is the same rule with w = strength - 1.
+    unconditional branch sees the negative prompt. The other convention in use,
+    (1 + w) cond - w uncond, is the same rule with w = strength - 1.
 
-    Source: Ho & Salimans 2022, arXiv:2207.12598, written from uncond as in Imagen, arXiv:2205.11487.
+    Source: Ho & Salimans 2022, arXiv:2207.12598, written from uncond as in Imagen,
+    arXiv:2205.11487.
     """
 
-    name: str = "cfg"
-    branches: tuple[str, ...] = ("cond", "uncond")
-    needs_gram: bool = False
+    name: ClassVar[str] = "cfg"
+    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
+    base: ClassVar[str] = "uncond"
+    needs_gram: ClassVar[bool] = False
 
     def sources(self) -> dict[str, str]:
         return {"uncond": "negative"}
 
-    def required(self, strength_F: np.ndarray, weight_F: np.ndarray) -> frozenset[str]:
-        return branches_with_weight({"cond": strength_F, "uncond": 1 - strength_F})
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+        return {"cond": strength}
+
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        return required_by(self.deltas(strength_F, weight_F))
 
     def combination(
         self,
         gram: Gram | None,
         *,
-        strength_BF: Float[Tensor, "B F"],
-        weight_BF: Float[Tensor, "B F"],
+        strength_BF: Float64[np.ndarray, "B F"],
+        weight_BF: Float64[np.ndarray, "B F"],
     ) -> Combination:
-        return Combination("uncond", None, {"cond": strength_BF}, strength_BF == 1)
+        return from_uncond(self.deltas(strength_BF, weight_BF))

@@ -1,14 +1,14 @@
 """Several conditions at once, one scale each."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import branches_with_weight
+from vidcfg.guidance.methods.base import Rows, from_uncond, required_by
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,18 @@ class Multi:
         guided_f = uncond_f + strength_f (cond_f - uncond_f)
                             + sum_i scale_i w_f (condition_i,f - uncond_f)
 
-    w_f is the frame weight. A condition's scale of 0 is off; with all of them 0 this is plain guidance.
-    One evaluation per condition and step beside `cond` and `uncond`. `scales` is a tuple of
-    (condition name, scale). The unconditional branch sees the negative prompt.
+    w_f is the frame weight, 0 for every frame on a step outside an interval schedule. A
+    condition's scale of 0 is off; with all of them 0 this is plain guidance. One evaluation per
+    condition and step beside `cond` and `uncond`. `scales` is a tuple of (condition name, scale).
+    The unconditional branch sees the negative prompt.
 
     Source: composable diffusion, Liu et al. 2022, arXiv:2206.01714.
     """
 
     scales: tuple[tuple[str, float], ...]
-    name: str = "multi"
-    needs_gram: bool = False
+    name: ClassVar[str] = "multi"
+    base: ClassVar[str] = "uncond"
+    needs_gram: ClassVar[bool] = False
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -36,20 +38,19 @@ class Multi:
     def sources(self) -> dict[str, str]:
         return {"uncond": "negative"} | {branch: branch for branch in self.branches[2:]}
 
-    def required(self, strength_F: np.ndarray, weight_F: np.ndarray) -> frozenset[str]:
-        conditions = {f"condition:{name}": scale * weight_F for name, scale in self.scales}
-        uncond = 1 - strength_F - sum(conditions.values())
-        return branches_with_weight({"cond": strength_F, "uncond": uncond} | conditions)
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+        return {"cond": strength} | {
+            f"condition:{name}": scale * weight for name, scale in self.scales
+        }
+
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        return required_by(self.deltas(strength_F, weight_F))
 
     def combination(
         self,
         gram: Gram | None,
         *,
-        strength_BF: Float[Tensor, "B F"],
-        weight_BF: Float[Tensor, "B F"],
+        strength_BF: Float64[np.ndarray, "B F"],
+        weight_BF: Float64[np.ndarray, "B F"],
     ) -> Combination:
-        conditions = {f"condition:{name}": scale * weight_BF for name, scale in self.scales}
-        off = strength_BF == 1
-        for values in conditions.values():
-            off = off & (values == 0)
-        return Combination("uncond", None, {"cond": strength_BF} | conditions, off)
+        return from_uncond(self.deltas(strength_BF, weight_BF))

@@ -1,0 +1,156 @@
+"""Evaluations counted by hand, and a grid counted by another way."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vidcfg.guidance.methods import ClassifierFree, Dual, Multi, PerpNeg
+from vidcfg.guidance.plan import RunRow, plan_run, required_branches
+
+K, F = 5, 3
+TEXTS = (("cond", "a kite"), ("uncond", ""), ("negative", "blurry"))
+
+
+def row(strength, *, weight=1.0, start=0, method=None, rule=None, texts=TEXTS, num_steps=K):
+    shape = (num_steps, F)
+    strength, weight = (
+        np.broadcast_to(np.reshape(np.asarray(v, float), (-1, 1)), shape).copy()
+        for v in (strength, weight)
+    )
+    method = method or ClassifierFree()
+    return RunRow(method, strength, weight, start=start, texts=texts, rule=rule)
+
+
+def test_a_row_of_ones_runs_one_pass_and_zeros_the_other():
+    assert plan_run([row(1.0)]).evaluations == {"cond": K}
+    assert plan_run([row(0.0)]).evaluations == {"uncond": K}
+    assert plan_run([row([6.0, 1.0, 0.5, 1.0, 0.0])]).per_step == (
+        {"cond": 1, "uncond": 1},
+        {"cond": 1},
+        {"cond": 1, "uncond": 1},
+        {"cond": 1},
+        {"uncond": 1},
+    )
+
+
+def test_one_guided_frame_is_enough_to_need_both():
+    strength = np.ones((K, F))
+    strength[2, 1] = 1.5
+    plan = plan_run([RunRow(ClassifierFree(), strength, np.ones((K, F)))])
+    assert plan.evaluations == {"cond": K, "uncond": 1}
+    assert plan.naive == 2 * K
+
+
+def test_eight_scales_of_one_prompt_and_seed_share_the_first_step():
+    plan = plan_run([row(s) for s in range(2, 10)])
+    assert plan.per_step[0] == {"cond": 1, "uncond": 1}
+    assert plan.evaluations == {"cond": 8 * K - 7, "uncond": 8 * K - 7}
+    assert plan.naive == 2 * 8 * K
+    assert plan.total == 2 * (8 * K - 7)
+
+
+def test_rows_share_as_long_as_their_strengths_coincide():
+    rows = [row([5, 4, 3, 2, 1.5]), row([5, 4, 3, 7, 1.5]), row([5, 6, 3, 2, 1.5])]
+    assert [s["cond"] for s in plan_run(rows).per_step] == [1, 1, 2, 2, 3]
+
+
+def test_what_differs_is_not_shared():
+    same = plan_run([row(6.0), row(6.0)])
+    assert same.total == 2 * K
+    other_texts = (("cond", "a dog"), *TEXTS[1:])
+    for other in (row(6.0, start=1), row(6.0, texts=other_texts)):
+        plan = plan_run([row(6.0), other])
+        assert plan.evaluations["cond"] == 2 * K
+    # texts of one branch may still coincide on the first step
+    plan = plan_run([row(6.0), row(6.0, texts=other_texts)])
+    assert plan.per_step[0] == {"cond": 2, "uncond": 1}
+    limits = plan_run([row(6.0, rule="rescale 0"), row(6.0, rule="rescale 0.7")])
+    assert [s["cond"] for s in limits.per_step] == [1, 2, 2, 2, 2]
+
+
+def test_limits_do_not_part_rows_before_the_first_guided_step():
+    rows = [row([1, 1, 6, 6, 6], rule=r) for r in ("rescale 0", "rescale 0.7")]
+    assert [s["cond"] for s in plan_run(rows).per_step] == [1, 1, 1, 2, 2]
+
+
+def test_plain_guidance_shares_by_strength_whatever_the_weights():
+    assert plan_run([row(2.0, weight=1.0), row(2.0, weight=0.5)]).total == 2 * K
+    dual = [row(2.0, weight=w, method=Dual(1.5)) for w in (1.0, 0.5)]
+    assert plan_run(dual).per_step[1] == {"cond": 2, "uncond": 2, "negative": 2}
+
+
+def test_sharing_off_counts_every_sample():
+    assert plan_run([row(6.0)] * 3, share=False).evaluations == {"cond": 3 * K, "uncond": 3 * K}
+
+
+def test_heun_evaluates_twice_but_on_the_last_step():
+    plan = plan_run([row([6, 6, 1, 6, 1])], evaluations_per_step=2)
+    assert len(plan.per_step) == 2 * K - 1
+    assert plan.evaluations == {"cond": 2 * K - 1, "uncond": 6}
+    assert plan.naive == 2 * (2 * K - 1)
+    pair = plan_run([row(2.0), row(3.0)], evaluations_per_step=2)
+    assert [s["cond"] for s in pair.per_step] == [1] + [2] * (2 * K - 2)
+
+
+def test_branches_come_in_the_order_of_the_method():
+    ones = np.ones(F)
+    assert required_branches(Dual(1.0), 3 * ones, ones) == ("cond", "uncond", "negative")
+    assert required_branches(Dual(2.0), 3 * ones, ones) == ("cond", "negative")
+    multi = Multi((("b", 1.0), ("a", 1.0)))
+    assert required_branches(multi, ones, ones)[2:] == ("condition:b", "condition:a")
+
+
+def grid(scales, starts, stops, num_steps=50):
+    """Labels per step: the scale inside [start, stop) of the run, else 1."""
+    k = np.arange(num_steps)
+    return [
+        np.where((k >= a * num_steps) & (k < b * num_steps), s, 1.0)
+        for s in scales
+        for a in starts
+        for b in stops
+    ]
+
+
+def trie(labels):
+    """Distinct prefixes, counted from the strings themselves."""
+    cond = sum(len({tuple(r[:k]) for r in labels}) for k in range(len(labels[0])))
+    uncond = sum(len({tuple(r[:k]) for r in labels if r[k] != 1}) for k in range(len(labels[0])))
+    return cond + uncond
+
+
+SCALES = (2, 3, 4, 5, 6, 7, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("starts", "stops", "count"),
+    [
+        ((0,), (1,), 786),
+        ((0.2,), (0.8,), 556),
+        ((0,), (0.4, 0.6, 0.8, 1), 1242),
+        ((0, 0.1, 0.2, 0.3), (0.4, 0.6, 0.8, 1), 4500),
+    ],
+)
+def test_grid_of_fifty_steps_takes_the_count_of_its_trie(starts, stops, count):
+    labels = grid(SCALES, starts, stops)
+    plan = plan_run([row(label, num_steps=50) for label in labels])
+    assert plan.total == trie(labels)
+    assert plan.total == count
+
+
+def test_perp_neg_counts_three_branches_while_the_negative_is_on():
+    plan = plan_run([row(4.0, weight=[1, 1, 0, 1, 0], method=PerpNeg(1.0))])
+    assert plan.evaluations == {"cond": 5, "uncond": 5, "negative": 3}
+
+
+def test_no_rows_need_nothing():
+    assert plan_run([]).total == 0
+
+
+def test_a_cost_can_be_planned_without_torch():
+    code = (
+        "import sys; import vidcfg.guidance.plan, vidcfg.guidance.rule, vidcfg.guidance.trace; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

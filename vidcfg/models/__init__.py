@@ -1,0 +1,1 @@
+"""Models: the embedded one and its parts, the pipeline families, named weight files."""
