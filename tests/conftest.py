@@ -1,10 +1,10 @@
-"""What all tests share: no hub, few threads, no deadline on slow machines."""
+"""What all tests share: no hub, one thread per process, no deadline on slow machines."""
 
 import os
 
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vidcfg.build.installed import guided_forwards, guider_off
 from vidcfg.build.rule import build_rule
 from vidcfg.build.session import Session
 from vidcfg.build.texts import BranchTexts, negative_inputs
@@ -56,7 +57,9 @@ def guide(
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
     settings = _settings(guidance)
-    inputs = negative_inputs(family, negative)
+    if family.is_image:
+        settings = [_without_frames(setting, family) for setting in settings]
+    inputs = negative_inputs(family, negative, negative_prompt)
     if inputs and negative_prompt:
         raise ValueError(
             "guide() got a negative_prompt and negative embeddings. Pass one of them."
@@ -68,17 +71,11 @@ def guide(
     )
     session = Session(pipe, family, [build_rule(s) for s in settings], texts, settings[0], fps=fps)
     original_class = type(pipe)
-    originals = _replace_forwards(pipe, family, session)
     pipe.__class__ = _guided_class(original_class, session)
     try:
         yield session.trace
     finally:
         pipe.__class__ = original_class
-        for module, had_own, forward in originals:
-            if had_own:
-                module.forward = forward
-            else:
-                del module.forward
         session.close()
 
 
@@ -99,6 +96,23 @@ def _settings(guidance: Any) -> list[Guidance]:
     return settings
 
 
+def _without_frames(setting: Guidance, family: Family) -> Guidance:
+    """`setting` for an image: what acts along frames is left out with a warning."""
+    found = []
+    if setting.frames.kind != "uniform":
+        found.append(f"frames: {setting.frames.kind}")
+    if setting.windows:
+        found.append("windows")
+    if not found:
+        return setting
+    warnings.warn(
+        f"{family.name} makes one frame, so guidance.{' and guidance.'.join(found)} cannot matter "
+        f"and is left out: the whole image gets the full scale.",
+        stacklevel=5,
+    )
+    return setting.model_copy(update={"frames": Guidance(scale=1.0).frames, "windows": ()})
+
+
 def _conditions(settings: list[Guidance]) -> dict[str, str]:
     """Condition name -> prompt over all settings.
 
@@ -117,27 +131,6 @@ def _conditions(settings: list[Guidance]) -> dict[str, str]:
     return prompts
 
 
-def _replace_forwards(pipe: Any, family: Family, session: Session) -> list[tuple]:
-    """Put the session before the forward of every denoiser; what is needed to undo it."""
-    originals = []
-    for attribute, expert in family.denoisers.items():
-        module = getattr(pipe, attribute, None)
-        if module is None:
-            continue
-        forward = module.forward
-        originals.append((module, "forward" in vars(module), forward))
-        signature = inspect.signature(type(module).forward)
-
-        def guided(*args, _module=module, _forward=forward, _expert=expert, _sig=signature, **kw):
-            arguments = _sig.bind(_module, *args, **kw).arguments
-            arguments = dict(list(arguments.items())[1:])
-            arguments |= arguments.pop("kwargs", {})
-            return session.forward(_module, _forward, _expert, arguments)
-
-        module.forward = functools.wraps(forward)(guided)
-    return originals
-
-
 def _guided_class(cls: type, session: Session) -> type:
     """A subclass of the pipeline's class, under its name, whose call is checked and counted."""
     signature = inspect.signature(cls.__call__)
@@ -149,7 +142,10 @@ def _guided_class(cls: type, session: Session) -> type:
         given.pop("self")
         extra = given.pop("kwargs", {})
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
-        with session.run(defaults | given):
+        guider = guider_off(self, session.family.guider)
+        installed = guided_forwards(self, session.family, session)
+        with session.run(defaults | given | extra) as taken, guider, installed:
+            given |= taken
             return cls.__call__(self, **given, **extra)
 
     body = {"__call__": call, "_vidcfg_session": session, "__module__": cls.__module__}
@@ -164,23 +160,26 @@ def _without_own_guidance(
     Raises:
         ValueError: if the caller turned it on, or passed a negative side to the pipeline.
     """
+    on_by_default = {}
     for name, off in family.own_guidance.items():
         if name not in signature.parameters:
             continue
         if name in given and given[name] is not None and given[name] != off:
             raise ValueError(
                 f"this call has {name}={given[name]}, so guidance would be applied twice: "
-                f"by the pipeline and by vidcfg. Pass {name}={off}; the scale goes to "
+                f"by the pipeline and by vidcfg. Pass {name}={off}; what guides is set in "
                 f"vidcfg.Guidance."
             )
         default = signature.parameters[name].default
         if name not in given and default != off:
-            warnings.warn(
-                f"inside vidcfg.guide the pipeline's own {name}={default} is switched off "
-                f"({name}={off}).",
-                stacklevel=4,
-            )
+            on_by_default[name] = default
         given[name] = off
+    if on_by_default:
+        was = ", ".join(f"{name}={value}" for name, value in on_by_default.items())
+        off = ", ".join(f"{name}={family.own_guidance[name]}" for name in on_by_default)
+        warnings.warn(
+            f"inside vidcfg.guide the pipeline's own {was} is switched off ({off}).", stacklevel=4
+        )
     negative = [n for n, v in given.items() if n.startswith("negative_") and v is not None]
     if negative:
         raise ValueError(

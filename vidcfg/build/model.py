@@ -70,17 +70,102 @@ def _load_checkpoint(model: DiffusersModel, device: torch.device) -> Any:
     from diffusers import DiffusionPipeline
 
     dtype = pick_dtype(model.dtype, device)
+    folder = Path(model.checkpoint).expanduser()
+    _check_place(model, folder)
     try:
         pipe = DiffusionPipeline.from_pretrained(
-            model.checkpoint, revision=model.revision, torch_dtype=dtype
+            str(folder) if folder.is_dir() else model.checkpoint,
+            revision=model.revision,
+            torch_dtype=dtype,
+            local_files_only=folder.is_dir(),
         )
-    except (OSError, ValueError) as error:
-        where = "folder" if Path(model.checkpoint).exists() else "folder or repository"
+    except MemoryError as error:
+        raise ModelError(_no_memory(model, "this machine")) from error
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise ModelError(_why_not(model, folder, error)) from error
+    _check_guidable(pipe)
+    try:
+        return _placed(pipe, model, device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(_no_memory(model, str(device))) from error
+
+
+def _check_place(model: DiffusersModel, folder: Path) -> None:
+    """Raise a ModelError for a folder that holds no pipeline, or a path that is nowhere."""
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise ModelError(
-            f"model.checkpoint is {model.checkpoint}, and no pipeline could be loaded from that "
-            f"{where}: {str(error).splitlines()[0]}"
-        ) from error
+            f"model.checkpoint is {folder}, a folder without model_index.json. Name the folder "
+            f"that `save_pretrained` of a diffusers pipeline wrote."
+        )
+    if folder.is_dir() and model.revision is not None:
+        raise ModelError(
+            f"model.revision is {model.revision}, but {folder} is a folder, which has one "
+            f"version. Delete model.revision."
+        )
+    is_path = model.checkpoint.startswith((".", "/", "~")) or model.checkpoint.count("/") != 1
+    if not folder.is_dir() and is_path:
+        raise ModelError(
+            f"model.checkpoint is {model.checkpoint}, and there is no such folder. Name a folder, "
+            f"or a repository such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
+        )
+
+
+def _why_not(model: DiffusersModel, folder: Path, error: Exception) -> str:
+    """One line on a checkpoint that cannot be loaded, with what to do."""
+    name = type(error).__name__
+    reason = " ".join(str(error).split())
+    if folder.is_dir():
+        return f"the pipeline in {folder} cannot be loaded: {name}: {reason[:300]}"
+    if name in ("RepositoryNotFoundError", "GatedRepoError"):
+        return (
+            f"there is no repository {model.checkpoint} that this account may read. Check the "
+            f"name; for a gated one accept its terms and run `hf auth login`."
+        )
+    if name == "RevisionNotFoundError":
+        return (
+            f"{model.checkpoint} has no revision {model.revision}. Delete model.revision, or "
+            f"name a branch, tag or commit of it."
+        )
+    return (
+        f"{model.checkpoint} is not on this machine and cannot be fetched ({name}). Download it "
+        f"where there is a network, with `hf download {model.checkpoint} --local-dir FOLDER`, "
+        f"and write model.checkpoint: FOLDER."
+    )
+
+
+def _no_memory(model: DiffusersModel, where: str) -> str:
+    advice = {
+        "none": "Write model.offload: model",
+        "model": "Write model.offload: sequential",
+        "sequential": "Use a smaller checkpoint",
+    }[model.offload]
+    return f"{model.checkpoint} does not fit into the memory of {where}. {advice}."
+
+
+def _check_guidable(pipe: Any) -> None:
+    from vidcfg.models.families import family_of
+
+    try:
+        family_of(pipe)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def _placed(pipe: Any, model: DiffusersModel, device: torch.device) -> Any:
+    """`pipe` with its attention, compilation, tiling and place."""
+    from vidcfg.models.families import family_of
+
+    denoisers = {name: getattr(pipe, name, None) for name in family_of(pipe).denoisers}
+    for name, denoiser in denoisers.items():
+        if denoiser is not None and model.attention is not None:
+            _set_attention(name, denoiser, model.attention)
+        if denoiser is not None and model.compile:
+            _compile(name, denoiser)
     if model.vae_tiling:
+        if not hasattr(pipe.vae, "enable_tiling"):
+            raise ModelError(
+                f"model.vae_tiling is true, but {type(pipe.vae).__name__} cannot tile. Delete it."
+            )
         pipe.vae.enable_tiling()
     if model.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
@@ -89,3 +174,23 @@ def _load_checkpoint(model: DiffusersModel, device: torch.device) -> Any:
     else:
         pipe.to(device)
     return pipe
+
+
+def _set_attention(name: str, denoiser: Any, backend: str) -> None:
+    try:
+        denoiser.set_attention_backend(backend)
+    except (ValueError, RuntimeError, ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"model.attention is {backend}, which {name} cannot use: {reason[:300]}"
+        ) from error
+
+
+def _compile(name: str, denoiser: Any) -> None:
+    """Compile the repeated blocks: short to compile, and guidance reaches around them."""
+    if not getattr(denoiser, "_repeated_blocks", None):
+        raise ModelError(
+            f"model.compile is true, but {name} ({type(denoiser).__name__}) has no repeated "
+            f"blocks to compile. Delete it."
+        )
+    denoiser.compile_repeated_blocks()

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from vidcfg.models.families.family import Family
 
+_LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
+
 
 @dataclass(frozen=True)
 class BranchTexts:
@@ -44,13 +46,21 @@ class BranchTexts:
         return list(self.negative)
 
 
-def negative_inputs(family: Family, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def negative_inputs(
+    family: Family, given: Mapping[str, Tensor], negative_prompt: str | list[str]
+) -> dict[str, Tensor]:
     """`negative_<text input>` arguments of `guide` as text inputs of the family.
 
     Raises:
         ValueError: for an argument that this family does not take, or a set that is incomplete.
     """
-    wanted = {f"negative_{name}": name for name in family.texts.values()}
+    if family.unconditional is not None and (given or negative_prompt):
+        names = ", ".join(given) or "negative_prompt"
+        raise ValueError(
+            f"a {family.pipelines[0]} is conditioned on an image, not on a text: its "
+            f"unconditional side is an image of zeros. Leave {names} out."
+        )
+    wanted = {f"negative_{name}": name for name in family.encoded if name is not None}
     unknown = [name for name in given if name not in wanted]
     if unknown:
         raise ValueError(
@@ -72,36 +82,49 @@ def encode(
         ValueError: if the pipeline has no text encoder.
     """
     if getattr(pipe, "text_encoder", None) is None:
-        names = ", ".join(f"negative_{name}" for name in family.texts.values())
+        names = ", ".join(f"negative_{name}" for name in family.encoded if name)
         raise ValueError(
             f"this {type(pipe).__name__} has no text encoder, so a negative prompt cannot be "
             f"encoded. Pass {names} to vidcfg.guide."
         )
-    accepted = inspect.signature(pipe.encode_prompt).parameters
-    shared = {
-        name: call[name]
-        for name in ("num_videos_per_prompt", "max_sequence_length", "prompt_template")
-        if name in accepted and call.get(name) is not None
+    parameters = inspect.signature(pipe.encode_prompt).parameters
+    wanted = {
+        "prompt": texts,
+        "batch_size": len(texts),
+        "do_classifier_free_guidance": False,
+        "device": pipe._execution_device,
+        "num_videos_per_prompt": rows_per_prompt(call),
+        "num_images_per_prompt": rows_per_prompt(call),
     }
-    if "do_classifier_free_guidance" in accepted:
-        shared["do_classifier_free_guidance"] = False
-    if "device" in accepted:
-        shared["device"] = pipe._execution_device
-    encoded = pipe.encode_prompt(prompt=texts, **shared)
+    wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
+    unset = {n: None for n, p in parameters.items() if p.default is p.empty}
+    encoded = pipe.encode_prompt(**unset | {n: v for n, v in wanted.items() if n in parameters})
     return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
 
 
-def as_rows(tensor: Tensor, like: Tensor, name: str) -> Tensor:
-    """`tensor` with the dtype, device and number of rows of `like`; one row serves all.
+def rows_per_prompt(call: Mapping[str, Any]) -> int:
+    """How many samples a call makes of every prompt."""
+    return call.get("num_videos_per_prompt") or call.get("num_images_per_prompt") or 1
+
+
+def as_rows(tensor: Tensor, like: Tensor, name: str, *, repeats: int = 1) -> Tensor:
+    """`tensor` with the dtype, device and rows of `like`.
+
+    One row serves all samples, one per prompt serves the `repeats` samples of that prompt. Where
+    `like` holds a row per frame, [B, F, ...], every frame gets the same.
 
     Raises:
-        ValueError: if it has neither one row nor as many as `like`.
+        ValueError: for another number of rows.
     """
     tensor = tensor.to(device=like.device, dtype=like.dtype)
+    if tensor.ndim < like.ndim:
+        tensor = tensor.unsqueeze(1).expand(-1, like.shape[1], *[-1] * (tensor.ndim - 1))
     if tensor.shape[0] == like.shape[0]:
         return tensor
     if tensor.shape[0] == 1:
         return tensor.expand(like.shape[0], *tensor.shape[1:])
+    if tensor.shape[0] * repeats == like.shape[0]:
+        return tensor.repeat_interleave(repeats, dim=0)
     raise ValueError(
         f"negative_{name} has {tensor.shape[0]} rows, but the call has {like.shape[0]} samples. "
         f"Pass one row, or {like.shape[0]}."

@@ -1,4 +1,4 @@
-"""What a diffusers scheduler knows of the noise: the level of each call and the kind of prediction."""
+"""What a diffusers scheduler knows: the noise level of each call, the kind of prediction."""
 
 from typing import Any
 

@@ -2,12 +2,30 @@
 
 from typing import Any
 
-from vidcfg.models.families import cogvideox, hunyuan_video, ltx, mini, mochi, wan
+from vidcfg.models.families import (
+    animatediff,
+    cogvideox,
+    flux,
+    hunyuan_video,
+    hunyuan_video15,
+    ltx,
+    ltx2,
+    mini,
+    mochi,
+    skyreels_v2,
+    stable_diffusion,
+    svd,
+    wan,
+)
 from vidcfg.models.families.family import Family
 
-_BUILT_IN = (mini, wan, ltx, cogvideox, hunyuan_video, mochi)
+_VIDEO = (mini, wan, skyreels_v2, ltx, ltx2, cogvideox, hunyuan_video, hunyuan_video15, mochi)
+_UNETS = (svd, animatediff)
+_IMAGE = (stable_diffusion.SD15, stable_diffusion.SDXL, stable_diffusion.SD3, flux.FAMILY)
 
-FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _BUILT_IN}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (*(m.FAMILY for m in (*_VIDEO, *_UNETS)), *_IMAGE)
+}
 
 
 def register_family(family: Family) -> None:
@@ -39,7 +57,7 @@ def family_of(pipe: Any) -> Family:
     raise ValueError(
         f"vidcfg cannot guide a {type(pipe).__name__}. It knows {known}. For another pipeline "
         f"declare how it names its inputs: "
-        f"vidcfg.register_family(vidcfg.models.families.Family(...))."
+        f"vidcfg.register_family(vidcfg.models.families.Family(...)), see docs/families.md."
     )
 
 

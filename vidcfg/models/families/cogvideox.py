@@ -1,12 +1,14 @@
-"""CogVideoX 1.0 and 1.5: frames before channels, one batched call, combined in float32."""
+"""CogVideoX 1.0 and 1.5, text and image to video: frames before channels, one batched call."""
 
 from vidcfg.guidance.frame_map import CogVideoXMap
 from vidcfg.models.families.family import Family
 
 FAMILY = Family(
     name="cogvideox",
-    pipelines=("CogVideoXPipeline",),
+    pipelines=("CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
     layout="BFCHW",
+    frame_rule="4k + 1 (1.5: padded)",
+    tested="exact",
     frame_map=lambda pipe: CogVideoXMap(
         pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
     ),

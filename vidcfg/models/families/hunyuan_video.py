@@ -7,6 +7,8 @@ FAMILY = Family(
     name="hunyuan_video",
     pipelines=("HunyuanVideoPipeline",),
     layout="BCFHW",
+    frame_rule="4k + 1",
+    tested="exact",
     frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
     texts={
         "encoder_hidden_states": "prompt_embeds",

@@ -7,6 +7,8 @@ FAMILY = Family(
     name="mochi",
     pipelines=("MochiPipeline",),
     layout="BCFHW",
+    frame_rule="6k + 1",
+    tested="exact",
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_scale_factor),
     texts={
         "encoder_hidden_states": "prompt_embeds",

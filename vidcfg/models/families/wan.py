@@ -1,4 +1,8 @@
-"""Wan 2.1 and 2.2: two sequential passes, cond first; 2.2 changes the model at a noise level."""
+"""Wan 2.1 and 2.2, text and image to video: two sequential passes, cond first.
+
+Wan 2.2 changes the model at a noise level: `high` above it, `low` below. TI2V-5B gives every token
+a timestep of its own. Image to video puts the image behind the latents, as further channels.
+"""
 
 from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.models.families.family import Family
@@ -14,12 +18,15 @@ def _expert(pipe, timestep: float) -> str | None:
 
 FAMILY = Family(
     name="wan",
-    pipelines=("WanPipeline",),
+    pipelines=("WanPipeline", "WanImageToVideoPipeline"),
     layout="BCFHW",
+    frame_rule="4k + 1",
+    tested="exact",
     frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
     denoisers={"transformer": "high", "transformer_2": "low"},
     texts={"encoder_hidden_states": "prompt_embeds"},
     encoded=("prompt_embeds", None),
+    per_sample=("timestep", "encoder_hidden_states_image"),
     own_guidance={"guidance_scale": 1.0},
     expert_of=_expert,
     default_scale=5.0,

@@ -1,0 +1,302 @@
+"""What a pipeline call may ask for works inside `vidcfg.guide`, or is refused by name."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from accelerate.hooks import attach_align_device_hook
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    HeunDiscreteScheduler,
+    MagCacheConfig,
+    PyramidAttentionBroadcastConfig,
+    UniPCMultistepScheduler,
+)
+from tiny_pipelines import BUILDERS, generators
+from tiny_text import with_prompts
+
+import vidcfg
+
+families = pytest.mark.parametrize("name", list(BUILDERS))
+PROMPTED = ["wan", "ltx", "cogvideox", "mochi", "sd15", "animatediff", "skyreels_v2"]
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_prompts_and_negative_prompts_equal_the_stock_pipeline_bit_for_bit(name):
+    tiny = with_prompts(BUILDERS[name]())
+    stock = tiny.stock(4.0, generator=generators(0, 1))
+    with vidcfg.guide(tiny.pipe, 4.0, negative_prompt="blurry"):
+        ours = tiny.unguided(generator=generators(0, 1))
+    assert torch.equal(ours, stock)
+
+
+@pytest.mark.parametrize("name", ["wan", "ltx", "sd15"])
+def test_several_samples_per_prompt_equal_the_stock_pipeline(name):
+    tiny = with_prompts(BUILDERS[name]())
+    argument = "num_images_per_prompt" if name == "sd15" else "num_videos_per_prompt"
+    extra = {argument: 2}
+    stock = tiny.stock(4.0, generator=generators(0, 1, 2, 3), **extra)
+    with vidcfg.guide(tiny.pipe, 4.0, negative_prompt=["blurry", "blurry"]) as trace:
+        ours = tiny.unguided(generator=generators(0, 1, 2, 3), **extra)
+    assert torch.equal(ours, stock)
+    assert trace.evaluations == {"cond": 12, "uncond": 12}
+
+
+def test_two_settings_for_two_prompts_serve_all_their_samples():
+    tiny = with_prompts(BUILDERS["wan"]())
+    settings = [vidcfg.Guidance(scale=2.0), vidcfg.Guidance(scale=5.0)]
+    with vidcfg.guide(tiny.pipe, settings, negative_prompt="blurry") as trace:
+        tiny.unguided(generator=generators(0, 1, 2, 3), num_videos_per_prompt=2)
+    assert [s.strength_KF[0, 0] for s in trace.surfaces] == [2.0, 2.0, 5.0, 5.0]
+
+
+def test_negative_embeddings_of_every_prompt_serve_all_their_samples():
+    tiny = with_prompts(BUILDERS["wan"]())
+    negative = BUILDERS["wan"]().negative["negative_prompt_embeds"]
+    latents = []
+    for given in (negative, negative.repeat_interleave(2, dim=0)):
+        with vidcfg.guide(tiny.pipe, 4.0, negative_prompt_embeds=given):
+            latents.append(
+                tiny.unguided(num_videos_per_prompt=2, generator=generators(0, 1, 2, 3))
+            )
+    assert torch.equal(*latents)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("wan", ("np", "pt", "pil")), ("svd", ("pt",))])
+def test_every_output_type_equals_the_stock_pipelines(name, kinds):
+    tiny = BUILDERS[name](num_steps=2)
+    for kind in kinds:
+        stock = tiny.stock(3.0, generator=generators(0, 1), output_type=kind)
+        with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+            ours = tiny.unguided(generator=generators(0, 1), output_type=kind)
+        same = {
+            "pil": lambda a, b: (
+                [[f.tobytes() for f in v] for v in a] == [[f.tobytes() for f in v] for v in b]
+            ),
+            "np": lambda a, b: (a == b).all(),
+            "pt": torch.equal,
+        }[kind]
+        assert same(ours, stock)
+
+
+def test_a_plain_tuple_and_one_generator_for_all_are_passed_through():
+    tiny = BUILDERS["wan"]()
+    call = {"return_dict": False, "generator": torch.Generator().manual_seed(3)}
+    stock = tiny.stock(3.0, **call)
+    call["generator"].manual_seed(3)
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+        ours = tiny.unguided(**call)
+    assert torch.equal(ours, stock)
+
+
+@families
+def test_callbacks_see_and_change_the_latents_of_every_step(name):
+    tiny = BUILDERS[name](num_steps=3)
+    if name == "hunyuan_video15":
+        with (
+            vidcfg.guide(tiny.pipe, 3.0, **tiny.negative),
+            pytest.raises(TypeError, match="callback_on_step_end"),
+        ):
+            tiny.unguided(callback_on_step_end=lambda *a: {})
+        return
+    seen = []
+
+    def halve(pipe, step, timestep, inputs):
+        seen.append(step)
+        return {"latents": inputs["latents"] / 2} if step == 0 else {}
+
+    stock = tiny.stock(3.0, generator=generators(0, 1), callback_on_step_end=halve)
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+        ours = tiny.unguided(generator=generators(0, 1), callback_on_step_end=halve)
+    assert torch.equal(ours, stock)
+    assert seen == [0, 1, 2] * 2
+
+
+def test_a_callback_that_changes_the_prompt_is_followed():
+    tiny = BUILDERS["wan"]()
+    other = torch.roll(tiny.positive["prompt_embeds"], 1, dims=0)
+
+    def swap(pipe, step, timestep, inputs):
+        return {"prompt_embeds": other}
+
+    names = ["latents", "prompt_embeds"]
+    call = {"callback_on_step_end": swap, "callback_on_step_end_tensor_inputs": names}
+    stock = tiny.stock(3.0, generator=generators(0, 1), **call)
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+        ours = tiny.unguided(generator=generators(0, 1), **call)
+    assert torch.equal(ours, stock)
+
+
+def test_an_interrupted_run_stops_and_the_next_one_starts_anew():
+    tiny = BUILDERS["wan"](num_steps=4)
+
+    def stop(pipe, step, timestep, inputs):
+        pipe._interrupt = step == 1
+        return {}
+
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative) as trace:
+        tiny.unguided(generator=generators(0, 1), callback_on_step_end=stop)
+        assert [s.step for s in trace.steps] == [0, 1]
+        again = tiny.unguided(generator=generators(0, 1))
+        assert [s.step for s in trace.steps] == [0, 1, 2, 3]
+    assert torch.equal(again, tiny.stock(3.0, generator=generators(0, 1)))
+
+
+@pytest.mark.parametrize("kind", ["model", "submodules"])
+def test_cpu_offload_hooks_stay_in_place_over_several_calls(kind):
+    tiny = BUILDERS["ltx"]()
+    stock = tiny.stock(3.0, generator=generators(0, 1))
+    if kind == "model":
+        tiny.pipe.enable_model_cpu_offload(device="cpu")
+    else:
+        # What sequential offload puts on every submodule; weights that are on the CPU stay there.
+        attach_align_device_hook(tiny.pipe.transformer, execution_device=torch.device("cpu"))
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative) as trace:
+        for _ in range(3):
+            assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+            assert trace.evaluations == {"cond": 6, "uncond": 6}
+    assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
+    assert hasattr(tiny.pipe.transformer.proj_out, "_hf_hook") == (kind != "model")
+
+
+def test_layerwise_casting_hooks_stay_in_place():
+    tiny = BUILDERS["ltx"]()
+    tiny.pipe.transformer.enable_layerwise_casting(
+        storage_dtype=torch.float16, compute_dtype=torch.float32
+    )
+    stock = tiny.stock(3.0, generator=generators(0, 1))
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+        assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+    assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
+
+
+CACHES = {
+    "FirstBlockCache": lambda pipe: FirstBlockCacheConfig(threshold=5.0),
+    "PyramidAttentionBroadcast": lambda pipe: PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(-1, 1001),
+        cross_attention_block_skip_range=2,
+        cross_attention_timestep_skip_range=(-1, 1001),
+        current_timestep_callback=lambda: pipe.current_timestep,
+    ),
+    "MagCache": lambda pipe: MagCacheConfig(
+        mag_ratios=[1.0] * 6, num_inference_steps=6, threshold=0.5, retention_ratio=0.2
+    ),
+}
+
+
+@pytest.mark.parametrize("cache", list(CACHES))
+def test_caches_keep_one_state_per_branch_and_equal_the_stock_pipeline(cache):
+    tiny = BUILDERS["wan"](num_steps=6)
+    plain = tiny.stock(3.0, generator=generators(0, 1))
+    tiny.pipe.transformer.enable_cache(CACHES[cache](tiny.pipe))
+    stock = tiny.stock(3.0, generator=generators(0, 1))
+    assert not torch.equal(stock, plain)
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+        for _ in range(2):
+            assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+
+
+def test_a_cache_survives_steps_without_the_unconditional_branch():
+    tiny = BUILDERS["wan"](num_steps=6)
+    tiny.pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=5.0))
+    scale = {"kind": "interval", "value": 4.0, "from": 0.3, "to": 0.7}
+    with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=scale), **tiny.negative) as trace:
+        latents = tiny.unguided(generator=generators(0, 1))
+    assert torch.isfinite(latents).all()
+    assert trace.evaluations == {"cond": 12, "uncond": 4} == trace.planned.evaluations
+
+
+@pytest.mark.parametrize(
+    ("cache", "settings", "match"),
+    [
+        ("FasterCache", [{"scale": 3.0}], "FasterCache.*cannot be combined.*FirstBlockCache"),
+        ("FirstBlockCache", [{"scale": 3.0, "micro_batch": 1}], "FirstBlockCache.*micro_batch"),
+        (
+            "FirstBlockCache",
+            [{"scale": 3.0}, {"scale": [3.0, 1.0, 1.0, 3.0, 3.0, 3.0]}],
+            "the samples that need the uncond branch change",
+        ),
+        (
+            "MagCache",
+            [{"scale": [3.0, 3.0, 1.0, 1.0, 3.0, 3.0]}],
+            "MagCache counts steps.*uncond branch runs on 4 of 6",
+        ),
+    ],
+)
+def test_caches_that_would_mix_calls_are_refused_by_name(cache, settings, match):
+    tiny = BUILDERS["wan"](num_steps=6)
+    faster = FasterCacheConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(-1, 681),
+        current_timestep_callback=lambda: tiny.pipe.current_timestep,
+        tensor_format="BCFHW",
+    )
+    config = faster if cache == "FasterCache" else CACHES[cache](tiny.pipe)
+    tiny.pipe.transformer.enable_cache(config)
+    guidance = [vidcfg.Guidance(**setting) for setting in settings]
+    with (
+        vidcfg.guide(tiny.pipe, guidance, **tiny.negative),
+        pytest.raises(ValueError, match=match),
+    ):
+        tiny.unguided(generator=generators(0, 1))
+
+
+def test_a_denoiser_compiled_as_a_whole_is_refused_with_what_to_do():
+    tiny = BUILDERS["wan"]()
+    tiny.pipe.transformer.compile(backend="eager")
+    with (
+        vidcfg.guide(tiny.pipe, 3.0, **tiny.negative),
+        pytest.raises(ValueError, match="compiled as a whole.*compile_repeated_blocks"),
+    ):
+        tiny.unguided(generator=generators(0, 1))
+
+
+SCHEDULERS = {
+    "unipc": lambda: UniPCMultistepScheduler(prediction_type="epsilon"),
+    "dpm++": lambda: DPMSolverMultistepScheduler(solver_order=3, prediction_type="v_prediction"),
+    "ancestral": lambda: EulerAncestralDiscreteScheduler(),
+    "heun": lambda: HeunDiscreteScheduler(),
+}
+
+
+@pytest.mark.parametrize("kind", list(SCHEDULERS))
+@pytest.mark.parametrize("name", ["sd15", "animatediff"])
+def test_schedulers_with_history_equal_the_stock_pipeline_bit_for_bit(name, kind):
+    tiny = BUILDERS[name](num_steps=4)
+    tiny.pipe.scheduler = SCHEDULERS[kind]()
+    steps = tiny.shape["num_inference_steps"]
+    stock = tiny.stock(4.0, generator=generators(0, 1))
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative) as trace:
+        ours = tiny.unguided(generator=generators(0, 1))
+    assert torch.equal(ours, stock)
+    want = list(range(steps))
+    if kind == "heun":
+        want = [k for k in range(steps - 1) for _ in (0, 1)] + [steps - 1]
+    assert [s.step for s in trace.steps] == want
+    assert trace.evaluations == trace.planned.evaluations
+
+
+@families
+def test_pipeline_is_as_before_afterwards_and_nothing_keeps_it_alive(name):
+    tiny = BUILDERS[name](num_steps=2)
+    parts = {key: id(value) for key, value in tiny.pipe.components.items()}
+    before = tiny.stock(3.0, generator=generators(0, 1))
+    cls = type(tiny.pipe)
+    with vidcfg.guide(tiny.pipe, 2.0, **tiny.negative) as trace:
+        tiny.unguided(generator=generators(0, 1))
+    assert type(tiny.pipe) is cls
+    assert "forward" not in vars(tiny.denoiser)
+    after = tiny.stock(3.0, generator=generators(0, 1))
+    assert torch.equal(after, before)
+    if name != "hunyuan_video15":  # its stock call swaps the guider
+        assert {key: id(value) for key, value in tiny.pipe.components.items()} == parts
+    watch = weakref.ref(tiny.denoiser)
+    del tiny
+    gc.collect()
+    assert watch() is None
+    assert len(trace.steps) > 0

@@ -1,0 +1,84 @@
+"""What the doctor says is true of this machine, and each gap comes with a command."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+import torch
+
+from vidcfg.doctor import checks
+from vidcfg.doctor.__main__ import main
+
+
+def test_all_is_well_here_and_versions_are_the_installed_ones(capsys):
+    assert main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    lines = {line["what"]: line for line in found["versions"]}
+    assert lines["torch"]["detail"] == version("torch")
+    assert {line["state"] for line in found["versions"]} <= {"ok", "note"}
+    assert [line["what"] for line in found["devices"]][0] == "cpu"
+
+
+def test_text_has_one_line_per_finding_and_a_verdict(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "sdpa math" in text
+    assert text.rstrip().endswith("all that vidcfg needs is here")
+
+
+def test_a_library_that_is_missing_is_named_with_its_command(monkeypatch, capsys):
+    monkeypatch.setattr(checks, "REQUIRED", ["torch", "no-such-library-of-vidcfg"])
+    assert main([]) == 1
+    text = capsys.readouterr().out
+    assert "pip install no-such-library-of-vidcfg" in text
+    assert "missing: no-such-library-of-vidcfg" in text
+
+
+def test_math_attention_works_everywhere():
+    lines = {line.what: line for line in checks.attention()}
+    assert lines["sdpa math"].state == "ok"
+    assert lines["xformers"].state == ("ok" if torch.cuda.is_available() else "note")
+
+
+def test_weights_that_are_not_here_come_with_the_command_that_gets_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    lines = [line for line in checks.weights() if line.what != "mini"]
+    assert len(lines) > 3
+    for line in lines:
+        assert line.state == "note"
+        assert f"vidcfg weights fetch {line.what}" in line.detail
+
+
+def test_a_damaged_weight_file_is_missing_and_not_fine(tmp_path, monkeypatch):
+    from vidcfg.models.weights import WEIGHTS
+
+    monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
+    (tmp_path / WEIGHTS["i3d-k400"].filename).write_bytes(b"not a net")
+    line = next(line for line in checks.weights() if line.what == "i3d-k400")
+    assert line.state == "missing"
+
+
+def test_an_old_python_is_told(monkeypatch):
+    monkeypatch.setattr(checks.sys, "version_info", (3, 10, 0))
+    line = next(line for line in checks.versions() if line.what == "python")
+    assert line.state == "missing"
+    assert "needs 3.11" in line.detail
+
+
+def test_help_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from vidcfg.doctor.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("check", list(checks.CHECKS))
+def test_every_check_gives_known_states(check):
+    assert {line.state for line in checks.CHECKS[check]()} <= {"ok", "note", "missing"}

@@ -1,0 +1,56 @@
+"""The table of families tells what the code and the tests say."""
+
+import re
+from pathlib import Path
+
+from tiny_pipelines import BUILDERS
+
+from vidcfg.families.__main__ import main, parser, table
+from vidcfg.models.families import FAMILIES, family_of
+
+DOCS = Path(__file__).parents[2] / "docs" / "families.md"
+
+
+def test_every_family_has_one_row_with_all_its_facts(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for family in FAMILIES.values():
+        row = next(line for line in text.splitlines() if line.startswith(f"{family.name} "))
+        assert f"  {family.layout} " in row
+        assert f"  {family.stock_passes} " in row
+        assert all(name in text for name in family.pipelines)
+        low, high = family.usual_range
+        assert low <= family.default_scale <= high
+        assert f"{low:g} - {high:g}" in row
+
+
+def test_exact_families_are_those_that_a_test_compares_bit_for_bit():
+    compared = {family_of(build().pipe).name for build in BUILDERS.values()}
+    exact = {f.name for f in FAMILIES.values() if f.tested == "exact"}
+    assert exact == compared | {"mini"}
+    assert {f.name for f in FAMILIES.values() if f.tested == "close"} == {"ltx2"}
+
+
+def test_every_pipeline_class_of_the_table_is_built_by_a_test():
+    built = {type(build().pipe).__name__ for build in BUILDERS.values()}
+    declared = {name for family in FAMILIES.values() for name in family.pipelines}
+    assert declared - built == {"MiniVideoPipeline", "LTX2Pipeline"}
+
+
+def test_pipeline_classes_exist_in_diffusers():
+    import diffusers
+
+    names = [n for f in FAMILIES.values() for n in f.pipelines if f.name != "mini"]
+    assert all(hasattr(diffusers, name) for name in names)
+
+
+def test_the_table_in_the_docs_is_the_one_that_the_command_prints(capsys):
+    assert main(["--markdown"]) == 0
+    printed = capsys.readouterr().out.strip()
+    found = re.search(r"<!-- families -->\n(.*?)\n<!-- /families -->", DOCS.read_text(), re.S)
+    assert found[1].strip() == printed
+    assert len(printed.splitlines()) == len(table()) + 1
+
+
+def test_help_names_how_another_pipeline_is_declared():
+    assert "vidcfg.register_family" in parser().format_help()

@@ -1,0 +1,84 @@
+"""A pipeline with tiny random weights and what a call of it needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TinyPipeline:
+    """A pipeline and what a call needs.
+
+    `shape`, `positive` and `negative` are arguments of the pipeline's own call; `own` gives the
+    ones that set its own guidance to a scale (by default the argument named `scale_argument`).
+    """
+
+    pipe: Any
+    shape: dict[str, Any]
+    positive: dict[str, Tensor]
+    negative: dict[str, Tensor]
+    scale_argument: str = "guidance_scale"
+    own: Callable[[Any, float], dict[str, Any]] | None = None
+
+    def _scale(self, scale: float) -> dict[str, Any]:
+        return self.own(self.pipe, scale) if self.own else {self.scale_argument: scale}
+
+    def stock(self, scale: float, **extra: Any) -> Tensor:
+        """Latents of the pipeline with its own guidance."""
+        call = self.shape | self.positive | self.negative | self._scale(scale) | extra
+        return self.pipe(**call)[0]
+
+    def unguided(self, **extra: Any) -> Tensor:
+        """Latents of a call whose own guidance is off."""
+        return self.pipe(**self.shape | self.positive | self._scale(1.0) | extra)[0]
+
+    @property
+    def denoiser(self) -> Any:
+        """The model that is guided."""
+        return self.pipe.unet if hasattr(self.pipe, "unet") else self.pipe.transformer
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    """One generator per sample."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def seeded(build: Callable[[], Any]) -> Any:
+    torch.manual_seed(0)
+    return build()
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def quiet(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def vision_encoder(width: int, *, projected: bool = False) -> Any:
+    """A CLIP image encoder for images of 16 x 16."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=16,
+        intermediate_size=12,
+        patch_size=8,
+    )
+    cls = CLIPVisionModelWithProjection if projected else CLIPVisionModel
+    return seeded(lambda: cls(config).eval())
+
+
+def image_processor() -> Any:
+    """Crops to the 16 x 16 of `vision_encoder`."""
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(crop_size=16, size=16)
