@@ -5,6 +5,7 @@ docs/mini_quality.md Writes:  the table to stdout, and to the markdown file when
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +173,9 @@ def main() -> None:
     text = measure(options)
     print(text)
     if options.markdown:
-        options.markdown.write_text(f"# Quality of the mini model\n\n{text}\n")
+        command = " ".join(["python", "scripts/mini_quality.py", *sys.argv[1:]])
+        intro = f"# Quality of the mini model\n\nWritten by `{command}`.\n"
+        options.markdown.write_text(f"{intro}\n{text}\n")
 
 
 if __name__ == "__main__":

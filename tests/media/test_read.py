@@ -247,10 +247,14 @@ def test_mp4_with_its_index_in_front_is_known_to_be_cut(tmp_path):
         for picture in noise(12):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        ends = [p.pos + p.size for p in container.demux(video=0) if p.size]
     data = path.read_bytes()
-    path.write_bytes(data[: int(0.7 * len(data))])
-    with pytest.raises(MediaError, match="front.mp4 is cut short"):
-        read_video(path)
+    for length, frames in ((ends[6] + 40, 8), (ends[6], 7)):
+        # In the middle of a frame, and exactly behind one.
+        path.write_bytes(data[:length])
+        with pytest.raises(MediaError, match=f"front.mp4 is cut short: .* {frames} of 12"):
+            read_video(path)
 
 
 def test_fewer_frames_than_the_file_counts_are_an_error(tmp_path):

@@ -57,6 +57,10 @@ def test_bar_of_a_frame_has_the_colour_of_its_strength_and_grows_with_it():
     colours = strength_colours(strengths, low=low, high=high)
     areas = [_count(sheet, colour) for colour in colours[:4]]
     assert areas[0] > areas[1] > areas[3] > areas[2] >= 3 * 132
+    below = np.asarray(sheet)[-60:]
+    for t, colour in enumerate(colours):
+        columns = np.flatnonzero((below == colour).all(-1).any(0))
+        assert (columns.min(), columns.max()) == (16 + 140 * t, 16 + 140 * t + 131)
     assert tuple(colours[4]) == OFF
     assert _count(sheet, OFF) >= 3 * 132
 

@@ -160,5 +160,5 @@ def _checked_picture(path: Path, info: VideoInfo) -> np.ndarray:
 def _channels_first(picture_HWC: np.ndarray) -> np.ndarray:
     frame = np.ascontiguousarray(picture_HWC.transpose(2, 0, 1))
     if frame.dtype == np.uint16:
-        return frame.astype(np.float32) / np.float32(65536)
+        return frame.astype(np.float32) / np.float32(65535)
     return frame

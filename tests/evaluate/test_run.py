@@ -1,0 +1,280 @@
+"""The whole evaluation on small files: what it depends on, and what it does not."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vidcfg.evaluate.inputs import find_items
+from vidcfg.evaluate.run import evaluate
+from vidcfg.evaluate.score import native, score_video
+from vidcfg.evaluate.sets import batches, mean_records
+from vidcfg.evaluate.settings import Settings
+from vidcfg.media.read import read_video
+from vidcfg.media.write import write_video
+from vidcfg.metrics import flicker
+from vidcfg.metrics.record import Record
+
+PLAIN = Settings(families=("flicker", "appearance"))
+
+
+def by_name(evaluation, subject="set"):
+    return {record.name: record for record in evaluation.records(subject)}
+
+
+def test_set_values_are_the_means_of_the_videos(rendered):
+    items = find_items([rendered])
+    evaluation = evaluate(items, PLAIN)
+    expected = [flicker.frame_diff(read_video(item.path).frames).mean() for item in items]
+    for item, value in zip(items, expected):
+        record = by_name(evaluation, item.name)["frame_diff"]
+        assert record.value == pytest.approx(value, rel=1e-12)
+        assert record.clip.lossless
+        assert (record.clip.num_frames, record.clip.height, record.clip.width) == (9, 24, 32)
+    found = by_name(evaluation)["frame_diff"]
+    assert found.value == pytest.approx(np.mean(expected), rel=1e-12)
+    assert found.n == 5
+    assert found.interval[0] < found.value < found.interval[1]
+
+
+def test_rows_carry_path_prompt_and_seed(rendered):
+    evaluation = evaluate(find_items([rendered]), PLAIN)
+    row = next(r for r in evaluation.rows if r["subject"] == "clip_2.mkv")
+    assert row["path"].endswith("clip_2.mkv")
+    assert row["seed"] == 2
+    assert "over a" in row["prompt"]
+
+
+def test_bad_files_stop_nothing_and_stay_in_the_report(rendered, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video at all" * 50)
+    items = find_items([rendered, bad, tmp_path / "gone.mkv"])
+    evaluation = evaluate(items, PLAIN)
+    assert {r.subject for r in evaluation.failures} == {"bad.mp4", "gone.mkv"}
+    assert all(str(tmp_path) in r.skipped_reason for r in evaluation.failures)
+    assert by_name(evaluation)["frame_diff"].n == 5
+
+
+def test_set_without_any_good_file_is_reported(tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"")
+    evaluation = evaluate(find_items([bad]), PLAIN)
+    assert [r.status for r in evaluation.failures] == ["failed"]
+    assert evaluation.records() == []
+
+
+@given(st.permutations(range(5)))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+def test_order_of_the_videos_changes_nothing(rendered, order):
+    items = find_items([rendered])
+    assert evaluate([items[i] for i in order], PLAIN).rows == evaluate(items, PLAIN).rows
+
+
+def test_number_of_workers_changes_nothing(rendered):
+    items = find_items([rendered])
+    chosen = Settings(families=("flicker", "motion", "warp"))
+    alone = evaluate(items, chosen)
+    assert evaluate(items, replace(chosen, workers=2)).rows == alone.rows
+
+
+@pytest.mark.parametrize("chunk_frames", [1, 4])
+def test_size_of_decoded_chunks_changes_nothing(rendered, monkeypatch, chunk_frames):
+    item = find_items([rendered])[0]
+    chosen = Settings(families=("flicker", "warp", "motion", "appearance"))
+    whole = score_video(item, chosen).records
+    from vidcfg.media.read import iter_chunks
+
+    monkeypatch.setattr(
+        "vidcfg.evaluate.score.iter_chunks",
+        lambda info: iter_chunks(info, chunk_frames=chunk_frames),
+    )
+    assert score_video(item, chosen).records == whole
+
+
+def test_number_of_threads_changes_nothing(rendered):
+    import cv2
+
+    item = find_items([rendered])[0]
+    chosen = Settings(families=("warp", "motion"))
+    before, found = cv2.getNumThreads(), []
+    for threads in (1, 4):
+        cv2.setNumThreads(threads)
+        found.append(score_video(item, chosen).records)
+    cv2.setNumThreads(before)
+    assert found[0] == found[1]
+
+
+def mini_settings(scorer_folder, **changes):
+    return replace(
+        Settings(families=("mini",), paths={"mini": str(scorer_folder)}, reference="mini"),
+        **changes,
+    )
+
+
+@pytest.fixture
+def few_real_clips(monkeypatch):
+    monkeypatch.setattr("vidcfg.evaluate.reference.MINI_CLIPS", 12)
+
+
+def test_mini_gives_alignment_accuracy_and_distances(rendered, scorer_folder, few_real_clips):
+    evaluation = evaluate(find_items([rendered]), mini_settings(scorer_folder))
+    found = by_name(evaluation)
+    assert found["align[mini]"].n == 5
+    assert -1 <= found["align[mini]"].value <= 1
+    assert 0 <= found["attribute_accuracy[mini]"].value <= 1
+    for name in ("shape", "colour", "motion", "background"):
+        assert found[f"accuracy[mini:{name}]"].n == 5
+    distance = found["fd[mini]"]
+    assert distance.n == 5
+    assert distance.extra["n_real"] == 12
+    assert distance.extra["real_against_real_n"] == [5, 12]
+    assert not distance.comparable_to_literature
+    assert "2048" in distance.extra["note"]
+    assert len(distance.backend.sha256) == 64
+    assert found["precision[mini]"].skipped_reason
+    assert evaluation.features["mini"]["clip_0.mkv"].shape == (12,)
+
+
+def test_batch_size_and_order_do_not_change_features(rendered, scorer_folder, few_real_clips):
+    items = find_items([rendered])
+    one = evaluate(items, mini_settings(scorer_folder, batch_size=1))
+    three = evaluate(items[::-1], mini_settings(scorer_folder, batch_size=3))
+    assert one.rows == three.rows
+
+
+def test_folder_reference_skips_bad_files_and_says_so(
+    rendered, scorer_folder, noise_video, tmp_path
+):
+    for index in range(4):
+        noise_video(f"real_{index}.mkv", seed=index)
+    (tmp_path / "broken.mp4").write_bytes(b"x" * 999)
+    evaluation = evaluate(
+        find_items([rendered]), mini_settings(scorer_folder, reference=str(tmp_path))
+    )
+    found = by_name(evaluation)["fd[mini]"]
+    assert found.extra["n_real"] == 4
+    assert found.value > 0
+    assert any("broken.mp4" in text for text in evaluation.warnings)
+
+
+def test_without_a_prompt_alignment_is_null_with_the_reason(noise_video, scorer_folder):
+    path = noise_video("a.mkv")
+    found = by_name(evaluate(find_items([path]), mini_settings(scorer_folder, reference=None)))
+    assert found["align[mini]"].skipped_reason == "the video has no prompt"
+
+
+def test_clip_too_short_for_a_net_is_null_with_the_reason(noise_video, scorer_folder):
+    path = noise_video("a.mkv", num_frames=2)
+    found = by_name(evaluate(find_items([path]), mini_settings(scorer_folder)))
+    assert "needs 4 frames" in found["align[mini]"].skipped_reason
+    assert "needs 4 frames" in found["fd[mini]"].skipped_reason
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+
+
+def test_missing_weights_are_null_with_reason_and_command(rendered, no_weights):
+    chosen = Settings(families=("fvd", "r3d18", "lpips", "clip"), reference=str(rendered))
+    chosen = replace(chosen, clip_model="nobody/no-such-clip")
+    found = by_name(evaluate(find_items([rendered]), chosen))
+    commands = {
+        "fvd[i3d-k400]": "vidcfg weights fetch i3d-k400",
+        "fd[r3d18-k400]": "vidcfg weights fetch r3d18-k400",
+        "lpips_adjacent[alex]": "vidcfg weights fetch lpips-alex",
+        "lpips_warp[alex]": "vidcfg weights fetch lpips-alex",
+        "clip_score[no-such-clip]": "hf download nobody/no-such-clip",
+    }
+    for name, command in commands.items():
+        assert found[name].value is None
+        assert found[name].status == "skipped"
+        assert command in found[name].skipped_reason
+
+
+def test_distribution_metrics_without_a_reference_say_so(rendered, no_weights):
+    found = by_name(evaluate(find_items([rendered]), Settings(families=("fvd",))))
+    assert "--reference" in found["fvd[i3d-k400]"].skipped_reason
+
+
+def test_enlarged_render_scores_as_its_own_pixels(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 16, 20, 3), dtype=np.uint8)
+    for enlarge in (1, 3):
+        path = write_video(
+            tmp_path / f"x{enlarge}.mkv", frames, fps=8, codec="ffv1", enlarge=enlarge
+        )
+        path.with_suffix(".json").write_text(json.dumps({"video": {"enlarge": enlarge}}))
+    plain, enlarged = (score_video(item, PLAIN) for item in find_items([tmp_path]))
+    values = [[(r.name, r.value, r.trace) for r in s.records] for s in (plain, enlarged)]
+    assert values[0] == values[1]
+    assert enlarged.clip == plain.clip
+
+
+def test_lossy_enlarged_frames_are_averaged_and_wrong_factors_are_errors():
+    frame = np.zeros((3, 4, 6), dtype=np.uint8)
+    frame[:, :2, :2] = [[0, 255], [255, 0]]
+    assert native(frame, 2, lossless=False)[0, 0, 0] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="enlarged 5 times"):
+        native(frame, 5, lossless=True)
+
+
+def test_lossy_files_are_marked(noise_video):
+    path = noise_video("a.mp4", codec="h264")
+    evaluation = evaluate(find_items([path]), PLAIN)
+    assert by_name(evaluation, "a.mp4")["frame_diff"].clip.lossless is False
+    assert by_name(evaluation)["frame_diff"].clip.lossless is False
+
+
+def test_stride_comes_from_the_record_unless_given(rendered):
+    item = replace(find_items([rendered])[0], stride=2)
+    protocols = []
+    for chosen in (PLAIN, replace(PLAIN, stride=8)):
+        record = {r.name: r for r in score_video(item, chosen).records}["stride_pulse"]
+        protocols.append(record.protocol)
+    assert "stride=2" in protocols[0]
+    assert "stride=8" in protocols[1]
+
+
+def test_unlike_protocols_are_never_averaged():
+    made = [
+        Record("x", value, 1, protocol, subject=f"v{i}")
+        for i, (value, protocol) in enumerate([(1.0, "a"), (2.0, "a"), (9.0, "b")])
+    ]
+    found = mean_records(made)
+    assert [(r.protocol, r.value, r.n) for r in found] == [("a", 1.5, 2), ("b", 9.0, 1)]
+
+
+def test_videos_without_a_value_are_counted():
+    bad = Record("x", None, 0, "a", status="invalid", skipped_reason="noise", subject="v1")
+    still = Record("x", 0.0, 4, "a", status="static", subject="v2")
+    (found,) = mean_records([Record("x", 3.0, 4, "a", subject="v0"), bad, still])
+    assert (found.value, found.n, found.status) == (1.5, 2, "ok")
+    assert found.extra == {"invalid": 1, "ok": 1, "static": 1}
+    (found,) = mean_records([bad])
+    assert (found.value, found.skipped_reason, found.n) == (None, "noise", 0)
+
+
+def test_batches_are_cut_at_their_size_and_where_shapes_change():
+    clips = [np.zeros((n, 3, 4, 5)) for n in (2, 2, 2, 3, 2)]
+    assert [b.shape[:2] for b in batches(clips, 2)] == [(2, 2), (1, 2), (1, 3), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"families": ("flikker",)}, "no metrics are named flikker"),
+        ({"families": ()}, "named nothing"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"workers": -1}, "workers is -1"),
+        ({"stride": 0}, "stride is 0"),
+        ({"fps": 0.0}, "fps is 0"),
+    ],
+)
+def test_wrong_settings_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        replace(PLAIN, **changes)

@@ -1,0 +1,191 @@
+"""Streaming meters against the plain functions on the whole clip."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidcfg.media.video import Video
+from vidcfg.metrics import flicker, motion, saturation, spectrum, warp
+from vidcfg.metrics.catalogue import METRICS
+from vidcfg.metrics.flow import Pair, search_size
+from vidcfg.metrics.meters import (
+    AppearanceMeter,
+    FlickerMeter,
+    MotionMeter,
+    WarpMeter,
+    measure,
+    measure_video,
+)
+from vidcfg.metrics.record import ClipInfo
+
+CLIP = ClipInfo(num_frames=10, height=32, width=40, fps=16.0)
+
+
+def all_meters():
+    return [FlickerMeter(), WarpMeter(), MotionMeter(), AppearanceMeter()]
+
+
+def records_of(frames, clip=CLIP):
+    meters = all_meters()
+    assert measure(frames, meters) == len(frames)
+    return {r.name: r for meter in meters for r in meter.finish(clip)}
+
+
+def small_clip(panning, **options):
+    return panning(1, num_frames=10, size=40, **options)[:, :, :32]
+
+
+def test_every_catalogued_metric_is_measured(panning):
+    records = records_of(small_clip(panning, alternation=0.02))
+    assert set(records) == set(METRICS)
+    assert {r.status for r in records.values()} == {"ok"}
+    assert all(METRICS[n].protocol in r.protocol for n, r in records.items())
+
+
+def test_clip_in_memory_scores_as_its_frames(panning):
+    frames = small_clip(panning, alternation=0.02)
+    made = measure_video(Video(frames, 16.0, source="tensor"), stride=2, families=("flicker",))
+    expected = records_of(frames)
+    for record in made:
+        assert record.subject == "tensor"
+        assert (record.clip.num_frames, record.clip.width, record.clip.fps) == (10, 40, 16.0)
+        if "pulse" not in record.name:
+            assert record.value == expected[record.name].value
+    assert "stride=2" in made[-1].protocol
+    assert len(measure_video(Video(frames, 16.0))) == len(METRICS)
+
+
+def test_streamed_values_are_those_of_the_whole_clip(panning):
+    frames = small_clip(panning, alternation=0.02)
+    found = {name: record.value for name, record in records_of(frames).items()}
+    residuals = warp.warp_residual(frames)
+    energy = flicker.frame_energy(frames)
+    change, moved = flicker.frame_diff(frames), motion.motion_trace(frames, fps=8)
+    luma = frames.mean(axis=(1, 2, 3))
+    expected = {
+        "frame_diff": change.mean(),
+        "second_diff": flicker.second_diff(frames).mean(),
+        "vbench_temporal_flickering": flicker.vbench_temporal_flickering(frames),
+        "luminance_flicker": flicker.luminance_flicker(luma),
+        "hf_share": spectrum.hf_share(frames),
+        "stride_pulse": flicker.stride_pulse(energy, stride=4),
+        "warp_residual": warp.clip_residual(residuals).absolute,
+        "warp_error": warp.clip_residual(residuals).squared,
+        "warp_stride_pulse": flicker.stride_pulse([r.squared for r in residuals], stride=4),
+        "dynamic_degree": 2 * moved.mean(),
+        "motion_smoothness": motion.motion_smoothness(frames),
+        "freeze_share": motion.frozen(change).mean(),
+        "jump_share": motion.jumps(change, moved).mean(),
+        "saturation": 0.0,
+        "clipped_share": 0.0,
+        "contrast": np.mean([saturation.contrast(f) for f in frames]),
+        "contrast_drift": saturation.contrast_drift([saturation.contrast(f) for f in frames]),
+        "colour_drift": saturation.colour_drift(frames.mean(axis=(2, 3))),
+    }
+    for lag in (2, 4, 8):
+        far = warp.clip_residual(warp.warp_residual(frames, lag=lag))
+        expected[f"long_warp_{lag}"] = far.absolute
+    assert set(expected) == set(found)
+    for name, value in expected.items():
+        # Luma weights of gray frames sum to one within float32.
+        assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+
+
+def test_traces_say_which_pair_flickers(panning):
+    frames = small_clip(panning)
+    frames[6] += 0.1
+    records = records_of(frames)
+    for name in ("frame_diff", "warp_residual", "stride_pulse"):
+        assert set(np.argsort(records[name].trace)[-2:]) == {5, 6}, name
+    assert np.argmax(np.diff(records["luminance_flicker"].trace)) == 5
+
+
+def test_still_clip_is_static_and_not_perfect(texture):
+    frames = np.repeat(texture(32, 40)[None, None], 10, axis=0).repeat(3, axis=1)
+    records = records_of(frames)
+    for name in ("frame_diff", "second_diff", "dynamic_degree", "freeze_share"):
+        assert records[name].status == "static", name
+    assert records["frame_diff"].value == 0
+    assert records["dynamic_degree"].value == 0
+    assert records["freeze_share"].value == 1
+    assert records["hf_share"].value is None
+
+
+def test_noise_invalidates_what_needs_flow_and_nothing_else():
+    frames = np.random.default_rng(0).random((10, 3, 48, 56), dtype=np.float32)
+    records = records_of(frames)
+    assert records["warp_residual"].status == "invalid"
+    assert "optical flow explains" in records["warp_residual"].skipped_reason
+    assert records["warp_residual"].extra["coverage"] < 0.5
+    assert records["frame_diff"].status == "ok"
+
+
+@pytest.mark.parametrize(("num_frames", "missing"), [(1, "frame_diff"), (2, "second_diff")])
+def test_short_clips_skip_what_they_are_too_short_for(panning, num_frames, missing):
+    records = records_of(small_clip(panning)[:num_frames])
+    assert set(records) == set(METRICS)
+    assert records[missing].status == "skipped"
+    assert records["contrast"].value is not None
+    assert all(r.skipped_reason for r in records.values() if r.value is None)
+
+
+def test_frames_too_small_for_flow_keep_their_other_metrics():
+    frames = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 10)).astype(np.uint8)
+    records = records_of(frames)
+    assert "12 pixels" in records["warp_residual"].skipped_reason
+    assert "12 pixels" in records["dynamic_degree"].skipped_reason
+    assert records["second_diff"].status == "ok"
+
+
+def test_frames_out_of_range_are_refused_before_they_are_measured():
+    frames = np.full((3, 3, 16, 16), 2.0, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
+        measure(frames, [AppearanceMeter()])
+
+
+@given(st.integers(2, 12), st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None)
+def test_reversed_clips_have_the_same_differences(num_frames, seed):
+    frames = np.random.default_rng(seed).random((num_frames, 3, 6, 7), dtype=np.float32)
+    forth, back = (FlickerMeter(), FlickerMeter())
+    measure(frames, [forth])
+    measure(frames[::-1], [back])
+    for one, other in zip(forth.finish(CLIP)[:4], back.finish(CLIP)[:4]):
+        assert (one.value is None) == (other.value is None)
+        assert one.value is None or one.value == pytest.approx(other.value, rel=1e-9)
+
+
+def test_meters_hold_a_bounded_number_of_frames():
+    import weakref
+
+    rng, given, alive = np.random.default_rng(0), [], []
+
+    def frames():
+        for _ in range(60):
+            frame = rng.integers(0, 256, (3, 16, 20)).astype(np.uint8)
+            given.append(weakref.ref(frame))
+            yield frame
+            alive.append(sum(ref() is not None for ref in given))
+
+    measure(frames(), [FlickerMeter(), AppearanceMeter(), WarpMeter(), MotionMeter()])
+    # One segment of the spectrum is 32 frames, the longest pair 9.
+    assert max(alive) <= 34
+
+
+@pytest.mark.parametrize(
+    ("size", "searched"),
+    [((32, 48), (128, 192)), ((128, 300), (128, 300)), ((720, 1280), (720, 1280))]
+    + [((1080, 1920), (540, 960)), ((2160, 3840), (720, 1280)), ((50, 40), (200, 160))],
+)
+def test_flow_is_searched_at_a_middling_size(size, searched):
+    assert search_size(*size) == searched
+
+
+def test_flow_of_a_large_frame_is_in_its_own_pixels(texture):
+    wide = texture(800, 816, sigma=6.0)
+    pair = Pair(wide[None, :, :800], wide[None, :, 8:808])
+    middle = pair.forward[200:-200, 200:-200]
+    np.testing.assert_allclose(middle.mean(axis=(0, 1)), (-8, 0), atol=0.1)
+    assert warp.residual(pair).absolute < 0.002
+    assert pair.coverage > 0.95

@@ -1,0 +1,112 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from vidcfg.metrics.record import (
+    Backend,
+    ClipInfo,
+    IncomparableError,
+    Record,
+    common_clip,
+    compare,
+    mean_interval,
+    mean_of,
+)
+
+CLIP = ClipInfo(num_frames=17, height=32, width=48, fps=8.0, lossless=True, codec="ffv1")
+
+
+def record(**changes):
+    made = Record(
+        name="fd[mini]",
+        value=2.0,
+        n=64,
+        protocol="cov=unbiased",
+        unit="feature^2",
+        better="lower",
+        backend=Backend("mini-scorer", "a" * 64, "assets"),
+        interval=(1.5, 2.5),
+        clip=CLIP,
+        trace=(0.1, None, 0.3),
+        extra={"coverage": 0.9},
+    )
+    return replace(made, **changes)
+
+
+def test_record_survives_json():
+    original = record()
+    assert Record.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+    bare = Record("frame_diff", None, 0, "range=0..1", skipped_reason="no file", status="failed")
+    assert Record.from_dict(json.loads(json.dumps(bare.to_dict()))) == bare
+
+
+def test_row_with_further_columns_is_still_a_record():
+    assert Record.from_dict(record().to_dict() | {"prompt": "a kite"}) == record()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": float("nan")},
+        {"value": None},
+        {"skipped_reason": "missing"},
+        {"status": "good"},
+        {"status": "invalid"},
+        {"interval": (3.0, 2.0)},
+        {"trace": (0.1, float("inf"))},
+    ],
+)
+def test_record_that_pretends_is_refused(changes):
+    with pytest.raises(ValueError, match=r"fd\[mini\]|status"):
+        record(**changes)
+
+
+def test_like_records_are_compared():
+    change = compare(record(value=3.0, interval=None), record())
+    assert (change.difference, change.ratio) == (1.0, 1.5)
+    assert compare(record(), record(value=0.0, interval=None)).ratio is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "kd[mini]"}, "name is 'kd"),
+        ({"protocol": "cov=biased"}, "protocol is 'cov=biased' against 'cov=unbiased'"),
+        ({"backend": Backend("mini-scorer", "b" * 64)}, "backend sha256"),
+        ({"backend": None}, "backend name is None against 'mini-scorer'"),
+        ({"clip": replace(CLIP, lossless=False)}, "lossless is False against True"),
+        ({"clip": replace(CLIP, num_frames=16)}, "num_frames is 16 against 17"),
+        ({"clip": replace(CLIP, fps=24.0)}, "fps"),
+        (
+            {"value": None, "interval": None, "status": "skipped", "skipped_reason": "no weights"},
+            r"has no value \(no weights\)",
+        ),
+    ],
+)
+def test_unlike_records_are_refused_with_every_difference(changes, words):
+    with pytest.raises(IncomparableError, match=words):
+        compare(record(**changes), record())
+
+
+def test_lossless_codecs_may_differ():
+    compare(record(clip=replace(CLIP, codec="h264")), record())
+
+
+def test_common_clip_keeps_what_all_share():
+    shared = common_clip([CLIP, replace(CLIP, fps=24.0, lossless=False)])
+    assert shared == replace(CLIP, fps=None, lossless=None)
+
+
+def test_mean_and_interval_do_not_depend_on_order():
+    values = [1e16, 1.0, -1e16, 3.0, 0.1]
+    assert mean_of(values) == mean_of(values[::-1]) == pytest.approx(0.82)
+    scattered = [0.1, 0.7, 0.3, 1e-9, 0.2]
+    assert mean_interval(scattered) == mean_interval(scattered[::-1])
+
+
+def test_interval_of_two_values_is_students():
+    # t(0.975, 1) = 12.7062; sd = sqrt(0.5), n = 2.
+    low, high = mean_interval([1.0, 2.0])
+    assert (high - low) / 2 == pytest.approx(12.7062 * 0.5, rel=1e-4)
+    assert mean_interval([1.0]) is None

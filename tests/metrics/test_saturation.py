@@ -1,0 +1,74 @@
+import colorsys
+
+import numpy as np
+import pytest
+
+from vidcfg.metrics.saturation import (
+    clipped_share,
+    colour_drift,
+    contrast,
+    contrast_drift,
+    mean_colour,
+    saturation,
+)
+
+
+def test_saturation_is_that_of_hsv():
+    frame = np.random.default_rng(0).random((3, 6, 9), dtype=np.float32)
+    expected = [colorsys.rgb_to_hsv(*pixel)[1] for pixel in frame.reshape(3, -1).T.tolist()]
+    assert saturation(frame) == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_gray_and_black_have_no_saturation_and_pure_red_has_all():
+    assert saturation(np.zeros((3, 4, 5), dtype=np.uint8)) == 0
+    assert saturation(np.full((3, 4, 5), 90, dtype=np.uint8)) == 0
+    red = np.zeros((3, 4, 5), dtype=np.uint8)
+    red[0] = 200
+    assert saturation(red) == 1
+
+
+def test_clipped_share_counts_values_at_both_ends():
+    frame = np.full((3, 2, 5), 100, dtype=np.uint8)
+    frame[0] = 255
+    frame[1, 0] = 0
+    assert clipped_share(frame) == 15 / 30
+    assert clipped_share(np.full((3, 2, 5), 254, dtype=np.uint8)) == 0
+    assert clipped_share(np.full((3, 2, 5), 1 / 255, dtype=np.float32)) == 0
+
+
+def test_contrast_is_the_spread_of_luma():
+    frame = np.zeros((3, 4, 6), dtype=np.float32)
+    frame[1, :, :3] = 1
+    assert contrast(frame) == pytest.approx(0.7152 / 2, abs=1e-6)
+
+
+def test_contrast_ramp_is_its_log_ratio_and_a_flat_one_is_zero():
+    assert contrast_drift(0.1 * np.geomspace(1, 2, 9)) == pytest.approx(np.log(2))
+    assert contrast_drift(np.full(9, 0.2)) == pytest.approx(0, abs=1e-12)
+    assert contrast_drift([0.2]) == 0
+    assert np.isfinite(contrast_drift([0.0, 0.1, 0.2]))
+
+
+def test_contrast_drift_does_not_depend_on_brightness():
+    pattern = np.random.default_rng(1).random((3, 5, 7), dtype=np.float32) / 4
+    gains = np.linspace(1, 1.5, 6, dtype=np.float32)
+    dark = [contrast(pattern * gain) for gain in gains]
+    bright = [contrast(pattern * gain + np.float32(0.5)) for gain in gains]
+    assert contrast_drift(dark) == pytest.approx(contrast_drift(bright), abs=1e-5)
+
+
+def test_colour_drift_is_the_way_of_the_mean_colour():
+    way = np.linspace(0, 1, 7)[:, None] * np.array([[0.3, 0.0, -0.4]]) + 0.5
+    assert colour_drift(way) == pytest.approx(0.5)
+    assert colour_drift(way[:1]) == 0
+
+
+def test_colour_drift_takes_no_notice_of_alternation():
+    alternating = 0.5 + 0.1 * (-1.0) ** np.arange(65)[:, None] * np.ones((1, 3))
+    assert colour_drift(alternating) < 1e-9
+
+
+def test_mean_colour_is_per_channel():
+    frame = np.zeros((3, 2, 4), dtype=np.uint8)
+    frame[1] = 51
+    np.testing.assert_allclose(mean_colour(frame), (0, 0.2, 0), atol=1e-7)

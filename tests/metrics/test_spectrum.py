@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from vidcfg.metrics.spectrum import TemporalSpectrum, hf_share, temporal_spectrum
+
+
+def test_quarter_frequency_has_all_power_in_its_bin(sinusoid):
+    frequency, power = temporal_spectrum(sinusoid(1 / 4), window="none")
+    assert frequency[8] == 0.25
+    # Float32 input: amplitude 0.1 is recovered to about 1e-7.
+    assert np.sqrt(2 * power[8]) == pytest.approx(0.1, abs=1e-6)
+    assert np.delete(power, 8).max() < 1e-12
+
+
+@pytest.mark.parametrize("num_frames", [16, 17])
+def test_powers_sum_to_the_variance(num_frames):
+    frames = np.random.default_rng(0).random((num_frames, 3, 6, 5), dtype=np.float32)
+    _, power = temporal_spectrum(frames, window="none")
+    variance = frames.astype(np.float64).var(axis=0).mean()
+    assert power.sum() == pytest.approx(variance, rel=1e-10)
+
+
+def test_hann_window_keeps_the_total_power_of_noise():
+    frames = np.random.default_rng(0).random((32, 1, 64, 64), dtype=np.float32)
+    _, flat = temporal_spectrum(frames, window="none")
+    _, hann = temporal_spectrum(frames)
+    # The mean is taken off before the window, which removes a little more of it.
+    assert hann[1:].sum() == pytest.approx(flat[1:].sum(), rel=0.05)
+
+
+def test_alternation_is_all_fast_and_a_slow_wave_is_not(sinusoid):
+    assert hf_share(sinusoid(1 / 2, phase=np.pi / 2)) == pytest.approx(1, abs=1e-6)
+    # One cycle in the clip; the Hann window leaks to the next bin only.
+    assert hf_share(sinusoid(1 / 32)) < 1e-6
+
+
+def test_white_noise_has_its_share_of_bins():
+    frames = np.random.default_rng(3).random((32, 1, 48, 48), dtype=np.float32)
+    # Bins 8..15 count twice, bin 16 once, of 1..15 twice and 16 once: 17 of 31, less what the
+    # window takes from bin 1.
+    assert hf_share(frames) == pytest.approx(17 / 31, abs=0.02)
+
+
+def test_clip_without_change_has_no_share_and_a_short_one_is_an_error():
+    assert hf_share(np.full((9, 3, 4, 5), 77, dtype=np.uint8)) is None
+    with pytest.raises(ValueError, match="8 frames"):
+        hf_share(np.zeros((7, 3, 4, 5), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("num_frames", "segments"), [(31, 1), (32, 1), (33, 2), (48, 2), (49, 3)])
+def test_long_clips_are_cut_into_overlapping_segments_that_end_with_the_clip(num_frames, segments):
+    frames = np.random.default_rng(4).random((num_frames, 1, 4, 5), dtype=np.float32)
+    spectrum = TemporalSpectrum()
+    for frame in frames:
+        spectrum.add(frame)
+    share = spectrum.high_share()
+    starts = [0, *range(16, num_frames - 31, 16)]
+    starts += [num_frames - 32] if num_frames > 32 and starts[-1] != num_frames - 32 else []
+    assert len(starts) == segments
+    fast = total = 0.0
+    for start in starts:
+        frequency, power = temporal_spectrum(frames[start : start + 32])
+        fast, total = fast + power[frequency >= 0.25].sum(), total + power[1:].sum()
+    assert share == pytest.approx(fast / total, rel=1e-12)
+
+
+def test_blocks_of_pixels_add_up_to_the_whole():
+    # 1 x 300 x 250 pixels are more than one block of 65536.
+    frames = np.random.default_rng(5).random((8, 1, 300, 250), dtype=np.float32)
+    _, power = temporal_spectrum(frames, window="none")
+    assert power.sum() == pytest.approx(frames.astype(np.float64).var(axis=0).mean(), rel=1e-10)

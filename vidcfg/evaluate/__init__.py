@@ -1,0 +1,1 @@
+"""The command `vidcfg evaluate`: videos in, metric records out."""

@@ -1,0 +1,58 @@
+"""What an evaluation does, as one value that can be sent to another process."""
+
+from dataclasses import dataclass, field
+
+FAMILIES = {
+    "flicker": "differences, luminance, temporal spectrum, stride pulse",
+    "warp": "motion-compensated flicker (optical flow)",
+    "motion": "dynamic degree, smoothness, freezes, jumps",
+    "appearance": "saturation, clipping, contrast and colour drift",
+    "mini": "align[mini], attribute accuracy; with --reference fd, kd, precision, recall",
+    "lpips": "LPIPS of neighbours, plain and motion-compensated",
+    "clip": "CLIP score and consistency",
+    "fvd": "FVD and its relatives on I3D features (needs --reference)",
+    "r3d18": "the same on R3D-18 features (needs --reference)",
+}
+WEIGHT_FREE = ("flicker", "warp", "motion", "appearance")
+NET_OF_FAMILY = {"mini": "mini", "fvd": "i3d-k400", "r3d18": "r3d18-k400"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`families` are keys of FAMILIES.
+
+    `stride` replaces the temporal stride of the VAE, which is 4 unless the video's own record
+    tells another. `fps` replaces that of the files. `paths` gives files for named weights.
+    """
+
+    families: tuple[str, ...] = WEIGHT_FREE
+    stride: int | None = None
+    fps: float | None = None
+    reference: str | None = None
+    protocol: str = "google"
+    lpips_net: str = "alex"
+    clip_model: str = "openai/clip-vit-base-patch32"
+    paths: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    batch_size: int = 16
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.families if name not in FAMILIES]
+        if unknown or not self.families:
+            raise ValueError(
+                f"no metrics are named {', '.join(unknown) or 'nothing'}. "
+                f"Known: {', '.join(FAMILIES)}, all."
+            )
+        for name, least in (("batch_size", 1), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, it has to be {least} or more.")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride is {self.stride}, it has to be 1 (no stride) or more.")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"fps is {self.fps}, it has to be above 0.")
+
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """The feature nets that the chosen families use."""
+        return tuple(NET_OF_FAMILY[name] for name in self.families if name in NET_OF_FAMILY)

@@ -1,0 +1,1 @@
+"""What is measured on videos, as records that say how they were made."""

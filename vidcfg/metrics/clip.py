@@ -1,0 +1,230 @@
+"""CLIP: how well frames fit the prompt, and how steady their embeddings are."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidcfg.metrics.catalogue import clip_label, clip_names, measured
+from vidcfg.metrics.frames import to_unit
+from vidcfg.metrics.meters import Meter
+from vidcfg.metrics.record import Backend, ClipInfo, Record
+from vidcfg.models.weights import MissingWeightsError, sha256_of
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+FRAMES_PER_SECOND = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ClipModel:
+    """A CLIP as functions: normalised images to vectors, token ids to vectors, text to ids.
+
+    `tokenize` gives all ids of a text without padding; the model reads `context_length` of them.
+    """
+
+    name: str
+    backend: Backend
+    image_size: int
+    context_length: int
+    encode_images: Callable[[Tensor], Tensor]
+    encode_ids: Callable[[list[int]], Tensor]
+    tokenize: Callable[[str], list[int]]
+    device: str = "cpu"
+
+    @torch.inference_mode()
+    def image_vectors(self, frames: np.ndarray) -> np.ndarray:
+        """Unit vectors [B, D] of frames [B, 3, H, W], uint8 or float32 in [0, 1].
+
+        Bicubic, antialiased resize of the shorter side, centre crop, CLIP's mean and spread.
+
+        Raises:
+            ValueError: another type, or values outside [0, 1].
+        """
+        images = torch.from_numpy(to_unit(frames)).to(self.device)
+        size = self.image_size
+        scale = size / min(images.shape[-2:])
+        height, width = (max(size, round(n * scale)) for n in images.shape[-2:])
+        images = functional.interpolate(
+            images, (height, width), mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
+        top, left = (height - size) // 2, (width - size) // 2
+        images = images[:, :, top : top + size, left : left + size]
+        mean, std = (torch.tensor(v, device=self.device).reshape(3, 1, 1) for v in (MEAN, STD))
+        return _unit(self.encode_images((images - mean) / std))
+
+    @torch.inference_mode()
+    def text_vector(self, text: str) -> tuple[np.ndarray, int]:
+        """The unit vector [D] of a text, and how many tokens beyond the limit were cut off."""
+        ids = self.tokenize(text)
+        cut = max(0, len(ids) - self.context_length)
+        if cut:
+            # The last token marks the end of the text and has to stay.
+            ids = [*ids[: self.context_length - 1], ids[-1]]
+        return _unit(self.encode_ids(ids))[0], cut
+
+
+def _unit(vectors: Tensor) -> np.ndarray:
+    return functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+
+
+class ClipMeter(Meter):
+    """Score against the prompt and consistency of neighbours, on up to 8 frames a second."""
+
+    def __init__(
+        self, model: ClipModel, prompt: str | None, *, fps: int | float, batch_size: int = 16
+    ) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._every = max(1, math.ceil(fps / FRAMES_PER_SECOND))
+        self._batch_size = batch_size
+        self._count = 0
+        self._waiting: list[np.ndarray] = []
+        self._vectors: list[np.ndarray] = []
+
+    def add_frame(self, frame: np.ndarray) -> None:
+        if self._count % self._every == 0:
+            self._waiting.append(frame)
+            if len(self._waiting) == self._batch_size:
+                self._flush()
+        self._count += 1
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._vectors.append(self._model.image_vectors(np.stack(self._waiting)))
+            self._waiting.clear()
+
+    def finish(self, clip: ClipInfo) -> list[Record]:
+        self._flush()
+        vectors = np.concatenate(self._vectors)
+        score, consistency = clip_names(self._model.name)
+        return [self._score(score, vectors), self._consistency(consistency, vectors)]
+
+    def _score(self, name: str, vectors: np.ndarray) -> Record:
+        rest = {"backend": self._model.backend}
+        if not self._prompt:
+            reason = "the video has no prompt"
+            return measured(name, None, n=0, reason=reason, status="skipped", **rest)
+        text, cut = self._model.text_vector(self._prompt)
+        cosines = [float(c) for c in vectors @ text]
+        extra = {"lowest": min(cosines), "last_minus_first": cosines[-1] - cosines[0]}
+        if cut:
+            limit = self._model.context_length
+            extra["note"] = f"prompt cut: {limit + cut} tokens, {self._model.name} reads {limit}"
+        value = 100 * float(np.mean(cosines))
+        return measured(name, value, n=len(cosines), trace=tuple(cosines), extra=extra, **rest)
+
+    def _consistency(self, name: str, vectors: np.ndarray) -> Record:
+        rest = {"backend": self._model.backend}
+        if len(vectors) < 2:
+            reason = "the clip has fewer than 2 frames"
+            return measured(name, None, n=0, reason=reason, status="skipped", **rest)
+        cosines = [float(c) for c in np.sum(vectors[:-1] * vectors[1:], axis=1)]
+        value = float(np.mean(cosines))
+        return measured(name, value, n=len(cosines), trace=tuple(cosines), **rest)
+
+
+def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
+    """A CLIP from this machine: a transformers folder or cached repository, or open_clip.
+
+    `open_clip:NAME@FILE` takes the architecture from open_clip and the weights from FILE. Nothing
+    is downloaded.
+
+    Raises:
+        MissingWeightsError: the model is not here; the message has the command.
+    """
+    if model.startswith("open_clip:"):
+        return _open_clip(model, device=device)
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = _cached_folder(model)
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise MissingWeightsError(f"{folder} holds no weights (*.safetensors).")
+    return _transformers_clip(clip_label(model), folder, files[0], device=device)
+
+
+def _cached_folder(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except Exception as error:
+        raise MissingWeightsError(
+            f"CLIP {model} is not on this machine. Get it with: hf download {model}"
+        ) from error
+
+
+def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -> ClipModel:
+    from transformers import AutoTokenizer, CLIPModel
+
+    try:
+        net = CLIPModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MissingWeightsError(f"{folder} cannot be loaded as CLIP: {error}") from error
+
+    def encode_images(images: Tensor) -> Tensor:
+        return _pooled(net.get_image_features(pixel_values=images))
+
+    def encode_ids(ids: list[int]) -> Tensor:
+        return _pooled(net.get_text_features(input_ids=torch.tensor([ids], device=device)))
+
+    return ClipModel(
+        name=name,
+        backend=Backend(name, sha256_of(weights), weights.name),
+        image_size=net.config.vision_config.image_size,
+        context_length=net.config.text_config.max_position_embeddings,
+        encode_images=encode_images,
+        encode_ids=encode_ids,
+        tokenize=lambda text: tokenizer(text, truncation=False)["input_ids"],
+        device=device,
+    )
+
+
+def _pooled(output) -> Tensor:
+    """Older transformers return the vectors, newer ones an output that holds them."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _open_clip(model: str, *, device: str) -> ClipModel:
+    name, _, file = model.removeprefix("open_clip:").partition("@")
+    if not file or not Path(file).is_file():
+        raise MissingWeightsError(
+            f"{model} names no weights that exist. Give them as open_clip:{name or 'NAME'}@FILE."
+        )
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingWeightsError(
+            "open_clip is not installed: pip install open_clip_torch"
+        ) from error
+    try:
+        net = open_clip.create_model(name, pretrained=file, device=device).eval()
+    except (RuntimeError, OSError, KeyError) as error:
+        raise MissingWeightsError(f"{file} cannot be loaded as {name}: {error}") from error
+    tokenizer = open_clip.get_tokenizer(name)
+    start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
+    length = net.context_length
+
+    def encode_ids(ids: list[int]) -> Tensor:
+        padded = torch.zeros(1, length, dtype=torch.long, device=device)
+        padded[0, : len(ids)] = torch.tensor(ids)
+        return net.encode_text(padded)
+
+    size = net.visual.image_size
+    return ClipModel(
+        name=f"open_clip:{name}",
+        backend=Backend(f"open_clip:{name}", sha256_of(file), Path(file).name),
+        image_size=size if isinstance(size, int) else size[0],
+        context_length=length,
+        encode_images=net.encode_image,
+        encode_ids=encode_ids,
+        tokenize=lambda text: [start, *tokenizer.encode(text), end],
+        device=device,
+    )

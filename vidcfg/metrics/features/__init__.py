@@ -1,0 +1,1 @@
+"""Nets that turn clips into feature vectors for distances between sets."""

@@ -1,0 +1,67 @@
+"""torchvision's R3D-18 on Kinetics-400 as a feature net. Its distances are never called FVD."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vidcfg.metrics.features.base import FeatureNet, check_clips
+from vidcfg.metrics.features.resize import stretch_centred
+from vidcfg.metrics.record import Backend
+from vidcfg.models.weights import MissingWeightsError, find_weights, sha256_of
+
+MEAN = (0.43216, 0.394666, 0.37645)
+STD = (0.22803, 0.22145, 0.216989)
+
+
+class R3D18Net(FeatureNet):
+    """512 pooled features of the first 16 frames, stretched to 128 x 171, the middle 112 x 112."""
+
+    name = "r3d18-k400"
+    protocol = "resize=128x171-bilinear;crop=112;T=16;stride=1;clip=first"
+    num_frames = 16
+    min_frames = 16
+
+    def __init__(self, model: nn.Module, *, backend: Backend, device: str = "cpu") -> None:
+        self.backend = backend
+        self._model = model.eval().to(device)
+        self._device = device
+
+    def prepare(self, frames: np.ndarray) -> np.ndarray:
+        return stretch_centred(frames, 128, 171)[:, :, 8:120, 30:142]
+
+    @torch.inference_mode()
+    def features(self, clips: np.ndarray) -> np.ndarray:
+        check_clips(clips)
+        mean, std = (torch.tensor(v).reshape(3, 1, 1, 1) for v in (MEAN, STD))
+        rows = []
+        for clip in clips:
+            video = (torch.from_numpy(np.clip(clip, 0, 1)).transpose(0, 1) - mean) / std
+            x = self._model.stem(video[None].to(self._device))
+            for layer in (
+                self._model.layer1,
+                self._model.layer2,
+                self._model.layer3,
+                self._model.layer4,
+            ):
+                x = layer(x)
+            rows.append(functional.adaptive_avg_pool3d(x, 1).flatten(1))
+        return torch.cat(rows).float().cpu().numpy()
+
+
+def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> R3D18Net:
+    """R3D-18 from its named weights, or from a local file."""
+    from torchvision.models.video import r3d_18
+
+    path = find_weights("r3d18-k400", paths=paths)
+    model = r3d_18(weights=None)
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise MissingWeightsError(f"{path} is no state_dict of R3D-18: {error}.") from error
+    return R3D18Net(
+        model, backend=Backend("r3d18-k400", sha256_of(path), path.name), device=device
+    )

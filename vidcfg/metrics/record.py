@@ -1,0 +1,174 @@
+"""One measured value with everything needed to know what it may be compared with.
+
+Reads and writes plain dictionaries; imports neither torch nor a video library.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+STATUSES = ("ok", "static", "invalid", "skipped", "failed")
+"""ok: a number. static: a number, but nothing moves in the clip. invalid: measured, but the
+measurement cannot be trusted. skipped: something was missing. failed: the input is broken."""
+
+
+class IncomparableError(ValueError):
+    """Two records that differ in more than their value; the message lists the differences."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The net or library behind a value. `sha256` identifies its weights (None: it has none)."""
+
+    name: str
+    sha256: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """The video, or what all videos of a set have in common (None where they differ)."""
+
+    num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    fps: float | None = None
+    lossless: bool | None = None
+    codec: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A value, or null with the reason.
+
+    `n` counts what the value is taken over (pairs of frames, clips, ...). `interval` is a 95 %
+    confidence interval. `better` is `lower`, `higher` or `none`. `trace` holds the value per
+    frame, or per pair (entry t is frames t and t + 1), null where it is undefined. `extra` holds
+    further figures that belong to the value, such as the coverage of a motion-compensated one.
+
+    Raises:
+        ValueError: at construction, if a value and a reason are both given or both missing, a
+            number is NaN or infinite, or the interval does not enclose its ends in order.
+    """
+
+    name: str
+    value: float | None
+    n: int
+    protocol: str
+    unit: str = ""
+    better: str = "none"
+    backend: Backend | None = None
+    interval: tuple[float, float] | None = None
+    comparable_to_literature: bool = False
+    skipped_reason: str | None = None
+    status: str = "ok"
+    subject: str = "set"
+    clip: ClipInfo | None = None
+    trace: tuple[float | None, ...] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status is {self.status!r}, allowed are {', '.join(STATUSES)}.")
+        if (self.value is None) != bool(self.skipped_reason):
+            raise ValueError(f"{self.name}: give either a value or a skipped_reason.")
+        if (self.value is None) != (self.status in ("invalid", "skipped", "failed")):
+            raise ValueError(f"{self.name}: status {self.status!r} does not fit the value.")
+        numbers = [self.value, *(self.interval or ()), *(self.trace or ())]
+        if any(x is not None and not math.isfinite(x) for x in numbers):
+            raise ValueError(f"{self.name}: value, interval and trace have to be finite.")
+        if self.interval is not None and self.interval[0] > self.interval[1]:
+            raise ValueError(f"{self.name}: interval {self.interval} is upside down.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only; `from_dict` gives an equal record back."""
+        row = asdict(self)
+        row["interval"] = None if self.interval is None else list(self.interval)
+        row["trace"] = None if self.trace is None else list(self.trace)
+        return row
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "Record":
+        """The record of a row; keys that are no field of a record are left out."""
+        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+        for name, kind in (("backend", Backend), ("clip", ClipInfo)):
+            if known.get(name) is not None:
+                known[name] = kind(**known[name])
+        for name in ("interval", "trace"):
+            if known.get(name) is not None:
+                known[name] = tuple(known[name])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`difference` = new - base; `ratio` = new / base (None where base is 0)."""
+
+    name: str
+    difference: float
+    ratio: float | None
+
+
+def compare(new: Record, base: Record) -> Comparison:
+    """The change from `base` to `new`, if both were measured in the same way.
+
+    Raises:
+        IncomparableError: if either has no value, or name, protocol, backend (name and weights),
+            the number of frames, frame size, frame rate, or lossy versus lossless input differ.
+    """
+    differences = unlike(new, base)
+    if differences:
+        raise IncomparableError(
+            f"{new.name} cannot be compared with {base.name}: " + "; ".join(differences) + "."
+        )
+    ratio = new.value / base.value if base.value else None
+    return Comparison(new.name, new.value - base.value, ratio)
+
+
+def unlike(new: Record, base: Record) -> list[str]:
+    """Why two records may not be compared, one sentence each; empty if they may."""
+    reasons = [
+        f"{side} has no value ({record.skipped_reason})"
+        for side, record in (("the first", new), ("the second", base))
+        if record.value is None
+    ]
+    pairs = {"name": (new.name, base.name), "protocol": (new.protocol, base.protocol)}
+    for key in ("name", "sha256"):
+        pairs[f"backend {key}"] = tuple(
+            getattr(record.backend, key, None) for record in (new, base)
+        )
+    for key in ("num_frames", "height", "width", "fps", "lossless"):
+        pairs[key] = tuple(getattr(record.clip, key, None) for record in (new, base))
+    reasons += [f"{key} is {a!r} against {b!r}" for key, (a, b) in pairs.items() if a != b]
+    return reasons
+
+
+def common_clip(clips: Sequence[ClipInfo]) -> ClipInfo:
+    """What all clips share; a field in which they differ is None."""
+    shared = {}
+    for item in fields(ClipInfo):
+        values = {getattr(clip, item.name) for clip in clips}
+        shared[item.name] = values.pop() if len(values) == 1 else None
+    return ClipInfo(**shared)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, independent of the order of the values bit for bit."""
+    return math.fsum(values) / len(values)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % Student interval of the mean of independent values; None below two of them.
+
+    Independent of the order of the values bit for bit.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    from scipy.stats import t
+
+    mean = mean_of(values)
+    variance = math.fsum((x - mean) ** 2 for x in values) / (n - 1)
+    half = float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+    return mean - half, mean + half

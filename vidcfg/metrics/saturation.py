@@ -1,0 +1,55 @@
+"""What too much guidance does to a picture: saturation, clipping, contrast and colour drift."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from vidcfg.metrics.flicker import trend
+from vidcfg.metrics.frames import luma, to_unit
+
+
+def saturation(frame_CHW: np.ndarray) -> float:
+    """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
+    frame = to_unit(frame_CHW)
+    high, low = frame.max(axis=0), frame.min(axis=0)
+    ratio = np.divide(high - low, high, out=np.zeros_like(high), where=high > 0)
+    return float(np.mean(ratio, dtype=np.float64))
+
+
+def clipped_share(frame_CHW: np.ndarray) -> float:
+    """Share of values at either end of the range, within half an 8-bit level."""
+    frame = to_unit(frame_CHW)
+    margin = np.float32(0.5 / 255)
+    return float(np.mean((frame <= margin) | (frame >= 1 - margin)))
+
+
+def contrast(frame_CHW: np.ndarray) -> float:
+    """Standard deviation of BT.709 luma over the frame."""
+    return float(np.std(luma(frame_CHW), dtype=np.float64))
+
+
+def mean_colour(frame_CHW: np.ndarray) -> Float[np.ndarray, "C"]:
+    """Mean of each channel."""
+    return np.mean(to_unit(frame_CHW), axis=(1, 2), dtype=np.float64)
+
+
+def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
+    """Change of log contrast from the first to the last frame, along the least-squares line.
+
+    0: contrast stays; log 2 = 0.69: it doubles over the clip. Contrasts below a hundredth of an
+    8-bit level count as that. One frame gives 0.
+    """
+    logs = np.log(np.maximum(np.asarray(contrast_T, dtype=np.float64), 0.01 / 255))
+    line = trend(logs)
+    return float(line[-1] - line[0])
+
+
+def colour_drift(colour_TC: np.ndarray) -> float:
+    """Length of the mean colour's way from the first to the last frame, along straight lines.
+
+    Each channel's mean follows its least-squares line; brightness alternation cancels. One frame
+    gives 0.
+    """
+    lines = np.stack([trend(channel) for channel in np.asarray(colour_TC).T])
+    return float(np.linalg.norm(lines[:, -1] - lines[:, 0]))

@@ -1,0 +1,1 @@
+"""The command `vidcfg weights`: list, fetch and verify named weight files."""

@@ -1,0 +1,115 @@
+"""vidcfg weights list | fetch NAME... | verify [NAME...]"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vidcfg.models.weights import (
+    WEIGHTS,
+    MissingWeightsError,
+    check,
+    fetch,
+    find_weights,
+    named,
+    sha256_of,
+    weights_folder,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done. 1: something is missing or wrong. 2: the command was not understood."""
+    parser = argparse.ArgumentParser(
+        prog="vidcfg weights",
+        description="Weight files that some metrics need. Nothing is downloaded unless asked for.",
+        epilog="VIDCFG_WEIGHTS_DIR names the folder, VIDCFG_OFFLINE=1 forbids downloads.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "list", help="what there is: size, licence, origin, and whether it is here"
+    )
+    for name, text in (
+        ("fetch", "download and check"),
+        ("verify", "check the hashes of what is here"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("names", nargs="+" if name == "fetch" else "*", metavar="NAME")
+    options = parser.parse_args(argv)
+    if options.command == "list":
+        return _list()
+    try:
+        chosen = [named(name) for name in options.names]
+    except MissingWeightsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return _fetch(chosen) if options.command == "fetch" else _verify(chosen)
+
+
+def _list() -> int:
+    print(f"folder: {weights_folder()}")
+    for weight in WEIGHTS.values():
+        try:
+            state = f"here: {find_weights(weight.name)}"
+        except MissingWeightsError as error:
+            state = "not here" if "not on this machine" in str(error) else str(error)
+        print(f"\n{weight.name}  {weight.about:g} MB  {state}")
+        print(f"  for      {weight.used_by}")
+        print(f"  licence  {weight.licence}")
+        print(f"  from     {weight.url}")
+        print(f"  check    {_check_text(weight)}")
+    return 0
+
+
+def _check_text(weight) -> str:
+    known = {
+        "sha256": weight.sha256,
+        "sha256 begins": weight.sha256_prefix,
+        "git blob sha1": weight.git_sha1,
+    }
+    return (
+        ", ".join(f"{what} {value}" for what, value in known.items() if value) or "no hash known"
+    )
+
+
+def _fetch(chosen) -> int:
+    failed = 0
+    for weight in chosen:
+        try:
+            path = _fetch_one(weight)
+            print(f"{weight.name}: {path}\n  sha256 {sha256_of(path)}")
+        except MissingWeightsError as error:
+            print(error, file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _fetch_one(weight):
+    if not sys.stderr.isatty():
+        print(f"{weight.name}: {weight.url}", file=sys.stderr)
+        return fetch(weight.name)
+    from tqdm import tqdm
+
+    with tqdm(desc=weight.name, unit="B", unit_scale=True) as bar:
+
+        def report(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return fetch(weight.name, report=report)
+
+
+def _verify(chosen) -> int:
+    failed = 0
+    for weight in chosen or WEIGHTS.values():
+        try:
+            path = find_weights(weight.name)
+            verdict = "ok" if check(weight, path) else "no hash is known to check it with"
+            print(f"{weight.name}: {verdict}\n  {path}\n  sha256 {sha256_of(path)}")
+        except MissingWeightsError as error:
+            is_absent = "not on this machine" in str(error)
+            print(f"{weight.name}: {'not here' if is_absent else error}")
+            failed |= bool(chosen) or not is_absent
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
