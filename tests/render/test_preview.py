@@ -1,0 +1,160 @@
+"""What is told before a model is loaded."""
+
+import inspect
+import io
+import json
+
+import pytest
+
+from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap
+from vidcfg.render.job import _call_arguments
+from vidcfg.render.preview import known_frame_map, preview
+from vidcfg.render.progress import Bars, Lines, Silent, progress_for
+from vidcfg.render.prompts import prompt_warnings
+from vidcfg.render.record import fingerprint, to_json
+from vidcfg.render.units import describe, units_of
+
+
+def _preview(config):
+    return preview(config, units_of(config), width=80, colour=False)
+
+
+def test_checkpoint_that_is_not_here_leaves_the_surface_for_later(config):
+    settings = config("model={kind: diffusers, checkpoint: Somebody/Video-5B}")
+    text = _preview(settings)
+    assert "surface and cost: told when the model is loaded" in text
+    assert "weights: not here yet" in text
+
+
+def test_scale_over_sigma_leaves_the_surface_for_later(config):
+    settings = config("guidance.scale={kind: linear, start: 6, end: 2, over: sigma}")
+    assert "noise levels" in _preview(settings)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "parts", "expected"),
+    [
+        ("WanPipeline", {}, CausalMap(4)),
+        ("LTXPipeline", {}, CausalMap(8)),
+        ("MochiPipeline", {}, CausalMap(6)),
+        (
+            "CogVideoXPipeline",
+            {"vae": {"temporal_compression_ratio": 4}, "transformer": {"patch_size_t": 2}},
+            CogVideoXMap(4, 2),
+        ),
+        ("SomethingElse", {}, None),
+    ],
+)
+def test_latent_frames_of_a_checkpoint_folder_are_known_from_its_files(
+    config, tmp_path, pipeline, parts, expected
+):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    for name, values in parts.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(values))
+    settings = config(f"model={{kind: diffusers, checkpoint: {folder}}}")
+    assert known_frame_map(settings) == expected
+
+
+def test_pipelines_are_called_with_their_own_names_and_their_guidance_off(config):
+    from diffusers import CogVideoXPipeline, LTXPipeline
+
+    from vidcfg.models.families import FAMILIES
+
+    settings = config()
+    unit = units_of(settings)[0]
+    for cls, name, extra in (
+        (LTXPipeline, "ltx", {"frame_rate": 8.0, "guidance_scale": 1.0}),
+        (CogVideoXPipeline, "cogvideox", {"use_dynamic_cfg": False, "guidance_scale": 1.0}),
+    ):
+        accepted = inspect.signature(cls.__call__).parameters
+        call = _call_arguments(settings, unit, FAMILIES[name], accepted)
+        assert extra.items() <= call.items()
+        assert set(call) <= set(accepted)
+        assert (call["num_frames"], call["num_inference_steps"]) == (9, 3)
+
+
+def test_image_for_a_model_that_starts_from_text_says_what_to_do(config, tmp_path):
+    from vidcfg.models.families import FAMILIES
+
+    settings = config(
+        "model={kind: diffusers, checkpoint: Somebody/Video-5B}",
+        f"prompts=[{{text: a cat, image: {tmp_path / 'none.png'}}}]",
+    )
+    unit = units_of(settings)[0]
+    with pytest.raises(ValueError, match="starts from text alone"):
+        _call_arguments(settings, unit, FAMILIES["wan"], {})
+    with pytest.raises(ValueError, match=r"none\.png cannot be read"):
+        _call_arguments(settings, unit, FAMILIES["wan"], {"image": None})
+
+
+def test_settings_in_one_line(config):
+    settings = config(
+        "guidance={scale: {kind: cosine, start: 10.0, end: 2.0}, rescale: 0.7, clamp: 3.0, "
+        "frames: {kind: decay, end: 0.2}}"
+    )
+    assert describe(settings) == (
+        "scale cosine 10 → 2 · frames decay · rescale 0.7 · clamp 3 · 3 steps flow_euler"
+    )
+
+
+def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
+    from vidcfg.models.text import build_tokenizer
+
+    tokenizer = build_tokenizer().backend_tokenizer
+    texts = {"prompts.0.text": "A red circle, moving Left over the moon"}
+    unknown, cut = prompt_warnings(texts, tokenizer, 7)
+    assert "does not know 'moon'." in unknown
+    assert cut.endswith("It does not see: 'over the moon'")
+    assert prompt_warnings({"x": "a red circle"}, tokenizer, None) == []
+
+
+def test_fingerprint_follows_content_and_names_of_the_model_files(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.safetensors").write_bytes(b"one")
+    first = fingerprint(tmp_path)
+    assert first["sampled"] is False
+    (tmp_path / "notes.txt").write_text("not a part of the model")
+    assert fingerprint(tmp_path) == first
+    (tmp_path / "part" / "a.safetensors").write_bytes(b"two")
+    assert fingerprint(tmp_path) != first
+    (tmp_path / "part" / "a.safetensors").write_bytes(b"one")
+    (tmp_path / "part" / "a.safetensors").rename(tmp_path / "part" / "b.safetensors")
+    assert fingerprint(tmp_path) != first
+
+
+def test_large_files_count_with_both_ends_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("vidcfg.render.record.WHOLE_FILE_BYTES", 10)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(bytes(3 << 20))
+    first = fingerprint(tmp_path)
+    assert first["sampled"] is True
+    path.write_bytes(bytes((3 << 20) - 1) + b"x")
+    assert fingerprint(tmp_path)["sha256"] != first["sha256"]
+
+
+def test_record_text_reads_back_and_keeps_rows_on_one_line():
+    record = {"a": {"rows": [[1.5, 2.0], [0.1, 3.0]]}, "b": "ü\n", "empty": {}, "list": []}
+    text = to_json(record)
+    assert json.loads(text) == record
+    assert "    [0.1, 3.0]\n" in text
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_bars_on_a_terminal_lines_elsewhere_and_silent_if_asked(config):
+    assert isinstance(progress_for(_Terminal(), is_quiet=False), Bars)
+    assert isinstance(progress_for(io.StringIO(), is_quiet=False), Lines)
+    assert isinstance(progress_for(_Terminal(), is_quiet=True), Silent)
+    unit = units_of(config())[0]
+    with Bars() as bars:
+        bars.start(unit, 0, 1)
+        bars.step(1, 3)
+        bars.finish(unit, 1.0)
+        assert bars.bars.tasks[0].completed == 1
+        assert bars.bars.tasks[1].total == 3

@@ -1,0 +1,1 @@
+"""python -m vidcfg.render config.yaml: a configuration to videos on disk."""

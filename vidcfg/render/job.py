@@ -1,0 +1,239 @@
+"""Render every unit of a configuration, one after the other, each on its own."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidcfg.config import RenderConfig
+from vidcfg.media.sheet import contact_sheet, spread_over_pixels, surface_picture
+from vidcfg.media.video import MediaError, check_range, to_uint8
+from vidcfg.media.write import encode_video
+from vidcfg.render.files import SURFACE_NAME, write_picture, write_unit
+from vidcfg.render.progress import Progress, Silent
+from vidcfg.render.record import make_record, model_record, to_json
+from vidcfg.render.units import Unit, describe
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """One sampled video before it is written: uint8 frames [T, H, W, 3], and how they came."""
+
+    frames_THWC: np.ndarray
+    trace: Any
+    pixels_of: list[range]
+    seconds: float
+
+
+def render_units(
+    config: RenderConfig,
+    pipe: Any,
+    units: list[Unit],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    on_finished: Callable[[Unit, Rendered], None] | None = None,
+) -> None:
+    """Render and write the units in order; the surface picture of the run comes with the first.
+
+    The frames of a unit are a function of (prompt, seed, config): each is sampled alone, from
+    noise drawn on the CPU by its own generator, so that no batch shape depends on the others.
+
+    Raises:
+        ValueError: if model and settings do not fit each other.
+        NonFiniteError: if a prediction holds NaN or Inf.
+        MediaError: if a file cannot be written. Units that are finished stay.
+    """
+    from vidcfg.build import make_scheduler
+
+    own_scheduler = pipe.scheduler
+    pipe.scheduler = make_scheduler(pipe, config.sampling)
+    try:
+        with _mini_threads(config), progress or Silent() as shown:
+            _render_all(config, pipe, units, overwrite, shown, on_finished)
+    finally:
+        pipe.scheduler = own_scheduler
+
+
+@contextlib.contextmanager
+def _mini_threads(config: RenderConfig) -> Iterator[None]:
+    """One thread for the mini model: its frames then do not depend on the number of cores.
+
+    Two threads gain little on tensors of this size, and lose much on a machine that is busy.
+    """
+    import torch
+
+    if config.model.kind != "mini":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _render_all(config, pipe, units, overwrite, shown, on_finished) -> None:
+    model = model_record(config, pipe)
+    surface_path = Path(config.output.dir) / SURFACE_NAME
+    for index, unit in enumerate(units):
+        shown.start(unit, index, len(units))
+        rendered = sample_unit(config, pipe, unit, on_step=shown.step)
+        if index == 0 and (overwrite or not surface_path.exists()):
+            write_picture(surface_path, run_surface_picture(config, rendered), overwrite=overwrite)
+        _write(config, pipe, unit, rendered, model=model, overwrite=overwrite)
+        shown.finish(unit, rendered.seconds)
+        if on_finished is not None:
+            on_finished(unit, rendered)
+
+
+def sample_unit(
+    config: RenderConfig,
+    pipe: Any,
+    unit: Unit,
+    *,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Rendered:
+    """Sample one video; `on_step(done, total)` is called after every step of the solver."""
+    import inspect
+
+    import torch
+
+    import vidcfg
+    from vidcfg.models.families import family_of
+
+    family = family_of(pipe)
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    call = _call_arguments(config, unit, family, accepted)
+    if on_step is not None and "callback_on_step_end" in accepted:
+        call["callback_on_step_end"] = _step_callback(on_step)
+    begin = time.perf_counter()
+    guided = vidcfg.guide(
+        pipe, config.guidance, negative_prompt=unit.prompt.negative, fps=config.video.fps
+    )
+    with guided as trace:
+        generator = torch.Generator("cpu").manual_seed(unit.seed)
+        frames = np.asarray(pipe(**call, generator=generator).frames[0], dtype=np.float32)
+    check_range(frames, what=f"the decoded video of '{unit.stem.name}'")
+    if len(frames) != config.video.num_frames:
+        raise ValueError(
+            f"video.num_frames is {config.video.num_frames}, but {type(pipe).__name__} made "
+            f"{len(frames)} frames. Use {len(frames)}."
+        )
+    return Rendered(
+        frames_THWC=to_uint8(frames),
+        trace=trace,
+        pixels_of=family.frame_map(pipe).pixels_of(len(frames)),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _call_arguments(
+    config: RenderConfig, unit: Unit, family: Any, accepted: Any
+) -> dict[str, Any]:
+    call = {
+        "prompt": unit.prompt.text,
+        "num_frames": config.video.num_frames,
+        "height": config.video.height,
+        "width": config.video.width,
+        "num_inference_steps": config.sampling.num_steps,
+        "output_type": "np",
+        **{name: off for name, off in family.own_guidance.items() if name in accepted},
+    }
+    if family.fps_argument:
+        call[family.fps_argument] = config.video.fps
+    if unit.prompt.image:
+        if "image" not in accepted:
+            raise ValueError(
+                f"the prompt '{unit.prompt.text}' has an image, but this pipeline starts from "
+                "text alone. Delete `image`, or use an image-to-video checkpoint."
+            )
+        call["image"] = _load_image(unit.prompt.image)
+    return call
+
+
+def _load_image(path: str) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise MediaError(f"the image {path} cannot be read: {error}") from None
+
+
+def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
+    def callback(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
+        on_step(index + 1, len(pipe.scheduler.timesteps))
+        return {}
+
+    return callback
+
+
+def applied_strengths(rendered: Rendered) -> np.ndarray:
+    """The strength [K, T] that each pixel frame's latent frame was guided with."""
+    surface = rendered.trace.surfaces[0]
+    num_frames = len(rendered.frames_THWC)
+    return spread_over_pixels(surface.strength_KF, rendered.pixels_of, num_frames=num_frames)
+
+
+def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
+    """The contact sheet of one video, with the strength that was applied to each frame."""
+    subtitle = f"seed {unit.seed} · {describe(config)}"
+    if unit.prompt.negative:
+        subtitle += f" · negative: {unit.prompt.negative}"
+    return contact_sheet(
+        rendered.frames_THWC,
+        title=unit.prompt.text,
+        subtitle=subtitle,
+        strengths=applied_strengths(rendered),
+    )
+
+
+def run_surface_picture(config: RenderConfig, rendered: Rendered) -> Any:
+    """The strength surface of the run, as asked for and as applied to latent frames."""
+    surface = rendered.trace.surfaces[0]
+    return surface_picture(
+        surface.strength_KT,
+        applied_KF=surface.strength_KF,
+        pixels_of=rendered.pixels_of,
+        title=f"{config.name}: strength of guidance",
+        subtitle=describe(config),
+    )
+
+
+def _write(
+    config: RenderConfig,
+    pipe: Any,
+    unit: Unit,
+    rendered: Rendered,
+    *,
+    model: dict[str, Any],
+    overwrite: bool,
+) -> None:
+    record = make_record(
+        config,
+        unit,
+        pipe=pipe,
+        frames_THWC=rendered.frames_THWC,
+        trace=rendered.trace,
+        seconds=rendered.seconds,
+        model=model,
+    )
+    video = encode_video(
+        rendered.frames_THWC,
+        fps=config.video.fps,
+        codec=config.output.video,
+        enlarge=config.output.enlarge,
+    )
+    sheet = unit_sheet(config, unit, rendered)
+    # A video without its record was interrupted, and nobody counts on it.
+    leftover = not unit.record.exists() and (unit.video.exists() or unit.sheet.exists())
+    write_unit(
+        unit, video=video, sheet=sheet, record=to_json(record), overwrite=overwrite or leftover
+    )

@@ -1,0 +1,91 @@
+"""What a text encoder cannot carry over: unknown words, and the end of a long prompt."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+
+def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | None) -> list[str]:
+    """One sentence for each text with unknown words or an end beyond `max_length` tokens.
+
+    `texts` maps a name such as `prompts.0.text` to the text; `tokenizer` is a
+    `tokenizers.Tokenizer`; `max_length` counts special tokens.
+    """
+    warnings = []
+    for name, text in texts.items():
+        unknown, cut = _lost(text, tokenizer, max_length)
+        if unknown:
+            words = ", ".join(f"'{word}'" for word in unknown)
+            warnings.append(f"{name}: the model does not know {words}.")
+        if cut:
+            warnings.append(
+                f"{name} is longer than the {max_length} tokens that the model reads. "
+                f"It does not see: '{cut}'"
+            )
+    return warnings
+
+
+def _lost(text: str, tokenizer: Any, max_length: int | None) -> tuple[list[str], str]:
+    encoding = tokenizer.encode(text)
+    unknown_id = _unknown_id(tokenizer)
+    spans = [
+        (token, span)
+        for token, span, special in zip(
+            encoding.ids, encoding.offsets, encoding.special_tokens_mask, strict=True
+        )
+        if not special
+    ]
+    unknown = [text[start:end] for token, (start, end) in spans if token == unknown_id]
+    room = len(spans) if max_length is None else max_length - (len(encoding.ids) - len(spans))
+    cut = text[spans[room][1][0] :] if len(spans) > room else ""
+    return list(dict.fromkeys(word for word in unknown if word.strip())), cut
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    model = json.loads(tokenizer.to_str())["model"]
+    if isinstance(model.get("unk_id"), int):
+        return model["unk_id"]
+    token = model.get("unk_token")
+    return None if token is None else tokenizer.token_to_id(token)
+
+
+def tokenizer_of(pipe: Any) -> tuple[Any, int | None] | None:
+    """The pipeline's tokenizer without truncation, and its limit; None if it has no fast one."""
+    backend = getattr(getattr(pipe, "tokenizer", None), "backend_tokenizer", None)
+    if backend is None:
+        return None
+    default = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
+    limit = default.default if default else pipe.tokenizer.model_max_length
+    return _untruncated(backend.to_str()), limit if limit < 10**6 else None
+
+
+def tokenizer_in(folder: Path) -> tuple[Any, int | None] | None:
+    """The same from a checkpoint folder, without loading a model; None if there is none."""
+    path = folder / "tokenizer" / "tokenizer.json"
+    if not path.is_file():
+        return None
+    settings = json.loads((path.parent / "tokenizer_config.json").read_text("utf-8"))
+    limit = settings.get("model_max_length")
+    return _untruncated(path.read_text("utf-8")), limit if limit and limit < 10**6 else None
+
+
+def _untruncated(text: str) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def texts_of(config: Any) -> dict[str, str]:
+    """Every text of a config that a model reads, by its path."""
+    texts = {}
+    for i, prompt in enumerate(config.prompts):
+        texts[f"prompts.{i}.text"] = prompt.text
+        if prompt.negative:
+            texts[f"prompts.{i}.negative"] = prompt.negative
+    for i, condition in enumerate(getattr(config.guidance.method, "conditions", ())):
+        texts[f"guidance.method.conditions.{i}.prompt"] = condition.prompt
+    return texts

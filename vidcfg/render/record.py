@@ -1,0 +1,173 @@
+"""The `.json` beside a video: everything that is needed to make it again."""
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidcfg import __version__
+from vidcfg.config import RenderConfig
+from vidcfg.render.units import Unit
+
+PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
+WHOLE_FILE_BYTES = 64 << 20
+
+
+def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
+    """All settings that decide the pixels and the encoding of one video, as plain data."""
+    whole = config.to_dict()
+    kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
+    output = {name: whole["output"][name] for name in ("video", "enlarge")}
+    return kept | {"prompt": unit.prompt.to_dict(), "seed": unit.seed, "output": output}
+
+
+def make_record(
+    config: RenderConfig,
+    unit: Unit,
+    *,
+    pipe: Any,
+    frames_THWC: np.ndarray,
+    trace: Any,
+    seconds: float,
+    model: dict[str, Any],
+) -> dict[str, Any]:
+    """The record as plain data. `frames_sha256` is of the uint8 frames before encoding."""
+    from vidcfg.media.write import CODECS
+
+    return {
+        "kind": "vidcfg.render/1",
+        "name": config.name,
+        "prompt": unit.prompt.to_dict(),
+        "seed": unit.seed,
+        "files": {"video": unit.video.name, "sheet": unit.sheet.name},
+        "video": {
+            "num_frames": frames_THWC.shape[0],
+            "height": frames_THWC.shape[1],
+            "width": frames_THWC.shape[2],
+            "fps": config.video.fps,
+            "codec": config.output.video,
+            "lossless": CODECS[config.output.video].lossless,
+            "enlarge": config.output.enlarge,
+            "frames_sha256": hashlib.sha256(frames_THWC.tobytes()).hexdigest(),
+        },
+        "seconds": round(seconds, 3),
+        "settings": unit_settings(config, unit),
+        "config": config.to_dict(),
+        "model": model,
+        "scheduler": scheduler_record(pipe.scheduler),
+        "versions": versions(),
+        "commit": commit(),
+        "surface": trace.surfaces[0].to_dict(),
+        "trace": trace.to_dict(),
+    }
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """JSON with one line per entry, except that lists of numbers stay on one line."""
+    return _compact(record, 0) + "\n"
+
+
+def _compact(value: Any, depth: int) -> str:
+    inner, outer = "  " * (depth + 1), "  " * depth
+    if isinstance(value, dict) and value:
+        lines = (f"{inner}{json.dumps(k)}: {_compact(v, depth + 1)}" for k, v in value.items())
+        return "{\n" + ",\n".join(lines) + f"\n{outer}}}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(inner + _compact(v, depth + 1) for v in value) + f"\n{outer}]"
+    return json.dumps(value, allow_nan=False, default=str)
+
+
+def scheduler_record(scheduler: Any) -> dict[str, Any]:
+    """Class and settings of the scheduler that stepped the video."""
+    settings = {
+        # JSON has no infinity, which some schedulers keep as a limit.
+        name: str(value) if value in (math.inf, -math.inf) else value
+        for name, value in dict(scheduler.config).items()
+        if not name.startswith("_")
+    }
+    plain = json.loads(json.dumps(settings, default=str))
+    return {"class": type(scheduler).__name__, "config": plain}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of vidcfg, Python and the packages that the pixels depend on."""
+    found = {"vidcfg": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of a source checkout, with `+changed` if files differ; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + "+changed" * bool(changed)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ("git", "--no-optional-locks", "-C", str(root), *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()
+
+
+def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
+    """What model made the video: its name, class, device, dtype, and a hash of its files."""
+    folder = model_folder(config)
+    denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
+    return {
+        "kind": config.model.kind,
+        "checkpoint": getattr(config.model, "checkpoint", None),
+        "revision": getattr(config.model, "revision", None),
+        "pipeline": type(pipe).__name__,
+        "device": str(getattr(denoiser, "device", "")) or None,
+        "dtype": str(getattr(denoiser, "dtype", "")).removeprefix("torch.") or None,
+        **({"sha256": None} if folder is None else fingerprint(folder)),
+    }
+
+
+def model_folder(config: RenderConfig) -> Path | None:
+    """The folder with the model's files, None for a repository name."""
+    named = getattr(config.model, "checkpoint", None)
+    if config.model.kind == "mini" and named is None:
+        return Path(__file__).resolve().parents[1] / "assets" / "mini"
+    return Path(named) if named and Path(named).is_dir() else None
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """A sha256 over names and contents of the model's files.
+
+    Files above 64 MB count with their size, first and last megabyte, and `sampled` says so.
+    """
+    digest, sampled = hashlib.sha256(), False
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".safetensors", ".json") or not path.is_file():
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            if size <= WHOLE_FILE_BYTES:
+                digest.update(file.read())
+            else:
+                sampled = True
+                digest.update(file.read(1 << 20))
+                file.seek(-(1 << 20), 2)
+                digest.update(file.read())
+    return {"sha256": digest.hexdigest(), "sampled": sampled}
