@@ -39,8 +39,19 @@ def export(config: TrainConfig, log) -> None:
         Scorer.from_pretrained(config.run_dir / "scorer").half().save_pretrained(
             config.output / "scorer"
         )
+    _clean(Path(config.output))
     size = sum(f.stat().st_size for f in Path(config.output).rglob("*") if f.is_file())
     log.note(f"export: {config.output}", step=state["step"], megabytes=size / 1e6)
+
+
+def _clean(folder: Path) -> None:
+    """Take local paths out of the configs, and name the tokenizer by the class that every
+    transformers version has."""
+    for path in folder.rglob("*.json"):
+        lines = path.read_text().splitlines()
+        lines = [line for line in lines if '"_name_or_path"' not in line]
+        text = "\n".join(lines) + "\n"
+        path.write_text(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
 
 
 @torch.no_grad()
