@@ -76,6 +76,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scales", type=float, nargs="+", default=list(SCALES))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--checkpoint", default=None, help="folder, in place of the embedded one")
+    parser.add_argument("--bfloat16", action="store_true", help="autocast, faster on many CPUs")
+    parser.add_argument("--attention", default="sdpa", help="math is faster on many CPUs")
     parser.add_argument("--dry-run", action="store_true", help="print the cost and stop")
     return parser.parse_args(argv)
 
@@ -103,7 +105,8 @@ def identity(options: argparse.Namespace) -> dict:
     names = ("transformer", "vae", "text_encoder", "scorer")
     files = {name: sorted((folder / name).glob("*.safetensors")) for name in names}
     hashes = {name: sha256_of(found[0]) for name, found in files.items() if found}
-    return {"steps": options.steps, "batch": options.batch, "weights": hashes}
+    numerics = {"attention": options.attention, "bfloat16": options.bfloat16}
+    return {"steps": options.steps, "batch": options.batch, **numerics, "weights": hashes}
 
 
 def check_settings(options: argparse.Namespace) -> None:
@@ -121,6 +124,7 @@ def make_batches(options: argparse.Namespace, todo: list) -> None:
     from vidcfg.metrics.features.base import load_net
 
     pipe = load_pipeline(MiniModel(device=options.device, checkpoint=options.checkpoint))
+    pipe.transformer.set_attention_backend(options.attention)
     paths = {"mini": str(Path(options.checkpoint) / "scorer")} if options.checkpoint else None
     net = load_net("mini", paths=paths, device=str(pipe.device))
     start = time.perf_counter()
@@ -144,7 +148,8 @@ def make_batch(pipe, net, scale: float, index: int, options: argparse.Namespace)
     seeds = range(index * options.batch, (index + 1) * options.batch)
     prompts = [prompt_of(seed) for seed in seeds]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with guide(pipe, Guidance(scale=scale)):
+    mixed = torch.autocast(pipe.device.type, torch.bfloat16, enabled=options.bfloat16)
+    with guide(pipe, Guidance(scale=scale)), mixed:
         video = pipe(
             prompts,
             num_frames=NUM_FRAMES,
@@ -200,6 +205,7 @@ def summarise(options: argparse.Namespace, batches: int) -> dict:
     from vidcfg.metrics.features.base import load_net
     from vidcfg.metrics.record import mean_interval, mean_of
 
+    pipe.transformer.set_attention_backend(options.attention)
     paths = {"mini": str(Path(options.checkpoint) / "scorer")} if options.checkpoint else None
     net = load_net("mini", paths=paths)
     real, other = (real_features(net, seed) for seed in (91, 92))

@@ -154,3 +154,26 @@ def test_a_cost_can_be_planned_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_evaluations_are_listed_in_the_order_of_the_method_whatever_the_hash_seed():
+    import subprocess
+    import sys
+
+    code = """
+import numpy as np
+from vidcfg.guidance.methods import Dual
+from vidcfg.guidance.plan import RunRow, plan_run
+ones = np.ones((2, 3))
+row = RunRow(method=Dual(1.0), strength_KF=4 * ones, weights_KF=ones, start=0)
+print(list(plan_run([row]).evaluations))
+"""
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "['cond', 'uncond', 'negative']"

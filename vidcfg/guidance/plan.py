@@ -78,10 +78,10 @@ def plan_run(rows: list[RunRow], *, share: bool = True, evaluations_per_step: in
     for k in range(num_steps):
         steps = [_step(row, k) for row in rows]
         for _ in range(evaluations_per_step if k < num_steps - 1 else 1):
-            wanted = set()
+            wanted: dict[tuple, None] = {}
             for i, (branches, effect) in enumerate(steps):
                 seen = tuple((branch, texts[i].get(branch)) for branch in branches)
-                wanted.update((branch, trajectories[i], text) for branch, text in seen)
+                wanted |= {(branch, trajectories[i], text): None for branch, text in seen}
                 path = (trajectories[i], seen, effect)
                 trajectories[i] = ("after", known.setdefault(path, len(known)))
             per_step.append(dict(Counter(branch for branch, _, _ in wanted)))
