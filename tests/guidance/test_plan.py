@@ -157,9 +157,6 @@ def test_a_cost_can_be_planned_without_torch():
 
 
 def test_evaluations_are_listed_in_the_order_of_the_method_whatever_the_hash_seed():
-    import subprocess
-    import sys
-
     code = """
 import numpy as np
 from vidcfg.guidance.methods import Dual

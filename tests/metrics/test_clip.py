@@ -93,6 +93,20 @@ def test_cosines_are_stored_raw(cosine):
     assert points.value == pytest.approx(100 * cosine, abs=1e-4)
 
 
+@pytest.mark.parametrize(("cosine", "published"), [(1.0, 2.5), (0.25, 0.625), (-0.2, 0.0)])
+def test_published_score_stands_beside_the_raw_one(cosine, published):
+    direction = torch.tensor([[cosine, (1 - cosine**2) ** 0.5, 0.0]])
+    model = stub(encode_images=lambda images: direction.repeat(len(images), 1))
+    points, _ = score(model, coloured((0.5, 0.5, 0.5)))
+    assert points.extra["hessel"] == pytest.approx(published, abs=1e-5)
+
+
+def test_published_score_clamps_each_frame():
+    pair = torch.tensor([[0.3, 0.91**0.5, 0.0], [-0.1, 0.99**0.5, 0.0]])
+    points, _ = score(stub(encode_images=lambda images: pair), coloured((0, 0, 0), (1, 1, 1)))
+    assert points.extra["hessel"] == pytest.approx(2.5 * 0.15, abs=1e-5)
+
+
 def test_mean_is_taken_before_any_clamp():
     pair = torch.tensor([[0.3, 0.91**0.5, 0.0], [-0.1, 0.99**0.5, 0.0]])
     points, _ = score(stub(encode_images=lambda images: pair), coloured((0, 0, 0), (1, 1, 1)))

@@ -86,7 +86,7 @@ def test_biased_covariance_divides_by_n():
     assert frechet(x, y) == pytest.approx(values[1], rel=1e-9)
 
 
-@pytest.mark.parametrize(("n", "expected"), [(1024, 79.1), (2048, 39.4)])
+@pytest.mark.parametrize(("n", "expected"), [(1024, 79.1), (2048, 39.4), (4096, 19.7)])
 def test_bias_of_equal_distributions_follows_its_law(n, expected):
     d = 400
     law = d * (d + 1) / (2 * n) + 2 * d / n

@@ -112,7 +112,11 @@ class ClipMeter(Meter):
             return measured(name, None, n=0, reason=reason, status="skipped", **rest)
         text, cut = self._model.text_vector(self._prompt)
         cosines = [float(c) for c in vectors @ text]
-        extra = {"lowest": min(cosines), "last_minus_first": cosines[-1] - cosines[0]}
+        extra = {
+            "lowest": min(cosines),
+            "last_minus_first": cosines[-1] - cosines[0],
+            "hessel": hessel_score(cosines),
+        }
         if cut:
             limit = self._model.context_length
             extra["note"] = f"prompt cut: {limit + cut} tokens, {self._model.name} reads {limit}"
@@ -127,6 +131,16 @@ class ClipMeter(Meter):
         cosines = [float(c) for c in np.sum(vectors[:-1] * vectors[1:], axis=1)]
         value = float(np.mean(cosines))
         return measured(name, value, n=len(cosines), trace=tuple(cosines), **rest)
+
+
+def hessel_score(cosines: list[float]) -> float:
+    """CLIPScore as published: the mean over frames of 2.5 max(cos, 0), in 0..2.5.
+
+    Clamped frame by frame, so that one unrelated frame cannot cancel a related one.
+
+    Source: Hessel et al. 2021, arXiv:2104.08718.
+    """
+    return float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
 
 
 def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
