@@ -205,7 +205,6 @@ def summarise(options: argparse.Namespace, batches: int) -> dict:
     from vidcfg.metrics.features.base import load_net
     from vidcfg.metrics.record import mean_interval, mean_of
 
-    pipe.transformer.set_attention_backend(options.attention)
     paths = {"mini": str(Path(options.checkpoint) / "scorer")} if options.checkpoint else None
     net = load_net("mini", paths=paths)
     real, other = (real_features(net, seed) for seed in (91, 92))
