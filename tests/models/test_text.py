@@ -1,27 +1,30 @@
 import torch
 
 from vidcfg.data.moving_shapes import all_scenes, caption
-from vidcfg.models.text import MAX_LENGTH, TextEncoder, build_tokenizer, check_prompt, tokenize
+from vidcfg.models.text import MAX_LENGTH, TextEncoder, build_tokenizer, tokenize
+from vidcfg.render.prompts import prompt_warnings
+
+
+def warnings(prompt: str) -> list[str]:
+    return prompt_warnings({"prompt": prompt}, build_tokenizer().backend_tokenizer, MAX_LENGTH)
 
 
 def test_every_caption_is_known_and_fits():
-    tokenizer = build_tokenizer()
-    for scene in all_scenes():
-        check = check_prompt(tokenizer, caption(scene))
-        assert check.unknown == ()
-        assert not check.is_truncated
+    tokenizer = build_tokenizer().backend_tokenizer
+    captions = {str(scene): caption(scene) for scene in all_scenes()}
+    assert len(captions) == 576
+    assert prompt_warnings(captions, tokenizer, MAX_LENGTH) == []
 
 
 def test_unknown_words_are_named_once_in_order():
-    tokenizer = build_tokenizer()
-    check = check_prompt(tokenizer, "A shiny RED circle over a shiny lake")
-    assert check.unknown == ("shiny", "lake")
+    (warning,) = warnings("A shiny RED circle over a shiny lake")
+    assert warning == "prompt: the model does not know 'shiny', 'lake'."
 
 
 def test_a_prompt_is_truncated_from_the_first_word_that_does_not_fit():
-    tokenizer = build_tokenizer()
-    assert not check_prompt(tokenizer, " ".join(["red"] * (MAX_LENGTH - 1))).is_truncated
-    assert check_prompt(tokenizer, " ".join(["red"] * MAX_LENGTH)).is_truncated
+    assert warnings(" ".join(["red"] * (MAX_LENGTH - 1))) == []
+    (warning,) = warnings(" ".join(["red"] * MAX_LENGTH))
+    assert warning.endswith("It does not see: 'red'")
 
 
 def test_empty_prompt_is_the_end_mark_alone():

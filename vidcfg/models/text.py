@@ -1,7 +1,5 @@
 """The mini model's text side: a word-level tokenizer and a small transformer encoder."""
 
-from dataclasses import dataclass
-
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -59,25 +57,6 @@ def build_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
         padding_side="right",
         model_max_length=MAX_LENGTH,
     )
-
-
-@dataclass(frozen=True)
-class PromptCheck:
-    """`unknown`: words outside the vocabulary, in order, each once. `is_truncated`: the end is
-    cut off.
-    """
-
-    unknown: tuple[str, ...]
-    is_truncated: bool
-
-
-def check_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> PromptCheck:
-    """What the tokenizer cannot carry over to the model."""
-    backend = tokenizer.backend_tokenizer
-    words = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(prompt))
-    known = tokenizer.get_vocab()
-    unknown = dict.fromkeys(word for word, _ in words if word not in known)
-    return PromptCheck(tuple(unknown), len(words) + 1 > tokenizer.model_max_length)
 
 
 def tokenize(
