@@ -15,18 +15,22 @@ ALLOWED = {
     "models": {"guidance", "data"},
     "build": {"config", "guidance", "models"},
     "metrics": {"media", "models", "data"},
-    "report": {"media"},
+    "report": {"media", "metrics"},
     "diffusers": {"config", "guidance", "build", "models"},
     "render": {"config", "build", "guidance", "media", "models"},
     "evaluate": {"config", "media", "metrics", "models", "data"},
-    "sweep": {"config", "build", "guidance", "media", "metrics", "models", "render", "report"},
-    "regress": {"config", "media", "metrics", "report"},
+    "sweep": {
+        *("config", "build", "guidance", "media", "metrics", "models", "data"),
+        *("render", "evaluate", "report"),
+    },
+    "regress": {"config", "media", "metrics", "evaluate", "report"},
     "train": {"config", "data", "media", "models"},
     "families": {"models", "guidance"},
     "weights": {"models"},
     "doctor": {"models", "build"},
 }
-"""What each part may import besides itself. Commands stand last; nothing imports a command."""
+"""What each part may import besides itself. Commands stand last; a sweep is made of renders and
+evaluations, and a regression test of evaluations, so these two commands import those."""
 
 FOREIGN = {
     "config": {"torch", "numpy", "diffusers", "cv2", "av", "ray"},

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train the mini model on moving shapes",
     "evaluate": "measure videos: alignment, flicker, motion, distances between sets",
     "sweep": "render and measure a grid of settings, on one machine or many",
+    "report": "write the page of a sweep's results",
     "regress": "compare two result sets and say pass, fail or inconclusive",
     "families": "list the pipelines that can be guided",
     "doctor": "tell what works on this machine, and how to get what is missing",

@@ -116,16 +116,17 @@ def test_frame_weights_that_are_all_one_are_refused(frames):
         {"high": 1.0, "low": 1.0},
     ],
 )
-def test_frame_weights_without_guidance_are_refused(scale):
-    assert error_of(scale=scale, frames=DECAY) == (
-        "Guidance: frames has no effect: guidance.scale is 1 (off) on every step. "
+def test_frame_weights_without_guidance_are_noted(scale):
+    assert Guidance(scale=scale, frames=DECAY).notes == [
+        "frames has no effect: guidance.scale is 1 (off) on every step. "
         "Write uniform, or another scale."
-    )
+    ]
 
 
 def test_off_is_zero_in_the_w_convention():
     method = {"kind": "cfg", "convention": "w"}
-    assert "guidance.scale is 0 (off)" in error_of(scale=0.0, frames=DECAY, method=method)
+    (note,) = Guidance(scale=0.0, frames=DECAY, method=method).notes
+    assert "guidance.scale is 0 (off)" in note
     assert Guidance(scale=1.0, frames=DECAY, method=method).is_off is False
 
 

@@ -72,11 +72,6 @@ def test_seed_option_wins_over_the_file_and_names_itself(kite):
             "kite.yaml:14: guidance.frames has no effect: video.num_frames is 1. Write uniform.",
         ),
         (
-            ["guidance.scale=1.0"],
-            "kite.yaml:14: guidance.frames has no effect: guidance.scale is 1 (off) on every "
-            "step. Write uniform, or another scale.",
-        ),
-        (
             ["guidance.frames.at.1=99"],
             "--set guidance.frames.at.1=99: guidance.frames.at.1 is 99, "
             "but the clip has frames 0 to 16 (or -17 to -1 from the end).",

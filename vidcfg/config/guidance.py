@@ -114,6 +114,7 @@ class Guidance(ConfigModel):
                 ("frames",),
                 f"has no effect: guidance.scale is {self.off_value:g} (off) on every step. "
                 "Write uniform, or another scale.",
+                is_error=False,
             )
 
     def _limit_findings(self):
