@@ -80,6 +80,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "saturation": 0.0,
         "clipped_share": 0.0,
         "contrast": np.mean([saturation.contrast(f) for f in frames]),
+        "sharpness": np.mean([saturation.sharpness(f) for f in frames]),
         "contrast_drift": saturation.contrast_drift([saturation.contrast(f) for f in frames]),
         "colour_drift": saturation.colour_drift(frames.mean(axis=(2, 3))),
     }

@@ -10,6 +10,7 @@ from vidcfg.metrics.saturation import (
     contrast_drift,
     mean_colour,
     saturation,
+    sharpness,
 )
 
 
@@ -40,6 +41,17 @@ def test_contrast_is_the_spread_of_luma():
     frame = np.zeros((3, 4, 6), dtype=np.float32)
     frame[1, :, :3] = 1
     assert contrast(frame) == pytest.approx(0.7152 / 2, abs=1e-6)
+
+
+def test_sharpness_of_a_ramp_is_the_length_of_its_slope_and_blur_lowers_it():
+    down, across = np.mgrid[:6, :9].astype(np.float32)
+    ramp = (0.03 * down + 0.04 * across)[None].repeat(3, axis=0)
+    assert sharpness(ramp) == pytest.approx(0.05, abs=1e-6)
+    assert sharpness(np.full((3, 6, 9), 80, dtype=np.uint8)) == 0
+    assert sharpness(ramp[:, :1]) == 0
+    edge = np.zeros((3, 6, 9), dtype=np.float32)
+    edge[:, ::2] = 1
+    assert sharpness((edge[:, :-1] + edge[:, 1:]) / 2) < sharpness(edge)
 
 
 def test_contrast_ramp_is_its_log_ratio_and_a_flat_one_is_zero():

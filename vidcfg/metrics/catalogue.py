@@ -45,6 +45,7 @@ METRICS: dict[str, Metric] = {
     "saturation": Metric("appearance", "0..1", "none", "hsv-saturation"),
     "clipped_share": Metric("appearance", "0..1", "lower", "within=0.5/255"),
     "contrast": Metric("appearance", "intensity", "none", "luma=bt709;sd"),
+    "sharpness": Metric("appearance", "intensity", "none", "luma=bt709;gradient=forward"),
     "contrast_drift": Metric("appearance", "log", "none", "luma=bt709;sd;slope*(T-1)"),
     "colour_drift": Metric("appearance", "intensity", "lower", "mean-rgb;slope*(T-1);norm"),
 }

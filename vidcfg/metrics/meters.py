@@ -27,6 +27,7 @@ from vidcfg.metrics.saturation import (
     contrast_drift,
     mean_colour,
     saturation,
+    sharpness,
 )
 from vidcfg.metrics.spectrum import TemporalSpectrum
 from vidcfg.metrics.warp import ClipResidual, Residual, clip_residual, residual
@@ -289,12 +290,14 @@ class AppearanceMeter(Meter):
         self._saturation: list[float] = []
         self._clipped: list[float] = []
         self._contrast: list[float] = []
+        self._sharpness: list[float] = []
         self._colour: list[np.ndarray] = []
 
     def add_frame(self, frame: np.ndarray) -> None:
         self._saturation.append(saturation(frame))
         self._clipped.append(clipped_share(frame))
         self._contrast.append(contrast(frame))
+        self._sharpness.append(sharpness(frame))
         self._colour.append(mean_colour(frame))
 
     def finish(self, clip: ClipInfo) -> list[Record]:
@@ -306,6 +309,7 @@ class AppearanceMeter(Meter):
             _mean("saturation", self._saturation),
             _mean("clipped_share", self._clipped),
             _mean("contrast", self._contrast),
+            _mean("sharpness", self._sharpness),
             measured("contrast_drift", contrast_drift(self._contrast), n=n),
             measured("colour_drift", colour_drift(colours), n=n, trace=trace),
         ]

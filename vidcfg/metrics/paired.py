@@ -1,0 +1,314 @@
+"""Paired comparisons of clips: log ratios, sign-flip tests, bootstrap by prompt, multiplicity.
+
+Clips are paired by (prompt, seed); clips of one prompt form a cluster, because they share what
+makes the prompt hard. Every cluster counts once, whatever the number of its clips. Needs numpy
+and scipy alone.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float, Int
+
+EXACT_CLUSTERS = 20
+"""Up to this many clusters all 2^G sign patterns are counted."""
+
+RESAMPLES = 19_999
+"""Random sign patterns beyond that; the smallest p-value is then 1 / 20000."""
+
+MAX_CLIPS = 1_000_000
+
+Values = Sequence[float | int] | np.ndarray
+Clusters = Sequence | np.ndarray
+"""A name or number for each value: those of one prompt are equal."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Two-sided, ends included."""
+
+    low: float
+    high: float
+
+
+def log_ratios(new_N: Values, base_N: Values, *, floor: float | int) -> Float[np.ndarray, "N"]:
+    """log((new + floor) / (base + floor)) for every pair; 0.05 is a rise of about 5 %.
+
+    `floor` is the size below which a difference is rounding, such as a quarter of an 8-bit level.
+
+    Raises:
+        ValueError: if the lengths differ, a value is negative, NaN or infinite, or the floor is
+            not above 0.
+    """
+    new, base = (np.asarray(x, dtype=np.float64) for x in (new_N, base_N))
+    if new.shape != base.shape or new.ndim != 1:
+        raise ValueError(f"{new.shape} and {base.shape} values are no pairs.")
+    if not floor > 0:
+        raise ValueError(f"floor is {floor}, it has to be above 0.")
+    both = np.concatenate([new, base])
+    if not np.isfinite(both).all() or (both < 0).any():
+        raise ValueError("log ratios need values that are finite and at least 0.")
+    return np.log((new + floor) / (base + floor))
+
+
+def cluster_means(values_N: Values, clusters_N: Clusters) -> Float[np.ndarray, "G"]:
+    """The mean of each cluster, clusters in sorted order.
+
+    Raises:
+        ValueError: if there are no values, one is not finite, or the lengths differ.
+    """
+    values = np.asarray(values_N, dtype=np.float64)
+    if values.ndim != 1 or len(values) != len(clusters_N):
+        raise ValueError(f"{values.shape} values do not fit {len(clusters_N)} clusters.")
+    if not len(values):
+        raise ValueError("there are no values.")
+    if not np.isfinite(values).all():
+        raise ValueError("a paired test needs finite values.")
+    _, inverse = np.unique(np.asarray(clusters_N), return_inverse=True)
+    return np.bincount(inverse, weights=values) / np.bincount(inverse)
+
+
+def sign_flip_p(
+    values_N: Values,
+    clusters_N: Clusters,
+    *,
+    alternative: str = "greater",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> float:
+    """How often random signs give cluster means whose sum is as large as the observed one.
+
+    Exact for up to 20 clusters, else over `resamples` random patterns with the observed one
+    counted in. Valid if, without a change, a difference is as likely as its negative.
+    `alternative` is `greater`, `less` or `two-sided` (twice the smaller of both, at most 1).
+
+    Raises:
+        ValueError: for another alternative, no values, or values that are not finite.
+    """
+    means = cluster_means(values_N, clusters_N)
+    if alternative == "less":
+        return _upper_tail(-means, seed, resamples)
+    upper = _upper_tail(means, seed, resamples)
+    if alternative == "greater":
+        return upper
+    if alternative == "two-sided":
+        return min(1.0, 2 * min(upper, _upper_tail(-means, seed, resamples)))
+    raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
+
+
+def smallest_p(num_clusters: int, *, resamples: int = RESAMPLES) -> float:
+    """The smallest one-sided p-value that so many clusters can give."""
+    if num_clusters <= EXACT_CLUSTERS:
+        return 0.5**num_clusters
+    return 1 / (resamples + 1)
+
+
+def _upper_tail(means_G: np.ndarray, seed: int, resamples: int) -> float:
+    # Equal sums differ by rounding; they count as ties.
+    slack = 1e-12 * float(np.abs(means_G).sum())
+    observed = float(means_G.sum()) - slack
+    if len(means_G) <= EXACT_CLUSTERS:
+        half = len(means_G) // 2
+        left, right = _signed_sums(means_G[:half]), np.sort(_signed_sums(means_G[half:]))
+        below = np.searchsorted(right, observed - left, side="left")
+        return float((len(right) - below).sum()) / (len(left) * len(right))
+    sums = _random_signs(len(means_G), seed, resamples) @ means_G
+    return (1 + int((sums >= observed).sum())) / (1 + resamples)
+
+
+def _signed_sums(values: np.ndarray) -> np.ndarray:
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums - value, sums + value])
+    return sums
+
+
+@lru_cache(maxsize=8)
+def _random_signs(num_clusters: int, seed: int, resamples: int) -> np.ndarray:
+    bits = np.random.default_rng(seed).integers(0, 2, (resamples, num_clusters), dtype=np.int8)
+    return (2 * bits - 1).astype(np.float64)
+
+
+@lru_cache(maxsize=8)
+def _indices(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.integers(0, num_clusters, (resamples, num_clusters))
+
+
+@lru_cache(maxsize=8)
+def _counts(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
+    drawn = _indices(num_clusters, resamples, seed)
+    offset = drawn + np.arange(resamples)[:, None] * num_clusters
+    counts = np.bincount(offset.ravel(), minlength=resamples * num_clusters)
+    return counts.reshape(resamples, num_clusters) / num_clusters
+
+
+def bootstrap_indices(
+    clusters_N: Clusters, *, resamples: int = 2000, seed: int = 0
+) -> Int[np.ndarray, "R G"]:
+    """Clusters drawn with replacement, as positions in the sorted different clusters.
+
+    Depends on the number of clusters and the seed alone: cells of a sweep that share their
+    prompts are resampled alike, so that their differences stay paired.
+    """
+    num_clusters = len(np.unique(np.asarray(clusters_N)))
+    if not num_clusters:
+        raise ValueError("there are no clusters.")
+    return _indices(num_clusters, resamples, seed).copy()
+
+
+def cluster_bootstrap(
+    values_N: Values,
+    clusters_N: Clusters,
+    *,
+    statistic: Callable[[np.ndarray], float] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """BCa interval of a statistic of the cluster means, clusters drawn with replacement.
+
+    `statistic` takes the means [G] of a draw; None is their mean. Equal means give an interval of
+    length 0, one cluster the whole line.
+
+    Raises:
+        ValueError: as `cluster_means`.
+
+    Source: Efron 1987, Better bootstrap confidence intervals, JASA 82.
+    """
+    means = cluster_means(values_N, clusters_N)
+    num = len(means)
+    if num == 1:
+        return Interval(-math.inf, math.inf)
+    if statistic is None:
+        point = float(means.mean())
+        draws = _counts(num, resamples, seed) @ means
+        left_out = (means.sum() - means) / (num - 1)
+    else:
+        point = float(statistic(means))
+        draws = np.array([statistic(means[i]) for i in _indices(num, resamples, seed)])
+        left_out = np.array([statistic(np.delete(means, g)) for g in range(num)])
+    # A spread of rounding size would make bias and acceleration arbitrary.
+    if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
+        return Interval(point, point)
+    return Interval(*_bca(draws, point, left_out, level))
+
+
+def _bca(draws: np.ndarray, point: float, left_out: np.ndarray, level: float) -> tuple:
+    from scipy.special import ndtr, ndtri
+
+    below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / len(draws)
+    bias = float(ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws))))
+    away = left_out.mean() - left_out
+    spread = float(np.sum(away**2)) ** 1.5
+    acceleration = float(np.sum(away**3)) / (6 * spread) if spread > 0 else 0.0
+    ends = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        shifted = bias + float(ndtri(tail))
+        ends.append(float(ndtr(bias + shifted / (1 - acceleration * shifted))))
+    low, high = np.quantile(draws, ends)
+    return float(low), float(high)
+
+
+def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray, "M"]:
+    """p-values adjusted so that rejecting those up to alpha errs once or more with at most alpha.
+
+    With weights, a hypothesis of twice the weight is tested at twice the level (all 1 = plain).
+
+    Raises:
+        ValueError: if a p-value is outside [0, 1], or weights do not fit or are not above 0.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    p = _checked_p(p_values)
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != p.shape or not (w > 0).all():
+        raise ValueError(f"{w.shape} weights above 0 are needed for {len(p)} p-values.")
+    order = np.argsort(p / w, kind="stable")
+    remaining = np.cumsum(w[order][::-1])[::-1]
+    stepped = np.maximum.accumulate(p[order] / w[order] * remaining)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Values) -> Float[np.ndarray, "M"]:
+    """p-values adjusted so that, of those up to q, a share of at most q is expected to be wrong.
+
+    Source: Benjamini & Hochberg 1995, Controlling the false discovery rate.
+    """
+    p = _checked_p(p_values)
+    order = np.argsort(p, kind="stable")[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1.0)
+    return adjusted
+
+
+def _checked_p(p_values: Values) -> np.ndarray:
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values have to be from 0 to 1, not {p_values}.")
+    return p
+
+
+def minimum_detectable_effect(
+    values_N: Values,
+    clusters_N: Clusters,
+    *,
+    num_clusters: int | None = None,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> float:
+    """The mean change that a one-sided test of level alpha finds with the given power.
+
+        (t_{1-alpha} + t_{power}) sd / sqrt(G),   t of G - 1 degrees of freedom
+
+    sd is that of the cluster means, which the values estimate; `num_clusters` is another number
+    of clusters to plan for. Infinite for one cluster.
+    """
+    means = cluster_means(values_N, clusters_N)
+    num = num_clusters or len(means)
+    if len(means) < 2 or num < 2:
+        return math.inf
+    return _detectable(float(np.std(means, ddof=1)), num, alpha, power)
+
+
+def _detectable(sd: float, num: int, alpha: float, power: float) -> float:
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(num - 1, 1 - alpha) + stdtrit(num - 1, power))
+    return reach * sd / math.sqrt(num)
+
+
+def needed_clips(
+    values_N: Values,
+    clusters_N: Clusters,
+    *,
+    effect: float | int,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> int | None:
+    """The number of clips, at as many clips a cluster as given, that finds a change of `effect`.
+
+    At least so many clusters that the smallest p-value of a sign-flip test reaches alpha. None
+    above a million, or if one cluster leaves the spread unknown.
+    """
+    means = cluster_means(values_N, clusters_N)
+    if len(means) < 2 or not effect > 0:
+        return None
+    sd, clips_each = float(np.std(means, ddof=1)), len(values_N) / len(means)
+    low = max(2, math.ceil(-math.log2(alpha)))
+    high = max(low, int(MAX_CLIPS / clips_each))
+    if _detectable(sd, high, alpha, power) > effect:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if _detectable(sd, middle, alpha, power) <= effect:
+            high = middle
+        else:
+            low = middle + 1
+    return math.ceil(high * clips_each)
