@@ -32,7 +32,7 @@ def rendered(tmp_path_factory):
             "prompt": {"text": clip.caption, "negative": ""},
             "seed": index,
             "video": {"enlarge": 1},
-            "surface": {"weights_KT": [[1.0] * 9], "weights_KF": [[1.0] * 3]},
+            "surface": {"num_frames": 9, "num_latent_frames": 3},
         }
         path.with_suffix(".json").write_text(json.dumps(record))
         # A contact sheet does not make the folder a video.

@@ -79,8 +79,10 @@ def _facts(data: dict[str, Any]) -> dict[str, Any]:
 def _stride(surface: Any) -> int | None:
     """Pixel frames per latent frame of a causal VAE, from the widths of the surface's tables."""
     try:
-        num_frames, num_latents = (len(surface[key][0]) for key in ("weights_KT", "weights_KF"))
-    except (KeyError, IndexError, TypeError):
+        num_frames, num_latents = (surface[key] for key in ("num_frames", "num_latent_frames"))
+    except (KeyError, TypeError):
+        return None
+    if not (type(num_frames) is type(num_latents) is int):
         return None
     whole = num_latents > 1 and (num_frames - 1) % (num_latents - 1) == 0
     return (num_frames - 1) // (num_latents - 1) if whole else None

@@ -1,8 +1,9 @@
 """One video: decoded once, everything measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
@@ -65,14 +66,28 @@ def score_video(item: Item, settings: Settings) -> Scored:
     try:
         info = probe(item.path, fps=settings.fps)
         clip = clip_info(info, enlarge=item.enlarge)
-        meters, absent = build_meters(item, settings, fps=info.fps)
-        collectors, problems = _collectors(settings)
-        all_meters = [*meters, *collectors.values()]
-        # Only feature nets: the frames after their clip are of no use.
-        needed = None if meters else max((c._num_frames for c in collectors.values()), default=0)
-        measure(_frames(info, needed, enlarge=item.enlarge), all_meters)
+        scored = score_frames(_frames(info, enlarge=item.enlarge), item, settings, clip=clip)
     except (MediaError, ValueError) as error:
         return Scored(item, [failed(item, str(error))], {}, {}, None)
+    if not info.is_variable_rate:
+        return scored
+    marked = [replace(r, extra=r.extra | {"variable_rate": True}) for r in scored.records]
+    return replace(scored, records=marked)
+
+
+def score_frames(
+    frames: Iterable[np.ndarray], item: Item, settings: Settings, *, clip: ClipInfo
+) -> Scored:
+    """Measure all that is asked for on frames [C, H, W], which `clip` describes.
+
+    Raises:
+        ValueError: if the frames cannot be measured.
+    """
+    meters, absent = build_meters(item, settings, fps=clip.fps)
+    collectors, problems = _collectors(settings)
+    # Only feature nets: the frames after their clip are of no use.
+    needed = None if meters else max((c._num_frames for c in collectors.values()), default=0)
+    measure(islice(frames, needed), [*meters, *collectors.values()])
     records = [record for meter in meters for record in meter.finish(clip)] + absent
     clips = {}
     for name, collector in collectors.items():
@@ -83,8 +98,7 @@ def score_video(item: Item, settings: Settings) -> Scored:
             )
         else:
             clips[name] = net.prepare(np.stack(collector.frames))
-    extra = {"variable_rate": True} if info.is_variable_rate else {}
-    records = [replace(r, subject=item.name, clip=clip, extra=r.extra | extra) for r in records]
+    records = [replace(r, subject=item.name, clip=clip) for r in records]
     return Scored(item, records, clips, problems, clip)
 
 
@@ -165,13 +179,9 @@ def _collectors(settings: Settings) -> tuple[dict[str, ClipCollector], dict[str,
     return collectors, problems
 
 
-def _frames(info: VideoInfo, needed: int | None, *, enlarge: int) -> Iterator[np.ndarray]:
-    count = 0
+def _frames(info: VideoInfo, *, enlarge: int) -> Iterator[np.ndarray]:
     for chunk in iter_chunks(info):
         for frame in chunk:
-            if needed is not None and count >= needed:
-                return
-            count += 1
             yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
 
 
