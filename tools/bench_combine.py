@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
-from vidcfg.guidance.combination import combine
-from vidcfg.guidance.gram import differences_from, gram_of
+from vidcfg.guidance.apply import Group, guide_group
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.limits import Rescale, frame_std
-from vidcfg.guidance.methods import ClassifierFree
+from vidcfg.guidance.limits import Rescale
+from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.samples import SampleStep
+from vidcfg.guidance.schedules import Constant
 
 SHAPE = (1, 16, 21, 60, 104)
 SCALE = 6.5
@@ -29,16 +30,12 @@ LAYOUT = FrameLayout("BCFHW")
 
 def ours(cond: torch.Tensor, uncond: torch.Tensor, amount: float, by: str) -> torch.Tensor:
     """One guided prediction as the denoiser makes it."""
-    frames = {"cond": LAYOUT.frames(cond, SHAPE[2]), "uncond": LAYOUT.frames(uncond, SHAPE[2])}
-    differences = differences_from("uncond", frames)
-    gram = gram_of(frames, base="uncond", differences=differences)
-    ones = np.ones((SHAPE[0], SHAPE[2]))
-    combination = ClassifierFree().combination(None, strength_BF=SCALE * ones, weight_BF=ones)
-    if amount:
-        combination = Rescale(amount).apply(combination, gram, statistics=by)
-    guided = combine(frames, combination, differences=differences)
-    frame_std(combination, gram)
-    return LAYOUT.restore(guided)
+    rescale = Rescale(amount) if amount else None
+    rule = Rule(Constant(SCALE), rescale=rescale, statistics=by)
+    ones = np.ones(SHAPE[2])
+    sample = SampleStep(0, rule, rule.method, SCALE * ones, ones, rule.method.branches, {})
+    group = Group([sample], LAYOUT, SHAPE[2], cond, None, "flow")
+    return guide_group(group, {"cond": cond, "uncond": uncond}, None).guided
 
 
 def timed(cases: dict, rounds: int) -> dict[str, list[float]]:

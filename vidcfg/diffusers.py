@@ -180,8 +180,8 @@ def _setting(guidance: Guidance | dict | float) -> Guidance:
     elif not isinstance(guidance, Guidance):
         guidance = Guidance(scale=guidance)
     foreign = []
-    if guidance.method.kind != "cfg":
-        foreign.append(f"method: {guidance.method.kind}")
+    if guidance.kind != "cfg":
+        foreign.append(f"method: {guidance.kind}")
     if guidance.threshold is not None:
         foreign.append("threshold")
     if guidance.passes != "pipeline":

@@ -17,8 +17,8 @@ videos = pytest.mark.parametrize("name", [name for name in BUILDERS if name not 
 
 
 def scales(tiny) -> list[float]:
-    """One per model call: four for the pipelines that make four steps, three for the others."""
-    return [5.5, 0.4, 2.5, 3.5][: max(3, tiny.shape["num_inference_steps"])]
+    """One per step: two to four."""
+    return [5.5, 0.4, 2.5, 3.5][: tiny.shape["num_inference_steps"]]
 
 
 @families
@@ -28,7 +28,7 @@ def test_uniform_scale_equals_the_stock_pipeline_bit_for_bit(name):
     with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=4.3), **tiny.negative) as trace:
         ours = tiny.unguided(generator=generators(0, 1))
     assert torch.equal(ours, stock)
-    evaluations = 2 * len(scales(tiny))
+    evaluations = 2 * tiny.num_calls
     assert trace.evaluations == {"cond": evaluations, "uncond": evaluations}
     assert trace.evaluations == trace.planned.evaluations
 
@@ -40,7 +40,7 @@ def test_scale_one_runs_one_pass_and_equals_the_unguided_pipeline(name):
     with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=1.0), **tiny.negative) as trace:
         ours = tiny.unguided(generator=generators(0, 1))
     assert torch.equal(ours, plain)
-    assert trace.evaluations == {"cond": 2 * len(scales(tiny))} == trace.planned.evaluations
+    assert trace.evaluations == {"cond": 2 * tiny.num_calls} == trace.planned.evaluations
 
 
 @families
@@ -57,11 +57,11 @@ def test_random_surface_equals_a_float64_loop_over_frames(name):
         _, outputs, used = record_inside(tiny, generators(0, 1))
     surface = trace.surfaces[0]
     num_frames = surface.strength_KF.shape[1]
-    assert len(used) == len(scales(tiny))
+    assert len(used) == tiny.num_calls
     assert (num_frames > 1) == (name not in IMAGES)
     for k, prediction in enumerate(used):
         cond, uncond = (p.double() for p in outputs[2 * k : 2 * k + 2])
-        for f, strength in enumerate(surface.strength_KF[k]):
+        for f, strength in enumerate(surface.strength_KF[tiny.step_of(k)]):
             want = frame_of(uncond, name, f, num_frames)
             want = want + float(strength) * (frame_of(cond, name, f, num_frames) - want)
             got = frame_of(prediction, name, f, num_frames)
@@ -80,7 +80,7 @@ def test_frame_of_zero_weight_gets_the_conditional_prediction_bit_for_bit(name):
     strength_KF = trace.surfaces[0].strength_KF
     num_frames = strength_KF.shape[1]
     for k, prediction in enumerate(used):
-        off = np.flatnonzero(strength_KF[k] == 1.0)
+        off = np.flatnonzero(strength_KF[tiny.step_of(k)] == 1.0)
         assert num_frames - len(off) > 0
         for f in off:
             got = frame_of(prediction, name, f, num_frames)

@@ -175,6 +175,20 @@ def test_animatediff_that_repeats_its_loop_is_refused_by_name():
         tiny.unguided(generator=generators(0, 1))
 
 
+def test_animatediff_that_mixes_prompts_over_frames_is_refused_by_name():
+    tiny = BUILDERS["animatediff"]()
+    tiny.pipe.enable_free_noise(context_length=4, context_stride=2)
+    with (
+        vidcfg.guide(tiny.pipe, 6.0, **tiny.negative),
+        pytest.raises(ValueError, match="FreeNoise.*disable_free_noise"),
+    ):
+        tiny.unguided(generator=generators(0, 1))
+    tiny.pipe.disable_free_noise()
+    stock = tiny.stock(6.0, generator=generators(0, 1))
+    with vidcfg.guide(tiny.pipe, 6.0, **tiny.negative):
+        assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+
+
 def test_guider_of_a_pipeline_is_off_inside_and_as_before_outside():
     tiny = BUILDERS["hunyuan_video15"]()
     before = tiny.stock(3.0, generator=generators(0, 1))

@@ -5,6 +5,8 @@ import torch
 from tiny_pipelines import generators
 
 import vidcfg
+from vidcfg.build import load_pipeline
+from vidcfg.config import MiniModel
 from vidcfg.models.mini import load_mini
 
 PROMPTS = ["a red circle moving left over a navy background", "a blue cross growing"]
@@ -64,3 +66,24 @@ def test_conditions_of_multi_are_encoded_by_the_model(mini):
     with vidcfg.guide(mini, vidcfg.Guidance(scale=2.0)):
         plain = latents(mini)
     assert not torch.equal(guided, plain)
+
+
+def test_bfloat16_in_the_precision_of_the_pipeline_equals_it_bit_for_bit():
+    pipe = load_pipeline(MiniModel(device="cpu", dtype="bfloat16"))
+    call = {
+        "prompt": ["a red circle moving left over a navy background", "a blue square"],
+        "num_frames": 9,
+        "num_inference_steps": 2,
+        "output_type": "latent",
+    }
+    negative = ["blurry", "blurry"]
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+
+    own = {"negative_prompt": negative, "guidance_scale": 4.0}
+    stock = pipe(**call, **own, generator=generators()).frames
+    guidance = vidcfg.Guidance(scale=4.0, precision="pipeline")
+    with vidcfg.guide(pipe, guidance, negative_prompt=negative):
+        ours = pipe(**call, guidance_scale=1.0, generator=generators()).frames
+    assert torch.equal(ours, stock)

@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from tiny_base import generators
 from tiny_text import with_prompts
 from tiny_video import wan
 
+import vidcfg
 from vidcfg.build import load_pipeline
 from vidcfg.build.model import ModelError
-from vidcfg.config import RenderConfig
+from vidcfg.config import MiniModel, RenderConfig
+from vidcfg.models.scorer import load_scorer
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,42 @@ def test_attention_backend_tiling_and_compilation_are_settings(folder):
     assert block.attn1.processor._attention_backend is not None
     assert block._compiled_call_impl is not None
     assert pipe.transformer._compiled_call_impl is None
+
+
+@pytest.mark.slow
+def test_a_compiled_checkpoint_is_guided_as_a_plain_one(folder):
+    latents = []
+    for is_compiled in (False, True):
+        pipe = load(folder, device="cpu", compile=is_compiled)
+        with vidcfg.guide(pipe, 4.0, negative_prompt="blurry") as trace:
+            made = pipe(
+                ["a red circle", "a blue square"],
+                num_frames=9,
+                height=16,
+                width=32,
+                num_inference_steps=2,
+                guidance_scale=1.0,
+                output_type="latent",
+                generator=generators(0, 1),
+            )
+        latents.append(made.frames)
+        assert trace.evaluations == {"cond": 4, "uncond": 4}
+    assert not torch.equal(*latents)
+    # compiled kernels sum in another order
+    torch.testing.assert_close(*latents, rtol=1e-4, atol=1e-4)
+
+
+def test_mini_model_in_bfloat16_keeps_its_codec_in_float32():
+    pipe = load_pipeline(MiniModel(device="cpu", dtype="bfloat16"))
+    assert pipe.transformer.dtype == pipe.text_encoder.dtype == torch.bfloat16
+    assert pipe.vae.dtype == torch.float32
+
+
+def test_loading_gives_no_warning_on_how_a_dtype_is_named(folder, recwarn):
+    load(folder, device="cpu", dtype="bfloat16")
+    load_pipeline(MiniModel(device="cpu"))
+    load_scorer()
+    assert [str(w.message) for w in recwarn if "dtype" in str(w.message)] == []
 
 
 @pytest.mark.parametrize(

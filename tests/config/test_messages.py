@@ -206,7 +206,7 @@ def test_a_wrong_scale_is_explained(kite, scale, message):
         ("guidance.reduce=avg", "guidance.reduce is 'avg', but must be one of auto, mean, max."),
         (
             "guidance.method=dul",
-            "is 'dul', but must be one of cfg, dual, multi, perp_neg. Did you mean",
+            "Did you mean 'dual'?",
         ),
         (
             "guidance.method=multi",

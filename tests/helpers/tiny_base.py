@@ -14,6 +14,7 @@ class TinyPipeline:
 
     `shape`, `positive` and `negative` are arguments of the pipeline's own call; `own` gives the
     ones that set its own guidance to a scale (by default the argument named `scale_argument`).
+    `extra_calls` are those of the denoiser beyond one per step, in the first step.
     """
 
     pipe: Any
@@ -22,6 +23,16 @@ class TinyPipeline:
     negative: dict[str, Tensor]
     scale_argument: str = "guidance_scale"
     own: Callable[[Any, float], dict[str, Any]] | None = None
+    extra_calls: int = 0
+
+    @property
+    def num_calls(self) -> int:
+        """How often the denoiser is called."""
+        return self.shape["num_inference_steps"] + self.extra_calls
+
+    def step_of(self, call: int) -> int:
+        """The step that a call of the denoiser belongs to."""
+        return max(0, call - self.extra_calls)
 
     def _scale(self, scale: float) -> dict[str, Any]:
         return self.own(self.pipe, scale) if self.own else {self.scale_argument: scale}
@@ -60,8 +71,8 @@ def quiet(pipe: Any) -> Any:
     return pipe
 
 
-def vision_encoder(width: int, *, projected: bool = False) -> Any:
-    """A CLIP image encoder for images of 16 x 16."""
+def vision_encoder(width: int, *, projected: bool = False, size: int = 16) -> Any:
+    """A CLIP image encoder for square images of that size."""
     from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
@@ -69,9 +80,9 @@ def vision_encoder(width: int, *, projected: bool = False) -> Any:
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=16,
+        image_size=size,
         intermediate_size=12,
-        patch_size=8,
+        patch_size=size // 2,
     )
     cls = CLIPVisionModelWithProjection if projected else CLIPVisionModel
     return seeded(lambda: cls(config).eval())

@@ -62,7 +62,7 @@ def sd15(batch: int = 2, num_steps: int = 3) -> TinyPipeline:
         requires_safety_checker=False,
     )
     shape = _SHAPE | {"num_inference_steps": num_steps - 1}  # PNDM calls the model once more
-    return TinyPipeline(quiet(pipe), shape, *_texts(batch, 32, None))
+    return TinyPipeline(quiet(pipe), shape, *_texts(batch, 32, None), extra_calls=1)
 
 
 def sdxl(batch: int = 2, num_steps: int = 3) -> TinyPipeline:

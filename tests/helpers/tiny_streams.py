@@ -214,3 +214,22 @@ def ltx2(batch: int = 2, num_steps: int = 3, num_frames: int = 5) -> TinyPipelin
             "negative_prompt_attention_mask": torch.ones(batch, 6, dtype=torch.long),
         },
     )
+
+
+def vocoder():
+    """For the spectrograms of `ltx2`: two channels of eight bins."""
+    from diffusers.pipelines.ltx2 import LTX2Vocoder
+
+    return seeded(
+        lambda: LTX2Vocoder(
+            in_channels=16,
+            hidden_channels=32,
+            out_channels=2,
+            upsample_kernel_sizes=[4, 4],
+            upsample_factors=[2, 2],
+            resnet_kernel_sizes=[3],
+            resnet_dilations=[[1, 3, 5]],
+            leaky_relu_negative_slope=0.1,
+            output_sampling_rate=16000,
+        ).eval()
+    )

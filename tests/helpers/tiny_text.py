@@ -44,17 +44,19 @@ def t5():
     return seeded(lambda: T5EncoderModel(config).eval())
 
 
-def clip_text(*, projected: bool = False, projection: int = 16):
-    """A CLIP text encoder of width 32 (16 with a projection) for the vocabulary of `tokenizer`."""
+def clip_text(
+    *, projected: bool = False, width: int = 32, projection: int = 16, max_length: int = 16
+):
+    """A CLIP text encoder for the vocabulary of `tokenizer`."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
         vocab_size=32,
-        hidden_size=16 if projected else 32,
+        hidden_size=width,
         intermediate_size=37,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=16,
+        max_position_embeddings=max_length,
         projection_dim=projection,
         bos_token_id=0,
         eos_token_id=1,
@@ -64,15 +66,134 @@ def clip_text(*, projected: bool = False, projection: int = 16):
     return seeded(lambda: cls(config).eval())
 
 
+_DECODER = {
+    "vocab_size": 32,
+    "intermediate_size": 37,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+def llama(width: int):
+    from transformers import LlamaConfig, LlamaModel
+
+    return seeded(lambda: LlamaModel(LlamaConfig(hidden_size=width, **_DECODER)).eval())
+
+
+def qwen_vl_text(width: int):
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
+
+    settings = _DECODER | {"rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
+    config = qwen.Qwen2_5_VLTextConfig(hidden_size=width, **settings)
+    return seeded(lambda: qwen.Qwen2_5_VLTextModel(config).eval())
+
+
+def gemma(width: int):
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    config = Gemma3TextConfig(hidden_size=width, head_dim=4, **_DECODER)
+    return seeded(lambda: Gemma3TextModel(config).eval())
+
+
+def chatting(tokenizer):
+    """`tokenizer` with a template that keeps what the user says."""
+    tokenizer.chat_template = "{{ messages[1]['content'] }}"
+    return tokenizer
+
+
+def _t5_only() -> dict:
+    return {"text_encoder": t5(), "tokenizer": tokenizer()}
+
+
+def _clip_only() -> dict:
+    return {"text_encoder": clip_text(), "tokenizer": tokenizer()}
+
+
+def _sdxl() -> dict:
+    return {
+        "text_encoder": clip_text(width=16),
+        "tokenizer": tokenizer(),
+        "text_encoder_2": clip_text(projected=True, width=16),
+        "tokenizer_2": tokenizer(),
+    }
+
+
+def _sd3() -> dict:
+    clips = {
+        f"text_encoder{i}": clip_text(projected=True, width=16, projection=8) for i in ("", "_2")
+    }
+    tokenizers = {f"tokenizer{i}": tokenizer() for i in ("", "_2", "_3")}
+    return clips | tokenizers | {"text_encoder_3": t5()}
+
+
+def _flux() -> dict:
+    return {
+        "text_encoder": clip_text(width=16),
+        "tokenizer": tokenizer(),
+        "text_encoder_2": t5(),
+        "tokenizer_2": tokenizer(),
+    }
+
+
+def _hunyuan_video() -> dict:
+    return {
+        "text_encoder": llama(16),
+        "tokenizer": tokenizer(),
+        "text_encoder_2": clip_text(width=8, max_length=77),
+        "tokenizer_2": tokenizer(77),
+    }
+
+
+def _hunyuan_video15() -> dict:
+    return {
+        "text_encoder": qwen_vl_text(16),
+        "tokenizer": chatting(tokenizer()),
+        "text_encoder_2": t5(),
+        "tokenizer_2": tokenizer(),
+    }
+
+
+def _ltx2() -> dict:
+    return {"text_encoder": gemma(8), "tokenizer": tokenizer()}
+
+
+_PARTS = {
+    "StableDiffusionPipeline": _clip_only,
+    "AnimateDiffPipeline": _clip_only,
+    "StableDiffusionXLPipeline": _sdxl,
+    "StableDiffusion3Pipeline": _sd3,
+    "FluxPipeline": _flux,
+    "HunyuanVideoPipeline": _hunyuan_video,
+    "HunyuanVideo15Pipeline": _hunyuan_video15,
+    "LTX2Pipeline": _ltx2,
+}
+_LENGTH = {"max_sequence_length": 16}
+_CALL = {
+    "StableDiffusion3Pipeline": _LENGTH,
+    "FluxPipeline": _LENGTH,
+    "LTX2Pipeline": _LENGTH,
+    "HunyuanVideoPipeline": _LENGTH | {"prompt_template": {"template": "a {}", "crop_start": 1}},
+}
+"""Arguments of the call that fit texts of 16 tokens."""
+
+
 def with_prompts(tiny: TinyPipeline) -> TinyPipeline:
-    """`tiny` with text encoders, prompts in place of embeddings."""
-    parts = {"text_encoder": t5(), "tokenizer": tokenizer()}
+    """`tiny` with text encoders, prompts in place of embeddings; one prompt has quoted words."""
     name = type(tiny.pipe).__name__
-    if name in ("StableDiffusionPipeline", "AnimateDiffPipeline"):
-        parts = {"text_encoder": clip_text(), "tokenizer": tokenizer()}
-    tiny.pipe.register_modules(**parts)
+    tiny.pipe.register_modules(**_PARTS.get(name, _t5_only)())
     tiny.pipe.tokenizer_max_length = 16
+    tiny.pipe.tokenizer_2_max_length = 8
+    tiny.pipe.prompt_template_encode_start_idx = 2
     prompts = ["a red circle moving left", "a blue square"]
+    if name == "HunyuanVideo15Pipeline":
+        prompts[1] = 'a blue square over "green left"'
     return replace(
-        tiny, positive={"prompt": prompts}, negative={"negative_prompt": ["blurry", "blurry"]}
+        tiny,
+        shape=tiny.shape | _CALL.get(name, {}),
+        positive={n: t for n, t in tiny.positive.items() if n == "image"} | {"prompt": prompts},
+        negative={"negative_prompt": ["blurry", "blurry"]},
     )

@@ -1,14 +1,9 @@
 """What is told before a model is loaded."""
 
-import inspect
 import io
 import json
 
-import pytest
-
-from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap
-from vidcfg.render.job import _call_arguments
-from vidcfg.render.preview import known_frame_map, preview
+from vidcfg.render.preview import preview
 from vidcfg.render.progress import Bars, Lines, Silent, progress_for
 from vidcfg.render.prompts import prompt_warnings
 from vidcfg.render.record import fingerprint, to_json
@@ -24,70 +19,6 @@ def test_checkpoint_that_is_not_here_leaves_the_surface_for_later(config):
     text = _preview(settings)
     assert "surface and cost: told when the model is loaded" in text
     assert "weights: not here yet" in text
-
-
-def test_scale_over_sigma_leaves_the_surface_for_later(config):
-    settings = config("guidance.scale={kind: linear, start: 6, end: 2, over: sigma}")
-    assert "noise levels" in _preview(settings)
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "parts", "expected"),
-    [
-        ("WanPipeline", {}, CausalMap(4)),
-        ("LTXPipeline", {}, CausalMap(8)),
-        ("MochiPipeline", {}, CausalMap(6)),
-        (
-            "CogVideoXPipeline",
-            {"vae": {"temporal_compression_ratio": 4}, "transformer": {"patch_size_t": 2}},
-            CogVideoXMap(4, 2),
-        ),
-        ("SomethingElse", {}, None),
-    ],
-)
-def test_latent_frames_of_a_checkpoint_folder_are_known_from_its_files(
-    config, tmp_path, pipeline, parts, expected
-):
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    for name, values in parts.items():
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(values))
-    settings = config(f"model={{kind: diffusers, checkpoint: {folder}}}")
-    assert known_frame_map(settings) == expected
-
-
-def test_pipelines_are_called_with_their_own_names_and_their_guidance_off(config):
-    from diffusers import CogVideoXPipeline, LTXPipeline
-
-    from vidcfg.models.families import FAMILIES
-
-    settings = config()
-    unit = units_of(settings)[0]
-    for cls, name, extra in (
-        (LTXPipeline, "ltx", {"frame_rate": 8.0, "guidance_scale": 1.0}),
-        (CogVideoXPipeline, "cogvideox", {"use_dynamic_cfg": False, "guidance_scale": 1.0}),
-    ):
-        accepted = inspect.signature(cls.__call__).parameters
-        call = _call_arguments(settings, unit, FAMILIES[name], accepted)
-        assert extra.items() <= call.items()
-        assert set(call) <= set(accepted)
-        assert (call["num_frames"], call["num_inference_steps"]) == (9, 3)
-
-
-def test_image_for_a_model_that_starts_from_text_says_what_to_do(config, tmp_path):
-    from vidcfg.models.families import FAMILIES
-
-    settings = config(
-        "model={kind: diffusers, checkpoint: Somebody/Video-5B}",
-        f"prompts=[{{text: a cat, image: {tmp_path / 'none.png'}}}]",
-    )
-    unit = units_of(settings)[0]
-    with pytest.raises(ValueError, match="starts from text alone"):
-        _call_arguments(settings, unit, FAMILIES["wan"], {})
-    with pytest.raises(ValueError, match=r"none\.png cannot be read"):
-        _call_arguments(settings, unit, FAMILIES["wan"], {"image": None})
 
 
 def test_settings_in_one_line(config):

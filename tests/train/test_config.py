@@ -16,7 +16,7 @@ def test_committed_configurations_load():
 def test_unknown_keys_and_wrong_values_are_named_with_the_file(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("schema: 1\ntransformer: {widht: 64, attention: both}\n")
-    with pytest.raises(ValueError, match="wrong.yaml: transformer.widht") as error:
+    with pytest.raises(ValueError, match="wrong.yaml:2: transformer.widht") as error:
         load_config(path)
     assert "transformer.attention" in str(error.value)
     assert "full" in str(error.value)
@@ -25,6 +25,23 @@ def test_unknown_keys_and_wrong_values_are_named_with_the_file(tmp_path):
 def test_a_missing_file_names_one_that_exists(tmp_path):
     with pytest.raises(ValueError, match=r"none.yaml: no such file. Try configs/train/mini.yaml"):
         load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("schema: 1\nis_compiled: off\n", "wrong.yaml:2: .*off.*false"),
+        ("schema: 1\nseed: 1\nseed: 2\n", "wrong.yaml:3: .*seed"),
+        ("schema: 1\ncodec: {minutes: .nan}\n", "wrong.yaml:2: .*nan"),
+        ("schema: 1\nseed: '3'\n", "wrong.yaml:2: seed: .*valid integer"),
+        ("", "wrong.yaml.*is empty"),
+    ],
+)
+def test_traps_of_yaml_are_refused_with_their_line(tmp_path, text, words):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        load_config(path)
 
 
 def test_a_loaded_configuration_cannot_be_changed(tiny_file):

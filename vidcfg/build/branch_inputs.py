@@ -8,7 +8,6 @@ from torch import Tensor
 from vidcfg.build.arguments import grouped, tensor_at
 from vidcfg.build.texts import BranchTexts, as_rows, encode, rows_per_prompt
 from vidcfg.guidance.denoiser import SampleRows
-from vidcfg.guidance.plan import required_branches
 from vidcfg.models.families import Family
 
 
@@ -78,13 +77,17 @@ def image_branches(
 
 
 def needed_sources(samples: SampleRows) -> dict[str, str]:
-    """Branch -> text source, for the branches that some sample needs on some step."""
+    """Branch -> text source, for the branches that some sample needs on some step.
+
+    Branches that see what `cond` sees are left out.
+    """
     sources: dict[str, str] = {}
     for b, rule in enumerate(samples.rules):
-        for strength, weight in zip(samples.strength_BKF[b], samples.weights_BKF[b]):
-            for branch in required_branches(rule.method, strength, weight):
-                if branch != "cond":
-                    sources[branch] = _one_source(sources, branch, rule.method.sources()[branch])
+        for k in range(samples.num_steps):
+            for branch in samples.branches(b, k):
+                source = "cond" if branch == "cond" else rule.method.sources()[branch]
+                if source != "cond":
+                    sources[branch] = _one_source(sources, branch, source)
     return sources
 
 

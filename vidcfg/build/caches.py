@@ -3,7 +3,6 @@
 from typing import Any
 
 from vidcfg.guidance.denoiser import Passes, SampleRows
-from vidcfg.guidance.plan import required_branches
 
 _SKIP_STEPS = ("FirstBlockCache", "PyramidAttentionBroadcast")
 """Caches that compare what they see, or count per branch: a branch may pause for some steps."""
@@ -49,12 +48,11 @@ def check_cache(cache: str, samples: SampleRows, passes: Passes) -> None:
             f"several calls. " + off.format("leave micro_batch out")
         )
     wanted: dict[str, list[tuple[int, ...]]] = {}
-    num_steps = samples.strength_BKF.shape[1]
+    num_steps = samples.num_steps
     for k in range(num_steps):
         rows: dict[str, list[int]] = {}
-        for b, rule in enumerate(samples.rules):
-            strength, weight = samples.strength_BKF[b, k], samples.weights_BKF[b, k]
-            for branch in required_branches(rule.method, strength, weight):
+        for b in range(len(samples.rules)):
+            for branch in samples.branches(b, k):
                 rows.setdefault(branch, []).append(b)
         for branch, members in rows.items():
             wanted.setdefault(branch, []).append(tuple(members))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vidcfg.build.classifier import LogProb
 from vidcfg.build.installed import guided_forwards, guider_off
 from vidcfg.build.rule import build_rule
 from vidcfg.build.session import Session
@@ -25,6 +26,7 @@ def guide(
     *,
     negative_prompt: str | list[str] = "",
     fps: float | int | None = None,
+    classifier: LogProb | None = None,
     **negative: Tensor,
 ) -> Iterator[Trace]:
     """Guide every call of `pipe` inside the `with` block, frame by frame and step by step.
@@ -37,6 +39,8 @@ def guide(
         guidance: one setting for all samples (a number is a scale), or one per sample.
         negative_prompt: what the unconditional side sees; one text, or one per prompt.
         fps: frame rate, for keyframes given in seconds; pipelines that take a frame rate tell it.
+        classifier: for the rule `classifier`, (x_t, sigma, step) -> log p(y | x_t) per sample; x_t
+            are the noisy latents in the model's layout, in float32 and with gradients on.
         **negative: the negative side as the pipeline itself takes it, already encoded:
             `negative_prompt_embeds`, its mask, pooled embeddings.
 
@@ -69,7 +73,15 @@ def guide(
         conditions=_conditions(settings),
         inputs={"negative": inputs} if inputs else {},
     )
-    session = Session(pipe, family, [build_rule(s) for s in settings], texts, settings[0], fps=fps)
+    session = Session(
+        pipe,
+        family,
+        [build_rule(s) for s in settings],
+        texts,
+        settings[0],
+        fps=fps,
+        classifier=classifier,
+    )
     original_class = type(pipe)
     pipe.__class__ = _guided_class(original_class, session)
     try:
@@ -99,10 +111,12 @@ def _settings(guidance: Any) -> list[Guidance]:
 def _without_frames(setting: Guidance, family: Family) -> Guidance:
     """`setting` for an image: what acts along frames is left out with a warning."""
     found = []
-    if setting.frames.kind != "uniform":
-        found.append(f"frames: {setting.frames.kind}")
-    if setting.windows:
-        found.append("windows")
+    for term in setting.terms:
+        if term.frames.kind != "uniform":
+            found.append(f"frames: {term.frames.kind}")
+        if term.windows:
+            found.append("windows")
+    found = list(dict.fromkeys(found))
     if not found:
         return setting
     warnings.warn(
@@ -110,7 +124,11 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
         f"and is left out: the whole image gets the full scale.",
         stacklevel=5,
     )
-    return setting.model_copy(update={"frames": Guidance(scale=1.0).frames, "windows": ()})
+    none = {"frames": Guidance(scale=1.0).frames, "windows": ()}
+    method = setting.method
+    if isinstance(method, tuple):
+        method = tuple(m.model_copy(update={"frames": None, "windows": None}) for m in method)
+    return setting.model_copy(update=none | {"method": method})
 
 
 def _conditions(settings: list[Guidance]) -> dict[str, str]:
@@ -121,7 +139,8 @@ def _conditions(settings: list[Guidance]) -> dict[str, str]:
     """
     prompts: dict[str, str] = {}
     for setting in settings:
-        for condition in getattr(setting.method, "conditions", ()):
+        named = [c for method in setting.methods for c in getattr(method, "conditions", ())]
+        for condition in named:
             known = prompts.setdefault(condition.name, condition.prompt)
             if known != condition.prompt:
                 raise ValueError(

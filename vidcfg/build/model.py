@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vidcfg.config import DiffusersModel, MiniModel
+from vidcfg.models.loading import dtype_argument
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,25 +61,20 @@ def _load_mini(model: MiniModel, device: torch.device) -> Any:
             f"`python -m vidcfg.train` exported, or leave it out for the embedded model."
         )
     dtype = torch.float32 if model.dtype == "auto" else _DTYPES[model.dtype]
-    pipe = MiniVideoPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+    # The codec is small, and its pixels stay exact.
+    dtypes = dtype_argument({"vae": torch.float32, "default": dtype})
+    pipe = MiniVideoPipeline.from_pretrained(folder, **dtypes).to(device)
     pipe.transformer.set_attention_backend(model.attention)
     return pipe
 
 
 def _load_checkpoint(model: DiffusersModel, device: torch.device) -> Any:
     """A diffusers checkpoint from a folder or a repository, offloaded as asked."""
-    from diffusers import DiffusionPipeline
-
     dtype = pick_dtype(model.dtype, device)
     folder = Path(model.checkpoint).expanduser()
     _check_place(model, folder)
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            str(folder) if folder.is_dir() else model.checkpoint,
-            revision=model.revision,
-            torch_dtype=dtype,
-            local_files_only=folder.is_dir(),
-        )
+        pipe = _loaded(model, folder, dtype)
     except MemoryError as error:
         raise ModelError(_no_memory(model, "this machine")) from error
     except (OSError, ValueError, ImportError, AttributeError) as error:
@@ -88,6 +84,40 @@ def _load_checkpoint(model: DiffusersModel, device: torch.device) -> Any:
         return _placed(pipe, model, device)
     except torch.OutOfMemoryError as error:
         raise ModelError(_no_memory(model, str(device))) from error
+
+
+def _loaded(model: DiffusersModel, folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline that the checkpoint names; AnimateDiff where a motion adapter is named."""
+    from diffusers import AnimateDiffPipeline, DiffusionPipeline, MotionAdapter
+
+    where = str(folder) if folder.is_dir() else model.checkpoint
+    options = {
+        "revision": model.revision,
+        "local_files_only": folder.is_dir(),
+        **dtype_argument(dtype),
+    }
+    if model.motion_adapter is None:
+        return DiffusionPipeline.from_pretrained(where, **options)
+    motion = Path(model.motion_adapter).expanduser()
+    adapter = MotionAdapter.from_pretrained(
+        str(motion) if motion.is_dir() else model.motion_adapter,
+        local_files_only=motion.is_dir(),
+        **dtype_argument(dtype),
+    )
+    pipe = AnimateDiffPipeline.from_pretrained(where, motion_adapter=adapter, **options)
+    pipe.scheduler = animatediff_scheduler(pipe.scheduler)
+    return pipe
+
+
+def animatediff_scheduler(scheduler: Any) -> Any:
+    """DDIM with the noise schedule that motion adapters are trained with.
+
+    Source: the AnimateDiff page of diffusers.
+    """
+    from diffusers import DDIMScheduler
+
+    trained = {"beta_schedule": "linear", "timestep_spacing": "linspace", "clip_sample": False}
+    return DDIMScheduler.from_config(scheduler.config, **trained, steps_offset=1)
 
 
 def _check_place(model: DiffusersModel, folder: Path) -> None:

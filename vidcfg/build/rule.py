@@ -1,12 +1,13 @@
 """`vidcfg.Guidance`, as written, to the engine's rule. After this step no setting is read."""
 
+import inspect
 from typing import Any
 
 from vidcfg.config import Guidance
 from vidcfg.guidance.frame_weights import FRAME_WEIGHTS, FrameWindow
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.methods import METHODS, Method
-from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.methods import METHODS, Composite, Method
+from vidcfg.guidance.rule import Rule, Term
 from vidcfg.guidance.schedules import SCHEDULES, from_w
 
 _ENGINE_NAMES = {"values": "values_K"}
@@ -14,26 +15,39 @@ _ENGINE_NAMES = {"values": "values_K"}
 
 def build_rule(guidance: Guidance) -> Rule:
     """The engine's form of one guidance setting."""
-    convention = getattr(guidance.method, "convention", "scale")
-    scale = guidance.scale
-    if isinstance(scale, dict):
-        scale = {name: _schedule(spec, convention) for name, spec in scale.items()}
-    else:
-        scale = _schedule(scale, convention)
+    reducer = None if guidance.reduce == "auto" else guidance.reduce
+    first, *others = (_term(term, reducer) for term in guidance.terms)
+    methods = tuple(_method(method) for method in guidance.methods)
     threshold = guidance.threshold
     return Rule(
-        scale=scale,
-        method=_method(guidance.method),
-        frames=FRAME_WEIGHTS[guidance.frames.kind](**_fields(guidance.frames)),
-        windows=tuple(
-            FrameWindow(*window.frames, window.start, window.stop) for window in guidance.windows
-        ),
-        reducer=None if guidance.reduce == "auto" else guidance.reduce,
+        scale=first.scale,
+        method=methods[0] if len(methods) == 1 else Composite(methods),
+        frames=first.frames,
+        windows=first.windows,
+        reducer=reducer,
         rescale=Rescale(**_fields(guidance.rescale)) if guidance.rescale.amount else None,
         threshold=None if threshold is None else Threshold(**_fields(threshold)),
         clamp=None if guidance.clamp is None else Clamp(guidance.clamp),
         statistics=guidance.statistics,
         precision=guidance.precision,
+        more=tuple(others),
+    )
+
+
+def _term(term: Any, reducer: str | None) -> Term:
+    """The strengths of one rule; numbers of a schedule are read in the rule's convention."""
+    convention = getattr(term.method, "convention", "scale")
+    if isinstance(term.scale, dict):
+        scale = {name: _schedule(spec, convention) for name, spec in term.scale.items()}
+    else:
+        scale = _schedule(term.scale, convention)
+    return Term(
+        scale=scale,
+        frames=FRAME_WEIGHTS[term.frames.kind](**_fields(term.frames)),
+        windows=tuple(
+            FrameWindow(*window.frames, window.start, window.stop) for window in term.windows
+        ),
+        reducer=reducer,
     )
 
 
@@ -50,9 +64,10 @@ def _schedule(spec: Any, convention: str) -> Any:
 
 
 def _method(spec: Any) -> Method:
-    if spec.kind == "cfg":
-        return METHODS["cfg"]()
+    """The engine's rule of one setting, which has the fields of the setting that it names."""
     if spec.kind == "multi":
         scales = tuple((condition.name, condition.scale) for condition in spec.conditions)
         return METHODS["multi"](scales=scales)
-    return METHODS[spec.kind](**_fields(spec))
+    made = METHODS[spec.kind]
+    wanted = [n for n in inspect.signature(made).parameters if n in type(spec).model_fields]
+    return made(**{name: getattr(spec, name) for name in wanted})

@@ -21,12 +21,17 @@ def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
         ValueError: if this solver cannot step what the model predicts, naming those that can, or
             if `shift` has no effect.
     """
-    current, name = pipe.scheduler, sampling.scheduler
-    possible = possible_schedulers(pipe)
+    return scheduler_for(type(pipe), pipe.scheduler, sampling)
+
+
+def scheduler_for(cls: type, current: Any, sampling: Sampling) -> Any:
+    """`make_scheduler` by the class of a pipeline and the scheduler that it comes with."""
+    name = sampling.scheduler
+    possible = _possible(cls, current)
     if name not in possible:
         what = "a flow" if is_flow(current) else prediction_kind(current)
         raise ValueError(
-            f"sampling.scheduler is {name}, but {type(pipe).__name__} predicts {what} and steps "
+            f"sampling.scheduler is {name}, but {cls.__name__} predicts {what} and steps "
             f"it with {type(current).__name__}. Use one of: {', '.join(possible)}."
         )
     if is_flow(current):
@@ -34,26 +39,38 @@ def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
     if sampling.shift is not None:
         raise ValueError(
             f"sampling.shift is {sampling.shift:g}, but it has an effect on flow models alone and "
-            f"{type(pipe).__name__} is not one. Delete it."
+            f"{cls.__name__} is not one. Delete it."
         )
     return _diffusion_scheduler(current, name)
 
 
 def possible_schedulers(pipe: Any) -> tuple[str, ...]:
     """The values of `sampling.scheduler` that this pipeline can be stepped with."""
-    current = pipe.scheduler
+    return _possible(type(pipe), pipe.scheduler)
+
+
+def _possible(cls: type, current: Any) -> tuple[str, ...]:
     if not is_flow(current):
         own = _cogvideox_solvers(current)
         return ("pipeline", *(own or DIFFUSION_SOLVERS))
     # These pipelines hand the noise levels of each step, or a shift that depends on the size of
     # the clip, to set_timesteps, which other solvers do not take.
-    needs_levels = _passes_sigmas(pipe) or current.config.get("use_dynamic_shifting", False)
+    needs_levels = _passes_sigmas(cls) or current.config.get("use_dynamic_shifting", False)
     return ("pipeline", "flow_euler") if needs_levels else ("pipeline", *FLOW_SOLVERS)
 
 
-def _passes_sigmas(pipe: Any) -> bool:
-    source = inspect.getsource(type(pipe).__call__)
+def _passes_sigmas(cls: type) -> bool:
+    source = inspect.getsource(cls.__call__)
     return re.search(r"retrieve_timesteps\([^()]*\bsigmas\b", source) is not None
+
+
+def own_noise_levels(cls: type, scheduler: Any) -> str | None:
+    """Why the noise levels of a run are not those of `scheduler.set_timesteps(num_steps)`."""
+    if scheduler.config.get("use_dynamic_shifting", False):
+        return "its scheduler shifts them by the size of the clip"
+    if re.search(r"^\s+sigmas = ", inspect.getsource(cls.__call__), re.M):
+        return f"{cls.__name__} hands its own to the scheduler"
+    return None
 
 
 def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:

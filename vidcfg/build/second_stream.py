@@ -1,6 +1,7 @@
 """The second output of a denoiser (LTX-2's audio): guided by one scale of its own."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,33 +20,19 @@ class KeepsUncond:
 
     method: Method
 
-    @property
-    def name(self) -> str:
-        return self.method.name
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        return self.method.branches
-
-    @property
-    def base(self) -> str:
-        return self.method.base
-
-    @property
-    def needs_gram(self) -> bool:
-        return self.method.needs_gram
-
-    def deltas(self, strength: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-        return self.method.deltas(strength, weight)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
 
     def required(self, strength_F: np.ndarray, weight_F: np.ndarray) -> frozenset[str]:
         return self.method.required(strength_F, weight_F) | {"cond", "uncond"}
 
-    def sources(self) -> dict[str, str]:
-        return self.method.sources()
+    def steps(
+        self, strength_KF: np.ndarray, weights_KF: np.ndarray, **run: Any
+    ) -> tuple["KeepsUncond", ...]:
+        return tuple(map(KeepsUncond, self.method.steps(strength_KF, weights_KF, **run)))
 
-    def combination(self, gram, *, strength_BF, weight_BF):
-        return self.method.combination(gram, strength_BF=strength_BF, weight_BF=weight_BF)
+
+Method.register(KeepsUncond)
 
 
 def keeping_uncond(rule: Rule) -> Rule:

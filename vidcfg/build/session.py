@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vidcfg.build.arguments import tensor_at, ungrouped, with_tensors
 from vidcfg.build.branch_inputs import branch_texts, cond_texts, shared_inputs
 from vidcfg.build.caches import cache_of, check_cache
+from vidcfg.build.classifier import LogProb
+from vidcfg.build.perturbed import Changes, StepCall
 from vidcfg.build.second_stream import ROW, SecondOutputs, keeping_uncond
+from vidcfg.build.solver_levels import solver_levels
 from vidcfg.build.texts import BranchTexts, rows_per_prompt
 from vidcfg.config import Guidance
 from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, SampleRows, StepInputs, equal_rows
@@ -22,10 +24,18 @@ from vidcfg.guidance.frame_map import CogVideoXMap
 from vidcfg.guidance.passes import PassTimer
 from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.samples import Memory
 from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
 from vidcfg.models.families import Family
-from vidcfg.models.noise_level import noise_level, prediction_kind, step_sigmas
+from vidcfg.models.noise_level import (
+    calls_per_step,
+    first_calls,
+    noise_level,
+    prediction_kind,
+    step_of_call,
+    step_sigmas,
+)
 
 
 @dataclass
@@ -39,7 +49,9 @@ class Run:
     num_steps: int = 0
     second_scale: float | None = None
     returns_tensor: bool = False
+    memory: Memory = field(default_factory=Memory)
     by_branch: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    changes: Changes | None = None
 
 
 class Session:
@@ -54,9 +66,10 @@ class Session:
         setting: Guidance,
         *,
         fps: float | int | None,
+        classifier: LogProb | None = None,
     ):
         self.pipe, self.family, self.rules, self.texts = pipe, family, rules, texts
-        self.fps = fps
+        self.fps, self.classifier = fps, classifier
         self.passes = Passes(
             mode=setting.passes,
             stock=family.stock_passes,
@@ -100,26 +113,42 @@ class Session:
     ) -> Any:
         """The guided replacement of one denoiser forward."""
         run = self._run
+        takes_return_dict = "return_dict" in inspect.signature(type(module).forward).parameters
         if run.denoiser is None:
+            run.returns_tensor = not takes_return_dict
             self._begin(run, module, arguments)
         self._check_step(run)
-        inputs = self._step_inputs(run, arguments, expert)
+        inputs = replace(
+            self._step_inputs(run, arguments, expert),
+            num_channels=_prediction_channels(module, self.family),
+            grid=_token_grid(arguments),
+        )
         second = None if run.second_scale is None else SecondOutputs(run.second_scale)
 
         def evaluate(rows: dict[str, Tensor], branches: tuple[str, ...]) -> Tensor:
             samples = rows.pop(ROW, None)
             rows = {n: ungrouped(t, tensor_at(arguments, n)) for n, t in rows.items()}
             call = with_tensors(arguments, rows)
-            if "return_dict" in inspect.signature(type(module).forward).parameters:
+            if takes_return_dict:
                 call["return_dict"] = False
+            step_call = StepCall(
+                module=module,
+                attribute=self._attribute(module),
+                original=original,
+                arguments=call,
+                branches=branches,
+                samples=() if samples is None else tuple(samples.tolist()),
+                inputs=inputs,
+            )
             with _cache_context(module, branches, inputs, run.num_steps):
-                outputs = original(**call)
-            if second is not None:
+                outputs = run.changes.run(step_call)
+            if second is not None and len(outputs) > 1:
                 second.keep(outputs[self.family.second_stream.output], branches, samples)
-            run.returns_tensor = isinstance(outputs, Tensor)
-            return outputs if run.returns_tensor else outputs[0]
+            if "classifier" not in branches:
+                run.returns_tensor = isinstance(outputs, Tensor)
+            return outputs if isinstance(outputs, Tensor) else outputs[0]
 
-        guided, step = run.denoiser.predict(inputs, evaluate)
+        guided, step = run.denoiser.predict(inputs, evaluate, run.memory)
         self.trace.steps.append(step)
         run.num_calls += 1
         if second is not None:
@@ -135,18 +164,19 @@ class Session:
     def _step_inputs(self, run: Run, arguments: dict[str, Any], expert: str | None) -> StepInputs:
         scheduler = self.pipe.scheduler
         level = noise_level(scheduler, run.num_calls)
+        step = step_of_call(scheduler)[run.num_calls]
         shared = shared_inputs(self.family, arguments)
         hidden = arguments[self.family.hidden]
-        if run.second_scale is not None:
+        if run.second_scale is not None or run.changes.needs_samples:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = run.by_branch
         if self.family.unconditional is not None:
             by_branch = {branch: self.family.unconditional(arguments) for branch in by_branch}
         return StepInputs(
             shared=shared,
-            by_branch=by_branch | {"cond": self._cond(arguments)},
+            by_branch=run.changes.by_branch(by_branch | {"cond": self._cond(arguments)}, step),
             num_frames=run.num_frames,
-            step=run.num_calls // scheduler.order,
+            step=step,
             sigma=None if level is None else level[1],
             level=level,
             prediction=self.family.prediction or prediction_kind(scheduler),
@@ -168,6 +198,11 @@ class Session:
                 f"Switch off what repeats the denoising loop."
             )
 
+    def _attribute(self, module: Any) -> str:
+        """The name of a denoiser in its pipeline."""
+        names = self.family.denoisers
+        return next(name for name in names if getattr(self.pipe, name, None) is module)
+
     def _present_experts(self) -> list[str | None]:
         names = self.family.denoisers.items()
         return [expert for name, expert in names if getattr(self.pipe, name, None) is not None]
@@ -181,7 +216,7 @@ class Session:
             if self.family.latent_frames
             else layout.num_frames(hidden)
         )
-        run.num_steps = -(-len(self.pipe.scheduler.timesteps) // self.pipe.scheduler.order)
+        run.num_steps = len(calls_per_step(self.pipe.scheduler))
         rules = self._rules_per_sample(hidden.shape[0], run.call)
         passes = self.passes
         if run.second_scale is not None:
@@ -189,15 +224,19 @@ class Session:
             if run.second_scale != 1:
                 rules = [keeping_uncond(rule) for rule in rules]
         surfaces = self._surfaces(rules, run)
-        self._note_scales(surfaces)
-        samples = SampleRows(
-            rules=tuple(rules),
-            strength_BKF=np.stack([s.strength_KF for s in surfaces]),
-            weights_BKF=np.stack([s.weights_KF for s in surfaces]),
-        )
+        first_terms = [terms[0] for terms in surfaces]
+        self._note_scales(first_terms)
+        levels = None
+        if any(rule.method.needs_levels for rule in rules):
+            levels = solver_levels(self.pipe.scheduler)
+        samples = SampleRows.of(rules, surfaces, experts=self._experts(run), levels=levels)
+        run.changes = Changes(self.family, samples, module, arguments, self.classifier)
+        if run.changes.needs_samples:
+            passes = replace(passes, share=False)
         cache = cache_of(module)
         if cache is not None:
             check_cache(cache, samples, passes)
+            run.changes.check_cache(cache)
             passes = replace(passes, share=False)
         run.by_branch = branch_texts(
             self.pipe, self.family, self.texts, samples, call=run.call, arguments=arguments
@@ -210,7 +249,7 @@ class Session:
             timer=PassTimer((type(module).__name__, tuple(hidden.shape), str(hidden.device))),
         )
         planned = self._plan(samples, run, arguments, passes)
-        self.trace.start_run(surfaces=surfaces, planned=planned, order=rules[0].order())
+        self.trace.start_run(surfaces=first_terms, planned=planned, order=rules[0].order())
 
     def _note_scales(self, surfaces: list[Surface]) -> None:
         """Log, once per block, a scale outside of what people use with this family."""
@@ -239,31 +278,36 @@ class Session:
             f"samples. Pass one setting, or one per sample."
         )
 
-    def _surfaces(self, rules: list[Rule], run: Run) -> list[Surface]:
+    def _experts(self, run: Run) -> tuple[str, ...] | None:
+        """The name of the model of each step, None for pipelines with one model."""
+        if self.family.expert_of is None:
+            return None
+        scheduler = self.pipe.scheduler
+        times = [float(scheduler.timesteps[call]) for call in first_calls(scheduler)]
+        experts = tuple(self.family.expert_of(self.pipe, t) for t in times)
+        return None if None in experts else experts
+
+    def _surfaces(self, rules: list[Rule], run: Run) -> list[tuple[Surface, ...]]:
+        """The surfaces of every sample, one for each term of its rule."""
         scheduler = self.pipe.scheduler
         num_steps = run.num_steps
         frame_map = self.family.frame_map(self.pipe)
         num_pixels = frame_map.num_pixels(run.num_frames)
         if isinstance(frame_map, CogVideoXMap) and run.call.get("num_frames"):
             num_pixels = run.call["num_frames"]
-        experts = None
-        if self.family.expert_of is not None:
-            times = [float(scheduler.timesteps[k * scheduler.order]) for k in range(num_steps)]
-            experts = tuple(self.family.expert_of(self.pipe, t) for t in times)
-            experts = None if None in experts else experts
         fps = self.fps
         if fps is None and self.family.fps_argument:
             fps = run.call.get(self.family.fps_argument)
-        made: dict[int, Surface] = {}
+        made: dict[int, tuple[Surface, ...]] = {}
         for rule in rules:
             if id(rule) not in made:
-                made[id(rule)] = rule.surface(
+                made[id(rule)] = rule.surfaces(
                     num_steps=num_steps,
                     num_frames=num_pixels,
                     frame_map=frame_map,
                     fps=None if fps is None else float(fps),
-                    sigmas=step_sigmas(scheduler, num_steps, scheduler.order),
-                    experts=experts,
+                    sigmas=step_sigmas(scheduler),
+                    experts=self._experts(run),
                 )
         return [made[id(rule)] for rule in rules]
 
@@ -277,6 +321,8 @@ class Session:
             branch: equal_rows(list(tensors.values()), everyone)
             for branch, tensors in (run.by_branch | {"cond": self._cond(arguments)}).items()
         }
+        conditions = [(same, run.changes.tag(b)) for b, same in enumerate(texts["cond"])]
+        texts |= dict.fromkeys(("cond", *run.changes.followers), conditions)
         rows = [
             RunRow(
                 method=rule.method,
@@ -285,11 +331,25 @@ class Session:
                 start=starts[b],
                 texts=tuple((branch, served[b]) for branch, served in texts.items()),
                 rule=rule.group_key(),
+                experts=samples.experts,
             )
             for b, rule in enumerate(samples.rules)
         ]
-        order = self.pipe.scheduler.order
-        return plan_run(rows, share=passes.share, evaluations_per_step=order)
+        calls = calls_per_step(self.pipe.scheduler)
+        return plan_run(rows, share=passes.share, evaluations_per_step=calls)
+
+
+def _token_grid(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of a frame in tokens, for models that are told them (LTX)."""
+    sizes = (arguments.get("height"), arguments.get("width"))
+    return sizes if all(isinstance(size, int) for size in sizes) else None
+
+
+def _prediction_channels(module: Any, family: Family) -> int | None:
+    """The channels of a prediction; None where they are those of the noisy sample."""
+    if family.frame_layout.axes == "tokens":
+        return None
+    return getattr(getattr(module, "config", None), "out_channels", None)
 
 
 def _cache_context(

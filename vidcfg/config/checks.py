@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from vidcfg.config.base import Finding
+from vidcfg.config.base import ConfigModel, Finding
+from vidcfg.config.errors import Path
 from vidcfg.config.frames import (
     KeyframesFrames,
     TrapezoidFrames,
@@ -32,18 +33,31 @@ def step_progress(num_steps: int) -> list[float]:
 
 
 def _check_steps(guidance: Guidance, num_steps: int) -> Iterator[Finding]:
-    for path, schedule in schedules_of(guidance.scale).items():
-        here = ("scale", *path)
-        if isinstance(schedule, ListSchedule) and len(schedule.values) != num_steps:
-            yield Finding(
-                here,
-                f"has {len(schedule.values)} numbers, but sampling.num_steps is {num_steps}. "
-                "Give one number per step, or use kind: knots.",
+    for written, scale in {t.path("scale"): t.scale for t in guidance.terms}.items():
+        for path, schedule in schedules_of(scale).items():
+            yield from _check_schedule((*written, *path), schedule, num_steps)
+    for term in guidance.terms:
+        zeroed = getattr(term.method, "zero_init_steps", 0)
+        if zeroed >= num_steps:
+            message = (
+                f"is {zeroed}, but sampling.num_steps is {num_steps}, so that no step is left. "
+                f"Write {'0' if num_steps == 1 else f'at most {num_steps - 1}'}."
             )
-        if isinstance(schedule, IntervalSchedule) and schedule.over == "progress":
-            yield from _check_interval(here, schedule.start, schedule.stop, num_steps)
-    for i, window in enumerate(guidance.windows):
-        yield from _check_interval(("windows", i), window.start, window.stop, num_steps)
+            yield Finding((*term.above, "zero_init_steps"), message)
+    for written, windows in {t.path("windows"): t.windows for t in guidance.terms}.items():
+        for i, window in enumerate(windows):
+            yield from _check_interval((*written, i), window.start, window.stop, num_steps)
+
+
+def _check_schedule(here: Path, schedule: ConfigModel, num_steps: int) -> Iterator[Finding]:
+    if isinstance(schedule, ListSchedule) and len(schedule.values) != num_steps:
+        yield Finding(
+            here,
+            f"has {len(schedule.values)} numbers, but sampling.num_steps is {num_steps}. "
+            "Give one number per step, or use kind: knots.",
+        )
+    if isinstance(schedule, IntervalSchedule) and schedule.over == "progress":
+        yield from _check_interval(here, schedule.start, schedule.stop, num_steps)
 
 
 def _check_interval(path, start: float, stop: float, num_steps: int) -> Iterator[Finding]:
@@ -63,21 +77,28 @@ def _check_interval(path, start: float, stop: float, num_steps: int) -> Iterator
 def _check_frames(
     guidance: Guidance, num_frames: int, fps: float | int | None
 ) -> Iterator[Finding]:
-    frames = guidance.frames
+    for path, frames in {t.path("frames"): t.frames for t in guidance.terms}.items():
+        yield from _check_weights(path, frames, num_frames, fps)
+    for path, windows in {t.path("windows"): t.windows for t in guidance.terms}.items():
+        for i, window in enumerate(windows if num_frames > 1 else ()):
+            yield from _check_window((*path, i, "frames"), window.frames, num_frames)
+
+
+def _check_weights(
+    path: Path, frames: ConfigModel, num_frames: int, fps: float | int | None
+) -> Iterator[Finding]:
     if num_frames == 1 and not isinstance(frames, UniformFrames):
-        yield Finding(("frames",), "has no effect: video.num_frames is 1. Write uniform.")
+        yield Finding(path, "has no effect: video.num_frames is 1. Write uniform.")
         return
     if isinstance(frames, KeyframesFrames):
         for i, place in enumerate(frames.at):
-            yield from _check_keyframe(("frames", "at", i), place, num_frames, fps)
+            yield from _check_keyframe((*path, "at", i), place, num_frames, fps)
         if {_frame_of(place, num_frames, fps) for place in frames.at} >= set(range(num_frames)):
             message = "has no effect: every frame is a keyframe. Write uniform."
-            yield Finding(("frames",), message)
+            yield Finding(path, message)
     if isinstance(frames, TriangleFrames | TrapezoidFrames) and num_frames == 2:
         message = "gives both of 2 frames weight 0. Use 3 frames or more, or another kind."
-        yield Finding(("frames",), message)
-    for i, window in enumerate(guidance.windows):
-        yield from _check_window(("windows", i, "frames"), window.frames, num_frames)
+        yield Finding(path, message)
 
 
 def _check_keyframe(

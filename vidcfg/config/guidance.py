@@ -6,8 +6,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.config.base import AsTuple, ConfigModel, Finding, Fraction, Positive, Range, refuse
 from vidcfg.config.frames import Frames, UniformFrames, Window
-from vidcfg.config.methods import Cfg, Dual, Method, Multi, PerpNeg
+from vidcfg.config.methods import Cfg, Method
 from vidcfg.config.schedules import Scale, schedules_of
+from vidcfg.config.terms import Term, TermModel
 from vidcfg.config.validation import number_advice
 
 
@@ -63,37 +64,74 @@ class Guidance(ConfigModel):
     share: bool = True
 
     @property
+    def methods(self) -> tuple[TermModel, ...]:
+        """The rules, in the order in which they are added up."""
+        return self.method if isinstance(self.method, tuple) else (self.method,)
+
+    @property
+    def kind(self) -> str:
+        """The names of the rules, such as cfg or cfg+stg."""
+        return "+".join(method.kind for method in self.methods)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Every rule with the scale, frames and windows that are in force for it."""
+        in_list = isinstance(self.method, tuple)
+        return tuple(
+            Term(
+                method,
+                self.scale if method.scale is None else method.scale,
+                self.frames if method.frames is None else method.frames,
+                self.windows if method.windows is None else method.windows,
+                ("method", i) if in_list else ("method",),
+            )
+            for i, method in enumerate(self.methods)
+        )
+
+    @property
     def off_value(self) -> float:
         """The number that means no guidance in `scale`: 0 in the w convention, else 1."""
-        return 0.0 if isinstance(self.method, Cfg) and self.method.convention == "w" else 1.0
+        return self.methods[0].off_value
 
     @property
     def is_off(self) -> bool:
         """Whether no step is guided, so that each one is the plain conditional prediction."""
-        if isinstance(self.method, Multi | Dual):
-            return False
-        schedules = schedules_of(self.scale).values()
-        return all(n == self.off_value for schedule in schedules for n in schedule.numbers())
+        return all(term.is_off for term in self.terms)
 
     @property
     def needs_negative(self) -> bool:
         """Whether the method has no meaning without a negative prompt."""
-        return isinstance(self.method, Dual | PerpNeg)
+        return any(method.needs_negative for method in self.methods)
 
     def findings(self):
-        if isinstance(self.scale, dict):
-            yield from (
-                Finding(("scale",), f"names the expert '{name}'. Use letters, digits and '_'.")
-                for name in self.scale
-                if not name.isidentifier()
-            )
-        if not isinstance(self.frames, UniformFrames):
-            yield from self._frames_findings()
+        if not isinstance(self.method, tuple):
+            for name in self.method.own:
+                what = f"belongs to a rule in a list. Write it as guidance.{name}."
+                yield Finding(("method", name), what)
+        elif all("scale" in method.own for method in self.method):
+            what = "has no effect: every rule of the list has a scale of its own."
+            yield Finding(("scale",), what, is_error=False)
+        for path, scale in {term.path("scale"): term.scale for term in self.terms}.items():
+            if isinstance(scale, dict):
+                yield from (
+                    Finding(path, f"names the expert '{name}'. Use letters, digits and '_'.")
+                    for name in scale
+                    if not name.isidentifier()
+                )
+        for term in self.terms:
+            top = max(n for s in schedules_of(term.scale).values() for n in s.numbers())
+            if term.method.kind == "cfg_pp" and top > 1:
+                what = f"reaches {top:g}, but CFG++ takes a lambda from 0 to 1."
+                yield Finding(term.path("scale"), what, is_error=False)
+        for term in {term.path("frames"): term for term in self.terms}.values():
+            if term.has_frames:
+                yield from self._frames_findings(term)
         yield from self._limit_findings()
 
-    def _frames_findings(self):
-        if self.frames.is_uniform():
-            values = self.frames.to_dict()
+    def _frames_findings(self, term: Term):
+        path = term.path("frames")
+        if term.frames.is_uniform():
+            values = term.frames.to_dict()
             told = ", ".join(f"{k}: {v}" for k, v in values.items() if isinstance(v, float))
             what = (
                 f"{values['kind']} with {told}"
@@ -101,21 +139,20 @@ class Guidance(ConfigModel):
                 else f"{values['kind']} with every weight 1"
             )
             yield Finding(
-                ("frames",),
+                path,
                 f"has no effect: {what} gives every frame the full scale. Write uniform.",
             )
-        elif self.frames.is_off():
+        elif term.frames.is_off():
             yield Finding(
-                ("frames",),
+                path,
                 "turns guidance off on every frame. Write scale: 1.0 and frames: uniform.",
             )
-        elif self.is_off:
-            yield Finding(
-                ("frames",),
-                f"has no effect: guidance.scale is {self.off_value:g} (off) on every step. "
-                "Write uniform, or another scale.",
-                is_error=False,
-            )
+        elif term.is_off if "frames" in term.method.own else self.is_off:
+            yield Finding(path, f"{self._off_words(term)} Write uniform, or another scale.", False)
+
+    def _off_words(self, term: Term) -> str:
+        where = ".".join(map(str, ("guidance", *term.path("scale"))))
+        return f"has no effect: {where} is {term.method.off_value:g} (off) on every step."
 
     def _limit_findings(self):
         if not self.is_off:
@@ -128,7 +165,4 @@ class Guidance(ConfigModel):
         }
         for name, is_set in limits.items():
             if is_set:
-                message = (
-                    f"has no effect: guidance.scale is {self.off_value:g} (off) on every step."
-                )
-                yield Finding((name,), message, is_error=False)
+                yield Finding((name,), self._off_words(self.terms[0]), is_error=False)

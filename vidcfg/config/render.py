@@ -30,7 +30,7 @@ def _not_blank(value: str) -> str:
     return value
 
 
-def _file_name(value: str) -> str:
+def file_name(value: str) -> str:
     if not re.fullmatch(r"\w[\w .+-]{0,99}", value):
         raise refuse(
             "but it names files. Write at most 100 letters, digits, spaces, '_', '-', '.' or '+', "
@@ -69,6 +69,9 @@ class DiffusersModel(ConfigModel):
         description="a folder or a repository such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     )
     revision: Text | None = None
+    motion_adapter: Text | None = Field(
+        None, description="AnimateDiff's motion modules: a folder or a repository"
+    )
     dtype: Dtype = "auto"
     device: Device = "auto"
     offload: Literal["none", "model", "sequential"] = "none"
@@ -100,7 +103,7 @@ class Prompt(ConfigModel):
     image: Text | None = None
 
 
-def _prompt_from(value: Any) -> Any:
+def prompt_from(value: Any) -> Any:
     if isinstance(value, str):
         return {"text": value}
     if not isinstance(value, dict | ConfigModel):
@@ -177,14 +180,12 @@ class RenderConfig(ConfigModel):
     """
 
     schema_version: Literal[1] = Field(alias="schema", description="1")
-    name: Annotated[str, AfterValidator(_file_name)] = Field(
-        description="a short name for the run"
-    )
+    name: Annotated[str, AfterValidator(file_name)] = Field(description="a short name for the run")
     model: Annotated[
         MiniModel | DiffusersModel, Field(discriminator="kind"), BeforeValidator(_model_from)
     ] = Field(description="{kind: mini}, or a checkpoint")
     prompts: Annotated[
-        tuple[Annotated[Prompt, BeforeValidator(_prompt_from)], ...],
+        tuple[Annotated[Prompt, BeforeValidator(prompt_from)], ...],
         Field(strict=False, min_length=1),
         BeforeValidator(_prompts_from),
     ] = Field(description="a list of texts")
@@ -201,9 +202,14 @@ class RenderConfig(ConfigModel):
             "fps": self.video.fps,
         }
         yield from (found.below("guidance") for found in check_run(self.guidance, **run))
-        if isinstance(self.model, MiniModel) and isinstance(self.guidance.scale, dict):
-            message = "names experts, but the mini model is one network. Write one schedule."
-            yield Finding(("guidance", "scale"), message)
+        for path, scale in {t.path("scale"): t.scale for t in self.guidance.terms}.items():
+            if isinstance(self.model, MiniModel) and isinstance(scale, dict):
+                message = "names experts, but the mini model is one network. Write one schedule."
+                yield Finding(("guidance", *path), message)
+        solver = self.sampling.scheduler
+        if "cfg_pp" in self.guidance.kind.split("+") and solver in ("unipc", "dpm++", "heun"):
+            message = f"is {solver}, but guidance.method cfg_pp needs flow_euler or ddim."
+            yield Finding(("sampling", "scheduler"), message)
         for i, prompt in enumerate(self.prompts):
             yield from (found.below("prompts", i) for found in self._prompt_findings(i, prompt))
 
@@ -214,7 +220,7 @@ class RenderConfig(ConfigModel):
                 (), f"repeats prompts.{same}. Delete it; more videos come from more seeds."
             )
         if self.guidance.needs_negative and not prompt.negative.strip():
-            kind = self.guidance.method.kind
+            kind = self.guidance.kind
             message = (
                 f"is empty, but guidance.method {kind} steers away from it. Write what to avoid."
             )

@@ -1,6 +1,6 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from vidcfg.data.moving_shapes import ATTRIBUTES
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.reference import open_reference
-from vidcfg.evaluate.score import Scored, cached_net, score_video
+from vidcfg.evaluate.score import Scored, cached_net, score_frames, score_video
 from vidcfg.evaluate.sets import (
     absent_distances,
     batches,
@@ -19,7 +19,7 @@ from vidcfg.evaluate.sets import (
 )
 from vidcfg.evaluate.settings import Settings
 from vidcfg.metrics.catalogue import measured
-from vidcfg.metrics.record import Record
+from vidcfg.metrics.record import ClipInfo, Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +69,53 @@ def evaluate(
     for name in settings.nets:
         _explain_missing(name, infos, records)
     everything = [record for rows in records.values() for record in rows]
-    averaged = mean_records([r for r in everything if r.name != "read"])
-    averaged += _accuracies(everything)
-    distances, warnings = _distances(settings, infos, features)
+    problems = {net: reason for s in infos.values() for net, reason in s.problems.items()}
+    shapes = [(c.num_frames, c.height, c.width) for c in (s.clip for s in infos.values()) if c]
+    of_set, warnings = set_records(
+        everything, features, settings, shapes=shapes, problems=problems
+    )
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
     rows = [row(r, item) for item in items for r in records[item.name]]
-    rows += [row(r) for r in [*averaged, *distances]]
+    rows += [row(r) for r in of_set]
     return Evaluation(rows, features, warnings)
+
+
+def evaluate_frames(
+    frames: Iterable[np.ndarray], item: Item, settings: Settings, *, clip: ClipInfo
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The rows of one video given as frames [C, H, W], and its features by net.
+
+    Raises:
+        ValueError: if the frames cannot be measured.
+    """
+    scored = score_frames(frames, item, settings, clip=clip)
+    records = {item.name: list(scored.records)}
+    features: dict[str, dict[str, np.ndarray]] = {name: {} for name in settings.nets}
+    for name, prepared in scored.clips.items():
+        _flush(name, [(item, prepared)], settings, features[name], records)
+    for name in settings.nets:
+        _explain_missing(name, {item.name: scored}, records)
+    vectors = {name: found[item.name] for name, found in features.items() if found}
+    return [row(record, item) for record in records[item.name]], vectors
+
+
+def set_records(
+    records: Sequence[Record],
+    features: dict[str, dict[str, np.ndarray]],
+    settings: Settings,
+    *,
+    shapes: Sequence[tuple[int, int, int]],
+    problems: dict[str, str] | None = None,
+) -> tuple[list[Record], list[str]]:
+    """Means over videos and distances to the reference, from the records of the videos.
+
+    `features` holds the vector of every video by net, `shapes` (frames, height, width) of each
+    video, `problems` the reason for a net that has no features.
+    """
+    averaged = mean_records([r for r in records if r.name != "read"])
+    averaged += _accuracies(records)
+    distances, warnings = _distances(settings, shapes, problems or {}, features)
+    return [*averaged, *distances], warnings
 
 
 def row(record: Record, item: Item | None = None) -> dict[str, Any]:
@@ -160,25 +200,23 @@ def _accuracies(records: Sequence[Record]) -> list[Record]:
     return made
 
 
-def _distances(settings, infos, features) -> tuple[list[Record], list[str]]:
+def _distances(settings, shapes, problems, features) -> tuple[list[Record], list[str]]:
     made: list[Record] = []
     warnings: list[str] = []
-    clips = [s.clip for s in infos.values() if s.clip]
-    shapes = [(c.num_frames, c.height, c.width) for c in clips]
     for name in settings.nets:
-        problems = sorted({s.problems[name] for s in infos.values() if name in s.problems})
-        found = features[name]
+        found = features.get(name, {})
+        reason = problems.get(name)
         if settings.reference is None:
             if name != "mini":
                 made += absent_distances(name, "no reference was given; use --reference")
             continue
         if not found:
-            made += absent_distances(name, problems[0] if problems else "no video could be read")
+            made += absent_distances(name, reason or "no video could be read")
             continue
         reference = open_reference(settings.reference, shapes=shapes)
         generated = np.stack([found[key] for key in sorted(found)])
         net = cached_net(name, settings)
         made += distance_records(net, generated, reference, batch_size=settings.batch_size)
         warnings += [f"reference: {problem}" for problem in reference.problems]
-        warnings += problems
+        warnings += [reason] if reason else []
     return made, warnings

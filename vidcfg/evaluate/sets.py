@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,15 +88,38 @@ def features_of(net: FeatureNet, clips: Iterable[np.ndarray], *, batch_size: int
     return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class ReferenceFeatures:
+    """The features of real clips by one net, for any number of comparisons."""
+
+    protocol: str
+    real: np.ndarray
+    other: np.ndarray | None
+
+
+def reference_features(
+    net: FeatureNet, reference: Reference, *, batch_size: int
+) -> ReferenceFeatures:
+    """Both real sets of a reference through a net."""
+    real = features_of(net, reference.real(net), batch_size=batch_size)
+    other = None
+    if reference.other is not None:
+        other = features_of(net, reference.other(net), batch_size=batch_size)
+    return ReferenceFeatures(reference.protocol, real, other)
+
+
 def distance_records(
     net: FeatureNet, generated: np.ndarray, reference: Reference, *, batch_size: int
 ) -> list[Record]:
     """All distances of the generated features to those of the reference, by this net."""
-    real = features_of(net, reference.real(net), batch_size=batch_size)
-    other = None
-    if reference.other is not None:
-        # As many as there are videos, so that the baseline has the same bias.
-        other = features_of(net, reference.other(net), batch_size=batch_size)[: len(generated)]
+    return distances(net, generated, reference_features(net, reference, batch_size=batch_size))
+
+
+def distances(
+    net: FeatureNet, generated: np.ndarray, reference: ReferenceFeatures
+) -> list[Record]:
+    """All distances of the generated features to known ones."""
+    real, other = reference.real, reference.other
     few = [
         f"{count} clips of the {side} set can be used, 2 are needed"
         for side, count in (("generated", len(generated)), ("reference", len(real)))
@@ -104,6 +127,8 @@ def distance_records(
     ]
     if few:
         return absent_distances(net.name, "; ".join(few), n=len(generated))
+    # As many as there are videos, so that the baseline has the same bias.
+    other = None if other is None else other[: len(generated)]
     other = other if other is not None and len(other) >= 2 else None
     return distribution_records(
         Sets(generated, real, other),

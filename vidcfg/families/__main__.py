@@ -21,6 +21,7 @@ def table() -> list[tuple[str, ...]]:
             ", ".join(family.pipelines),
             family.layout,
             family.frame_rule,
+            f"{family.size_multiple}n" if family.size_multiple > 1 else "any",
             family.prediction or "scheduler's",
             family.stock_passes,
             f"{family.default_scale:g}",
@@ -29,8 +30,8 @@ def table() -> list[tuple[str, ...]]:
         )
         for family in FAMILIES.values()
     ]
-    head = ("family", "pipelines", "layout", "frames", "prediction", "passes", "scale", "usual")
-    return [(*head, "tested"), *rows]
+    head = ("family", "pipelines", "layout", "frames", "size", "prediction", "passes", "scale")
+    return [(*head, "usual", "tested"), *rows]
 
 
 def render_table() -> str:
@@ -51,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m vidcfg.families",
         description="Print the pipelines that vidcfg can guide: how each lays out its latents, "
-        "which pixel frames a latent makes, how it runs its passes, and which scales people use.",
+        "which pixel frames a latent makes, of which number height and width are multiples, how "
+        "it runs its passes, and which scales people use.",
         epilog="Another pipeline is declared with vidcfg.register_family: see docs/families.md.",
     )
     made.add_argument("--markdown", action="store_true", help="print a Markdown table")

@@ -1,13 +1,13 @@
 """The weighted sum that every rule comes down to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from vidcfg.guidance.gram import differences_from
+from vidcfg.guidance.gram import NOISY, differences_from
 from vidcfg.guidance.layout import per_frame
 
 
@@ -15,12 +15,15 @@ from vidcfg.guidance.layout import per_frame
 class Combination:
     """Coefficients of the branch predictions, written from a base branch.
 
-        guided_f = factor_f * (gain_f * p_base + sum_b delta_fb * (p_b - p_base))
+        guided_f = factor_f * (gain_f * p_base + sum_b delta_fb * (p_b - p_base)
+                                               + sum_v extra_fv * v)
 
     Written this way and not as `sum_b a_b p_b`, because with one delta it is
     `uncond + s * (cond - uncond)` in the very operations of the stock pipelines, hence the same
-    bits. A gain or factor of None is exactly 1. `off_BF` marks the frames that return `cond` bit
-    for bit, untouched by any limit.
+    bits. A gain or factor of None is exactly 1. The v are further vectors: those that a rule
+    makes (`Method.extra`) and the noisy sample. `off_BF` marks the frames that return `cond` bit
+    for bit, untouched by any limit. `stop_BF` marks the frames for which the rule is off from the
+    next evaluation to the end of the run (None: it never stops by itself).
     """
 
     base: str
@@ -28,18 +31,56 @@ class Combination:
     delta_BF: dict[str, Float64[np.ndarray, "B F"]]
     off_BF: Bool[np.ndarray, "B F"]
     factor_BF: Float64[np.ndarray, "B F"] | None = None
+    extra_BF: dict[str, Float64[np.ndarray, "B F"]] = field(default_factory=dict)
+    stop_BF: Bool[np.ndarray, "B *N F"] | None = None
 
     def coefficients(self, branches: tuple[str, ...]) -> Float64[np.ndarray, "B F V"]:
         """The coefficients on the vectors of a `Gram` with these branches."""
         gain = np.ones(self.off_BF.shape) if self.gain_BF is None else self.gain_BF
-        columns = [gain if b == self.base else self.delta_BF[b] for b in branches]
+        known = {**self.delta_BF, **self.extra_BF, self.base: gain}
+        none = np.zeros(self.off_BF.shape)
         factor = 1.0 if self.factor_BF is None else self.factor_BF[..., None]
-        return factor * np.stack(columns, axis=-1)
+        return factor * np.stack([known.get(b, none) for b in branches], axis=-1)
+
+    def of_predictions(self) -> dict[str, Float64[np.ndarray, "B F"]]:
+        """The coefficient a_b of every prediction p_b, exactly 1 on `cond` alone where off."""
+        factor = 1.0 if self.factor_BF is None else self.factor_BF
+        gain = 1.0 if self.gain_BF is None else self.gain_BF
+        terms = self.delta_BF | {self.base: gain - sum(self.delta_BF.values())}
+        on = np.where(self.off_BF, 0.0, factor)
+        found = {branch: on * values for branch, values in terms.items()}
+        return found | {"cond": np.where(self.off_BF, 1.0, found.get("cond", 0.0))}
+
+    def of_extras(self) -> dict[str, Float64[np.ndarray, "B F"]]:
+        """The coefficient of every further vector, 0 where off."""
+        factor = 1.0 if self.factor_BF is None else self.factor_BF
+        on = np.where(self.off_BF, 0.0, factor)
+        return {name: on * values for name, values in self.extra_BF.items()}
+
+    def without_cond(self) -> Bool[np.ndarray, "B F"]:
+        """Where the prediction `cond` has no part in the result, so that it may be missing."""
+        return np.isclose(self.of_predictions()["cond"], 0.0, rtol=0, atol=1e-12)
 
     def scaled(self, factor_BF: Float64[np.ndarray, "B F"]) -> "Combination":
         """This combination multiplied by one factor per frame."""
         known = 1.0 if self.factor_BF is None else self.factor_BF
         return replace(self, factor_BF=known * factor_BF)
+
+    def from_x0(self, a: float, b: float) -> "Combination":
+        """A combination of predicted clean videos x0 = a x_t + b p, as one of predictions.
+
+        The coefficients on predictions are the same; where they do not sum to 1, x_t gets what
+        makes up for it: (sum - 1) a / b.
+        """
+        factor = 1.0 if self.factor_BF is None else self.factor_BF
+        extra = {name: factor * values / b for name, values in self.extra_BF.items()}
+        if self.gain_BF is None and self.factor_BF is None:
+            return replace(self, extra_BF=extra)
+        gain = factor * (1.0 if self.gain_BF is None else self.gain_BF)
+        if a != 0:
+            extra[NOISY] = np.where(self.off_BF, 0.0, (gain - 1) * (a / b))
+        deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
+        return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
 
 
 def combine(
@@ -47,13 +88,14 @@ def combine(
     combination: Combination,
     *,
     differences: dict[str, Float[Any, "B F ..."]] | None = None,
+    vectors: Mapping[str, Float[Any, "B F ..."]] | None = None,
 ) -> Float[Any, "B F ..."]:
     """The guided prediction, a new (B, F, ...) tensor in the dtype of the predictions.
 
     Each operation is rounded to that dtype as the stock pipelines do: for bfloat16 predictions the
     products are taken in float32 and rounded, which is what a Python scalar times a tensor does.
     A frame marked off is a copy of `cond`. `differences` from the base branch are used where they
-    are at hand; they are overwritten.
+    are at hand; they are overwritten. `vectors` are those that `extra_BF` names.
     """
     base = predictions[combination.base]
     if differences is None:
@@ -61,8 +103,12 @@ def combine(
     guided = base if combination.gain_BF is None else _scale(base.clone(), combination.gain_BF)
     for branch, delta in combination.delta_BF.items():
         guided = _scale(differences[branch], delta).add_(guided)
+    for name, values in combination.extra_BF.items():
+        guided = _scale(vectors[name].clone(), values).add_(guided)
     if combination.factor_BF is not None:
         guided = _scale(guided, combination.factor_BF)
+    if guided is base:
+        guided = base.clone()
     return keep_off_frames(guided, predictions, combination)
 
 

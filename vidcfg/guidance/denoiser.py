@@ -10,24 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
-from vidcfg.guidance.combination import combine, keep_off_frames
-from vidcfg.guidance.gram import differences_from, gram_of
+from vidcfg.guidance.apply import Group, Outcome, guide_group
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.limits import frame_std
 from vidcfg.guidance.passes import PassTimer, Row, clock, model_calls
-from vidcfg.guidance.plan import required_branches
-from vidcfg.guidance.prediction import convert
-from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.samples import Memory, SampleRows, SampleStep, sample_steps
 from vidcfg.guidance.trace import StepTrace
 
 Evaluate = Callable[[dict[str, Tensor], tuple[str, ...]], Tensor]
 """Runs the model on named inputs of N rows; the second argument names the branch of each row."""
-
-Spread = tuple[np.ndarray, np.ndarray]
-"""Standard deviation per sample and frame, before guidance and after it."""
 
 
 class NonFiniteError(RuntimeError):
@@ -65,6 +57,8 @@ class StepInputs:
         level: (alpha, sigma) of x_t = alpha x0 + sigma eps, or None where it is not known.
         prediction: kind of the model's prediction (vidcfg.guidance.prediction.KINDS).
         expert: name of the model, for pipelines with several.
+        grid: height and width of a frame in tokens, for the layout "tokens" (else known).
+        num_channels: channels of a prediction, where the noisy sample has more.
     """
 
     shared: Mapping[str, Tensor]
@@ -75,6 +69,8 @@ class StepInputs:
     level: tuple[float, float] | None = None
     prediction: str = "flow"
     expert: str | None = None
+    grid: tuple[int, int] | None = None
+    num_channels: int | None = None
 
     @property
     def noisy(self) -> Tensor:
@@ -83,15 +79,6 @@ class StepInputs:
     def rows(self, branch: str) -> dict[str, Tensor]:
         """All inputs of one branch."""
         return dict(self.shared) | dict(self.by_branch[branch])
-
-
-@dataclass(frozen=True, eq=False)
-class SampleRows:
-    """The rule of every sample of a batch and its strengths: row [k] of each is step k's."""
-
-    rules: tuple[Rule, ...]
-    strength_BKF: Float64[np.ndarray, "B K F"]
-    weights_BKF: Float64[np.ndarray, "B K F"]
 
 
 @dataclass(frozen=True)
@@ -108,31 +95,40 @@ class GuidedDenoiser:
     combine_dtype: torch.dtype | None = None
     timer: PassTimer | None = None
 
-    def predict(self, inputs: StepInputs, evaluate: Evaluate) -> tuple[Tensor, StepTrace]:
+    def predict(
+        self, inputs: StepInputs, evaluate: Evaluate, memory: Memory | None = None
+    ) -> tuple[Tensor, StepTrace]:
         """The guided prediction, in the model's layout, and what was done for it.
+
+        `memory` is what the rules of this run keep between its steps: read, and updated. None
+        serves rules that keep nothing.
 
         Raises:
             NonFiniteError: if a prediction holds NaN or Inf, naming step, branch and frame.
         """
-        strength_BF = self.samples.strength_BKF[:, inputs.step]
-        weight_BF = self.samples.weights_BKF[:, inputs.step]
-        needed = [
-            required_branches(rule.method, strength, weight)
-            for rule, strength, weight in zip(self.samples.rules, strength_BF, weight_BF)
-        ]
-        sources = self._sources(needed, inputs)
+        rules = self.samples.rules
+        if memory is None:
+            assert not any(r.method.remembers or r.method.may_stop for r in rules), "needs memory"
+            memory = Memory()
+        steps = sample_steps(self.samples, inputs.step, memory, inputs.expert)
+        sources = self._sources([step.branches for step in steps], inputs)
         results, calls = self._run(sources, inputs, evaluate)
         self._check_finite(results, inputs)
-        guided, (before, after) = self._combine(needed, sources, results, inputs)
+        guided, before, after = self._combine(steps, sources, results, inputs, memory)
+        names = [rule.term_names() for rule in rules]
         trace = StepTrace(
             step=inputs.step,
             sigma=inputs.sigma,
             expert=inputs.expert,
-            strength_BF=strength_BF,
+            strength_BF=np.stack([np.atleast_2d(step.strength_F)[0] for step in steps]),
             evaluations=dict(Counter(branch for branch, _ in results)),
             calls=calls,
             std_cond_BF=before,
             std_guided_BF=after,
+            terms=tuple(
+                dict(zip(terms, step.strength_F)) if len(terms) > 1 else None
+                for terms, step in zip(names, steps)
+            ),
         )
         return guided, trace
 
@@ -153,7 +149,8 @@ class GuidedDenoiser:
     ) -> tuple[dict[Row, Tensor], int]:
         """The predictions of all rows that are needed, and the number of model calls."""
         rows = list(dict.fromkeys(sources.values()))
-        sizes = Counter(branch for branch, _ in rows)
+        isolated = frozenset().union(*(rule.method.isolated for rule in self.samples.rules))
+        sizes = Counter(branch for branch, _ in rows if branch not in isolated)
         names = tuple(sizes)
         mode = self.passes.stock if self.passes.mode == "pipeline" else self.passes.mode
         stackable = len(names) > 1 and _stackable(names, inputs)
@@ -165,19 +162,20 @@ class GuidedDenoiser:
             batched=mode == "batched" and stackable,
             batch_order=self.passes.batch_order(names),
             micro_batch=self.passes.micro_batch,
+            isolated=isolated,
         )
+        apart = next((i for i, call in enumerate(calls) if call[0][0] in isolated), len(calls))
         began = clock(inputs.noisy.device) if timed else 0.0
-        results = {}
-        for call in calls:
-            prediction = evaluate(_gather(call, inputs), tuple(branch for branch, _ in call))
-            assert len(prediction) == len(call), "the model must return one row per input row"
-            results |= dict(zip(call, prediction.split(1)))
+        results = _evaluated(calls[:apart], inputs, evaluate)
         if timed:
             seconds = clock(inputs.noisy.device) - began
             self.timer.record(mode, seconds, tuple(sizes.values()))
+        results |= _evaluated(calls[apart:], inputs, evaluate)
         return results, len(calls)
 
     def _check_finite(self, results: dict[Row, Tensor], inputs: StepInputs) -> None:
+        if not results:
+            return
         extremes = torch.stack([torch.stack(p.aminmax()) for p in results.values()])
         finite = torch.isfinite(extremes).all(dim=1).tolist()
         if all(finite):
@@ -193,100 +191,61 @@ class GuidedDenoiser:
 
     def _combine(
         self,
-        needed: list[tuple[str, ...]],
+        steps: list[SampleStep],
         sources: dict[Row, Row],
         results: dict[Row, Tensor],
         inputs: StepInputs,
-    ) -> tuple[Tensor, Spread]:
-        """Combine group by group: samples of one rule with the same branches go together."""
-        groups: dict[tuple, list[int]] = {}
-        for sample, names in enumerate(needed):
-            groups.setdefault((self.samples.rules[sample].group_key(), names), []).append(sample)
-        pieces, spreads, order = [], [], []
-        for (_, names), members in groups.items():
-            rows = {branch: [results[sources[branch, s]] for s in members] for branch in names}
+        memory: Memory,
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Combine group by group: the guided prediction, the spread before and after."""
+        groups: dict[tuple, list[SampleStep]] = {}
+        for step in steps:
+            groups.setdefault(step.group_key(), []).append(step)
+        outcomes, order = [], []
+        for members in groups.values():
+            picked = [member.sample for member in members]
+            rows = {
+                branch: [results[sources[branch, s]] for s in picked]
+                for branch in members[0].branches
+            }
             predictions = {b: r[0] if len(r) == 1 else torch.cat(r) for b, r in rows.items()}
-            guided, spread = self._combine_group(predictions, members, inputs)
-            pieces.append(guided)
-            spreads.append(spread)
-            order += members
-        if len(pieces) == 1:
-            return pieces[0], spreads[0]
+            outcome = guide_group(self._group(members, inputs), predictions, self.combine_dtype)
+            _remember(memory, members, outcome, inputs.expert)
+            outcomes.append(outcome)
+            order += picked
+        if len(outcomes) == 1:
+            return outcomes[0].guided, outcomes[0].std_cond_BF, outcomes[0].std_guided_BF
         back = np.argsort(order)
-        before, after = (np.concatenate([s[i] for s in spreads])[back] for i in (0, 1))
-        return torch.cat(pieces)[back.tolist()], (before, after)
+        before = np.concatenate([outcome.std_cond_BF for outcome in outcomes])[back]
+        after = np.concatenate([outcome.std_guided_BF for outcome in outcomes])[back]
+        return torch.cat([o.guided for o in outcomes])[back.tolist()], before, after
 
-    def _combine_group(
-        self, predictions: dict[str, Tensor], members: list[int], inputs: StepInputs
-    ) -> tuple[Tensor, Spread]:
-        """Samples of one rule that need the same branches: the guided prediction, its spread."""
-        rule = self.samples.rules[members[0]]
-        model_dtype = next(iter(predictions.values())).dtype
-        out_dtype = self.combine_dtype or model_dtype
-        dtype = torch.promote_types(torch.float32, model_dtype)
-        if rule.precision == "pipeline":
-            dtype = out_dtype
-        frames = {
-            branch: self.layout.frames(p, inputs.num_frames).to(dtype)
-            for branch, p in predictions.items()
-        }
-        if tuple(frames) == ("cond",):
-            gram = gram_of(frames)
-            std = np.sqrt(gram.covariance(gram.vector("cond"), gram.vector("cond")))
-            return predictions["cond"].to(out_dtype), (std, std)
-        # A branch that was left out has coefficient 0: any prediction serves in its place.
-        only = next(iter(frames.values()))
-        frames = {branch: frames.get(branch, only) for branch in rule.method.branches}
-        guided, spread = self._limited(rule, frames, members, inputs)
-        return self.layout.restore(guided).to(out_dtype), spread
-
-    def _limited(
-        self, rule: Rule, frames: dict[str, Tensor], members: list[int], inputs: StepInputs
-    ) -> tuple[Tensor, Spread]:
-        """method -> rescale -> threshold -> clamp, and the spread of cond and of the result."""
-        base = rule.method.base
-        differences = differences_from(base, frames)
-        gram = gram_of(frames, base=base, differences=differences)
-        combination = rule.method.combination(
-            gram.clip() if rule.statistics == "clip" else gram,
-            strength_BF=self.samples.strength_BKF[members, inputs.step],
-            weight_BF=self.samples.weights_BKF[members, inputs.step],
+    def _group(self, members: list[SampleStep], inputs: StepInputs) -> Group:
+        picked = [member.sample for member in members]
+        everyone = picked == list(range(len(inputs.noisy)))
+        return Group(
+            members=members,
+            layout=self.layout,
+            num_frames=inputs.num_frames,
+            noisy=inputs.noisy if everyone else inputs.noisy[picked],
+            level=inputs.level,
+            prediction=inputs.prediction,
+            grid=self.layout.grid(inputs.noisy) or inputs.grid,
+            num_channels=inputs.num_channels,
         )
-        if rule.rescale is not None and rule.rescale.amount:
-            combination = rule.rescale.apply(combination, gram, statistics=rule.statistics)
-        guided = combine(frames, combination, differences=differences)
-        cond = gram.vector("cond")
-        before = np.sqrt(gram.covariance(cond, cond))
-        if rule.threshold is None and rule.clamp is None:
-            return guided, (before, frame_std(combination, gram))
-        if rule.threshold is not None:
-            guided = self._threshold(rule, guided, members, inputs)
-        if rule.clamp is not None:
-            guided = rule.clamp.apply(guided, statistics=rule.statistics)
-        guided = keep_off_frames(guided, frames, combination)
-        result = gram_of({"guided": guided})
-        after = np.sqrt(result.covariance(result.vector("guided"), result.vector("guided")))
-        return guided, (before, after)
 
-    def _threshold(
-        self, rule: Rule, guided: Tensor, members: list[int], inputs: StepInputs
-    ) -> Tensor:
-        """Threshold x0, in float32 or better; elements that it leaves alone keep their bits."""
-        if inputs.level is None:
-            raise ValueError(
-                "guidance.threshold needs the noise level of the scheduler, which this scheduler "
-                "does not give. Use guidance.rescale or guidance.clamp."
-            )
-        alpha, sigma = inputs.level
-        wide = torch.promote_types(torch.float32, guided.dtype)
-        noisy = self.layout.frames(inputs.noisy[members], inputs.num_frames).to(wide)
-        if noisy.shape != guided.shape:  # condition channels stand behind the noisy ones
-            noisy = noisy[:, :, : guided.shape[2]]
-        level = {"alpha": alpha, "sigma": sigma}
-        x0 = convert(guided.to(wide), noisy, inputs.prediction, "sample", **level)
-        tamed = rule.threshold.apply(x0, statistics=rule.statistics)
-        changed = convert(tamed, noisy, "sample", inputs.prediction, **level).to(guided.dtype)
-        return torch.where(tamed == x0, guided, changed)
+
+def _remember(
+    memory: Memory, members: list[SampleStep], outcome: Outcome, expert: str | None
+) -> None:
+    """Note, per sample, the vectors to keep and the frames that are off from here on."""
+    for i, member in enumerate(members):
+        key = (member.sample, expert)
+        if outcome.vectors:
+            kept = {name: vector[i : i + 1] for name, vector in outcome.vectors.items()}
+            memory.vectors[key] = member.remembered | kept
+        if outcome.stop_BF is not None and outcome.stop_BF[i].any():
+            memory.stopped[key] = memory.stopped.get(key, False) | outcome.stop_BF[i]
 
 
 def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
@@ -320,6 +279,18 @@ def _stackable(branches: tuple[str, ...], inputs: StepInputs) -> bool:
         for branch in branches
     }
     return len(shapes) == 1
+
+
+def _evaluated(
+    calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate
+) -> dict[Row, Tensor]:
+    """The predictions of the rows of some model calls."""
+    results = {}
+    for call in calls:
+        prediction = evaluate(_gather(call, inputs), tuple(branch for branch, _ in call))
+        assert len(prediction) == len(call), "the model must return one row per input row"
+        results |= dict(zip(call, prediction.split(1)))
+    return results
 
 
 def _gather(call: list[Row], inputs: StepInputs) -> dict[str, Tensor]:

@@ -6,13 +6,16 @@ numpy. `gram_of` alone touches predictions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 
 from vidcfg.guidance.layout import elements_per_frame
+
+NOISY = "x_t"
+"""The name of the noisy sample among the vectors of a Gram."""
 
 _PIECE = 2**18
 """Elements of one prediction reduced at a time on a CPU, so that products stay in its cache."""
@@ -30,6 +33,9 @@ class Gram:
         mean[b, g, i]       = mean of v_i over the group
         scatter[b, g, i, j] = sum over the group of (v_i - mean_i) (v_j - mean_j)
 
+    The names in `raw` stand for further vectors (x_t, vectors that a rule makes), which are no
+    differences; they come last in `branches`. A clip Gram keeps the frames' own as `per_frame`.
+
     Centred, so that a mean that is large against the spread takes nothing from it; differences, so
     that nearly equal predictions keep their small difference to float32 accuracy.
     """
@@ -38,13 +44,17 @@ class Gram:
     scatter: Float64[np.ndarray, "B G V V"]
     mean: Float64[np.ndarray, "B G V"]
     count: int
+    raw: tuple[str, ...] = ()
+    per_frame: "Gram | None" = None
 
     def vector(self, branch: str, minus: str | None = None) -> Float64[np.ndarray, "V"]:
         """The coefficients of p_branch, or of p_branch - p_minus, on the vectors v_i."""
         if minus is not None:
             return self.vector(branch) - self.vector(minus)
         vector = np.zeros(len(self.branches))
-        vector[[0, self.branches.index(branch)]] = 1.0
+        vector[self.branches.index(branch)] = 1.0
+        if branch not in self.raw:
+            vector[0] = 1.0
         return vector
 
     def average(self, x: Float64[np.ndarray, "*x V"]) -> Float64[np.ndarray, "B G"]:
@@ -80,7 +90,31 @@ class Gram:
         apart = self.mean - mean
         between = (apart[..., :, None] * apart[..., None, :]).sum(axis=1, keepdims=True)
         scatter = self.scatter.sum(axis=1, keepdims=True) + self.count * between
-        return Gram(self.branches, scatter, mean, self.count * self.mean.shape[1])
+        count = self.count * self.mean.shape[1]
+        return replace(self, scatter=scatter, mean=mean, count=count, per_frame=self)
+
+    def energy(self, x_BFV: Float64[np.ndarray, "B F V"]) -> Float64[np.ndarray, "B G"]:
+        """The squared norm of sum_i x_i v_i, whose coefficients may differ between frames."""
+        if self.per_frame is None:
+            return np.maximum(self.inner(x_BFV, x_BFV), 0.0)
+        return self.per_frame.energy(x_BFV).sum(axis=1, keepdims=True)
+
+    def in_x0(self, a: float, b: float) -> "Gram":
+        """The same for x0_b = a x_t + b p_b in place of p_b; raw vectors stay what they are."""
+        change = np.diag([1.0 if name in self.raw else b for name in self.branches])
+        change[0, self.branches.index(NOISY)] = a
+        scatter = change @ self.scatter @ change.T
+        frames = None if self.per_frame is None else self.per_frame.in_x0(a, b)
+        return replace(self, scatter=scatter, mean=self.mean @ change.T, per_frame=frames)
+
+    def of_term(self, prefix: str) -> "Gram":
+        """The same, with raw vectors `<prefix><name>` under `<name>`."""
+        raw, branches = (
+            tuple(name.removeprefix(prefix) if name in self.raw else name for name in names)
+            for names in (self.raw, self.branches)
+        )
+        frames = None if self.per_frame is None else self.per_frame.of_term(prefix)
+        return replace(self, branches=branches, raw=raw, per_frame=frames)
 
 
 def _bilinear(form: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -97,17 +131,19 @@ def gram_of(
     *,
     base: str | None = None,
     differences: Mapping[str, Float[Any, "B F ..."]] | None = None,
+    raw: Mapping[str, Float[Any, "B F ..."]] | None = None,
 ) -> Gram:
     """The per-frame Gram matrix of `predictions`, each a (B, F, ...) view.
 
     `base` is the branch that differences are taken from (None: the first); `differences` are those
-    from it where they are at hand. Samples are reduced one by one, so that the result of a sample
-    does not depend on its batch neighbours, bit for bit.
+    from it where they are at hand; `raw` are further vectors. Samples are reduced one by one, so
+    that the result of a sample does not depend on its batch neighbours, bit for bit.
     """
     base = base or next(iter(predictions))
     if differences is None:
         differences = differences_from(base, predictions)
-    vectors = [predictions[base], *differences.values()]
+    raw = raw or {}
+    vectors = [predictions[base], *differences.values(), *raw.values()]
     count = elements_per_frame(vectors[0])
     moments = [_moments([v[b] for v in vectors]) for b in range(len(vectors[0]))]
     means, scatters = [], []
@@ -122,7 +158,28 @@ def gram_of(
             mean = shift + residual
         means.append(mean)
         scatters.append(scatter)
-    return Gram((base, *differences), np.stack(scatters), np.stack(means), count)
+    names = (base, *differences, *raw)
+    return Gram(names, np.stack(scatters), np.stack(means), count, tuple(raw))
+
+
+def spread_of(frames: Float[Any, "B F ..."]) -> Float64[np.ndarray, "B F"]:
+    """The standard deviation (biased) of every frame, for less than a Gram takes."""
+    import torch
+
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    count, found = elements_per_frame(frames), []
+    for sample in frames:
+        rows = sample.flatten(1)[:, None] if sample.is_contiguous() else sample.flatten(2)
+        rows = rows.to(wide)
+        sums = torch.stack([rows.sum(dim=-1), torch.linalg.vector_norm(rows, dim=-1)])
+        total, norm = sums.cpu().numpy().astype(np.float64)
+        mean = total.sum(axis=-1) / count
+        variance = (norm**2).sum(axis=-1) / count - mean**2
+        if (variance < mean**2).any():
+            gram = gram_of({"frames": sample[None]})
+            variance = gram.covariance(gram.vector("frames"), gram.vector("frames"))[0]
+        found.append(np.sqrt(np.maximum(variance, 0.0)))
+    return np.stack(found)
 
 
 def _moments(vectors: Sequence[Any], shift: np.ndarray | None = None) -> Any:
@@ -134,7 +191,8 @@ def _moments(vectors: Sequence[Any], shift: np.ndarray | None = None) -> Any:
 
     first = vectors[0]
     wide = torch.promote_types(first.dtype, torch.float32)
-    rows = [v.flatten(1)[:, None] if v.is_contiguous() else v.flatten(2) for v in vectors]
+    flat = all(v.is_contiguous() for v in vectors)
+    rows = [v.flatten(1)[:, None] if flat else v.flatten(2) for v in vectors]
     piece = len(first) if first.device.type != "cpu" else max(1, _PIECE // first[0].numel())
     found = []
     for f in range(0, len(first), piece):

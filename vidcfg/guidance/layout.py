@@ -60,6 +60,10 @@ class FrameLayout:
             return latents.unsqueeze(1)
         return latents.movedim(2, 1) if self.axes == "BCFHW" else latents
 
+    def grid(self, latents: Any) -> tuple[int, int] | None:
+        """Height and width of a frame, or None where the tensor does not tell (tokens)."""
+        return None if self.axes == "tokens" else tuple(latents.shape[-2:])
+
     def restore(self, frames: Any) -> Any:
         """The inverse of `frames`: back to the model's own axes, contiguous."""
         if self.axes == "BCFHW":

@@ -45,7 +45,7 @@ class Rescale:
         has_spread = guided > terms * _NOISE
         ratio = np.sqrt(cond / np.where(has_spread, guided, 1.0))
         factor = np.where(has_spread, self.amount * ratio + (1 - self.amount), 1.0)
-        return combination.scaled(np.where(combination.delta_BF["cond"] == 0, 1.0, factor))
+        return combination.scaled(np.where(combination.without_cond(), 1.0, factor))
 
     def _energy(self, gram: Gram, x: np.ndarray, statistics: str) -> tuple[np.ndarray, np.ndarray]:
         """Variance (mean square for "norm") of sum_i x_i v_i, and the size of the terms in it."""

@@ -13,20 +13,28 @@ _TIMED = 2
 
 
 def model_calls(
-    rows: list[Row], *, batched: bool, batch_order: tuple[str, ...], micro_batch: int | None
+    rows: list[Row],
+    *,
+    batched: bool,
+    batch_order: tuple[str, ...],
+    micro_batch: int | None,
+    isolated: frozenset[str] = frozenset(),
 ) -> list[list[Row]]:
     """Cut `rows` (branch, sample) into model calls.
 
     Sequential: one call per branch, in the order in which the branches first appear. Batched: one
-    call, branches in `batch_order`. `micro_batch` caps the rows of a call (None: no cap); with 1 a
+    call, branches in `batch_order`. Each `isolated` branch follows in a call of its own, in either
+    way. `micro_batch` caps the rows of a call (None: no cap); with 1 a
     result does not depend on its batch neighbours, bit for bit.
     """
-    names = list(dict.fromkeys(branch for branch, _ in rows))
+    present = list(dict.fromkeys(branch for branch, _ in rows))
+    names = [name for name in present if name not in isolated]
     if batched:
         names.sort(key=batch_order.index)
         calls = [[row for name in names for row in rows if row[0] == name]]
     else:
         calls = [[row for row in rows if row[0] == name] for name in names]
+    calls += [[row for row in rows if row[0] == name] for name in present if name in isolated]
     size = micro_batch or max(len(rows), 1)
     return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
 

@@ -17,8 +17,9 @@ from vidcfg.guidance.methods.base import Method
 class RunRow:
     """One sample of a batch: its strengths and weights, and what makes it the same as another.
 
-    `start` identifies the initial noise (seed), `texts` the text that each branch sees, and
-    `rule` everything else that decides the guided prediction (limits, statistics).
+    Strengths and weights are (K, F), or (K, N, F) for a rule of N terms. `start` identifies the
+    initial noise (seed), `texts` the text that each branch sees, and `rule` everything else that
+    decides the guided prediction (limits, statistics). `experts` names the model of each step.
     """
 
     method: Method
@@ -27,17 +28,20 @@ class RunRow:
     start: object = None
     texts: tuple[tuple[str, object], ...] = ()
     rule: object = None
+    experts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class RunPlan:
     """Evaluations by branch for each model call of the scheduler; `naive` is two for each sample.
 
-    `per_step` has one entry per step, two for a step of a second-order scheduler.
+    `per_step` has one entry per step, two for a step of a second-order scheduler. `is_upper_bound`
+    tells that a rule may stop by itself while it runs, after which fewer evaluations are made.
     """
 
     per_step: tuple[dict[str, int], ...]
     naive: int
+    is_upper_bound: bool = False
 
     @property
     def evaluations(self) -> dict[str, int]:
@@ -61,23 +65,34 @@ def required_branches(
     return tuple(branch for branch in method.branches if branch in needed)
 
 
-def plan_run(rows: list[RunRow], *, share: bool = True, evaluations_per_step: int = 1) -> RunPlan:
+def plan_run(
+    rows: list[RunRow],
+    *,
+    share: bool = True,
+    evaluations_per_step: int | tuple[int, ...] = 1,
+) -> RunPlan:
     """The evaluations of a batch of samples, which have the same number of steps.
 
     Two samples are on the same trajectory while their start, texts, rule and all that the
     strengths of the steps so far decide coincide; a branch is then evaluated once for both.
     `evaluations_per_step` is 2 for second-order schedulers such as Heun (whose last step takes
-    one).
+    one), or the count of each step.
     """
     num_steps = len(rows[0].strength_KF) if rows else 0
     assert all(len(row.strength_KF) == num_steps for row in rows), "different numbers of steps"
     trajectories: list[object] = [row.start if share else i for i, row in enumerate(rows)]
     texts = [dict(row.texts) for row in rows]
+    methods = [
+        row.method.steps(row.strength_KF, row.weights_KF, experts=row.experts) for row in rows
+    ]
+    counts = evaluations_per_step
+    if isinstance(counts, int):
+        counts = (counts,) * (num_steps - 1) + (1,)
     known: dict[tuple, int] = {}
     per_step = []
     for k in range(num_steps):
-        steps = [_step(row, k) for row in rows]
-        for _ in range(evaluations_per_step if k < num_steps - 1 else 1):
+        steps = [_step(row, method[k], k) for row, method in zip(rows, methods)]
+        for _ in range(counts[k]):
             wanted: dict[tuple, None] = {}
             for i, (branches, effect) in enumerate(steps):
                 seen = tuple((branch, texts[i].get(branch)) for branch in branches)
@@ -85,15 +100,16 @@ def plan_run(rows: list[RunRow], *, share: bool = True, evaluations_per_step: in
                 path = (trajectories[i], seen, effect)
                 trajectories[i] = ("after", known.setdefault(path, len(known)))
             per_step.append(dict(Counter(branch for branch, _, _ in wanted)))
-    return RunPlan(tuple(per_step), 2 * len(rows) * len(per_step))
+    may_stop = any(row.method.may_stop for row in rows)
+    return RunPlan(tuple(per_step), 2 * len(rows) * len(per_step), may_stop)
 
 
-def _step(row: RunRow, k: int) -> tuple[tuple[str, ...], tuple | None]:
+def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple | None]:
     """The branches of one sample on step k, and what makes its result; None where it is `cond`."""
     strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
-    branches = required_branches(row.method, strength_F, weight_F)
-    if branches == ("cond",):
+    branches = required_branches(method, strength_F, weight_F)
+    if method.is_off(strength_F, weight_F).all():
         return branches, None
-    deltas = row.method.deltas(strength_F, weight_F)
+    deltas = method.deltas(strength_F, weight_F)
     moves = tuple((branch, tuple(values.tolist())) for branch, values in deltas.items())
-    return branches, (row.method, row.rule, moves)
+    return branches, (method, row.rule, moves)

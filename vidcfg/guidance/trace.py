@@ -15,11 +15,13 @@ class StepTrace:
         step: index of the denoising step; second-order schedulers have two entries per step.
         sigma: noise level of the scheduler, None where it has none.
         expert: name of the model that ran, None for pipelines with one model.
-        strength_BF: strength used per sample and latent frame.
+        strength_BF: strength used per sample and latent frame; that of the first of several terms.
         evaluations: rows evaluated, by branch.
         calls: model calls that these rows took.
         std_cond_BF, std_guided_BF: standard deviation (biased) of every frame before and after
-            guidance; before is that of `cond`, or of `uncond` where `cond` was left out.
+            guidance; before is that of `cond`, or of `uncond` where `cond` was left out. Both are
+            0 on a step whose result is zero without an evaluation (`ZeroStar`).
+        terms: for each sample the strength of every term by its name; None for one term.
     """
 
     step: int
@@ -30,10 +32,11 @@ class StepTrace:
     calls: int
     std_cond_BF: Float64[np.ndarray, "B F"]
     std_guided_BF: Float64[np.ndarray, "B F"]
+    terms: tuple[dict[str, np.ndarray] | None, ...] = ()
 
     def to_dict(self) -> dict:
         """Plain data; standard deviations are rounded to six significant digits."""
-        return {
+        plain = {
             "step": self.step,
             "sigma": self.sigma,
             "expert": self.expert,
@@ -43,6 +46,12 @@ class StepTrace:
             "std_cond": _rounded(self.std_cond_BF),
             "std_guided": _rounded(self.std_guided_BF),
         }
+        if any(self.terms):
+            plain["terms"] = [
+                {name: row_F.tolist() for name, row_F in (terms or {}).items()}
+                for terms in self.terms
+            ]
+        return plain
 
 
 @dataclass
@@ -80,13 +89,16 @@ class Trace:
 
     def to_dict(self) -> dict:
         """Plain data for the JSON beside a video."""
-        return {
+        plain = {
             "order": list(self.order),
             "evaluations": self.evaluations,
             "planned": None if self.planned is None else self.planned.evaluations,
             "naive": None if self.planned is None else self.planned.naive,
             "steps": [step.to_dict() for step in self.steps],
         }
+        if self.planned is not None and self.planned.is_upper_bound:
+            plain["planned_is_upper_bound"] = True
+        return plain
 
 
 def _rounded(values: np.ndarray) -> list:

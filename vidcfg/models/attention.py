@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 BACKENDS = ("sdpa", "math", "xformers")
 """`sdpa` is torch's fused attention, `math` plain matrix products (several times faster for
@@ -50,6 +51,8 @@ def attend(
     """softmax(q k^T / sqrt(D)) v over the keys that `mask` keeps (True = keep; each row keeps at
     least one).
     """
+    if has_torch_function((q, k, v)):
+        return handle_torch_function(attend, (q, k, v), q, k, v, mask=mask, backend=backend)
     if backend == "math":
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if mask is not None:

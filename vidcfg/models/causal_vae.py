@@ -130,9 +130,11 @@ class _Projection(nn.Module):
         super().__init__()
         if channels > size:
             raise ValueError(f"{channels} latent channels from {size} values. Use at most {size}.")
-        basis = torch.linalg.qr(
-            torch.randn(size, channels, generator=torch.Generator().manual_seed(0))
-        )[0]
+        noise = torch.randn(
+            size, channels, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+        )
+        # There is no QR in half precision, which is the default dtype while a model is loaded.
+        basis = torch.linalg.qr(noise)[0].to(torch.get_default_dtype())
         self.mean = nn.Parameter(torch.zeros(size), requires_grad=False)
         self.basis = nn.Parameter(basis, requires_grad=False)
         self.spread = nn.Parameter(torch.ones(channels), requires_grad=False)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vidcfg.models.causal_vae import CausalVAE, valid_lengths
 from vidcfg.models.dit import STDiT
+from vidcfg.models.loading import dtype_argument
 from vidcfg.models.text import TextEncoder, tokenize
 
 MINI_PATH = Path(str(files("vidcfg") / "assets" / "mini"))
@@ -276,13 +277,15 @@ def load_mini(
     `weak` takes the transformer of an early training step, for guidance by a weaker model.
     """
     transformer = STDiT.from_pretrained(
-        MINI_PATH, subfolder="transformer_weak" if weak else "transformer", torch_dtype=dtype
+        MINI_PATH,
+        subfolder="transformer_weak" if weak else "transformer",
+        **dtype_argument(dtype),
     )
     return MiniVideoPipeline(
         transformer=transformer,
-        vae=CausalVAE.from_pretrained(MINI_PATH, subfolder="vae", torch_dtype=torch.float32),
+        vae=CausalVAE.from_pretrained(MINI_PATH, subfolder="vae", **dtype_argument(torch.float32)),
         text_encoder=TextEncoder.from_pretrained(
-            MINI_PATH, subfolder="text_encoder", torch_dtype=dtype
+            MINI_PATH, subfolder="text_encoder", **dtype_argument(dtype)
         ),
         tokenizer=PreTrainedTokenizerFast.from_pretrained(MINI_PATH / "tokenizer"),
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(

@@ -39,7 +39,33 @@ def noise_level(scheduler: Any, call: int) -> tuple[float, float] | None:
     return None
 
 
-def step_sigmas(scheduler: Any, num_steps: int, order: int) -> np.ndarray | None:
+def step_of_call(scheduler: Any) -> tuple[int, ...]:
+    """The step that each call of the denoiser belongs to, in the order of `timesteps`.
+
+    A second-order scheduler takes two calls a step but the last. PNDM takes two for its first
+    step; with Runge-Kutta steps (`skip_prk_steps: false`) four for each of its first three.
+    """
+    count = len(scheduler.timesteps)
+    if not hasattr(scheduler, "prk_timesteps"):
+        return tuple(call // scheduler.order for call in range(count))
+    if scheduler.config.skip_prk_steps:
+        return tuple(max(0, call - 1) for call in range(count))
+    return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
+
+
+def calls_per_step(scheduler: Any) -> tuple[int, ...]:
+    """How often each step calls the denoiser."""
+    steps = step_of_call(scheduler)
+    return tuple(steps.count(k) for k in range(steps[-1] + 1))
+
+
+def first_calls(scheduler: Any) -> tuple[int, ...]:
+    """The first call of each step."""
+    steps = step_of_call(scheduler)
+    return tuple(steps.index(k) for k in range(steps[-1] + 1))
+
+
+def step_sigmas(scheduler: Any) -> np.ndarray | None:
     """The noise level sigma_k at the start of each step, falling; None where it is not known."""
-    levels = [noise_level(scheduler, k * order) for k in range(num_steps)]
+    levels = [noise_level(scheduler, call) for call in first_calls(scheduler)]
     return None if None in levels else np.array([sigma for _, sigma in levels])

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidcfg.data.moving_shapes import ATTRIBUTES
+from vidcfg.models.loading import dtype_argument
 from vidcfg.models.text import TextEncoder, build_tokenizer, tokenize
 
 
@@ -92,9 +93,8 @@ def load_scorer(device: str | torch.device = "cpu") -> Scorer:
     """The embedded scorer, read from the package with no network."""
     from vidcfg.models.mini import MINI_PATH
 
-    return Scorer.from_pretrained(MINI_PATH, subfolder="scorer", torch_dtype=torch.float32).to(
-        device
-    )
+    scorer = Scorer.from_pretrained(MINI_PATH, subfolder="scorer", **dtype_argument(torch.float32))
+    return scorer.to(device)
 
 
 def _conv2d(inputs: int, outputs: int) -> nn.Sequential:

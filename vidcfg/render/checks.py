@@ -1,10 +1,14 @@
 """What can be known to fail, or to be pointless, before time is spent on it."""
 
+from collections.abc import Mapping
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 from vidcfg.config import RenderConfig
 from vidcfg.media.write import check_size
+from vidcfg.render.call import check_prompt, check_shape, image_note
+from vidcfg.render.outline import known_frame_map, outline_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_of
 from vidcfg.render.record import model_folder
 
@@ -16,8 +20,33 @@ def check_before_loading(config: RenderConfig) -> None:
     for i, prompt in enumerate(config.prompts):
         if prompt.image and not Path(prompt.image).is_file():
             raise ValueError(f"prompts.{i}.image is {prompt.image}, which is not a file.")
-    if config.model.kind != "mini":
+    if config.model.kind == "mini":
+        _check_mini(config)
         return
+    outline = outline_of(config)
+    if outline is not None and outline.family is not None:
+        _check_family(config, outline.family, outline.parameters)
+        frame_map = known_frame_map(config)
+        if frame_map is not None:
+            frame_map.check(video.num_frames)
+
+
+def check_after_loading(config: RenderConfig, pipe: Any) -> None:
+    """Raise ValueError for what the loaded pipeline cannot make, before anything is sampled."""
+    from vidcfg.models.families import family_of
+
+    _check_family(config, family_of(pipe), signature(type(pipe).__call__).parameters)
+
+
+def _check_family(
+    config: RenderConfig, family: Any, accepted: Mapping[str, Parameter] | None
+) -> None:
+    check_shape(config, family)
+    for prompt in config.prompts if accepted is not None else ():
+        check_prompt(prompt, family, accepted)
+
+
+def _check_mini(config: RenderConfig) -> None:
     if config.sampling.scheduler == "ddim":
         raise ValueError(
             "sampling.scheduler is ddim, but the mini model predicts a flow. "
@@ -25,15 +54,42 @@ def check_before_loading(config: RenderConfig) -> None:
         )
     from vidcfg.guidance.frame_map import CausalMap
 
-    CausalMap(4).check(video.num_frames)
+    CausalMap(4).check(config.video.num_frames)
+
+
+def image_warnings(config: RenderConfig) -> list[str]:
+    """What is cut off of the images of the prompts, or blown up.
+
+    Raises:
+        MediaError: if an image cannot be read.
+    """
+    video, notes = config.video, {}
+    for i, prompt in enumerate(config.prompts):
+        if prompt.image:
+            note = image_note(prompt.image, height=video.height, width=video.width)
+            if note is not None:
+                notes.setdefault(note, f"prompts.{i}.image: {note}")
+    return list(notes.values())
+
+
+def unread_texts(config: RenderConfig, family: Any) -> list[str]:
+    """A note for a model that reads no text: the prompt names the files alone."""
+    if family.unconditional is None:
+        return []
+    return [f"{family.name} reads no prompt: prompts.*.text names the files alone."]
 
 
 def late_warnings(config: RenderConfig, pipe: Any) -> list[str]:
-    """Warnings on prompts that need the loaded tokenizer.
+    """Warnings on prompts that need the loaded pipeline.
 
-    None for a model whose folder is at hand: those came before it was loaded.
+    None on words for a model whose folder is at hand: those came before it was loaded.
     """
+    from vidcfg.models.families import family_of
+
     folder = model_folder(config)
+    unread = unread_texts(config, family_of(pipe))
+    if unread:
+        return unread
     if folder is not None and (folder / "tokenizer" / "tokenizer.json").is_file():
         return []
     found = tokenizer_of(pipe)

@@ -11,7 +11,8 @@ from typing import Any
 EPILOG = """\
 For each prompt and seed it writes the video, a contact sheet (.png) with the strength of every
 frame, and a record (.json) with all that is needed to make the video again; surface.png shows the
-strength of every step and frame.
+strength of every step and frame. An image is a video of one frame, with its picture (.image.png)
+beside it; sound of a model that makes it is a .wav.
 
 examples:
   python -m vidcfg.render configs/quickstart.yaml
@@ -100,7 +101,7 @@ def _load(arguments: argparse.Namespace) -> Any:
 
 
 def _run(config: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
-    from vidcfg.render.checks import check_before_loading
+    from vidcfg.render.checks import check_before_loading, image_warnings
     from vidcfg.render.files import pending_units, prepare_folder
     from vidcfg.render.preview import early_warnings
     from vidcfg.render.record import unit_settings
@@ -110,6 +111,8 @@ def _run(config: Any, arguments: argparse.Namespace, argv: list[str]) -> int:
     for warning in early_warnings(config):
         _warn(warning)
     check_before_loading(config)
+    for warning in image_warnings(config):
+        _warn(warning)
     if arguments.dry_run:
         return _dry_run(config, units)
     flags = {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
@@ -144,13 +147,14 @@ def _render(
     if not arguments.quiet:
         print(f"loading {config.model.kind} model", flush=True)
     from vidcfg.build import load_pipeline
-    from vidcfg.render.checks import late_warnings
+    from vidcfg.render.checks import check_after_loading, late_warnings
     from vidcfg.render.job import render_units
     from vidcfg.render.progress import progress_for
 
     _silence_loaders()
     _print_each_note_once()
     pipe = load_pipeline(config.model)
+    check_after_loading(config, pipe)
     for warning in late_warnings(config, pipe):
         _warn(warning)
     evaluations: list[tuple[int, int]] = []

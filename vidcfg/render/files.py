@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,17 @@ def _reason(error: OSError) -> str:
 
 
 def write_unit(
-    unit: Unit, *, video: bytes, sheet: Image.Image, record: str, overwrite: bool
+    unit: Unit,
+    *,
+    video: bytes,
+    sheet: Image.Image,
+    record: str,
+    overwrite: bool,
+    extras: Mapping[Path, bytes] | None = None,
 ) -> None:
-    """Write all three files under temporary names, then rename them, the record last.
+    """Write all files of a unit under temporary names, then rename them, the record last.
+
+    `extras` are further files by path: audio, or the picture of a clip of one frame.
 
     A Ctrl-C during the renames takes effect after them.
 
@@ -113,13 +121,15 @@ def write_unit(
         MediaError: if one of them cannot be written; then no temporary file stays behind.
     """
     with uninterrupted() as renaming, ExitStack() as stack:
-        # Left in reverse order: video, sheet, record.
+        # Left in reverse order: extras, video, sheet, record.
         record_path = stack.enter_context(atomic_path(unit.record, overwrite=overwrite))
         record_path.write_text(record, "utf-8")
         sheet_path = stack.enter_context(atomic_path(unit.sheet, overwrite=overwrite))
         sheet.save(sheet_path, format="png")
         video_path = stack.enter_context(atomic_path(unit.video, overwrite=overwrite))
         video_path.write_bytes(video)
+        for path, content in (extras or {}).items():
+            stack.enter_context(atomic_path(path, overwrite=overwrite)).write_bytes(content)
         renaming()
         if overwrite:
             # A record of the previous video must not vouch for this one.

@@ -11,9 +11,11 @@ import numpy as np
 
 from vidcfg.config import RenderConfig
 from vidcfg.media.sheet import contact_sheet, spread_over_pixels, surface_picture
-from vidcfg.media.video import MediaError, check_range, to_uint8
+from vidcfg.media.video import check_range, to_uint8
 from vidcfg.media.write import encode_video
+from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
 from vidcfg.render.files import SURFACE_NAME, write_picture, write_unit
+from vidcfg.render.picture_and_sound import as_png, as_wav
 from vidcfg.render.progress import Progress, Silent
 from vidcfg.render.record import make_record, model_record, to_json
 from vidcfg.render.units import Unit, describe
@@ -21,12 +23,16 @@ from vidcfg.render.units import Unit, describe
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """One sampled video before it is written: uint8 frames [T, H, W, 3], and how they came."""
+    """One sampled video before it is written: uint8 frames [T, H, W, 3], and how they came.
+
+    `audio` is what a pipeline made beside it: float32 [samples, channels], and their rate in Hz.
+    """
 
     frames_THWC: np.ndarray
     trace: Any
     pixels_of: list[range]
     seconds: float
+    audio: tuple[np.ndarray, int] | None = None
 
 
 def render_units(
@@ -109,7 +115,8 @@ def sample_unit(
 
     family = family_of(pipe)
     accepted = inspect.signature(type(pipe).__call__).parameters
-    call = _call_arguments(config, unit, family, accepted)
+    check_shape(config, family)
+    call = call_arguments(config, unit.prompt, family, accepted)
     if on_step is not None and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _step_callback(on_step)
     begin = time.perf_counter()
@@ -118,53 +125,17 @@ def sample_unit(
     )
     with guided as trace:
         generator = torch.Generator("cpu").manual_seed(unit.seed)
-        frames = np.asarray(pipe(**call, generator=generator).frames[0], dtype=np.float32)
+        output = pipe(**call, generator=generator)
+    frames = frames_of(output, family)[0]
     check_range(frames, what=f"the decoded video of '{unit.stem.name}'")
-    if len(frames) != config.video.num_frames:
-        raise ValueError(
-            f"video.num_frames is {config.video.num_frames}, but {type(pipe).__name__} made "
-            f"{len(frames)} frames. Use {len(frames)}."
-        )
+    check_made(config, frames, pipe)
     return Rendered(
         frames_THWC=to_uint8(frames),
         trace=trace,
         pixels_of=family.frame_map(pipe).pixels_of(len(frames)),
         seconds=time.perf_counter() - begin,
+        audio=next(iter(audio_of(output, pipe)), None),
     )
-
-
-def _call_arguments(
-    config: RenderConfig, unit: Unit, family: Any, accepted: Any
-) -> dict[str, Any]:
-    call = {
-        "prompt": unit.prompt.text,
-        "num_frames": config.video.num_frames,
-        "height": config.video.height,
-        "width": config.video.width,
-        "num_inference_steps": config.sampling.num_steps,
-        "output_type": "np",
-        **{name: off for name, off in family.own_guidance.items() if name in accepted},
-    }
-    if family.fps_argument:
-        call[family.fps_argument] = config.video.fps
-    if unit.prompt.image:
-        if "image" not in accepted:
-            raise ValueError(
-                f"the prompt '{unit.prompt.text}' has an image, but this pipeline starts from "
-                "text alone. Delete `image`, or use an image-to-video checkpoint."
-            )
-        call["image"] = _load_image(unit.prompt.image)
-    return call
-
-
-def _load_image(path: str) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise MediaError(f"the image {path} cannot be read: {error}") from None
 
 
 def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
@@ -224,6 +195,7 @@ def _write(
         trace=rendered.trace,
         seconds=rendered.seconds,
         model=model,
+        audio=rendered.audio,
     )
     video = encode_video(
         rendered.frames_THWC,
@@ -232,8 +204,25 @@ def _write(
         enlarge=config.output.enlarge,
     )
     sheet = unit_sheet(config, unit, rendered)
+    extras = _extras(unit, rendered)
     # A video without its record was interrupted, and nobody counts on it.
-    leftover = not unit.record.exists() and (unit.video.exists() or unit.sheet.exists())
+    parts = (unit.video, unit.sheet, *extras)
+    leftover = not unit.record.exists() and any(path.exists() for path in parts)
     write_unit(
-        unit, video=video, sheet=sheet, record=to_json(record), overwrite=overwrite or leftover
+        unit,
+        video=video,
+        sheet=sheet,
+        record=to_json(record),
+        overwrite=overwrite or leftover,
+        extras=extras,
     )
+
+
+def _extras(unit: Unit, rendered: Rendered) -> dict[Path, bytes]:
+    """The files beside the video: the picture of a clip of one frame, and the sound."""
+    extras = {}
+    if len(rendered.frames_THWC) == 1:
+        extras[unit.image] = as_png(rendered.frames_THWC[0])
+    if rendered.audio is not None:
+        extras[unit.audio] = as_wav(*rendered.audio)
+    return extras

@@ -1,11 +1,10 @@
 """`--dry-run`: what a render would do, told before any weight is loaded."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from vidcfg.build.cost import plan_render, render_surfaces
 from vidcfg.config import RenderConfig
+from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_in
 from vidcfg.render.record import model_folder
 from vidcfg.render.units import Unit, describe
@@ -20,7 +19,7 @@ def preview(config: RenderConfig, units: list[Unit], *, width: int, colour: bool
         ValueError: if the settings do not fit the clip.
     """
     parts = [config.to_yaml().rstrip(), _guidance_part(config, len(units), width, colour)]
-    parts += [_memory_part(config), _files_part(units)]
+    parts += [_memory_part(config), _files_part(config, units)]
     return "\n\n".join(parts)
 
 
@@ -32,77 +31,71 @@ def early_warnings(config: RenderConfig) -> list[str]:
 
 
 def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: bool) -> str:
-    from vidcfg.build.cost import plan_render, render_surface
     from vidcfg.guidance.surface import terminal_heat_map
 
-    lines = [f"guidance: {describe(config)}"]
+    head = f"guidance: {describe(config)}"
     frame_map = known_frame_map(config)
     if frame_map is None:
         why = "the checkpoint is not in a local folder, so its latent frames are not known"
-        return "\n".join([*lines, f"surface and cost: told when the model is loaded ({why})."])
-    if _needs_scheduler(config.guidance):
-        why = "the scale follows the scheduler's noise levels or the model's experts"
-        return "\n".join([*lines, f"surface and cost: told when the model is loaded ({why})."])
-    surface = render_surface(config, frame_map)
-    lines += ["", terminal_heat_map(surface, width=width, colour=colour), ""]
-    plan = plan_render(config, frame_map=frame_map)
+        return f"{head}\nsurface and cost: told when the model is loaded ({why})."
+    steps, why_not = _steps_of(config)
+    if steps is None and _needs_scheduler(config.guidance):
+        what = "the scale follows the scheduler's noise levels or the model's experts"
+        return f"{head}\nsurface and cost: told when the model is loaded ({what}, and {why_not})."
+    surfaces = render_surfaces(config, frame_map, steps=steps)
+    parts = [head, ""]
+    for name, surface in surfaces.items():
+        parts += [f"{name}:"] if len(surfaces) > 1 else []
+        parts += [terminal_heat_map(surface, width=width, colour=colour), ""]
+    surface = next(iter(surfaces.values()))
+    if steps is not None and _needs_scheduler(config.guidance):
+        parts += [_by_step(surface, steps), ""]
+    return "\n".join([*parts, _cost_line(config, num_units, frame_map, steps, why_not)])
+
+
+def _cost_line(
+    config: RenderConfig, num_units: int, frame_map: Any, steps: Any, why_not: str
+) -> str:
+    plan = plan_render(config, frame_map=frame_map, steps=steps)
+    at_most = "at most " if plan.is_upper_bound else ""
     by_branch = ", ".join(f"{count} {branch}" for branch, count in plan.evaluations.items())
     share = 100 * plan.total / plan.naive
-    lines.append(
-        f"model evaluations: {plan.total} ({by_branch}) for {num_units} videos, "
+    line = (
+        f"model evaluations: {at_most}{plan.total} ({by_branch}) for {num_units} videos, "
         f"{share:.0f} % of {plan.naive} at 2 per step"
     )
+    if why_not and config.sampling.scheduler == "pipeline":
+        line += f" (if the scheduler calls the model once a step: {why_not})"
+    return line
+
+
+def _steps_of(config: RenderConfig) -> tuple[Any, str]:
+    """What is known of the steps, or why it is not; the mini model is asked only where needed."""
+    if config.model.kind == "mini" and not _needs_scheduler(config.guidance):
+        return None, ""
+    try:
+        return known_steps(outline_of(config), config.sampling), ""
+    except NotKnownError as error:
+        return None, str(error)
+
+
+def _by_step(surface: Any, steps: Any) -> str:
+    """Scale, noise level and expert of at most ten steps, the first and the last among them."""
+    count = len(steps.calls)
+    shown = sorted({round(i * (count - 1) / 9) for i in range(10)})
+    lines = [f"{'step':>5}{'scale':>8}" + f"{'sigma':>8}" * (steps.sigmas_K is not None)]
+    for k in shown:
+        line = f"{k:>5}{surface.scale_K[k]:>8.2f}"
+        if steps.sigmas_K is not None:
+            line += f"{steps.sigmas_K[k]:>8.3f}"
+        lines.append(line + (f"  {steps.experts[k]}" if steps.experts else ""))
     return "\n".join(lines)
 
 
 def _needs_scheduler(guidance: Any) -> bool:
-    return isinstance(guidance.scale, dict) or guidance.scale.over == "sigma"
-
-
-def known_frame_map(config: RenderConfig) -> Any:
-    """The frame map of the mini model or of a checkpoint folder; None for a repository name."""
-    from vidcfg.build.cost import MINI_FRAME_MAP
-
-    if config.model.kind == "mini":
-        return MINI_FRAME_MAP
-    folder = model_folder(config)
-    if folder is None or not (folder / "model_index.json").is_file():
-        return None
-    name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name", "")
-    make = next((m for prefix, m in _FRAME_MAPS.items() if name.startswith(prefix)), None)
-    return None if make is None else make(folder)
-
-
-def _causal(ratio: int) -> Callable[[Path], Any]:
-    def make(folder: Path) -> Any:
-        from vidcfg.guidance.frame_map import CausalMap
-
-        return CausalMap(ratio)
-
-    return make
-
-
-def _cogvideox(folder: Path) -> Any:
-    from vidcfg.guidance.frame_map import CogVideoXMap
-
-    vae, transformer = (_component(folder, name) for name in ("vae", "transformer"))
-    ratio = vae.get("temporal_compression_ratio", 4)
-    return CogVideoXMap(int(ratio), transformer.get("patch_size_t"))
-
-
-def _component(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name / "config.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-_FRAME_MAPS: dict[str, Callable[[Path], Any]] = {
-    "MiniVideo": _causal(4),
-    "Wan": _causal(4),
-    "HunyuanVideo": _causal(4),
-    "LTX": _causal(8),
-    "Mochi": _causal(6),
-    "CogVideoX": _cogvideox,
-}
+    """Whether some scale follows noise levels or experts."""
+    scales = [term.scale for term in guidance.terms]
+    return any(isinstance(scale, dict) or scale.over == "sigma" for scale in scales)
 
 
 def _memory_part(config: RenderConfig) -> str:
@@ -125,13 +118,16 @@ def _size(count: int) -> str:
     return f"{count:.3g} GB"
 
 
-def _files_part(units: list[Unit]) -> str:
+def _files_part(config: RenderConfig, units: list[Unit]) -> str:
     from vidcfg.render.files import SURFACE_NAME
 
     folder = units[0].stem.parent
-    lines = [f"writes {3 * len(units) + 1} files:", f"  {folder / SURFACE_NAME}"]
+    endings = [".png", ".json", *([".image.png"] if config.video.num_frames == 1 else [])]
+    count = (1 + len(endings)) * len(units) + 1
+    lines = [f"writes {count} files:", f"  {folder / SURFACE_NAME}"]
     for unit in units[:MAX_FILES_LISTED]:
-        lines.append(f"  {unit.video} .png .json{'  (exists)' * unit.record.exists()}")
+        is_there = "  (exists)" * unit.record.exists()
+        lines.append(f"  {unit.video} {' '.join(endings)}{is_there}")
     if len(units) > MAX_FILES_LISTED:
         lines.append(f"  ... and {len(units) - MAX_FILES_LISTED} more videos")
     return "\n".join(lines)

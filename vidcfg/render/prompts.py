@@ -86,6 +86,8 @@ def texts_of(config: Any) -> dict[str, str]:
         texts[f"prompts.{i}.text"] = prompt.text
         if prompt.negative:
             texts[f"prompts.{i}.negative"] = prompt.negative
-    for i, condition in enumerate(getattr(config.guidance.method, "conditions", ())):
-        texts[f"guidance.method.conditions.{i}.prompt"] = condition.prompt
+    for term in config.guidance.terms:
+        for i, condition in enumerate(getattr(term.method, "conditions", ())):
+            where = ".".join(map(str, ("guidance", *term.above, "conditions", i, "prompt")))
+            texts[where] = condition.prompt
     return texts

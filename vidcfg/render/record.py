@@ -37,16 +37,22 @@ def make_record(
     trace: Any,
     seconds: float,
     model: dict[str, Any],
+    audio: tuple[np.ndarray, int] | None = None,
 ) -> dict[str, Any]:
     """The record as plain data. `frames_sha256` is of the uint8 frames before encoding."""
     from vidcfg.media.write import CODECS
 
+    files = {"video": unit.video.name, "sheet": unit.sheet.name}
+    if len(frames_THWC) == 1:
+        files["image"] = unit.image.name
+    if audio is not None:
+        files["audio"] = unit.audio.name
     return {
         "kind": "vidcfg.render/1",
         "name": config.name,
         "prompt": unit.prompt.to_dict(),
         "seed": unit.seed,
-        "files": {"video": unit.video.name, "sheet": unit.sheet.name},
+        "files": files,
         "video": {
             "num_frames": frames_THWC.shape[0],
             "height": frames_THWC.shape[1],

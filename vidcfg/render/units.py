@@ -31,8 +31,18 @@ class Unit:
         return Path(f"{self.stem}.png")
 
     @property
+    def image(self) -> Path:
+        """The picture at full size, of a clip of one frame alone."""
+        return Path(f"{self.stem}.image.png")
+
+    @property
+    def audio(self) -> Path:
+        """The sound, of pipelines that make one."""
+        return Path(f"{self.stem}.wav")
+
+    @property
     def record(self) -> Path:
-        """Written last: while it is there, the other two are complete."""
+        """Written last: while it is there, the others are complete."""
         return Path(f"{self.stem}.json")
 
     @property
@@ -86,8 +96,8 @@ def describe(config: RenderConfig) -> str:
     """The guidance and sampling settings in one line, for the head of a picture."""
     guidance = config.guidance
     parts = [_scale_words(guidance.scale)]
-    if guidance.method.kind != "cfg":
-        parts.insert(0, guidance.method.kind)
+    if guidance.kind != "cfg":
+        parts.insert(0, guidance.kind)
     parts.append(f"frames {guidance.frames.kind}")
     if guidance.windows:
         parts.append(f"{len(guidance.windows)} window{'s' * (len(guidance.windows) > 1)}")

@@ -1,10 +1,11 @@
 """What a training file may say. Imports no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from vidcfg.config.document import load_document
 
 Probability = Field(ge=0.0, le=1.0)
 
@@ -99,8 +100,8 @@ class TrainConfig(_Strict):
     threads: PositiveInt | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     is_compiled: bool = False
-    run_dir: Path = Path("runs/mini")
-    output: Path = Path("runs/mini/export")
+    run_dir: Annotated[Path, Field(strict=False)] = Path("runs/mini")
+    output: Annotated[Path, Field(strict=False)] = Path("runs/mini/export")
     checkpoint_minutes: PositiveFloat = 4.0
     sample_minutes: PositiveFloat = 12.0
     data: DataConfig = DataConfig()
@@ -110,17 +111,20 @@ class TrainConfig(_Strict):
 
 
 def load_config(path: str | Path, overrides: dict | None = None) -> TrainConfig:
-    """Read a YAML file.
+    """Read a file of strict YAML.
 
     Raises:
-        ValueError: naming the file and every wrong key or value.
+        ValueError: naming the file, the line and every wrong key or value.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Try configs/train/mini.yaml.")
-    values = yaml.safe_load(path.read_text()) or {}
+    document = load_document(path)
     try:
-        return TrainConfig.model_validate({**values, **(overrides or {})}, strict=False)
+        return TrainConfig.model_validate({**document.data, **(overrides or {})})
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [
+            f"{document.locate(e['loc'])}: {'.'.join(map(str, e['loc']))}: {e['msg']}"
+            for e in error.errors()
+        ]
         raise ValueError("\n".join(lines)) from None

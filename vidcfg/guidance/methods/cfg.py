@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Rows, from_uncond, required_by
+from vidcfg.guidance.methods.base import Method, Rows, from_uncond
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
+class ClassifierFree(Method):
     """Move the unconditional prediction towards, and past, the conditional one, frame by frame.
 
         guided_f = uncond_f + strength_f * (cond_f - uncond_f)
@@ -27,17 +27,12 @@ class ClassifierFree:
 
     name: ClassVar[str] = "cfg"
     branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
-    base: ClassVar[str] = "uncond"
-    needs_gram: ClassVar[bool] = False
 
     def sources(self) -> dict[str, str]:
         return {"uncond": "negative"}
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return required_by(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Rows, from_uncond, required_by
+from vidcfg.guidance.methods.base import Method, Rows, from_uncond
 
 
 @dataclass(frozen=True)
-class Dual:
+class Dual(Method):
     """Pull towards the prompt and push away from the negative prompt, each with its own scale.
 
         guided_f = uncond_f + strength_f (cond_f - uncond_f)
@@ -28,17 +28,12 @@ class Dual:
     negative_scale: float = 1.0
     name: ClassVar[str] = "dual"
     branches: ClassVar[tuple[str, ...]] = ("cond", "uncond", "negative")
-    base: ClassVar[str] = "uncond"
-    needs_gram: ClassVar[bool] = False
 
     def sources(self) -> dict[str, str]:
         return {"uncond": "empty", "negative": "negative"}
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength, "negative": -self.negative_scale * weight}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return required_by(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Rows, from_uncond, required_by
+from vidcfg.guidance.methods.base import Method, Rows, from_uncond
 
 
 @dataclass(frozen=True)
-class Multi:
+class Multi(Method):
     """Add the directions of several conditions, each with its own scale.
 
         guided_f = uncond_f + strength_f (cond_f - uncond_f)
@@ -28,8 +28,6 @@ class Multi:
 
     scales: tuple[tuple[str, float], ...]
     name: ClassVar[str] = "multi"
-    base: ClassVar[str] = "uncond"
-    needs_gram: ClassVar[bool] = False
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -42,9 +40,6 @@ class Multi:
         return {"cond": strength} | {
             f"condition:{name}": scale * weight for name, scale in self.scales
         }
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return required_by(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Rows, is_off, required_by
+from vidcfg.guidance.methods.base import Method, Rows, is_off, required_by
 
 
 @dataclass(frozen=True)
-class PerpNeg:
+class PerpNeg(Method):
     """Use only the part of the negative direction that is perpendicular to the prompt's.
 
         d = cond - uncond,  n = negative - uncond,  perp = n - (<n, d> / <d, d>) d
@@ -29,7 +29,6 @@ class PerpNeg:
     negative_scale: float = 1.0
     name: ClassVar[str] = "perp_neg"
     branches: ClassVar[tuple[str, ...]] = ("cond", "uncond", "negative")
-    base: ClassVar[str] = "uncond"
     needs_gram: ClassVar[bool] = True
 
     def sources(self) -> dict[str, str]:

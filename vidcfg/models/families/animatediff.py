@@ -1,6 +1,7 @@
 """AnimateDiff: a Stable Diffusion UNet with motion modules; text rows repeated per frame."""
 
 from vidcfg.guidance.frame_map import OneToOneMap
+from vidcfg.models.families.blocks import UNET
 from vidcfg.models.families.family import Family
 
 
@@ -28,6 +29,8 @@ FAMILY = Family(
     stock_passes="batched",
     prediction=None,
     refusal=_refusal,
+    blocks=UNET,
+    size_multiple=8,
     default_scale=7.5,
     usual_range=(5.0, 9.0),
 )

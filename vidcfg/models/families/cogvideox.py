@@ -1,6 +1,7 @@
 """CogVideoX 1.0 and 1.5, text and image to video: frames before channels, one batched call."""
 
 from vidcfg.guidance.frame_map import CogVideoXMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family
 
 FAMILY = Family(
@@ -18,6 +19,13 @@ FAMILY = Family(
     stock_passes="batched",
     combines_in_float32=True,
     prediction=None,
+    blocks=Blocks(
+        ("transformer_blocks",),
+        joint="before",
+        returns=("hidden_states", "encoder_hidden_states"),
+        layers={"stg": (11,)},
+    ),
+    size_multiple=16,
     default_scale=6.0,
     usual_range=(4.0, 8.0),
 )

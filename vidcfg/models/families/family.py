@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vidcfg.guidance.frame_map import FrameMap
 from vidcfg.guidance.layout import FrameLayout
+from vidcfg.models.families.blocks import Blocks
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,14 @@ class Family:
         finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
             takes them, where `encode_prompt` is not the last word.
         second_stream: a further output with a scale of its own.
+        embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
+            number that a scale is multiplied by in it.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
+        blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         refusal: pipeline -> why it cannot be guided in its present state, or None.
         fps_argument: pipeline argument that holds the frame rate, where there is one.
+        fps_is_whole: whether that argument is a whole number.
+        size_multiple: height and width that the pipeline makes are multiples of it.
         frame_rule: the frame map in words, for the table of families.
         tested: what tests show of a uniform scale against the stock pipeline: "exact" (bit for
             bit), "close" (to float32 rounding) or "no".
@@ -83,9 +89,13 @@ class Family:
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
     second_stream: SecondStream | None = None
+    embedded: tuple[str, float] | None = None
     guider: str | None = None
+    blocks: Blocks | None = None
     refusal: Callable[[Any], str | None] | None = None
     fps_argument: str | None = None
+    fps_is_whole: bool = False
+    size_multiple: int = 1
     frame_rule: str = ""
     tested: str = "no"
     is_image: bool = False

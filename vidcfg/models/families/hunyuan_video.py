@@ -1,6 +1,7 @@
 """HunyuanVideo: true guidance beside the embedded scale, which stays the pipeline's own."""
 
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family
 
 FAMILY = Family(
@@ -18,6 +19,15 @@ FAMILY = Family(
     encoded=("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask"),
     own_guidance={"true_cfg_scale": 1.0},
     per_sample=("timestep", "guidance"),
+    embedded=("guidance", 1000.0),
+    blocks=Blocks(
+        ("transformer_blocks", "single_transformer_blocks"),
+        attention="attn",
+        joint="after",
+        returns=("hidden_states", "encoder_hidden_states"),
+        layers={"stg": (2,)},
+    ),
+    size_multiple=16,
     default_scale=6.0,
     usual_range=(1.0, 7.0),
 )

@@ -1,6 +1,7 @@
 """HunyuanVideo-1.5: its guider is switched off, two text encoders, two sequential passes."""
 
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family
 
 FAMILY = Family(
@@ -20,6 +21,13 @@ FAMILY = Family(
     guider="guider",
     own_guidance={},
     per_sample=("timestep", "image_embeds"),
+    blocks=Blocks(
+        ("transformer_blocks",),
+        attention="attn",
+        joint="after",
+        returns=("hidden_states", "encoder_hidden_states"),
+    ),
+    size_multiple=16,
     default_scale=6.0,
     usual_range=(1.0, 8.0),
 )

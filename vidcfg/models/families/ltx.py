@@ -1,6 +1,7 @@
 """LTX-Video: latents are packed into tokens, one batched call, combined in float32."""
 
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family
 
 FAMILY = Family(
@@ -20,6 +21,8 @@ FAMILY = Family(
     combines_in_float32=True,
     latent_frames=lambda arguments: arguments["num_frames"],
     fps_argument="frame_rate",
+    blocks=Blocks(("transformer_blocks",), layers={"stg": (19,)}),
+    size_multiple=32,
     default_scale=3.0,
     usual_range=(2.0, 5.0),
 )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family, SecondStream
 
 
@@ -48,6 +49,12 @@ FAMILY = Family(
     stock_passes="batched",
     combines_in_float32=True,
     fps_argument="frame_rate",
+    blocks=Blocks(
+        ("transformer_blocks",),
+        returns=("hidden_states", "audio_hidden_states"),
+        layers={"stg": (28,)},
+    ),
+    size_multiple=32,
     default_scale=3.0,
     usual_range=(2.0, 7.0),
 )

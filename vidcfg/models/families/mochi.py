@@ -1,6 +1,7 @@
 """Mochi: one batched call, combined in float32, reversed time."""
 
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family
 
 FAMILY = Family(
@@ -19,6 +20,13 @@ FAMILY = Family(
     stock_passes="batched",
     combines_in_float32=True,
     prediction="flow_reversed",
+    blocks=Blocks(
+        ("transformer_blocks",),
+        joint="after",
+        returns=("hidden_states", "encoder_hidden_states"),
+        layers={"stg": (34,)},
+    ),
+    size_multiple=16,
     default_scale=4.5,
     usual_range=(3.0, 7.0),
 )

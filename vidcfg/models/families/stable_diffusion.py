@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from vidcfg.guidance.frame_map import OneToOneMap
+from vidcfg.models.families.blocks import UNET, Blocks
 from vidcfg.models.families.family import Family
 
 SD15 = Family(
@@ -22,7 +23,9 @@ SD15 = Family(
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     stock_passes="batched",
     prediction=None,
+    blocks=UNET,
     is_image=True,
+    size_multiple=8,
     default_scale=7.5,
     usual_range=(5.0, 12.0),
 )
@@ -56,7 +59,9 @@ SDXL = Family(
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     stock_passes="batched",
     prediction=None,
+    blocks=UNET,
     is_image=True,
+    size_multiple=8,
     default_scale=7.0,
     usual_range=(5.0, 10.0),
 )
@@ -75,7 +80,15 @@ SD3 = Family(
     encoded=("prompt_embeds", None, "pooled_prompt_embeds", None),
     own_guidance={"guidance_scale": 1.0, "skip_guidance_layers": None},
     stock_passes="batched",
+    blocks=Blocks(
+        ("transformer_blocks",),
+        attention="attn",
+        joint="after",
+        returns=("encoder_hidden_states", "hidden_states"),
+        layers={"slg": (7, 8, 9)},
+    ),
     is_image=True,
+    size_multiple=16,
     default_scale=7.0,
     usual_range=(3.5, 8.0),
 )

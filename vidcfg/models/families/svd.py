@@ -3,6 +3,7 @@
 import torch
 
 from vidcfg.guidance.frame_map import OneToOneMap
+from vidcfg.models.families.blocks import UNET
 from vidcfg.models.families.family import Family
 
 _LATENT_CHANNELS = 4
@@ -31,6 +32,9 @@ FAMILY = Family(
     stock_passes="batched",
     prediction=None,
     fps_argument="fps",
+    fps_is_whole=True,
+    blocks=UNET,
+    size_multiple=8,
     default_scale=3.0,
     usual_range=(1.5, 4.0),
 )

@@ -5,6 +5,7 @@ a timestep of its own. Image to video puts the image behind the latents, as furt
 """
 
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.models.families.blocks import Blocks
 from vidcfg.models.families.family import Family
 
 
@@ -29,6 +30,8 @@ FAMILY = Family(
     per_sample=("timestep", "encoder_hidden_states_image"),
     own_guidance={"guidance_scale": 1.0},
     expert_of=_expert,
+    blocks=Blocks(("blocks",), layers={"stg": (2,), "slg": (10,)}),
+    size_multiple=16,
     default_scale=5.0,
     usual_range=(3.0, 7.0),
 )

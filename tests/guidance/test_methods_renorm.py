@@ -1,0 +1,58 @@
+"""Guidance with a cap on its norm, against a float64 loop."""
+
+import numpy as np
+import pytest
+import torch
+from guidance_cases import LAYOUTS, SURFACE_BF, bits, video
+from rule_runs import LEVEL, in_groups, one_step
+
+from vidcfg.guidance.methods import ClassifierFree, Renorm
+
+
+def pair():
+    base = video(0)
+    return {"uncond": base, "cond": base + 0.4 * video(1)}
+
+
+def renorm(cap):
+    def formula(c, u, s, w):
+        g = u + s * (c - u)
+        return g * min(1.0, cap * np.sqrt((c**2).sum() / (g**2).sum()))
+
+    return formula
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("space", ["x0", "prediction"])
+@pytest.mark.parametrize("axes", LAYOUTS)
+def test_formula_in_both_spaces(axes, space, clip, dtype):
+    videos = {n: v.to(dtype).float() for n, v in pair().items()}
+    noisy = video(99).to(dtype).float()
+    guided, _, _ = one_step(
+        Renorm(1.1, space),
+        videos,
+        SURFACE_BF,
+        axes=axes,
+        dtype=dtype,
+        noisy=noisy,
+        statistics="clip" if clip else "frame",
+    )
+    level = (*LEVEL, noisy) if space == "x0" else None
+    want = in_groups(renorm(1.1), videos, SURFACE_BF, clip, level=level)
+    # float32 roundings of terms up to 60; bfloat16 keeps 8 bits of the result
+    rtol, atol = (1e-5, 1e-4) if dtype == torch.float32 else (2**-8, 1e-3)
+    np.testing.assert_allclose(guided.double().numpy(), want, rtol=rtol, atol=atol)
+
+
+def test_cap_that_is_not_reached_is_plain_guidance_to_the_bit():
+    plain, _, _ = one_step(ClassifierFree(), pair(), SURFACE_BF)
+    off, _, _ = one_step(Renorm(100.0), pair(), SURFACE_BF)
+    assert torch.equal(bits(off), bits(plain))
+
+
+def test_no_frame_is_longer_than_its_cap():
+    videos = pair()
+    guided, _, _ = one_step(Renorm(1.0), videos, 0 * SURFACE_BF + 9.0)
+    sizes = guided.flatten(2).norm(dim=2) / videos["cond"].flatten(2).norm(dim=2)
+    torch.testing.assert_close(sizes, torch.ones_like(sizes), rtol=1e-6, atol=0)

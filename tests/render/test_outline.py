@@ -1,0 +1,201 @@
+"""What a dry run reads in a checkpoint folder is what the loaded pipeline then does."""
+
+import inspect
+import json
+import re
+
+import numpy as np
+import pytest
+from tiny_images import flux, sd15
+from tiny_text import with_prompts
+from tiny_wan import wan22
+
+from vidcfg.build import load_pipeline, make_scheduler
+from vidcfg.config import load_render_config
+from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
+from vidcfg.render.checks import check_before_loading
+from vidcfg.render.job import sample_unit
+from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
+from vidcfg.render.preview import preview
+from vidcfg.render.units import units_of
+
+SETTINGS = """\
+schema: 1
+name: outline
+model: {{kind: diffusers, checkpoint: "{folder}", device: cpu}}
+prompts: [a red circle moving left]
+video: {{num_frames: 9, height: 16, width: 32, fps: 8}}
+sampling: {{num_steps: 5, scheduler: pipeline}}
+guidance: {{scale: 4.0}}
+output: {{dir: out, video: ffv1}}
+"""
+
+
+def _settings(folder, tmp_path, *overrides):
+    path = tmp_path / "outline.yaml"
+    path.write_text(SETTINGS.format(folder=folder))
+    return load_render_config(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """Wan 2.2: two experts that change between the second and the third of four steps."""
+    folder = tmp_path_factory.mktemp("wan22")
+    with_prompts(wan22()).pipe.save_pretrained(folder)
+    return folder
+
+
+def _without_weights(folder, monkeypatch):
+    """Loading anything from a file of weights is an error."""
+    import safetensors.torch
+
+    def refuse(*arguments, **options):
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr(safetensors.torch, "load_file", refuse)
+    monkeypatch.setattr("diffusers.ModelMixin.from_pretrained", refuse)
+
+
+def _traced(settings):
+    pipe = load_pipeline(settings.model)
+    pipe.scheduler = make_scheduler(pipe, settings.sampling)
+    return sample_unit(settings, pipe, units_of(settings)[0]).trace
+
+
+@pytest.mark.parametrize("scheduler", ["pipeline", "flow_euler", "heun"])
+def test_experts_and_noise_levels_are_those_of_the_run(experts, tmp_path, scheduler):
+    settings = _settings(
+        experts,
+        tmp_path,
+        "guidance.scale={high: {kind: linear, start: 6.0, end: 2.0, over: sigma}, low: 1.5}",
+        f"sampling.scheduler={scheduler}",
+    )
+    steps = known_steps(outline_of(settings), settings.sampling)
+    trace = _traced(settings)
+    assert set(steps.experts) == {"high", "low"}
+    scales = trace.surfaces[0].scale_K
+    want = [
+        1.5 if expert == "low" else 6 - 4 * (1 - sigma / steps.sigmas_K[0])
+        for expert, sigma in zip(steps.experts, steps.sigmas_K)
+    ]
+    np.testing.assert_allclose(scales, want, rtol=1e-12)
+    assert sum(steps.calls) == len(trace.steps)
+    for step in trace.steps:
+        if steps.calls[step.step] == 1:
+            assert step.sigma == steps.sigmas_K[step.step]
+
+
+def test_dry_run_shows_the_scale_of_every_expert_before_weights_are_read(
+    experts, tmp_path, monkeypatch
+):
+    _without_weights(experts, monkeypatch)
+    settings = _settings(experts, tmp_path, "guidance.scale={high: 4.0, low: 1.0}")
+    text = preview(settings, units_of(settings), width=80, colour=False)
+    rows = re.findall(r"^ +(\d) +(\d\.\d\d) +(0\.\d+|1\.000) +(high|low)$", text, re.M)
+    assert [int(row[0]) for row in rows] == [0, 1, 2, 3, 4]
+    assert {row[3]: row[1] for row in rows} == {"high": "4.00", "low": "1.00"}
+    high = [row[3] for row in rows].count("high")
+    assert 0 < high < 5
+    assert f"({5} cond, {high} uncond)" in text
+
+
+def test_scale_over_sigma_of_the_mini_model_is_shown(config):
+    settings = config("guidance.scale={kind: linear, start: 6.0, end: 2.0, over: sigma}")
+    text = preview(settings, units_of(settings), width=80, colour=False)
+    first, *_, last = re.findall(r"^ +\d+ +(\d\.\d\d) +(\d\.\d+)$", text, re.M)
+    assert first == ("6.00", "1.000")
+    # over sigma: 6 - 4 (1 - sigma_k / sigma_0)
+    assert float(last[0]) == pytest.approx(2 + 4 * float(last[1]), abs=0.01)
+
+
+def test_cost_counts_the_further_call_of_pndm(tmp_path):
+    tiny = with_prompts(sd15())
+    tiny.pipe.save_pretrained(tmp_path / "sd15")
+    shape = "video={num_frames: 1, height: 16, width: 32, fps: 8}"
+    settings = _settings(tmp_path / "sd15", tmp_path, shape)
+    assert known_steps(outline_of(settings), settings.sampling).calls == (2, 1, 1, 1, 1)
+    text = preview(settings, units_of(settings), width=80, colour=False)
+    assert "model evaluations: 12 (6 cond, 6 uncond)" in text
+    assert ".png .json .image.png" in text
+    assert _traced(settings).evaluations == {"cond": 6, "uncond": 6}
+
+
+def test_what_a_pipeline_finds_while_it_runs_is_said_plainly(tmp_path):
+    flux().pipe.save_pretrained(tmp_path / "flux")
+    shape = "video={num_frames: 1, height: 16, width: 32, fps: 8}"
+    scale = "guidance.scale={kind: linear, start: 6.0, end: 2.0, over: sigma}"
+    settings = _settings(tmp_path / "flux", tmp_path, shape, scale)
+    with pytest.raises(NotKnownError, match="FluxPipeline hands its own to the scheduler"):
+        known_steps(outline_of(settings), settings.sampling)
+    text = preview(settings, units_of(settings), width=80, colour=False)
+    assert "told when the model is loaded (the scale follows" in text
+    assert "the noise levels are found while it runs: FluxPipeline" in text
+
+
+def test_a_repository_name_leaves_surface_and_cost_for_later(tmp_path):
+    settings = _settings("Somebody/Video-5B", tmp_path)
+    assert outline_of(settings) is None
+    text = preview(settings, units_of(settings), width=80, colour=False)
+    assert "its latent frames are not known" in text
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "parts", "expected"),
+    [
+        ("WanPipeline", {}, CausalMap(4)),
+        ("SkyReelsV2Pipeline", {}, CausalMap(4)),
+        ("LTXPipeline", {}, CausalMap(8)),
+        ("LTX2Pipeline", {}, CausalMap(8)),
+        ("MochiPipeline", {}, CausalMap(6)),
+        ("HunyuanVideo15Pipeline", {"vae": {"temporal_compression_ratio": 2}}, CausalMap(2)),
+        (
+            "CogVideoXPipeline",
+            {"vae": {"temporal_compression_ratio": 4}, "transformer": {"patch_size_t": 2}},
+            CogVideoXMap(4, 2),
+        ),
+        ("StableVideoDiffusionPipeline", {}, OneToOneMap()),
+        ("StableDiffusionXLPipeline", {}, OneToOneMap()),
+        ("AnimateDiffPipeline", {}, OneToOneMap()),
+        ("SomethingElse", {}, None),
+    ],
+)
+def test_latent_frames_of_a_checkpoint_folder_are_known_from_its_files(
+    tmp_path, pipeline, parts, expected
+):
+    folder = _folder(tmp_path, pipeline, parts)
+    assert known_frame_map(_settings(folder, tmp_path)) == expected
+
+
+def _folder(tmp_path, pipeline, parts=None):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    for name, values in (parts or {}).items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "override", "words"),
+    [
+        ("WanPipeline", "video.width=40", "video.width is 40, but wan makes multiples of 16"),
+        ("WanPipeline", "video.num_frames=8", r"makes 4k \+ 1 frames. Use 5 or 9"),
+        ("FluxPipeline", "video.num_frames=9", "flux makes one image. Use 1"),
+        ("WanImageToVideoPipeline", "seeds=0", "has no image, but this pipeline starts from one"),
+    ],
+)
+def test_settings_that_do_not_fit_a_folder_are_told_before_it_is_loaded(
+    tmp_path, pipeline, override, words
+):
+    settings = _settings(_folder(tmp_path, pipeline), tmp_path, override)
+    with pytest.raises(ValueError, match=words):
+        check_before_loading(settings)
+
+
+def test_a_motion_adapter_makes_an_animatediff_pipeline_of_a_checkpoint(tmp_path):
+    folder = _folder(tmp_path, "StableDiffusionPipeline")
+    settings = _settings(folder, tmp_path, "model.motion_adapter=somebody/motion")
+    outline = outline_of(settings)
+    assert (outline.pipeline, outline.family.name) == ("AnimateDiffPipeline", "animatediff")
+    assert "num_frames" in inspect.signature(outline.cls.__call__).parameters

@@ -1,0 +1,14 @@
+"""How the installed diffusers wants to be told the dtype of what it loads."""
+
+from typing import Any
+
+
+def dtype_argument(dtype: Any) -> dict[str, Any]:
+    """The argument of `from_pretrained` for a dtype, or a dict of them by component.
+
+    It is `dtype` from diffusers 0.42 on, where `torch_dtype` warns, and `torch_dtype` before.
+    """
+    import diffusers
+
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}

@@ -1,0 +1,185 @@
+"""One prompt of a configuration as the arguments of a pipeline call, and what the call returns."""
+
+from collections.abc import Mapping
+from inspect import Parameter
+from typing import Any
+
+import numpy as np
+
+from vidcfg.config import Prompt, RenderConfig
+from vidcfg.media.video import MediaError
+
+
+def call_arguments(
+    config: RenderConfig, prompt: Prompt, family: Any, accepted: Mapping[str, Parameter]
+) -> dict[str, Any]:
+    """What a pipeline of `family` is called with for one prompt, its own guidance off.
+
+    `accepted` are the parameters of the pipeline's `__call__`: what it does not take is left out.
+    The negative prompt is not among the arguments (it belongs to `vidcfg.guide`), and neither is
+    the generator.
+
+    Raises:
+        ValueError: if the pipeline cannot make what the configuration asks for.
+        MediaError: if the image of the prompt cannot be read.
+    """
+    check_prompt(prompt, family, accepted)
+    video = config.video
+    call = {
+        "prompt": prompt.text,
+        "num_frames": video.num_frames,
+        "height": video.height,
+        "width": video.width,
+        "num_inference_steps": config.sampling.num_steps,
+        "output_type": "np",
+        **family.own_guidance,
+    }
+    if family.fps_argument:
+        call[family.fps_argument] = _rate(video.fps, family)
+    if prompt.image:
+        call["image"] = load_image(prompt.image, height=video.height, width=video.width)
+    return {name: value for name, value in call.items() if name in accepted}
+
+
+def check_prompt(prompt: Prompt, family: Any, accepted: Mapping[str, Parameter]) -> None:
+    """Raise ValueError for an image too many or too few, or a negative prompt without effect."""
+    if prompt.image and "image" not in accepted:
+        raise ValueError(
+            f"the prompt '{prompt.text}' has an image, but this pipeline starts from "
+            "text alone. Delete `image`, or use an image-to-video checkpoint."
+        )
+    if not prompt.image and "image" in accepted and accepted["image"].default is Parameter.empty:
+        raise ValueError(
+            f"the prompt '{prompt.text}' has no image, but this pipeline starts from one. "
+            "Write `image: path` beside its text."
+        )
+    if prompt.negative and family.unconditional is not None:
+        raise ValueError(
+            f"the prompt '{prompt.text}' has a negative prompt, but a {family.pipelines[0]} is "
+            "conditioned on an image alone. Delete `negative`."
+        )
+
+
+def _rate(fps: float, family: Any) -> float | int:
+    if not family.fps_is_whole:
+        return fps
+    if fps != round(fps):
+        low, high = int(fps), int(fps) + 1
+        raise ValueError(
+            f"video.fps is {fps:g}, but {family.name} is conditioned on a whole number of frames "
+            f"per second. Use {max(low, 1)} or {high}."
+        )
+    return round(fps)
+
+
+def check_shape(config: RenderConfig, family: Any) -> None:
+    """Raise ValueError for a size or a number of frames that the family cannot make."""
+    video = config.video
+    if family.is_image and video.num_frames != 1:
+        raise ValueError(
+            f"video.num_frames is {video.num_frames}, but {family.name} makes one image. Use 1."
+        )
+    step = family.size_multiple
+    for name, size in (("height", video.height), ("width", video.width)):
+        if size % step:
+            below = size // step * step
+            use = f"{below} or {below + step}" if below else f"{step}"
+            raise ValueError(
+                f"video.{name} is {size}, but {family.name} makes multiples of {step}. Use {use}."
+            )
+
+
+def check_made(config: RenderConfig, frames: np.ndarray, pipe: Any) -> None:
+    """Raise ValueError if a pipeline made another number or size of frames than asked for."""
+    video, name = config.video, type(pipe).__name__
+    asked = {"num_frames": video.num_frames, "height": video.height, "width": video.width}
+    for (setting, wanted), made in zip(asked.items(), frames.shape):
+        if made != wanted:
+            raise ValueError(f"video.{setting} is {wanted}, but {name} made {made}. Use {made}.")
+
+
+def load_image(path: str, *, height: int, width: int) -> Any:
+    """The image as RGB, upright, cut from its centre to the aspect ratio of the video.
+
+    An image of that ratio keeps every pixel; the pipeline scales it to the size of the video.
+
+    Raises:
+        MediaError: if it cannot be read.
+    """
+    image = _opened(path)
+    return image.crop(_kept(image.size, height, width)).convert("RGB")
+
+
+def image_note(path: str, *, height: int, width: int, multiple: int = 16) -> str | None:
+    """What is cut off or blown up of the image, and the size that would keep it; None if nothing.
+
+    Raises:
+        MediaError: if it cannot be read.
+    """
+    image = _opened(path)
+    left, top, right, bottom = _kept(image.size, height, width)
+    kept = (right - left) * (bottom - top) / (image.width * image.height)
+    if kept < 0.99:
+        use_height, use_width = _same_area(image.size, height * width, multiple)
+        axis = "width" if right - left < image.width else "height"
+        return (
+            f"{path} is {image.width} x {image.height} and the video {width} x {height}: "
+            f"{100 * (1 - kept):.0f} % of its {axis} is cut off. To keep it, write "
+            f"video.width: {use_width} and video.height: {use_height}."
+        )
+    if right - left < width / 2:
+        return (
+            f"{path} is {image.width} x {image.height}, less than half of the video's "
+            f"{width} x {height}: it is blown up."
+        )
+    return None
+
+
+def _opened(path: str) -> Any:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise MediaError(f"the image {path} cannot be read: {error}") from None
+
+
+def _kept(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest box of the aspect ratio of the video, in the centre of an image."""
+    image_width, image_height = size
+    kept_width = min(image_width, max(1, round(image_height * width / height)))
+    kept_height = min(image_height, max(1, round(image_width * height / width)))
+    left, top = (image_width - kept_width) // 2, (image_height - kept_height) // 2
+    return left, top, left + kept_width, top + kept_height
+
+
+def _same_area(size: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
+    """Height and width of about `area` with the aspect ratio of an image, in multiples."""
+    ratio = size[0] / size[1]
+    height = max(1, round((area / ratio) ** 0.5 / multiple)) * multiple
+    return height, max(1, round(height * ratio / multiple)) * multiple
+
+
+def frames_of(output: Any, family: Any) -> list[np.ndarray]:
+    """The float32 frames [T, H, W, 3] of every sample of a call with `output_type="np"`.
+
+    An image is a video of one frame.
+    """
+    if family.is_image:
+        return [np.asarray(image, dtype=np.float32)[None] for image in output.images]
+    return [np.asarray(frames, dtype=np.float32) for frames in output.frames]
+
+
+def audio_of(output: Any, pipe: Any) -> list[tuple[np.ndarray, int]]:
+    """The audio of every sample: float32 [samples, channels] in -1..1, and its rate in Hz.
+
+    Empty for a pipeline without a vocoder.
+    """
+    waves = getattr(output, "audio", None)
+    vocoder = getattr(pipe, "vocoder", None)
+    if waves is None or vocoder is None:
+        return []
+    rate = int(vocoder.config.output_sampling_rate)
+    waves = [wave.detach().float().cpu().numpy() for wave in waves]
+    return [(np.atleast_2d(wave).T.astype(np.float32), rate) for wave in waves]
