@@ -1,0 +1,164 @@
+"""Verdicts on numbers that are chosen, so that the right one is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vidcfg.regress.estimate import Pairs, changes, margin_of
+from vidcfg.regress.gate import judge
+from vidcfg.regress.policy import MetricRule, Policy
+
+
+def policy(**rules):
+    defaults = {"a": {"bad": "up", "margin": 0.02}}
+    return Policy(metrics=rules or defaults)
+
+
+def pairs(worse, *, base=0.02, clusters=None):
+    """Pairs whose log ratios are `worse` where the floor does not matter."""
+    worse = np.asarray(worse, dtype=float)
+    values = np.full(len(worse), base)
+    names = clusters or tuple(f"prompt {i}" for i in range(len(worse)))
+    floor = Policy().metrics["warp_residual"].floor
+    return Pairs((values + floor) * np.exp(worse) - floor, values, names)
+
+
+def around(mean, sd, num=16, seed=0):
+    noise = np.random.default_rng(seed).normal(size=num)
+    return mean + sd * (noise - noise.mean()) / noise.std(ddof=1)
+
+
+def only(judgement, name="a"):
+    return next(r for r in judgement.metrics if r.name == name)
+
+
+def test_sure_rise_above_the_margin_fails_with_its_size():
+    result = only(judge({"a": pairs(around(0.05, 0.02))}, policy()))
+    assert result.verdict == "FAIL"
+    assert result.change == pytest.approx(math.expm1(0.05))
+    assert result.low < result.change < result.high
+    assert (result.clips, result.prompts) == (16, 16)
+    assert result.reason.startswith("+5.1%, worse in")
+
+
+def test_sure_rise_below_the_margin_passes_and_says_that_it_is_one():
+    result = only(judge({"a": pairs(around(0.01, 0.004))}, policy()))
+    assert result.verdict == "PASS"
+    assert "+1.0%, worse but within the margin" in result.reason
+
+
+def test_no_change_without_noise_passes_and_with_noise_is_open():
+    assert only(judge({"a": pairs(np.zeros(16))}, policy())).verdict == "PASS"
+    result = only(judge({"a": pairs(around(0.0, 0.2))}, policy()))
+    assert result.verdict == "INCONCLUSIVE"
+    assert result.detectable > 0.1
+    assert result.needed_clips > 100
+
+
+def test_needed_clips_decide():
+    first = only(judge({"a": pairs(around(0.004, 0.06))}, policy()))
+    assert first.verdict == "INCONCLUSIVE"
+    more = pairs(around(0.004, 0.06, num=2 * first.needed_clips))
+    assert only(judge({"a": more}, policy())).verdict == "PASS"
+
+
+def test_large_improvement_passes():
+    assert only(judge({"a": pairs(around(-0.5, 0.1))}, policy())).verdict == "PASS"
+
+
+@pytest.mark.parametrize("bad", ["up", "down", "either"])
+def test_direction_decides_what_is_worse(bad):
+    rule = policy(a={"bad": bad, "margin": 0.02})
+    up, down = (judge({"a": pairs(around(x, 0.01))}, rule).verdict for x in (0.1, -0.1))
+    assert (up == "FAIL") == (bad != "down")
+    assert (down == "FAIL") == (bad != "up")
+
+
+def test_margin_for_a_loss_is_a_loss_of_that_share():
+    rule = MetricRule(bad="down", margin=0.1)
+    change, _ = changes(rule, np.array([0.9 - 0.1 * rule.floor]), np.array([1.0]))
+    assert -change[0] == pytest.approx(margin_of(rule, -1))
+
+
+def test_a_change_has_to_be_above_the_absolute_margin_too():
+    rises = {"a": pairs(around(0.05, 0.01), base=0.02)}
+    assert judge(rises, policy(a={"bad": "up", "margin": 0.02, "at_least": 5e-4})).exit_code == 1
+    assert judge(rises, policy(a={"bad": "up", "margin": 0.02, "at_least": 5e-3})).exit_code == 0
+
+
+def test_clips_of_one_prompt_count_as_one():
+    values = np.repeat(around(0.05, 0.06, num=4), 8)
+    clusters = tuple(np.repeat(list("abcd"), 8).tolist())
+    by_prompt = judge({"a": pairs(values, clusters=clusters)}, policy())
+    assert by_prompt.verdict == "INCONCLUSIVE"
+    assert "4 prompts cannot prove it; 5 can" in only(by_prompt).reason
+    by_clip = judge({"a": pairs(values)}, policy())
+    assert by_clip.verdict == "FAIL"
+
+
+def test_more_metrics_make_each_harder_to_fail():
+    rule = {"bad": "up", "margin": 0.005}
+    rises = pairs(around(0.03, 0.06))
+    noise = {name: pairs(around(0, 0.001, seed=3)) for name in "bcdefgh"}
+    assert judge({"a": rises}, policy(a=rule)).verdict == "FAIL"
+    many = policy(**dict.fromkeys("abcdefgh", rule))
+    assert only(judge({"a": rises, **noise}, many)).verdict == "INCONCLUSIVE"
+    weighted = {name: {**rule, "weight": 90.0 if name == "a" else 1.0} for name in "abcdefgh"}
+    assert only(judge({"a": rises, **noise}, policy(**weighted))).verdict == "FAIL"
+
+
+def test_guard_withholds_a_pass_while_motion_is_lost():
+    rules = {
+        "a": {"bad": "up", "margin": 0.02, "guard": "motion"},
+        "motion": {"bad": "down", "margin": 0.1, "floor": 0.001},
+    }
+    quiet = pairs(around(-0.3, 0.01))
+    kept, lost = (
+        judge({"a": quiet, "motion": pairs(m)}, policy(**rules))
+        for m in (around(0.0, 0.01), around(-0.5, 0.05))
+    )
+    assert kept.verdict == "PASS"
+    assert lost.verdict == "FAIL"
+    assert only(lost).verdict == "INCONCLUSIVE"
+    assert "does not count while motion" in only(lost).reason
+    assert only(lost, "motion").verdict == "FAIL"
+
+
+def test_metric_that_most_clips_lose_fails_and_one_that_few_lose_does_not():
+    whole = pairs(np.zeros(16))
+    broken = np.where(np.arange(16) < 12, np.nan, whole.new_N)
+    result = only(judge({"a": Pairs(broken, whole.base_N, whole.clusters_N)}, policy()))
+    assert (result.verdict, result.lost) == ("FAIL", 12)
+    assert "lost in 12 of 16 clips" in result.reason
+    one = np.where(np.arange(16) < 1, np.nan, whole.new_N)
+    assert (
+        only(judge({"a": Pairs(one, whole.base_N, whole.clusters_N)}, policy())).verdict == "PASS"
+    )
+
+
+def test_nothing_measured_is_never_a_pass():
+    empty = np.full(6, np.nan)
+    nothing = {"a": Pairs(empty, empty, tuple("abcdef"))}
+    assert judge(nothing, policy()).verdict == "INCONCLUSIVE"
+    assert judge({}, policy()).verdict == "INCONCLUSIVE"
+    both = policy(a={"bad": "up", "margin": 1.0}, b={"bad": "up", "margin": 1.0, "required": True})
+    good = {"a": pairs(np.zeros(6))}
+    assert judge(good, both).verdict == "INCONCLUSIVE"
+    assert only(judge(good, both), "b").reason.endswith("one is required")
+
+
+def test_four_similar_clips_do_not_pass_and_five_do_and_equal_ones_always_do():
+    assert judge({"a": pairs(np.full(4, 1e-6))}, policy()).verdict == "INCONCLUSIVE"
+    assert judge({"a": pairs(np.full(5, 1e-6))}, policy()).verdict == "PASS"
+    assert judge({"a": pairs(np.zeros(2))}, policy()).verdict == "PASS"
+
+
+def test_worst_metric_comes_first():
+    rules = {name: {"bad": "up", "margin": 0.02} for name in "abc"}
+    given = {
+        "a": pairs(np.zeros(16)),
+        "b": pairs(around(0.2, 0.01)),
+        "c": pairs(around(0.5, 0.01)),
+    }
+    assert [r.name for r in judge(given, policy(**rules)).metrics] == ["c", "b", "a"]

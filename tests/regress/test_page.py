@@ -1,0 +1,78 @@
+"""The page: complete in itself, text escaped, and alive in a browser."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from vidcfg.regress.check import check_clips
+from vidcfg.regress.clips import Clip, Key, as_set
+from vidcfg.regress.page import page
+from vidcfg.regress.strips import make_strip, read_strip
+
+
+@pytest.fixture
+def outcome(drawn, change, times, panning, tmp_path):
+    """A failed comparison whose clips have pictures, with a prompt that is no friend of HTML."""
+    clips = []
+    for index, clip in enumerate(drawn.clips.values()):
+        strip = tmp_path / f"{index}.webp"
+        strip.write_bytes(make_strip(panning(index)).data)
+        key = Key("", f"{index} </script><b>bold", 0)
+        clips.append(Clip(key, clip.records, strip=strip))
+    base = as_set("base", clips)
+    return check_clips(change(base, warp_residual=times(1.2)), base)
+
+
+def test_page_needs_no_other_file_and_escapes_prompts(outcome):
+    text = page(outcome, commands={"warp_residual": "python -m vidcfg.render a'b<c.yaml"})
+    assert outcome.verdict == "FAIL"
+    outside = text.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"""(src|href)=["'](?!data:)|https?://|@import|url\(""", outside)
+    assert "<b>bold" not in text
+    assert "a&#39;b&lt;c.yaml" in text
+    assert text.count("</script>") == 2
+    assert text.count("data:image/webp;base64") >= 2
+
+
+def test_strip_gives_back_small_frames_and_refuses_damaged_files(panning, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    frames = panning(3)
+    strip = make_strip(frames)
+    path = tmp_path / "a.webp"
+    path.write_bytes(strip.data)
+    assert read_strip(path, 9) == strip
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    t, columns = 5, strip.columns
+    top, left = t // columns * 24, t % columns * 32
+    assert (picture[top : top + 24, left : left + 32] == frames[t]).all()
+    path.write_bytes(strip.data[:50])
+    assert read_strip(path, 9) is None
+
+
+def test_large_frames_are_reduced():
+    import numpy as np
+
+    strip = make_strip(np.zeros((4, 400, 600, 3), np.uint8))
+    assert (strip.width, strip.height) == (192, 128)
+
+
+@pytest.mark.browser
+def test_page_loads_without_errors_and_shows_both_sides(outcome, tmp_path):
+    path = tmp_path / "index.html"
+    path.write_text(page(outcome, commands={}))
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert chromium, "chromium is needed for tests marked browser"
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-sync"]
+    command += ["--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom"]
+    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    assert 'data-ready="yes"' in done.stdout
+    assert done.stdout.count("<canvas") == 3 * done.stdout.count('<section class="case"')
+    assert 'class="frame bad"' in done.stdout

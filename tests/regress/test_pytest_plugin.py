@@ -1,0 +1,162 @@
+"""The plugin in a pytest of its own, and the example project that readers copy."""
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "flicker_gate"
+HEAD = """
+import numpy as np
+import pytest
+
+def clip(seed, brighter=0):
+    rng = np.random.default_rng(seed)
+    waves = rng.uniform(0.1, 0.6, (2, 5))
+    y, x = np.mgrid[:24, :32]
+    frames = []
+    for t in range(9):
+        texture = np.sin(waves[0, :, None, None] * (x + t) + waves[1, :, None, None] * y).sum(0)
+        frames.append(120 + 15 * texture + rng.normal() + brighter * (t % 2))
+    return np.clip(np.stack(frames)[..., None].repeat(3, -1), 0, 255).astype(np.uint8)
+
+CLIPS = {(f"prompt {i}", 0): clip(i) for i in range(12)}
+WORSE = {(f"prompt {i}", 0): clip(i, 4) for i in range(12)}
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(test text, *options)`: writes test_video.py and runs pytest there."""
+    found = entry_points(group="pytest11")
+    is_installed = any(e.value == "vidcfg.regress.pytest_plugin" for e in found)
+    plugin = [] if is_installed else ["-p", "vidcfg.regress.pytest_plugin"]
+
+    def call(text=None, *options, folder=tmp_path):
+        if text is not None:
+            (folder / "test_video.py").write_text(HEAD + text)
+            (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin]
+        return subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
+
+    return call
+
+
+def test_record_then_pass_then_fail(run, tmp_path):
+    gate = "def test_kite(temporal_gate):\n    temporal_gate(CLIPS)\n"
+    first = run(gate)
+    assert first.returncode == 1
+    assert "there is no baseline" in first.stdout
+    assert "pytest test_video.py::test_kite --vidcfg-record" in first.stdout
+    recorded = run(gate, "--vidcfg-record")
+    assert recorded.returncode == 0
+    assert "nothing was compared" in recorded.stdout
+    assert (tmp_path / "baselines" / "test_video.test_kite" / "baseline.json").is_file()
+    assert "PASS" in run(gate).stdout
+    worse = run(gate.replace("CLIPS", "WORSE"), "--vidcfg-out", "out")
+    assert worse.returncode == 1
+    assert "FAIL         warp_residual" in worse.stdout
+    assert "worst in 'prompt" in worse.stdout
+    assert (tmp_path / "out" / "test_video.test_kite" / "index.html").is_file()
+
+
+def test_marker_sets_policy_name_and_leniency(run, tmp_path):
+    gate = """
+RULES = {"alpha": 0.01, "metrics": {"warp_residual": {"margin": 0.02, "guard": None}}}
+@pytest.mark.temporal_gate(policy=RULES, name="mine", inconclusive="warn")
+def test_kite(temporal_gate):
+    outcome = temporal_gate(GIVEN)
+    assert outcome is None or outcome.policy.alpha == 0.01
+"""
+    four = "GIVEN = dict(list(CLIPS.items())[:4])"
+    assert run(four + gate, "--vidcfg-record").returncode == 0
+    assert (tmp_path / "baselines" / "mine").is_dir()
+    lenient = run(four.replace("CLIPS", "WORSE") + gate)
+    assert lenient.returncode == 0
+    assert "InconclusiveWarning" in lenient.stdout
+    strict = run(four.replace("CLIPS", "WORSE") + gate.replace("warn", "fail"))
+    assert strict.returncode == 1
+    assert "4 prompts cannot prove it" in strict.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def test_a(temporal_gate): temporal_gate([1, 2])", "give a mapping of prompts"),
+        ("def test_a(temporal_gate): temporal_gate({3: clip(0)})", "is no prompt"),
+        ("def test_a(temporal_gate): temporal_gate({})", "there are no clips"),
+        (
+            "def test_a(temporal_gate): temporal_gate({'x': clip(0)[0]})",
+            "a clip is an array [T, H, W, 3]",
+        ),
+        (
+            "@pytest.mark.temporal_gate(margin=1)\ndef test_a(temporal_gate): pass",
+            "temporal_gate takes policy, inconclusive, name, fps, stride",
+        ),
+        (
+            "@pytest.mark.temporal_gate(policy={'alpha': 2.0})\ndef test_a(temporal_gate): pass",
+            "alpha is 2.0, but must be from",
+        ),
+    ],
+)
+def test_wrong_use_is_an_error_that_tells_the_fix(run, text, words):
+    found = run(text + "\n", "--vidcfg-record")
+    assert found.returncode == 1
+    assert words in found.stdout
+
+
+def test_folder_and_files_can_be_given(run, tmp_path, panning):
+    from vidcfg.media.write import write_video
+
+    (tmp_path / "renders").mkdir()
+    for index in range(5):
+        path = tmp_path / "renders" / f"{index}.mkv"
+        write_video(path, panning(index), fps=8, codec="ffv1")
+    gate = """
+def test_kite(temporal_gate):
+    temporal_gate("renders", name="folder")
+    temporal_gate({f"p{i}": f"renders/{i}.mkv" for i in range(5)}, name="files")
+"""
+    assert run(gate, "--vidcfg-record").returncode == 0
+    found = run(gate)
+    assert found.returncode == 0, found.stdout
+    assert "folder: PASS" in found.stdout
+    assert "files: PASS" in found.stdout
+
+
+def test_plugin_loads_nothing_heavy_and_a_gate_no_torch(run, tmp_path):
+    text = """
+import sys
+def test_kite(temporal_gate):
+    temporal_gate(CLIPS)
+    assert "torch" not in sys.modules
+"""
+    assert run(text, "--vidcfg-record").returncode == 0
+    assert run(text).returncode == 0
+    code = (
+        "import sys, vidcfg.regress.pytest_plugin as p;"
+        "assert not {'numpy', 'cv2', 'torch', 'pydantic'} & set(sys.modules), 'heavy'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_example_project_passes_and_finds_two_levels_of_flicker(run, tmp_path):
+    folder = tmp_path / "example"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    passed = run(folder=folder)
+    assert passed.returncode == 0, passed.stdout
+    assert "discs: PASS" in passed.stdout
+    # The fault that its README suggests.
+    readme = (folder / "README.md").read_text()
+    fault = "    frames[1::2] = [frame + 2 for frame in frames[1::2]]\n"
+    assert fault in readme
+    source = (folder / "generate.py").read_text()
+    (folder / "generate.py").write_text(
+        source.replace("    return np.clip", fault + "    return np.clip")
+    )
+    failed = run(folder=folder)
+    assert failed.returncode == 1
+    assert "discs: FAIL: warp_residual" in failed.stdout

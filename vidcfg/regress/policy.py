@@ -1,0 +1,140 @@
+"""What a gate checks, how large a change matters, and how often it may be wrong."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from vidcfg.config import (
+    ConfigModel,
+    Finding,
+    Fraction,
+    Positive,
+    Range,
+    apply_overrides,
+    load_document,
+    validate,
+)
+
+LEVEL = 1 / 255 / 4
+"""A quarter of an 8-bit level: below it a difference of intensities is rounding."""
+
+TINY = 1e-4
+"""A fortieth of an 8-bit level, a change that is none."""
+
+NotNegative = Annotated[float, AfterValidator(Range(0, 1e9))]
+
+
+class MetricRule(ConfigModel):
+    """When a change of one metric is a regression.
+
+    With `scale: ratio` clips are compared by log((new + floor) / (base + floor)) and `margin` is
+    a relative change, 0.02 = 2 %; with `difference` by new - base, in the metric's unit. A change
+    counts if it is in the `bad` direction and larger than `margin` and, as a mean difference,
+    than `at_least`. `of: complement` takes 1 - value first, `magnitude` abs(value).
+
+    `weight` shares alpha out among the metrics. A `required` metric that cannot be measured keeps
+    the gate from passing. `guard` names a metric that must not have got worse by more than its
+    own margin for this one to pass, such as motion for flicker.
+    """
+
+    bad: Literal["up", "down", "either"] = Field(description="up, down or either")
+    scale: Literal["ratio", "difference"] = "ratio"
+    of: Literal["value", "complement", "magnitude"] = "value"
+    margin: Positive = Field(description="0.02 for 2 %")
+    at_least: NotNegative = 0.0
+    floor: Positive = LEVEL
+    weight: Positive = 1.0
+    required: bool = False
+    guard: str | None = None
+
+    def findings(self):
+        if self.scale == "ratio" and self.bad != "up" and self.margin >= 1:
+            message = "is a loss of everything or more. Write for example 0.1 for 10 %."
+            yield Finding(("margin",), message)
+
+
+_GUARDED = {"bad": "up", "at_least": TINY, "guard": "dynamic_degree"}
+_MOTION = {"bad": "down", "at_least": 0.05, "floor": 0.1}
+_SHARE = {"bad": "up", "scale": "difference"}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "warp_residual": {"margin": 0.015, "weight": 70.0, "required": True, **_GUARDED},
+    "luminance_flicker": {"margin": 0.05, **_GUARDED},
+    "motion_smoothness": {"of": "complement", "margin": 0.03, **_GUARDED},
+    "stride_pulse": {"margin": 0.03, **_SHARE},
+    "freeze_share": {"margin": 0.02, **_SHARE},
+    "jump_share": {"margin": 0.02, **_SHARE},
+    "dynamic_degree": {**_MOTION, "margin": 0.1, "required": True},
+    "sharpness": {"bad": "down", "margin": 0.03, "at_least": TINY},
+    "contrast": {"bad": "either", "margin": 0.05, "at_least": 0.001},
+    "contrast_drift": {"of": "magnitude", "margin": 0.1, **_SHARE},
+    "saturation": {"margin": 0.03, **_SHARE},
+    "clipped_share": {"margin": 0.02, **_SHARE},
+    "colour_drift": {"margin": 0.015, **_SHARE},
+}
+"""Flicker first: it gets 70 of 82 parts of alpha, see docs/regress.md."""
+
+
+def _completed(value: Any) -> Any:
+    """Known metrics take what a file leaves out from DEFAULTS."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: {**DEFAULTS.get(name, {}), **(rule or {})} if isinstance(rule, dict | None) else rule
+        for name, rule in value.items()
+    }
+
+
+class Policy(ConfigModel):
+    """The rules of a gate.
+
+    `alpha`: how often a gate may fail without a change, over all metrics together. `power` is
+    that of the detectable changes it prints. `unit`: clips of one prompt count as one (`prompt`),
+    or each for itself (`clip`, for sets of few prompts; the verdict then holds for those prompts
+    alone). `max_missing`: share of clips that only one side may have. `max_lost`: share of clips
+    whose metric may become unmeasurable. `metrics` lists all that are checked.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    alpha: Annotated[float, AfterValidator(Range(0.0001, 0.5))] = 0.05
+    power: Annotated[float, AfterValidator(Range(0.5, 0.999))] = 0.8
+    unit: Literal["prompt", "clip"] = "prompt"
+    max_missing: Fraction = 0.0
+    max_lost: Fraction = 0.1
+    metrics: Annotated[dict[str, MetricRule], BeforeValidator(_completed)] = Field(
+        default_factory=lambda: {name: MetricRule(**rule) for name, rule in DEFAULTS.items()}
+    )
+
+    def findings(self):
+        if not self.metrics:
+            yield Finding(("metrics",), "is empty. Name at least one, such as warp_residual: {}")
+        for name, rule in self.metrics.items():
+            if rule.guard == name:
+                yield Finding(("metrics", name, "guard"), "names the metric itself. Delete it.")
+            elif rule.guard is not None and rule.guard not in self.metrics:
+                message = f"is '{rule.guard}', which is not checked. Add it to metrics, or null."
+                yield Finding(("metrics", name, "guard"), message)
+
+    def share(self, name: str, names: Iterable[str] | None = None) -> float:
+        """The part of alpha at which a metric is tested before any other one has failed."""
+        total = sum(self.metrics[other].weight for other in names or self.metrics)
+        return self.alpha * self.metrics[name].weight / total
+
+
+def load_policy(path: str | Path | None, overrides: Iterable[str] = ()) -> Policy:
+    """The policy of a YAML file, the default one without a file; `--set path=value` put in.
+
+    Raises:
+        ConfigError: one line per problem, with file and line.
+    """
+    if path is None and not overrides:
+        return Policy()
+    if path is None:
+        from vidcfg.config import read_document
+
+        document = read_document(Policy().to_yaml(), source="the default policy")
+    else:
+        document = load_document(path)
+    return validate(apply_overrides(document, overrides), Policy)
