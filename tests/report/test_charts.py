@@ -1,0 +1,58 @@
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from vidcfg.report.charts import Point, curve_chart, number, scatter_chart, ticks
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0.012, 0.031, [0.015, 0.02, 0.025, 0.03])],
+)
+def test_ticks_are_round_and_inside(low, high, expected):
+    assert ticks(low, high) == expected
+
+
+def test_tick_of_one_value_is_that_value():
+    assert ticks(3.0, 3.0) == [3.0]
+
+
+def test_numbers_are_short_and_have_a_minus_sign():
+    assert number(-0.000012345) == "−1.234e−5"
+    assert number(0.35771) == "0.3577"
+
+
+def positions(svg, attribute):
+    hits = re.findall(r'class="hit" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    return [float(hit[attribute]) for hit in hits]
+
+
+def test_larger_values_stand_higher_and_further_right():
+    points = [Point(x, y, 0, "tip") for x, y in ((1, 0.2), (3, 0.1), (9, 0.4))]
+    svg = curve_chart(points, title="t", x_name="x", y_name="y")
+    across, down = positions(svg, 0), positions(svg, 1)
+    assert across[0] < across[1] < across[2]
+    assert down[2] < down[0] < down[1]
+    # Positions are proportional: (9 - 3) is three times (3 - 1).
+    assert (across[2] - across[1]) / (across[1] - across[0]) == pytest.approx(3, abs=0.02)
+
+
+def test_hostile_text_is_escaped_and_the_chart_stays_well_formed():
+    bad = '"><script>alert(1)</script>&'
+    point = Point(1, 1, 0, bad, low=0.5, high=2, x_low=0.9, x_high=1.1, label=bad)
+    for svg in (
+        curve_chart([point], title=bad, x_name=bad, y_name=bad, x_labels={1: bad}),
+        scatter_chart([point, Point(2, 3, 9, bad)], [0, 1], title=bad, x_name=bad, y_name=bad),
+    ):
+        assert "<script" not in svg
+        root = ElementTree.fromstring(svg)
+        assert root.find(".//g[@data-tip]").get("data-tip") == bad
+
+
+def test_front_steps_through_its_points_only():
+    points = [Point(1, 1, 0, ""), Point(2, 0.5, 0, ""), Point(3, 2, 0, "")]
+    svg = scatter_chart(points, [0, 2], title="", x_name="", y_name="")
+    path = re.search(r'class="front" d="([^"]+)"', svg)[1]
+    assert path.count("H") == 1
+    assert path.startswith(f"M{positions(svg, 0)[0]:.1f} {positions(svg, 1)[0]:.1f}H")

@@ -1,0 +1,216 @@
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vidcfg.report.compare import (
+    changes,
+    estimates,
+    front_of,
+    joint_sign_flip,
+    least_p,
+    pareto_front,
+)
+from vidcfg.report.results import read_results
+from vidcfg.report.values import Metric, Table, make_table
+
+
+def table_of(flicker_CN, alignment_CN, prompts):
+    """Two metrics on made-up values; prompts name the cluster of every column."""
+    cells = tuple(f"c{index}" for index in range(len(flicker_CN)))
+    static = np.zeros_like(flicker_CN, dtype=bool)
+    metrics = {
+        "warp_residual": Metric(
+            "warp_residual", flicker_CN, "intensity", "lower", "", None, static
+        ),
+        "align[mini]": Metric("align[mini]", alignment_CN, "cos", "higher", "", None, static),
+    }
+    pairs = tuple((prompt, index) for index, prompt in enumerate(prompts))
+    return Table(cells, pairs, metrics, {}, {}, len(pairs))
+
+
+def random_table(seed, *, cells=4, prompts=6, seeds=3, effect=0.0):
+    random = np.random.default_rng(seed)
+    names = [f"p{index:02d}" for index in range(prompts) for _ in range(seeds)]
+    own = np.exp(random.normal(-4, 0.5, prompts)).repeat(seeds)
+    noise = np.exp(random.normal(0, 0.05, (cells, prompts * seeds)))
+    grow = np.exp(effect * np.arange(cells))[:, None]
+    alignment = 0.3 + random.normal(0, 0.01, (cells, prompts * seeds))
+    return table_of(own * noise * grow, alignment, names)
+
+
+def test_mean_is_of_prompt_means_read_straight_from_the_files(store):
+    table = make_table(read_results(store))
+    found = estimates(table.metrics["warp_residual"], table)
+    for cell in table.cells:
+        by_prompt = {}
+        for unit in json.loads((store / "plan.json").read_text())["units"]:
+            if unit["cell"] == cell:
+                path = store / "units" / unit["key"][:2] / unit["key"] / "records.jsonl"
+                rows = map(json.loads, path.read_text().splitlines())
+                (value,) = (row["value"] for row in rows if row["name"] == "warp_residual")
+                by_prompt.setdefault(unit["prompt"], []).append(value)
+        expected = np.mean([np.mean(values) for values in by_prompt.values()])
+        assert found[cell].mean == pytest.approx(expected, rel=1e-12)
+
+
+def test_interval_agrees_with_scipy_on_prompt_means():
+    table = random_table(8, prompts=15)
+    metric = table.metrics["warp_residual"]
+    found = estimates(metric, table)
+    for cell, values in zip(table.cells, metric.values_CN):
+        means = values.reshape(15, 3).mean(axis=1)
+        expected = stats.bootstrap(
+            (means,), np.mean, method="BCa", n_resamples=50_000, rng=np.random.default_rng(1)
+        ).confidence_interval
+        # The 2.5 % point of 2000 resamples scatters by a few percent of the width.
+        slack = 0.08 * (expected.high - expected.low)
+        assert found[cell].low == pytest.approx(expected.low, abs=slack)
+        assert found[cell].high == pytest.approx(expected.high, abs=slack)
+
+
+def test_one_prompt_has_no_interval():
+    table = random_table(0, prompts=1)
+    found = estimates(table.metrics["warp_residual"], table)["c1"]
+    assert (found.low, found.high, found.prompts, found.clips) == (None, None, 1, 3)
+
+
+def test_means_tests_and_front_are_of_the_same_clips():
+    table = random_table(6)
+    table.metrics["warp_residual"].values_CN[2, ::4] = np.nan
+    clips = {e.clips for m in table.metrics.values() for e in estimates(m, table).values()}
+    assert clips == {13}
+    assert {row.clips for row in changes(table, [("c0", "c1")])} == {13}
+    front = front_of(table)
+    for index, cell in enumerate(table.cells):
+        means = [estimates(m, table)[cell].mean for m in table.metrics.values()]
+        assert means == pytest.approx([front.x_C[index], front.y_C[index]], rel=1e-12)
+
+
+def test_joint_sign_flip_equals_counting_all_patterns():
+    means_MG = np.random.default_rng(3).normal(0.4, 1, (4, 7))
+    z = means_MG / np.linalg.norm(means_MG, axis=1, keepdims=True)
+    signs = np.array(list(product([-1, 1], repeat=7)))
+    highest = np.abs(signs @ z.T).max(axis=1)
+    expected = [(highest >= abs(row.sum()) - 1e-12).mean() for row in z]
+    np.testing.assert_allclose(joint_sign_flip(means_MG), expected, rtol=1e-12)
+
+
+def test_one_comparison_is_the_plain_two_sided_test():
+    from vidcfg.metrics.paired import sign_flip_p
+
+    row = np.random.default_rng(5).normal(0.5, 1, 9)
+    expected = sign_flip_p(row, np.arange(9), alternative="two-sided")
+    assert joint_sign_flip(row[None])[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_comparison_without_any_difference_has_p_one():
+    rows = np.stack([np.zeros(6), np.ones(6)])
+    assert joint_sign_flip(rows).tolist() == [1.0, least_p(6)]
+
+
+def test_random_patterns_agree_with_counting_all():
+    means_MG = np.random.default_rng(7).normal(0.35, 1, (5, 14))
+    patterns = 1 - 2 * (np.arange(2**13)[:, None] >> np.arange(14) & 1)
+    z = means_MG / np.linalg.norm(means_MG, axis=1, keepdims=True)
+    highest = np.abs(patterns @ z.T).max(axis=1)
+    expected = [(highest >= abs(row.sum()) - 1e-12).mean() for row in z]
+    # Binomial scatter of 10000 patterns: three standard errors are at most 0.015.
+    np.testing.assert_allclose(joint_sign_flip(means_MG), expected, atol=0.015)
+
+
+def test_family_of_no_effects_errs_in_about_one_of_twenty_sets():
+    false = 0
+    for seed in range(200):
+        means_MG = np.random.default_rng(seed).normal(0, 1, (6, 8)) + 0.0
+        false += (joint_sign_flip(means_MG) <= 0.05).any()
+    # Binomial: 5 % of 200 is 10, three standard deviations are 9.
+    assert false <= 19
+
+
+def test_changes_find_a_rise_and_its_size():
+    table = random_table(11, prompts=8, effect=np.log(1.1))
+    rows = changes(table, [("c0", "c1"), ("c0", "c3")])
+    flicker = {row.cell: row for row in rows if row.what == "flicker"}
+    assert flicker["c3"].is_clear
+    # 24 pairs of sd .07 give a mean within 1.4 %; the floor of a quarter level lowers it.
+    assert 1.15 < 1 + flicker["c3"].change < 1.1**3 + 0.04
+    assert flicker["c3"].low < flicker["c3"].change < flicker["c3"].high
+    assert flicker["c3"].p_holm >= flicker["c3"].p
+    alignment = {row.cell: row for row in rows if row.what == "alignment"}
+    assert not alignment["c1"].is_ratio
+    assert not alignment["c1"].is_clear
+
+
+def test_without_effects_about_one_metric_in_twenty_has_a_clear_change():
+    false = 0
+    for seed in range(100):
+        table = random_table(seed, cells=4, prompts=7, seeds=1)
+        rows = changes(table, [("c0", "c1"), ("c0", "c2"), ("c0", "c3")])
+        for what in ("flicker", "alignment"):
+            false += any(row.is_clear for row in rows if row.what == what)
+    # Binomial: 5 % of 200 is 10, three standard deviations are 9.
+    assert false <= 19
+
+
+def test_adjusted_p_values_are_in_order():
+    table = random_table(9, prompts=8, effect=0.02)
+    rows = changes(table, [("c0", "c1"), ("c0", "c2"), ("c0", "c3")])
+    from scipy.stats import false_discovery_control
+
+    for what in ("flicker", "alignment"):
+        own = [row for row in rows if row.what == what]
+        expected = false_discovery_control([row.p for row in own])
+        np.testing.assert_allclose([row.p_fdr for row in own], expected, rtol=1e-12)
+    assert all(row.p <= row.p_fdr <= 1 and row.p <= row.p_holm <= 1 for row in rows)
+
+
+def test_five_prompts_never_decide():
+    table = random_table(2, prompts=5, effect=1.0)
+    rows = changes(table, [("c0", "c3")])
+    assert least_p(5) > 0.05
+    assert not any(row.is_clear for row in rows)
+
+
+def brute_force_front(costs):
+    return [
+        not any(
+            all(o <= s for o, s in zip(other, own)) and any(o < s for o, s in zip(other, own))
+            for other in costs
+        )
+        for own in costs
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_front_equals_brute_force(seed):
+    random = np.random.default_rng(seed)
+    # Few levels make ties and doubles.
+    costs = random.integers(0, 5, (9, 2 + seed % 2)).astype(float)
+    assert pareto_front(costs).tolist() == brute_force_front(costs.tolist())
+
+
+def test_membership_equals_brute_force_over_the_same_resamples():
+    from vidcfg.metrics.paired import bootstrap_indices
+
+    table = random_table(4, cells=5, prompts=6, seeds=2)
+    front = front_of(table, resamples=60)
+    names = [pair[0] for pair in table.pairs]
+    drawn = bootstrap_indices(names, resamples=60)
+    counts = np.zeros(5)
+    values = [m.values_CN.reshape(5, 6, 2).mean(axis=2) for m in table.metrics.values()]
+    for row in drawn:
+        costs = [(values[0][c, row].mean(), -values[1][c, row].mean()) for c in range(5)]
+        counts += brute_force_front(costs)
+    np.testing.assert_allclose(front.membership_C, counts / 60, atol=1e-12)
+
+
+def test_same_cell_twice_stays_on_the_front_twice():
+    table = random_table(1, cells=3)
+    for metric in table.metrics.values():
+        metric.values_CN[1] = metric.values_CN[0]
+    front = front_of(table)
+    assert front.on_front_C[0] == front.on_front_C[1]
+    assert front.membership_C[0] == front.membership_C[1]

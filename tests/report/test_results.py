@@ -1,0 +1,134 @@
+import json
+import shutil
+
+import pytest
+from fake_store import unit_key, write_json, write_store
+
+from vidcfg.metrics.record import Record
+from vidcfg.report.results import ResultsError, read_results
+
+
+@pytest.fixture
+def copied(store, tmp_path):
+    return shutil.copytree(store, tmp_path / "store")
+
+
+def unit_folder(root, cell="uniform-3", prompt=1, seed=0):
+    key = unit_key(cell, prompt, seed)
+    return root / "units" / key[:2] / key
+
+
+def test_every_unit_of_the_plan_comes_back_with_its_place(store):
+    results = read_results(store)
+    assert results.kind == "sweep"
+    assert len(results.cells) == 6
+    assert len(results.units) == 6 * 4 * 2
+    assert not results.missing
+    assert not results.problems
+    for unit in results.units:
+        index = results.prompts.index(unit.prompt)
+        assert unit.key == unit_key(unit.cell, index, unit.seed)
+        assert unit.video.suffix == ".mkv"
+        assert Record.from_dict(unit.rows["frame_diff"]).value > 0
+    assert results.baseline == "uniform-3"
+
+
+def test_unit_without_done_is_missing_and_not_a_problem(copied):
+    (unit_folder(copied) / "DONE").unlink()
+    results = read_results(copied)
+    assert results.missing == (unit_key("uniform-3", 1, 0),)
+    assert not results.problems
+
+
+@pytest.mark.parametrize("how", ["shorter", "other", "gone", "no-json"])
+def test_damaged_unit_is_left_aside_and_named(copied, how):
+    folder = unit_folder(copied)
+    if how == "shorter":
+        (folder / "video.mkv").write_bytes(b"x")
+    elif how == "other":
+        text = (folder / "records.jsonl").read_text()
+        (folder / "records.jsonl").write_text(text.replace("frame_diff", "frame_diss"))
+    elif how == "gone":
+        (folder / "record.json").unlink()
+    else:
+        (folder / "DONE").write_text("{")
+    results = read_results(copied)
+    assert len(results.units) == 47
+    assert str(folder) in results.problems[0]
+    assert "Run the sweep again" in results.problems[0]
+    assert results.missing == (folder.name,)
+
+
+def test_failed_unit_is_listed_with_its_error(tmp_path):
+    root = write_store(
+        tmp_path, scales=(1.0,), modes=("uniform",), families=(), failing=[("uniform-1", 2, 1)]
+    )
+    (failure,) = read_results(root).failed
+    assert (failure.cell, failure.seed, failure.kind) == ("uniform-1", 1, "oom")
+    assert "out of memory" in failure.message
+
+
+def test_failure_of_a_unit_that_was_done_later_is_forgotten(copied):
+    key = unit_key("uniform-1", 0, 0)
+    write_json(copied / "failed" / f"{key}.json", {"key": key, "kind": "lost"})
+    assert not read_results(copied).failed
+
+
+def evaluation_rows(store):
+    for unit in read_results(store).units:
+        if unit.cell == "uniform-1":
+            for row in unit.rows.values():
+                yield dict(row) | {"path": str(unit.video), "subject": f"{unit.key}.mkv"}
+
+
+def test_output_of_evaluate_is_one_cell(store, tmp_path):
+    rows = list(evaluation_rows(store))
+    rows.append(rows[0] | {"path": None, "subject": "set", "prompt": None, "seed": None})
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = read_results(tmp_path)
+    assert results.kind == "evaluation"
+    assert [cell.id for cell in results.cells] == ["all"]
+    assert len(results.units) == 8
+    assert {unit.seed for unit in results.units} == {0, 1}
+    assert len(results.set_rows["all"]) == 1
+
+
+def test_video_that_could_not_be_scored_is_a_failure(store, tmp_path):
+    row = next(evaluation_rows(store))
+    bad = row | {"value": None, "status": "failed", "skipped_reason": "b.mp4 is empty"}
+    rows = [row, bad | {"subject": "b.mp4", "path": "b.mp4", "name": "read"}]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = read_results(tmp_path)
+    assert len(results.units) == 1
+    assert results.failed[0].message == "b.mp4 is empty"
+
+
+@pytest.mark.parametrize(
+    "line", ["{", '{"value": 1}', '{"name": "a", "value": NaN}', '{"name": "a", "value": "1"}']
+)
+def test_damaged_line_is_named_with_its_number(tmp_path, line):
+    (tmp_path / "records.jsonl").write_text('{"name": "a", "value": 1}\n' + line + "\n")
+    with pytest.raises(ResultsError, match=r"records\.jsonl:2: no record .*again"):
+        read_results(tmp_path)
+
+
+def test_folder_without_results_names_the_command(tmp_path):
+    with pytest.raises(ResultsError, match="vidcfg evaluate"):
+        read_results(tmp_path)
+    with pytest.raises(ResultsError, match="does not exist"):
+        read_results(tmp_path / "nowhere")
+
+
+def test_plan_of_another_version_is_refused(copied):
+    plan = json.loads((copied / "plan.json").read_text())
+    write_json(copied / "plan.json", plan | {"kind": "vidcfg.sweep/2"})
+    with pytest.raises(ResultsError, match="vidcfg.sweep/2"):
+        read_results(copied)
+
+
+def test_plan_that_lacks_its_units_is_refused(copied):
+    plan = json.loads((copied / "plan.json").read_text())
+    del plan["units"]
+    write_json(copied / "plan.json", plan)
+    with pytest.raises(ResultsError, match="units"):
+        read_results(copied)

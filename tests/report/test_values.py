@@ -1,0 +1,110 @@
+import json
+
+import numpy as np
+import pytest
+from fake_store import unit_key, write_json, write_store
+
+from vidcfg.report.results import ResultsError, read_results
+from vidcfg.report.values import make_table
+
+CELLS = ("uniform-1", "uniform-3", "keyframes-1", "keyframes-3")
+
+
+@pytest.fixture
+def sparse(tmp_path):
+    """4 cells, 3 prompts, 2 seeds; nothing but alignment is measured unless a test says so."""
+
+    def write(**options):
+        options = {"scales": (1.0, 3.0), "families": (), **options}
+        prompts = options.pop("prompts", ("one", "two", "three"))
+        return read_results(write_store(tmp_path / "s", prompts=prompts, **options))
+
+    return write
+
+
+def test_values_stand_at_their_cell_and_pair(store):
+    results = read_results(store)
+    table = make_table(results)
+    assert table.cells[1] == "uniform-3"
+    assert len(table.pairs) == 8
+    for unit in results.units:
+        row, column = table.cells.index(unit.cell), table.pairs.index((unit.prompt, unit.seed))
+        expected = unit.rows["frame_diff"]["value"]
+        assert table.metrics["frame_diff"].values_CN[row, column] == expected
+
+
+def test_cells_are_compared_on_the_pairs_that_all_have(sparse):
+    results = sparse(missing=[("uniform-1", 0, 1)], failing=[("keyframes-3", 2, 0)])
+    table = make_table(results)
+    assert table.cells == CELLS
+    assert set(table.pairs) == {("one", 0), ("two", 0), ("two", 1), ("three", 1)}
+    assert table.num_pairs == 6
+
+
+def test_cell_that_would_empty_the_comparison_is_left_out(sparse):
+    missing = [("keyframes-3", prompt, seed) for prompt in range(3) for seed in range(2)]
+    table = make_table(sparse(missing=missing[:4]))
+    assert table.cells == CELLS[:3]
+    assert table.left_out == {"keyframes-3": "it has 2 of 6 videos"}
+    assert len(table.pairs) == 6
+
+
+def test_cell_without_videos_is_left_out(sparse):
+    missing = [("uniform-1", prompt, seed) for prompt in range(3) for seed in range(2)]
+    table = make_table(sparse(missing=missing))
+    assert table.left_out == {"uniform-1": "it has no video"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("protocol", "other", "protocol"),
+        ("backend", {"name": "mini-scorer", "sha256": "cd" * 32, "source": None}, "backend"),
+        ("clip", {"num_frames": 9, "fps": 8.0}, "num_frames"),
+    ],
+)
+def test_metric_measured_in_unlike_ways_is_refused(sparse, field, value, named):
+    root = sparse().root
+    key = unit_key("uniform-3", 1, 1)
+    folder = root / "units" / key[:2] / key
+    row = json.loads((folder / "records.jsonl").read_text())
+    (folder / "records.jsonl").write_text(json.dumps(row | {field: value}))
+    write_json(folder / "DONE", {})
+    table = make_table(read_results(root))
+    assert "align[mini]" not in table.metrics
+    assert named in table.refused["align[mini]"]
+
+
+def test_metric_without_a_value_gives_its_reason(store):
+    results = read_results(store)
+    for unit in results.units:
+        unit.rows["frame_diff"].update(value=None, skipped_reason="the clip has too few frames")
+    table = make_table(results)
+    assert table.refused["frame_diff"] == "the clip has too few frames"
+    assert table.key_metrics["flicker"] == "warp_residual"
+
+
+def test_flicker_falls_back_where_flow_fails_on_most_clips(store):
+    results = read_results(store)
+    for unit in results.units:
+        if unit.cell == "uniform-6" and unit.prompt != results.prompts[0]:
+            unit.rows["warp_residual"].update(value=None, skipped_reason="flow")
+    table = make_table(results)
+    assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 2
+    assert table.key_metrics["flicker"] == "frame_diff"
+
+
+def test_flicker_falls_back_where_flow_fails_on_whole_prompts(store):
+    results = read_results(store)
+    for unit in results.units:
+        if unit.cell == "uniform-6" and unit.prompt == results.prompts[2]:
+            unit.rows["warp_residual"].update(value=None, skipped_reason="flow")
+    table = make_table(results)
+    assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 6
+    assert table.key_metrics["flicker"] == "frame_diff"
+
+
+def test_unknown_metric_is_named_with_those_there_are(store):
+    with pytest.raises(ResultsError, match=r"not measured: flikker.*frame_diff"):
+        make_table(read_results(store), metrics=["align", "flikker"])
+    assert list(make_table(read_results(store), metrics=["align"]).metrics) == ["align[mini]"]

@@ -1,0 +1,168 @@
+import re
+
+import numpy as np
+import pytest
+from fake_store import PROMPTS, write_store
+
+from vidcfg.report.analyse import analyse
+from vidcfg.report.results import ResultsError, read_results
+
+
+def rewrite(results, name, value_of):
+    """Replace a metric: `value_of(unit, prompt number)` for every unit."""
+    for unit in results.units:
+        unit.rows[name].update(value=value_of(unit, results.prompts.index(unit.prompt)))
+    return results
+
+
+@pytest.fixture(scope="module")
+def many_store(tmp_path_factory):
+    return write_store(
+        tmp_path_factory.mktemp("many"),
+        modes=("uniform",),
+        scales=(1.0, 3.0, 6.0),
+        prompts=PROMPTS,
+        families=("flicker",),
+    )
+
+
+@pytest.fixture
+def many(many_store):
+    """3 cells, 8 prompts, 2 seeds, with flicker and alignment that a test sets."""
+    return read_results(many_store)
+
+
+def noise(unit, sd):
+    return float(np.random.default_rng(int(unit.key[:8], 16)).normal(0, sd))
+
+
+def said(results, title, **options):
+    entries = {e["title"]: e for e in analyse(results, **options)["summary"]}
+    return entries[title]
+
+
+def test_clear_best_is_named_as_clear(many):
+    best = {"uniform-1": 0.3, "uniform-3": 0.36, "uniform-6": 0.33}
+    rewrite(many, "align[mini]", lambda u, p: best[u.cell] + 0.02 * p + noise(u, 0.001))
+    entry = said(many, "Follows the prompt best")
+    assert entry["kind"] == "clear"
+    assert entry["text"].startswith("“uniform, scale 3”: align[mini]")
+    assert "clearly ahead of the other 2" in entry["text"]
+
+
+def test_undecided_says_how_many_more_clips_would_tell(many):
+    best = {"uniform-1": 0.3, "uniform-3": 0.3508, "uniform-6": 0.35}
+    rewrite(many, "align[mini]", lambda u, p: best[u.cell] + 0.02 * p + noise(u, 0.0015))
+    entry = said(many, "Follows the prompt best")
+    assert entry["kind"] == "unclear"
+    assert "cannot be told apart" in entry["text"]
+    assert "at n = 16" in entry["text"]
+    assert re.search(r"about \d+ more clips would show it", entry["text"])
+
+
+def test_difference_too_small_to_chase_is_said_to_be_so(many):
+    best = {"uniform-1": 0.3, "uniform-3": 0.35, "uniform-6": 0.35}
+    rewrite(many, "align[mini]", lambda u, p: best[u.cell] + 0.02 * p + noise(u, 0.02))
+    for unit in many.units:
+        if unit.cell == "uniform-3":
+            twin = next(
+                u
+                for u in many.units
+                if (u.cell, u.prompt, u.seed) == ("uniform-6", unit.prompt, unit.seed)
+            )
+            shift = 1e-6 * (-1) ** unit.seed
+            unit.rows["align[mini]"].update(value=twin.rows["align[mini]"]["value"] + shift)
+    assert "take either" in said(many, "Follows the prompt best")["text"]
+
+
+def test_no_verdict_from_few_prompts(store):
+    entry = analyse(read_results(store))["summary"][0]
+    assert entry["kind"] == "unclear"
+    assert "4 prompts cannot reach" in entry["text"]
+    assert not any(
+        e["kind"] == "clear" and "best" in e["title"]
+        for e in analyse(read_results(store))["summary"]
+    )
+
+
+def test_balance_is_the_least_flicker_among_those_not_surely_below_the_best(many):
+    align = {"uniform-1": 0.3, "uniform-3": 0.35, "uniform-6": 0.35}
+    flicker = {"uniform-1": 0.01, "uniform-3": 0.012, "uniform-6": 0.02}
+    rewrite(many, "align[mini]", lambda u, p: align[u.cell] + 0.02 * p + noise(u, 0.003))
+    rewrite(many, "frame_diff", lambda u, p: flicker[u.cell] * (1 + 0.2 * p))
+    text = said(many, "Both together")["text"]
+    assert text.startswith("“uniform, scale 3”")
+
+
+def test_still_videos_do_not_win_in_flicker(store):
+    results = read_results(store)
+    for unit in results.units:
+        if unit.cell == "uniform-6":
+            for name in ("warp_residual", "dynamic_degree"):
+                unit.rows[name].update(value=0.0, status="static")
+    analysis = analyse(results)
+    entries = {e["title"]: e["text"] for e in analysis["summary"]}
+    assert "“uniform, scale 6”" in entries["Moves too little"]
+    assert not entries["Flickers least"].startswith("“uniform, scale 6”")
+
+
+def test_incomplete_sweep_says_so_first(tmp_path):
+    root = write_store(
+        tmp_path,
+        scales=(1.0, 3.0),
+        families=(),
+        missing=[("uniform-1", 0, 1)],
+        failing=[("keyframes-3", 2, 0)],
+    )
+    (notice,) = analyse(read_results(root))["notices"]
+    assert notice == (
+        "Incomplete: 30 of 32 videos are there, 1 failed, 1 not rendered yet. Cells are compared "
+        "on the 6 of 8 pairs of prompt and seed that all of them have."
+    )
+
+
+def test_failed_self_check_is_said_before_anything_else(store):
+    results = read_results(store)
+    cells = ["uniform-1", "keyframes-1"]
+    results.summary["self_check"] = {"cells": cells, "pairs": 8, "equal": False}
+    assert (
+        "self-check failed: uniform, scale 1 and keyframes, scale 1"
+        in (analyse(results)["notices"][0])
+    )
+
+
+def test_baseline_goes_by_id_or_label(store):
+    results = read_results(store)
+    assert analyse(results)["baseline"] == "uniform-3"
+    assert analyse(results, baseline="keyframes-1")["baseline"] == "keyframes-1"
+    assert analyse(results, baseline="keyframes, scale 6")["baseline"] == "keyframes-6"
+    with pytest.raises(ResultsError, match=r"no cell 'nothing'.*uniform-1"):
+        analyse(results, baseline="nothing")
+
+
+def test_store_without_a_finished_video_says_so(tmp_path):
+    places = [("uniform-1", prompt, seed) for prompt in range(4) for seed in range(2)]
+    root = write_store(tmp_path, modes=("uniform",), scales=(1.0,), missing=places)
+    analysis = analyse(read_results(root))
+    assert analysis["summary"][0]["text"] == "No video is finished yet."
+    assert "0 of 8 videos" in analysis["notices"][0]
+
+
+def test_cost_is_that_of_the_jobs(store):
+    cost = analyse(read_results(store))["cost"]
+    # 6 steps; 16 clips at scale 1 need one evaluation a step, 32 need two.
+    assert cost["executed"] == 16 * 6 + 32 * 12
+    assert cost["cells"]["uniform-1"] == {"executed": 48.0, "seconds": pytest.approx(6.4)}
+
+
+def test_baseline_and_pairs_call_the_same_changes_clear(many):
+    best = {"uniform-1": 0.3, "uniform-3": 0.36, "uniform-6": 0.33}
+    rewrite(many, "align[mini]", lambda u, p: best[u.cell] + 0.02 * p + noise(u, 0.001))
+    analysis = analyse(many, baseline="uniform-6")
+    rows = {c["cell"]: c for c in analysis["changes"] if c["what"] == "alignment"}
+    assert rows["uniform-3"]["is_clear"]
+    assert rows["uniform-1"]["is_clear"]
+    assert rows["uniform-3"]["change"] > 0 > rows["uniform-1"]["change"]
+    # 8 prompts, all of one sign in all three pairs: 2 / 2^8, no larger after Benjamini-Hochberg.
+    assert rows["uniform-3"]["p_fdr"] == pytest.approx(2**-7)
+    assert rows["uniform-3"]["p_holm"] >= 2 * 2**-7
