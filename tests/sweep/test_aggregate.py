@@ -1,0 +1,73 @@
+"""Distances of cells to real clips, whose own features are made once."""
+
+import numpy as np
+import pytest
+
+from vidcfg.evaluate import sets
+from vidcfg.evaluate.reference import Reference
+from vidcfg.evaluate.settings import Settings
+from vidcfg.metrics.features.base import FeatureNet
+from vidcfg.metrics.record import Backend
+from vidcfg.sweep.aggregate import Distances, complete_pairs
+
+
+class Net(FeatureNet):
+    """Features are the mean colour of a clip and its spread."""
+
+    name, protocol, backend = "mini", "plain", Backend("plain")
+    is_biased_covariance = is_published = False
+    num_frames = min_frames = 3
+    calls = 0
+
+    def prepare(self, frames):
+        return frames
+
+    def features(self, clips):
+        Net.calls += len(clips)
+        flat = clips.reshape(len(clips), -1)
+        return np.stack([flat.mean(1), flat.std(1), flat[:, 0]], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def real(monkeypatch):
+    """40 real clips and 40 others, for any shapes."""
+    random = np.random.default_rng(0)
+    clips = random.random((80, 3, 3, 4, 5), dtype=np.float32)
+    made = Reference(
+        "reference=test", lambda net: iter(clips[:40]), lambda net: iter(clips[40:]), []
+    )
+    monkeypatch.setattr("vidcfg.evaluate.reference.open_reference", lambda name, shapes: made)
+    monkeypatch.setattr("vidcfg.evaluate.score.cached_net", lambda name, settings: Net())
+    Net.calls = 0
+    return made
+
+
+def test_the_reference_goes_through_the_net_once_for_all_cells(real):
+    random = np.random.default_rng(1)
+    distances = Distances(Settings(families=("flicker", "mini"), reference="mini"))
+    for cell in range(5):
+        features = {f"{i:02}": random.random(3, dtype=np.float32) + cell for i in range(20)}
+        found = distances.of({"mini": features}, [(3, 4, 5)] * 20)
+        own = np.stack([features[key] for key in sorted(features)])
+        expected = sets.distance_records(Net(), own, real, batch_size=16)
+        assert [(r.name, r.value) for r in found] == [(r.name, r.value) for r in expected]
+    # Once by the sweep, and once for each expected value above.
+    assert Net.calls == 80 * 6
+
+
+def test_without_a_reference_there_are_no_distances_by_the_mini_net():
+    distances = Distances(Settings(families=("flicker", "mini")))
+    assert distances.of({"mini": {"a": np.zeros(3)}}, [(3, 4, 5)]) == []
+
+
+def test_cells_are_compared_on_the_prompts_and_seeds_that_all_have():
+    units = [
+        {"key": f"{cell}{prompt}{seed}", "cell": cell, "prompt": prompt, "seed": seed}
+        for cell in "ab"
+        for prompt in (0, 1)
+        for seed in (7, 8, 9)
+    ]
+    plan = {"cells": [{"id": "a"}, {"id": "b"}], "units": units}
+    done = {unit["key"] for unit in units} - {"a07", "b18", "b19", "a19"}
+    assert complete_pairs(plan, done) == {(0, 8), (0, 9), (1, 7)}
+    assert complete_pairs(plan, {"a07"}) == set()

@@ -1,0 +1,230 @@
+"""What becomes of jobs that fail: judged by the kind of event, with a worker that does as told."""
+
+from collections import Counter
+
+import pytest
+
+from vidcfg.sweep.driver import ModelLoadError, SweepStopped, drive
+from vidcfg.sweep.executor import Event
+from vidcfg.sweep.in_process import InProcess
+from vidcfg.sweep.store import Store
+
+GRID = "grid={guidance.scale: [1.0, 2.0, 3.0, 4.0, 5.0]}"
+
+
+class Told:
+    """An executor in which `fate(unit key, how often the unit was tried, job)` decides.
+
+    A job ends as the first of its units that does not go well; the units before it are done.
+    """
+
+    num_workers = 3
+
+    def __init__(self, store, fate):
+        self.store, self.fate = store, fate
+        self.waiting, self.tries, self.jobs = [], Counter(), []
+        self.is_closed = False
+
+    def start(self):
+        pass
+
+    def free(self):
+        return self.num_workers - len(self.waiting)
+
+    def submit(self, job):
+        assert self.free() > 0
+        self.waiting.append(job)
+        self.jobs.append(job)
+
+    def wait(self, timeout):
+        # The last first: events come in any order.
+        return [self._event(self.waiting.pop())] if self.waiting else []
+
+    def _event(self, job):
+        results = []
+        for key in job.units:
+            self.tries[key] += 1
+            kind = self.fate(key, self.tries[key], job)
+            if kind != "done":
+                return Event(job, "worker", kind.partition(":")[0], message=kind)
+            status = "done" if self.store.commit(key, {"records.jsonl": b"{}"}) else "cached"
+            results.append({"key": key, "status": status})
+        count = len(results)
+        self.store.write_json(f"jobs/{job.id}.json", {"executed": count, "planned": count})
+        return Event(job, "worker", "done", tuple(results), seconds=0.1)
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def run(plan, store):
+    """`run(fate) -> (books, executor, plan)`."""
+
+    def go(fate, *overrides, num_workers=3):
+        made = plan(*overrides)
+        executor = Told(store, fate)
+        executor.num_workers = num_workers
+        return drive(made, store, executor, poll=0.0), executor, made
+
+    return go
+
+
+def keys_of(plan):
+    return [unit.key for unit in plan.units]
+
+
+def test_every_unit_is_made_once_when_all_goes_well(run, store):
+    books, executor, plan = run(lambda key, tries, job: "done")
+    assert store.done_keys(keys_of(plan)) == set(keys_of(plan))
+    assert set(executor.tries.values()) == {1}
+    assert (books.done, books.left, books.failed) == (len(plan.units), 0, {})
+    assert executor.is_closed
+
+
+def test_a_unit_that_always_fails_is_reported_and_all_others_are_made(run, store, plan):
+    bad = plan().units[5].key
+    books, executor, made = run(lambda key, tries, job: "error: boom" if key == bad else "done")
+    assert set(books.failed) == {bad}
+    assert store.done_keys(keys_of(made)) == set(keys_of(made)) - {bad}
+    facts = store.read_json(f"failed/{bad}.json")
+    assert (facts["kind"], facts["message"]) == ("error", "error: boom")
+    assert facts["cell"] == made.by_key[bad].cell
+    assert facts["log"] == f"logs/{bad}.log"
+    # Once, and then max_retries = 2 times; the other unit of its job was done the first time.
+    assert facts["attempts"] == executor.tries[bad] == 3
+
+
+def test_units_that_were_done_before_their_job_failed_are_not_made_again(run, plan):
+    bad = plan().units[5].key
+    _, executor, _ = run(lambda key, tries, job: "error" if key == bad else "done")
+    assert all(count == 1 for key, count in executor.tries.items() if key != bad)
+
+
+def test_a_job_whose_worker_was_lost_is_handed_out_whole_once_more(run):
+    lost = []
+
+    def fate(key, tries, job):
+        if not lost and len(job.units) > 2:
+            lost.append(job)
+            return "lost"
+        return "done"
+
+    books, executor, plan = run(fate, GRID, num_workers=1)
+    again = [job for job in executor.jobs if set(job.units) <= set(lost[0].units)]
+    assert [job.units for job in again] == [lost[0].units] * 2
+    assert books.done == len(plan.units)
+    assert not books.failed
+
+
+def test_a_unit_that_kills_its_worker_is_poisoned_after_its_retries(run, plan, store):
+    bad = plan().units[2].key
+    books, executor, made = run(
+        lambda key, tries, job: "lost" if key == bad else "done", "workers={max_retries: 1}"
+    )
+    assert set(books.failed) == {bad}
+    assert store.read_json(f"failed/{bad}.json")["kind"] == "lost"
+    assert len([job for job in executor.jobs if job.units == (bad,)]) == 2
+    assert store.done_keys(keys_of(made)) == set(keys_of(made)) - {bad}
+
+
+def test_out_of_memory_makes_jobs_smaller_then_raises_their_level(run, plan):
+    """Two units fit; those of scale 5 need level 1."""
+
+    def fate(key, tries, job):
+        is_hungry = plan.by_key[key].cell == "scale-5"
+        return "done" if len(job.units) <= 2 and (job.level == 1 or not is_hungry) else "oom"
+
+    plan = plan(GRID)
+    books, executor, _ = run(fate, GRID, num_workers=1)
+    assert not books.failed
+    assert books.done == len(plan.units)
+    assert max(len(job.units) for job in executor.jobs) > 2
+    raised = {key for job in executor.jobs if job.level for key in job.units}
+    assert {plan.by_key[key].cell for key in raised} == {"scale-5"}
+
+
+def test_one_unit_without_memory_fails_after_the_last_level(run, plan, store):
+    bad = plan().units[1].key
+    books, executor, _ = run(lambda key, tries, job: "oom" if key == bad else "done")
+    assert [job.level for job in executor.jobs if job.units == (bad,)] == [0, 1, 2]
+    assert store.read_json(f"failed/{bad}.json")["kind"] == "oom"
+
+
+def test_a_model_that_cannot_be_loaded_stops_at_once(run):
+    tried = []
+
+    def fate(key, tries, job):
+        tried.append(job)
+        return "model: no such folder"
+
+    with pytest.raises(ModelLoadError, match="no such folder"):
+        run(fate)
+    assert len(tried) == 1
+
+
+def test_a_full_store_stops_at_once(plan, store):
+    class Full(Told):
+        def _event(self, job):
+            self.tries[job.id] += 1
+            return Event(job, "worker", "error", message="StoreError: the store is full.")
+
+    executor = Full(store, None)
+    with pytest.raises(SweepStopped, match=r"^the store is full\.$"):
+        drive(plan(), store, executor, poll=0.0)
+    assert sum(executor.tries.values()) == 1
+    assert executor.is_closed
+
+
+def test_a_unit_that_failed_before_is_tried_again_by_the_next_run(run, plan, store):
+    bad = plan().units[5].key
+    run(lambda key, tries, job: "error" if key == bad else "done")
+    books, executor, made = run(lambda key, tries, job: "done")
+    assert executor.tries == {bad: 1}
+    assert not store.exists(f"failed/{bad}.json")
+    assert (books.cached, books.done) == (len(made.units) - 1, 1)
+
+
+def test_units_that_another_driver_made_meanwhile_count_as_there(run, plan, store):
+    other = plan().units[4].key
+
+    def fate(key, tries, job):
+        if key == other:
+            store.commit(other, {"records.jsonl": b"{}"})
+        return "done"
+
+    books, _, made = run(fate)
+    assert books.cached == 1
+    assert books.done == len(made.units) - 1
+
+
+def test_more_evaluations_than_planned_are_told(run):
+    books, _, plan = run(lambda key, tries, job: "done")
+    # The executor above notes one evaluation for each unit, which is too few.
+    assert len(books.mismatches) == len(plan.jobs(keys_of(plan), num_workers=3))
+    assert "were planned" in books.mismatches[0]
+
+
+class Sleepy:
+    def load(self):
+        pass
+
+    def run(self, job):
+        import time
+
+        time.sleep(30)
+
+
+def test_in_this_process_a_hanging_job_is_stopped_at_its_time_limit():
+    from vidcfg.sweep.executor import Job
+
+    executor = InProcess(Sleepy(), time_limit=0.05)
+    executor.submit(Job("a", ("x", "y")))
+    (event,) = executor.wait(1.0)
+    assert event.kind == "timeout"
+    assert "took longer than 0.1 s" in event.message

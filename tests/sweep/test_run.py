@@ -1,0 +1,248 @@
+"""Whole sweeps of a tiny model in this process, through the real command."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from vidcfg.sweep.__main__ import main
+from vidcfg.sweep.store import Store
+
+
+@pytest.fixture
+def sweep(sweep_file, tmp_path):
+    """`sweep("--set", ...) -> exit code`; the store is in tmp_path/store."""
+    return lambda *arguments: main([str(sweep_file), "--no-report", *arguments])
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+def plan_of(store):
+    return store.read_json("plan.json")
+
+
+def starts(store) -> Counter:
+    """How often each unit was begun."""
+    return Counter(
+        name.removesuffix(".jsonl")
+        for name in store.names("attempts")
+        for line in store.fs.cat_file(store.path(f"attempts/{name}")).splitlines()
+        if json.loads(line)["what"] == "start"
+    )
+
+
+def test_a_sweep_leaves_every_unit_whole_and_a_second_run_makes_nothing(sweep, store, capsys):
+    assert sweep() == 0
+    keys = [unit["key"] for unit in plan_of(store)["units"]]
+    assert len(keys) == 16
+    assert store.done_keys(keys) == set(keys)
+    first = starts(store)
+    assert sweep() == 0
+    assert starts(store) == first
+    assert "16 were there" in capsys.readouterr().out
+
+
+def test_executed_evaluations_are_those_planned(sweep, store):
+    assert sweep() == 0
+    summary = store.read_json("summary.json")
+    jobs = [store.read_json(f"jobs/{name}") for name in store.names("jobs")]
+    assert summary["executed"] == summary["planned"] == sum(job["executed"] for job in jobs)
+    assert summary["executed"] < plan_of(store)["planned"]["separate"]
+    assert summary["finished"]
+    assert summary["done"] == 16
+
+
+def test_a_unit_is_the_video_that_render_makes(sweep, store, sweep_file, tmp_path):
+    from vidcfg.render.cli import main as render
+
+    assert sweep() == 0
+    out = tmp_path / "single"
+    frames = "guidance.frames={kind: ramp, first: 0.0, last: 1.0}"
+    arguments = ["--set", frames, "--set", "guidance.scale=4.0", "--out", str(out), "--quiet"]
+    assert render([str(sweep_file.parent / "base.yaml"), *arguments]) == 0
+    hashes = {
+        (r["prompt"]["text"], r["seed"]): r["video"]["frames_sha256"]
+        for r in (json.loads(path.read_text()) for path in out.glob("*.json"))
+    }
+    plan = plan_of(store)
+    mine = {}
+    for unit in plan["units"]:
+        if unit["cell"] == "ramp-scale-4":
+            record = store.read_json(f"{store.unit(unit['key'])}/record.json")
+            mine[record["prompt"]["text"], record["seed"]] = record["video"]["frames_sha256"]
+    assert len(mine) == 4
+    assert mine == hashes
+
+
+def test_rows_are_those_that_evaluate_gives_for_the_lossless_file(sweep, store):
+    """All but where the video is, and that it has not been through a codec."""
+    from vidcfg.evaluate.inputs import Item
+    from vidcfg.evaluate.run import evaluate
+    from vidcfg.evaluate.settings import Settings
+
+    metrics = "metrics=[flicker, warp, motion, appearance, mini]"
+    assert sweep("--set", metrics, "--set", "prompts=[a red circle moving left]") == 0
+    unit = plan_of(store)["units"][3]
+    folder = store.path(store.unit(unit["key"]))
+    text = store.fs.cat_file(f"{folder}/records.jsonl").decode()
+    mine = {row["name"]: row for row in map(json.loads, text.splitlines())}
+    from pathlib import Path
+
+    item = Item(Path(folder) / "video.mkv", "x", "a red circle moving left", stride=4)
+    settings = Settings(families=("flicker", "warp", "motion", "appearance", "mini"))
+    other = {row["name"]: row for row in evaluate([item], settings).rows if row["path"]}
+    assert set(mine) == set(other)
+    for name, row in mine.items():
+        assert (row["value"], row["n"], row["protocol"], row["status"]) == tuple(
+            other[name][key] for key in ("value", "n", "protocol", "status")
+        )
+        assert row["subject"] == row["unit_key"] == unit["key"]
+        assert row["path"] == f"{store.unit(unit['key'])}/video.mkv"
+    with np.load(f"{folder}/features.npz") as features:
+        assert set(features.files) == {"mini"}
+
+
+def test_a_larger_grid_extends_a_store(sweep, store):
+    assert sweep() == 0
+    grid = "grid={guidance.scale: [1.0, 4.0, 6.0], guidance.frames: [uniform, {kind: ramp, first: 0.0, last: 1.0}]}"  # noqa: E501
+    assert sweep("--set", grid, "--set", "seeds=3-5") == 0
+    # New: one scale for two frame modes, and a seed for the four cells of before.
+    assert len(starts(store)) == 2 * 3 * 2 * 3
+    assert set(starts(store).values()) == {1}
+
+
+def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, capsys):
+    assert sweep() == 0
+    before = plan_of(store)
+    assert sweep("--set", "set={sampling.num_steps: 2}") == 1
+    message = capsys.readouterr().err
+    assert "16 finished videos" in message
+    assert "--replace-plan" in message
+    assert sweep("--set", "metrics=[flicker]") == 1
+    assert "measured by flicker, motion" in capsys.readouterr().err
+    assert sweep("--set", "name=other") == 1
+    assert "holds the sweep 'tiny'" in capsys.readouterr().err
+    assert plan_of(store) == before
+    assert sweep("--set", "seeds=3", "--replace-plan") == 0
+
+
+def test_a_folder_with_other_files_is_refused(sweep, tmp_path, capsys):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "thesis.txt").write_text("mine")
+    assert sweep() == 1
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_damaged_units_are_made_again_and_no_others(sweep, store):
+    assert sweep() == 0
+    unit = plan_of(store)["units"][5]["key"]
+    store.write(f"{store.unit(unit)}/records.jsonl", b"{}\n")
+    assert sweep() == 0
+    assert {key for key, count in starts(store).items() if count > 1} == {unit}
+    assert store.is_done(unit)
+    assert len(store.names("damaged")) == 1
+
+
+def test_the_self_check_is_noted_and_a_difference_fails_the_sweep(sweep, store, capsys):
+    assert sweep() == 0
+    check = store.read_json("summary.json")["self_check"]
+    assert (check["equal"], check["pairs"]) == (True, 4)
+    pair = plan_of(store)["check"]["pairs"][0]
+    folder = store.path(store.unit(pair[1]))
+    record = json.loads(store.fs.cat_file(f"{folder}/record.json"))
+    record["video"]["frames_sha256"] = "0" * 64
+    done = store.read_json(f"{store.unit(pair[1])}/DONE")
+    text = json.dumps(record).encode()
+    import hashlib
+
+    done["record.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    store.write(f"{store.unit(pair[1])}/record.json", text)
+    store.write_json(f"{store.unit(pair[1])}/DONE", done)
+    assert sweep() == 1
+    assert "1 of 4 pairs differ" in capsys.readouterr().err
+
+
+def test_a_grid_without_a_pair_is_checked_too(sweep, store):
+    assert sweep("--set", "grid={guidance.scale: [2.0, 4.0]}", "--set", "seeds=3") == 0
+    check = store.read_json("summary.json")["self_check"]
+    assert (check["equal"], check["pairs"]) == (True, 1)
+    assert len(plan_of(store)["units"]) == 4
+    assert len(store.names("units")) > 0
+
+
+def test_cells_get_the_means_of_their_units(sweep, store):
+    assert sweep() == 0
+    plan = plan_of(store)
+    for cell in plan["cells"]:
+        text = store.fs.cat_file(store.path(f"cells/{cell['id']}/records.jsonl")).decode()
+        of_set = {row["name"]: row for row in map(json.loads, text.splitlines())}
+        values = []
+        for unit in plan["units"]:
+            if unit["cell"] == cell["id"]:
+                rows = store.fs.cat_file(store.path(f"{store.unit(unit['key'])}/records.jsonl"))
+                found = [json.loads(line) for line in rows.splitlines()]
+                values += [r["value"] for r in found if r["name"] == "frame_diff"]
+        assert len(values) == 4
+        assert of_set["frame_diff"]["value"] == pytest.approx(np.mean(values), rel=1e-12)
+        assert of_set["frame_diff"]["n"] == 4
+
+
+def test_an_unfinished_sweep_compares_what_all_cells_have(sweep, store):
+    """Without one unit of a cell, its (prompt, seed) is left out of every cell."""
+    import shutil
+
+    from vidcfg.sweep.aggregate import write_cells
+
+    assert sweep() == 0
+    plan = plan_of(store)
+    lost = plan["units"][0]["key"]
+    shutil.rmtree(store.path(store.unit(lost)))
+    done = store.done_keys([unit["key"] for unit in plan["units"]])
+    write_cells(store, plan, done)
+    for cell in plan["cells"]:
+        text = store.fs.cat_file(store.path(f"cells/{cell['id']}/records.jsonl")).decode()
+        rows = {row["name"]: row for row in map(json.loads, text.splitlines())}
+        assert rows["frame_diff"]["n"] == 3
+
+
+def test_a_sweep_goes_to_any_place_that_fsspec_knows(sweep, tmp_path):
+    url = f"memory://{tmp_path.name}/sweep"
+    assert sweep("--store", url, "--set", "seeds=3") == 0
+    store = Store(url)
+    keys = [unit["key"] for unit in plan_of(store)["units"]]
+    assert len(keys) == 8
+    assert store.done_keys(keys) == set(keys)
+    store.fs.rm(store.root, recursive=True)
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(sweep, tmp_path, capsys):
+    assert sweep("--dry-run") == 0
+    text = capsys.readouterr().out
+    assert "4 cells x 2 prompts x 2 seeds = 16 videos" in text
+    assert "96 at 2 per step" in text
+    assert str(tmp_path / "store") in text
+    assert not (tmp_path / "store").exists()
+
+
+def test_status_tells_each_cell_without_a_model(sweep, store, capsys):
+    assert sweep() == 0
+    capsys.readouterr()
+    assert main(["status", store.url]) == 0
+    assert "16 of 16 units done" in capsys.readouterr().out
+    assert main(["status", store.url + "x"]) == 2
+
+
+def test_a_wrong_option_or_file_has_exit_code_2(sweep, capsys):
+    assert sweep("--set", "grid={guidance.scale: [true]}") == 2
+    assert "guidance.scale" in capsys.readouterr().err
+
+
+def test_the_report_is_written_at_the_end(sweep_file, tmp_path, capsys):
+    assert main([str(sweep_file)]) == 0
+    page = tmp_path / "store" / "report" / "index.html"
+    assert page.exists()
+    assert f"report: {page}" in capsys.readouterr().out

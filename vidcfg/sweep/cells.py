@@ -1,0 +1,212 @@
+"""The cells of a sweep: every combination of the grid, as a checked render configuration."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidcfg.config import (
+    ConfigDocument,
+    ConfigError,
+    Place,
+    Problem,
+    Prompt,
+    RenderConfig,
+    dump_yaml,
+    load_document,
+    validate,
+)
+from vidcfg.config.document import set_value
+from vidcfg.config.sweep import PromptFile, SweepConfig
+
+MAX_ID = 60
+_TRIMMED = ("guidance.", "sampling.", "video.", "model.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination: `settings` are the values of the grid, `config` the whole render."""
+
+    id: str
+    label: str
+    settings: dict[str, Any]
+    config: RenderConfig
+
+
+def cells_of(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> tuple[Cell, ...]:
+    """All cells, the last dotted path of the grid varying fastest.
+
+    Raises:
+        ConfigError: with every problem of every cell.
+    """
+    base = base_document(sweep, document)
+    combinations = list(itertools.product(*sweep.grid.values()))
+    labels = [
+        " · ".join(_words(n, v, sweep.grid[n]) for n, v in zip(sweep.grid, values))
+        for values in combinations
+    ]
+    made: list[Cell] = []
+    problems: dict[Problem, list[str]] = {}
+    for values, label, name in zip(combinations, labels, _ids(labels, combinations)):
+        settings = dict(zip(sweep.grid, values))
+        try:
+            cell_document = base
+            for path, value in settings.items():
+                source = f"grid {path}={_short(value)}"
+                cell_document = _put(cell_document, path, value, source=source)
+            made.append(Cell(name, label, settings, validate(cell_document, RenderConfig)))
+        except ConfigError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(label)
+    if problems:
+        raise ConfigError(_of_cells(p, where, len(labels)) for p, where in problems.items())
+    _refuse_equal_cells(made)
+    return tuple(made)
+
+
+def _of_cells(problem: Problem, labels: list[str], num_cells: int) -> Problem:
+    """The problem with the cells that have it; without them where all have."""
+    if len(labels) == num_cells:
+        return problem
+    named = ", ".join(f"'{label}'" for label in labels[:3])
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    word = "cell" if len(labels) == 1 else "cells"
+    return Problem(problem.place, f"{problem.message} ({word} {named}{more})")
+
+
+def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> ConfigDocument:
+    """The base render with the sweep's own prompts, seeds and settings put in.
+
+    Raises:
+        ConfigError: if the base or the file of prompts cannot be read.
+    """
+    source = document.source if document is not None else "sweep"
+    if isinstance(sweep.base, str):
+        base = load_document(_beside(source, sweep.base))
+    else:
+        places = {
+            path[1:]: place
+            for path, place in (document.places if document else {}).items()
+            if path[:1] == ("base",) and len(path) > 1
+        }
+        base = ConfigDocument(source, sweep.base, places)
+    for path, value in sweep.set.items():
+        base = _put(base, path, value, source=f"{source}: set {path}")
+    if sweep.prompts is not None:
+        prompts = sweep.prompts
+        if isinstance(prompts, PromptFile):
+            prompts = read_prompts(_beside(source, prompts.file))
+        data = [prompt.to_dict() for prompt in prompts]
+        base = _put(base, "prompts", data, source=f"{source}: prompts")
+    if sweep.seeds is not None:
+        base = _put(base, "seeds", list(sweep.seeds), source=f"{source}: seeds")
+    return base
+
+
+def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
+    """The prompts of a text file (one a line; blank lines and lines with # are left out) or of
+    JSON lines (a text, or an object with `text`, `negative` and `image`).
+
+    Raises:
+        ConfigError: naming file and line.
+    """
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(Problem(Place(str(path)), f"cannot be read: {reason}.")) from None
+    made: list[Prompt] = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        place = Place(str(path), number)
+        try:
+            entry = json.loads(text) if Path(path).suffix == ".jsonl" else text
+            made.append(Prompt(**({"text": entry} if isinstance(entry, str) else entry)))
+        except json.JSONDecodeError as error:
+            raise ConfigError(Problem(place, f"is not JSON: {error.msg}.")) from None
+        except ConfigError as error:
+            raise ConfigError(Problem(place, error.problems[0].message)) from None
+        except TypeError:
+            message = 'must be a text or an object such as {"text": "a red circle"}.'
+            raise ConfigError(Problem(place, message)) from None
+    if not made:
+        raise ConfigError(Problem(Place(str(path)), "holds no prompts. Write one a line."))
+    return tuple(made)
+
+
+def baseline_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> str:
+    """The id of the cell that others are compared with: as written, else the first uniform one."""
+    if sweep.baseline is not None:
+        wanted = sweep.baseline.items()
+        return next(c.id for c in cells if all(c.settings[k] == v for k, v in wanted))
+    uniform = (c for c in cells if c.config.guidance.frames.kind == "uniform")
+    guided = (c for c in uniform if not c.config.guidance.is_off)
+    return next(guided, cells[0]).id
+
+
+def _beside(source: str, name: str) -> str:
+    """A path as written, or beside the sweep file where it is not found from here."""
+    near = Path(source).parent / name
+    return str(near) if near.exists() or not Path(name).exists() else name
+
+
+def _put(document: ConfigDocument, path: str, value: Any, *, source: str) -> ConfigDocument:
+    return set_value(document, tuple(path.split(".")), dump_yaml(value), source=source)
+
+
+def _refuse_equal_cells(cells: list[Cell]) -> None:
+    same: dict[str, Cell] = {}
+    for cell in cells:
+        text = json.dumps(cell.config.to_dict(), sort_keys=True)
+        other = same.setdefault(text, cell)
+        if other is not cell:
+            message = f"the cells '{other.label}' and '{cell.label}' are the same render."
+            raise ConfigError(Problem(Place("grid"), message))
+
+
+def _words(path: str, value: Any, among: list[Any]) -> str:
+    """`scale 3`, `keyframes`, `decay (end 0.3)`: a setting and its value, as short as it can be
+    told from the others."""
+    name = path
+    for start in _TRIMMED:
+        name = name.removeprefix(start)
+    if isinstance(value, dict):
+        kind = value.get("kind", name)
+        others = [v.get("kind") if isinstance(v, dict) else v for v in among]
+        if others.count(kind) == 1:
+            return str(kind)
+        rest = ", ".join(f"{k} {_short(v)}" for k, v in value.items() if k != "kind")
+        return f"{kind} ({rest})" if rest else str(kind)
+    if isinstance(value, str):
+        return value
+    return f"{name} {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return " ".join(f"{k} {_short(v)}" for k, v in value.items())
+    return "+".join(map(_short, value)) if isinstance(value, list) else str(value)
+
+
+def _ids(labels: list[str], combinations: list[tuple]) -> list[str]:
+    """File names for labels: all different, those that were cut or collide end in a hash."""
+    slugs = [re.sub(r"[^a-z0-9.]+", "-", label.casefold()).strip("-") for label in labels]
+    made = []
+    count = Counter(slugs)
+    for values, slug in zip(combinations, slugs):
+        if len(slug) > MAX_ID or count[slug] > 1 or not slug:
+            text = json.dumps(values, sort_keys=True, default=str)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+            slug = f"{slug[:MAX_ID].rstrip('-.')}-{digest}"
+        made.append(slug)
+    return made

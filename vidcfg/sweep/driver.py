@@ -1,0 +1,189 @@
+"""The loop of a sweep: hands out jobs, judges what became of them, and keeps the books.
+
+Knows neither Ray nor torch: jobs run behind the `Executor`, results are in the store. A unit that
+is done is never made again, by whichever driver.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vidcfg.sweep.executor import Event, Executor, Job
+from vidcfg.sweep.plan import Plan
+from vidcfg.sweep.store import Store
+
+POLL_SECONDS = 2.0
+MAX_LEVEL = 2
+"""Out of memory: after a job of one unit has failed at this level, the unit has failed."""
+
+
+AGAIN = "-again"
+"""The name of a job that is handed out once more ends so."""
+
+
+class ModelLoadError(RuntimeError):
+    """The model cannot be loaded: no unit can be made."""
+
+
+class SweepStopped(RuntimeError):
+    """The sweep cannot go on; what is finished stays."""
+
+
+@dataclass
+class Books:
+    """How far a sweep is. Units are counted once, whatever it took to make them."""
+
+    total: int
+    cached: int = 0
+    done: int = 0
+    failed: dict[str, Event] = field(default_factory=dict)
+    running: dict[str, Job] = field(default_factory=dict)
+    waiting: int = 0
+    executed: int = 0
+    planned: int = 0
+    mismatches: list[str] = field(default_factory=list)
+    attempts: Counter = field(default_factory=Counter)
+    began: float = field(default_factory=time.monotonic)
+    seconds_of_work: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Units that are neither there nor given up."""
+        return self.total - self.cached - self.done - len(self.failed)
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second, since the first was handed out; None before one is finished."""
+        elapsed = time.monotonic() - self.began
+        return self.done / elapsed if self.done and elapsed > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if not self.rate else self.left / self.rate
+
+
+def drive(
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    *,
+    on_change: Callable[[Books], None] = lambda books: None,
+    poll: float = POLL_SECONDS,
+) -> Books:
+    """Make every unit of a plan that is not in the store; `on_change` follows each event.
+
+    A job whose worker was lost is handed out once more. A job that fails otherwise, or again, is
+    cut in two, so that one bad unit takes no other with it; a unit alone is tried again
+    `workers.max_retries` times, then noted under `failed/`. Jobs that ran out of memory are cut
+    likewise, then run at a level that needs less.
+
+    Raises:
+        ModelLoadError: if the model cannot be loaded; nothing is tried twice.
+        SweepStopped: if the store is full or cannot be written.
+    """
+    keys = [unit.key for unit in plan.units]
+    there = store.done_keys(keys)
+    books = Books(total=len(keys), cached=len(there))
+    for key in there:
+        store.remove(f"failed/{key}.json")
+    todo = [key for key in keys if key not in there]
+    if not todo:
+        on_change(books)
+        return books
+    executor.start()
+    try:
+        queue = deque(plan.jobs(todo, num_workers=executor.num_workers))
+        while queue or books.running:
+            while queue and executor.free() > 0:
+                job = queue.popleft()
+                books.running[job.id] = job
+                executor.submit(job)
+            books.waiting = sum(len(job.units) for job in queue)
+            on_change(books)
+            for event in executor.wait(poll):
+                books.running.pop(event.job.id, None)
+                books.seconds_of_work += event.seconds
+                queue.extendleft(reversed(_settle(event, plan, store, books)))
+                on_change(books)
+    finally:
+        executor.close()
+    return books
+
+
+def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
+    """Book one event; what it leaves to do."""
+    job = event.job
+    if event.kind == "model":
+        raise ModelLoadError(event.message)
+    if event.kind == "done":
+        _book_results(event, plan, store, books)
+        return []
+    if event.message.startswith("StoreError"):
+        raise SweepStopped(event.message.removeprefix("StoreError: "))
+    done = store.done_keys(list(job.units))
+    books.done += len(done)
+    left = tuple(key for key in job.units if key not in done)
+    if not left:
+        return []
+    if event.kind == "lost" and len(left) > 1 and not job.id.endswith(AGAIN):
+        return [replace(job, id=f"{job.id}{AGAIN}", units=left)]
+    if len(left) > 1:
+        middle = len(left) // 2
+        return [_part(job, left[:middle]), _part(job, left[middle:])]
+    (key,) = left
+    books.attempts[key] += 1
+    if event.kind == "oom" and job.level < MAX_LEVEL:
+        return [replace(job, id=f"{job.id}-{job.level + 1}", units=left, level=job.level + 1)]
+    if event.kind != "oom" and books.attempts[key] <= plan.sweep.workers.max_retries:
+        return [replace(job, id=f"{job.id}-r{books.attempts[key]}", units=left)]
+    books.failed[key] = event
+    unit = plan.by_key[key]
+    store.write_json(
+        f"failed/{key}.json",
+        {
+            "key": key,
+            "cell": unit.cell,
+            "prompt": unit.prompt,
+            "seed": unit.seed,
+            "kind": event.kind,
+            "message": event.message,
+            "attempts": books.attempts[key],
+            "log": f"logs/{key}.log",
+        },
+    )
+    return []
+
+
+def _part(job: Job, units: tuple[str, ...]) -> Job:
+    from vidcfg.sweep.identity import digest
+
+    return Job(id=digest("".join(units))[:16], units=units, level=job.level)
+
+
+def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
+    statuses = Counter(result["status"] for result in event.results)
+    books.done += statuses["done"]
+    # Another driver on the same store was first.
+    books.cached += statuses["cached"]
+    made = tuple(r["key"] for r in event.results if r["status"] == "done")
+    facts: dict[str, Any] | None = store.read_json(f"jobs/{event.job.id}.json") if made else None
+    for result in event.results:
+        store.remove(f"failed/{result['key']}.json")
+    if facts is None:
+        return
+    books.executed += facts["executed"]
+    if len(made) != len(event.job.units):
+        return
+    planned = plan.evaluations(made)
+    if planned is None:
+        books.planned += facts["planned"]
+        return
+    books.planned += planned.total
+    differs = facts["executed"] != planned.total
+    if differs and not (planned.is_upper_bound and facts["executed"] < planned.total):
+        books.mismatches.append(
+            f"job {event.job.id}: {facts['executed']} model evaluations were run, "
+            f"{planned.total} were planned"
+        )

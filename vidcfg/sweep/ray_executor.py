@@ -1,0 +1,347 @@
+"""Run jobs on Ray: long-lived worker processes that load the model once, one job at a time each.
+
+A worker that dies, hangs or can no longer use its GPU is replaced by a new one, on any machine of
+the cluster; its job comes back as an event and is never run again from here. Workers are asked for
+as jobs arrive, so that those which find no place are the demand that an autoscaler answers, and
+work begins with the first that is ready.
+"""
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import exceptions as lost
+
+from vidcfg.sweep.executor import Event, Job
+from vidcfg.sweep.faults import kind_of, one_line
+from vidcfg.sweep.ray_actor import RenderActor
+from vidcfg.sweep.ray_cluster import ClusterError, Need, describe_cluster, join, places
+
+logger = logging.getLogger("vidcfg")
+
+WORKER = "vidcfg.sweep.worker:Worker"
+MAX_DEATHS_WHILE_LOADING = 3
+PLACEMENT_SECONDS = 1800.0
+LOADING_SECONDS = 3600.0
+LOOK_SECONDS = 1.0
+RELEASE_SECONDS = 30.0
+"""Without a submission for this long, workers that have nothing to do are let go."""
+
+
+@dataclass(eq=False)
+class _Place:
+    """Room for one worker, and how far it is: empty, placing, loading, idle or busy.
+
+    `deaths` counts the workers in a row that died here before they had the model.
+    """
+
+    state: str = "empty"
+    actor: Any = None
+    answer: Any = None
+    name: str = ""
+    job: Job | None = None
+    began: float = 0.0
+    deaths: int = 0
+
+
+class RayExecutor:
+    """The executor of `workers.num` >= 1.
+
+    Args:
+        spec: what a worker is made from; small and picklable.
+        workers: has `num`, `cpus_per_worker`, `gpus_per_worker` and `time_limit` (seconds for each
+            unit of a job, or None).
+        address: of a Ray cluster ("auto": the one that this machine belongs to); None starts Ray
+            on this machine and ends it with `close`.
+        worker: "module:Name" of a class made from `spec`, with `.load()` and `.run(job)`.
+
+    `num_workers` is `workers.num`, or fewer where this machine alone cannot hold as many.
+    """
+
+    def __init__(
+        self, spec: Any, workers: Any, address: str | None = None, *, worker: str = WORKER
+    ):
+        self.spec, self.worker = spec, worker
+        self.address = None if address == "local" else address
+        self.need = Need(cpus=workers.cpus_per_worker, gpus=workers.gpus_per_worker)
+        self.time_limit: float | int | None = getattr(workers, "time_limit", None)
+        self.num_workers: int = workers.num
+        self.places: list[_Place] = []
+        self.waiting: deque[Job] = deque()
+        self.kind: Any = None
+        self.owns_ray = self.has_loaded = self.is_broken = False
+        self.first_hire = self.last_submit = 0.0
+
+    def start(self) -> None:
+        """Join Ray. Workers are created, and load the model, when jobs are submitted.
+
+        Raises:
+            ClusterError: if there is no cluster, or no worker can ever fit.
+        """
+        self.owns_ray = join(self.address, self.need)
+        room = places(self.need)
+        if self.address is None and room < self.num_workers:
+            logger.warning(
+                f"workers.num is {self.num_workers}, but {describe_cluster()} holds {room} of "
+                f"{self.need}: {room} run at a time."
+            )
+            self.num_workers = max(room, 1)
+        elif not room:
+            logger.warning(
+                f"no machine of the cluster can hold a worker of {self.need} (it has "
+                f"{describe_cluster()}); waiting {PLACEMENT_SECONDS:g} s for it to grow."
+            )
+        # A process that died cannot be trusted to a restart by Ray: it would come back without
+        # its model. Here a worker that dies is replaced, and its successor waits for a place.
+        self.kind = ray.remote(RenderActor).options(
+            num_cpus=self.need.cpus,
+            num_gpus=self.need.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=1,
+        )
+        self.places = [_Place() for _ in range(self.num_workers)]
+
+    def free(self) -> int:
+        """Jobs that can be submitted at once: workers, there or still to come, without a job."""
+        if self.is_broken:
+            return 0
+        busy = sum(place.state == "busy" for place in self.places)
+        return len(self.places) - busy - len(self.waiting)
+
+    @property
+    def num_ready(self) -> int:
+        """Workers that have the model."""
+        return sum(place.state in ("idle", "busy") for place in self.places)
+
+    def submit(self, job: Job) -> None:
+        """Hand in a job; the first worker that is ready takes it, in order of submission."""
+        assert self.free() > 0, "submit only as many jobs as free() says"
+        self.waiting.append(job)
+        self.last_submit = time.monotonic()
+        self._staff()
+
+    def wait(self, timeout: float | int) -> list[Event]:
+        """Events that happened, as soon as there are any, or none after `timeout` seconds.
+
+        Raises:
+            ClusterError: if after half an hour no worker has found a place on any machine.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            events = self._collect(min(end, self._next_limit(), time.monotonic() + LOOK_SECONDS))
+            events += self._expire()
+            self._staff()
+            self._release()
+            self._check_placement()
+            if events or time.monotonic() >= end or not self._answers():
+                return events
+
+    def close(self) -> None:
+        """End all workers, and Ray if it was started for them. Safe to call twice."""
+        self.waiting.clear()
+        if ray.is_initialized():
+            for place in self.places:
+                self._dismiss(place)
+            if self.owns_ray:
+                ray.shutdown()
+        self.owns_ray = False
+
+    # Workers come and go
+
+    def _staff(self) -> None:
+        """Give waiting jobs to idle workers, and ask for a worker for every job beyond them."""
+        for place in self.places:
+            if self.waiting and place.state == "idle":
+                self._begin(place, self.waiting.popleft())
+        coming = sum(place.state in ("placing", "loading") for place in self.places)
+        wanted = 0 if self.is_broken else len(self.waiting) - coming
+        for place in self.places:
+            if wanted > 0 and place.state == "empty":
+                self._hire(place)
+                wanted -= 1
+
+    def _hire(self, place: _Place) -> None:
+        self.first_hire = self.first_hire or time.monotonic()
+        place.actor = self.kind.remote(
+            self.worker,
+            self.spec,
+            threads=max(1, int(self.need.cpus)),
+            has_gpu=self.need.gpus > 0,
+        )
+        place.state, place.answer = "placing", place.actor.place.remote()
+
+    def _begin(self, place: _Place, job: Job) -> None:
+        place.state, place.job, place.began = "busy", job, time.monotonic()
+        place.answer = place.actor.run.remote(job)
+
+    def _dismiss(self, place: _Place) -> None:
+        """Kill the worker, whatever it is at, and leave its place empty."""
+        if place.actor is not None:
+            ray.kill(place.actor, no_restart=True)
+        place.state, place.actor, place.answer, place.job = "empty", None, None, None
+
+    def _release(self) -> None:
+        """Let go of workers that no job is left for, so that a cluster can shrink at the end."""
+        if self.address is None or self.waiting:
+            return
+        if time.monotonic() - self.last_submit < RELEASE_SECONDS:
+            return
+        for place in self.places:
+            if place.state in ("idle", "placing"):
+                self._dismiss(place)
+
+    def _check_placement(self) -> None:
+        if self.has_loaded or not self.first_hire:
+            return
+        if any(place.state not in ("empty", "placing") for place in self.places):
+            self.first_hire = time.monotonic()
+        elif time.monotonic() - self.first_hire > PLACEMENT_SECONDS:
+            raise ClusterError(
+                f"no worker found a place in {PLACEMENT_SECONDS:g} s: it needs {self.need}, and "
+                f"the cluster has {describe_cluster()}. Use smaller workers.cpus_per_worker and "
+                "workers.gpus_per_worker, or wait until other jobs of the cluster end."
+            )
+
+    # Answers come in
+
+    def _answers(self) -> dict[Any, _Place]:
+        return {place.answer: place for place in self.places if place.answer is not None}
+
+    def _collect(self, end: float | int) -> list[Event]:
+        """Wait for the first answer until `end`, then take all that are there."""
+        answers = self._answers()
+        if not answers:
+            return []
+        pause = max(0.0, end - time.monotonic())
+        done, _ = ray.wait(list(answers), num_returns=1, timeout=pause, fetch_local=False)
+        if done:
+            done, _ = ray.wait(
+                list(answers), num_returns=len(answers), timeout=0, fetch_local=False
+            )
+        return [event for answer in done for event in self._take(answers[answer])]
+
+    def _take(self, place: _Place) -> list[Event]:
+        if place.state == "empty":
+            return []
+        answer, place.answer = place.answer, None
+        try:
+            found = ray.get(answer)
+        except lost.RayError as error:
+            if place.state == "busy":
+                kind, is_alive = _fate(error)
+                return [self._finish(place, kind, is_alive=is_alive, message=one_line(error))]
+            return self._died_before_ready(place, one_line(error))
+        if place.state == "placing":
+            place.name = f"{found['node']}:{found['pid']}"
+            place.state, place.began = "loading", time.monotonic()
+            place.answer = place.actor.ready.remote()
+            return []
+        if place.state == "loading":
+            return self._loaded(place, found)
+        kind = found.pop("kind")
+        if kind == "sticky":
+            return [self._finish(place, "lost", is_alive=False, **found)]
+        return [self._finish(place, kind, is_alive=True, **found)]
+
+    def _loaded(self, place: _Place, found: dict[str, Any]) -> list[Event]:
+        if not found["ok"]:
+            return self._cannot_load(place, found["message"])
+        place.state, place.deaths, self.has_loaded = "idle", 0, True
+        return []
+
+    def _died_before_ready(self, place: _Place, message: str) -> list[Event]:
+        place.deaths += 1
+        self._dismiss(place)
+        if place.deaths < MAX_DEATHS_WHILE_LOADING:
+            return []
+        return self._cannot_load(
+            place, f"{place.deaths} workers in a row died while they loaded it. {message}"
+        )
+
+    def _cannot_load(self, place: _Place, message: str) -> list[Event]:
+        """Fatal if no worker ever had the model or this is the last place; else it is left out."""
+        name = place.name
+        self._dismiss(place)
+        if not self.waiting:
+            return []
+        if self.has_loaded and len(self.places) > 1:
+            logger.warning(f"worker {name} cannot load the model and is left out: {message}")
+            self.places.remove(place)
+            return []
+        job = self.waiting[0]
+        self.is_broken = True
+        for one in self.places:
+            self._dismiss(one)
+        self.waiting.clear()
+        return [Event(job=job, worker=name, kind="model", message=message)]
+
+    def _finish(
+        self,
+        place: _Place,
+        kind: str,
+        *,
+        is_alive: bool,
+        results: tuple[dict, ...] = (),
+        message: str = "",
+        seconds: float | None = None,
+    ) -> Event:
+        """The event of the job at this place, whose worker stays if it `is_alive`."""
+        job = place.job
+        if seconds is None:
+            seconds = time.monotonic() - place.began
+        if is_alive:
+            place.state, place.job = "idle", None
+        else:
+            self._dismiss(place)
+        return Event(
+            job=job,
+            worker=place.name,
+            kind=kind,
+            results=results,
+            message=message,
+            seconds=seconds,
+        )
+
+    # Time limits
+
+    def _limit_of(self, place: _Place) -> float | int:
+        if place.state == "loading":
+            return place.began + LOADING_SECONDS
+        if place.state != "busy" or self.time_limit is None:
+            return float("inf")
+        return place.began + self.time_limit * len(place.job.units)
+
+    def _next_limit(self) -> float | int:
+        return min((self._limit_of(place) for place in self.places), default=float("inf"))
+
+    def _expire(self) -> list[Event]:
+        now, events = time.monotonic(), []
+        for place in list(self.places):
+            if now < self._limit_of(place):
+                continue
+            if place.state == "loading":
+                events += self._died_before_ready(place, f"no model in {LOADING_SECONDS:g} s")
+            else:
+                limit = self.time_limit * len(place.job.units)
+                message = (
+                    f"took longer than {limit:g} s (workers.time_limit {self.time_limit:g} s for "
+                    f"each of {len(place.job.units)} units)"
+                )
+                events.append(self._finish(place, "timeout", is_alive=False, message=message))
+        return events
+
+
+def _fate(error: Exception) -> tuple[str, bool]:
+    """For a call that brought no value back: the kind of event, and whether the worker lives."""
+    if isinstance(error, lost.RayTaskError):
+        # The job could not even be read, or its result not be sent.
+        kind = kind_of(error.cause)
+        return ("lost", False) if kind == "sticky" else (kind, True)
+    # Ray kills workers when the memory of their machine runs out, and says so.
+    text = str(error).lower()
+    is_memory = isinstance(error, lost.OutOfMemoryError) or "running low on memory" in text
+    return ("oom" if is_memory else "lost"), False

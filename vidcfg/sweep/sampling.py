@@ -1,0 +1,147 @@
+"""Several videos of one prompt and seed in one run of a pipeline, each with its own guidance.
+
+What they have in common is evaluated once. Each result is bit for bit that of a run of its own:
+rows of the model are evaluated one at a time, as a run of one video does, texts are encoded once
+and repeated, noise is drawn per sample, and decoding goes sample by sample.
+"""
+
+import contextlib
+import inspect
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vidcfg.config import RenderConfig
+from vidcfg.guidance.trace import Trace
+from vidcfg.media.video import check_range, to_uint8
+from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
+from vidcfg.render.job import Rendered
+
+_COUNTS = ("num_videos_per_prompt", "num_images_per_prompt")
+_DECODED_BY_FRAME = ("svd", "animatediff")
+"""Families that decode frames of different samples together: their videos are made one by one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The videos of one run, in the order of the configurations, and the evaluations it took."""
+
+    videos: tuple[Rendered, ...]
+    executed: int
+    planned: int
+    is_upper_bound: bool
+
+
+def can_share(pipe: Any, config: RenderConfig) -> bool:
+    """Whether several videos like this one can be made in one run, to the same bits.
+
+    Not where a run of one video puts two branches into one model call: rows of another batch size
+    may differ in the last bit. `guidance.passes: sequential` or `micro_batch: 1` allow it.
+    """
+    from vidcfg.models.families import family_of
+
+    family, guidance = family_of(pipe), config.guidance
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    passes = family.stock_passes if guidance.passes == "pipeline" else guidance.passes
+    by_row = passes == "sequential" or guidance.micro_batch == 1
+    by_sample = family.name not in _DECODED_BY_FRAME and family.second_stream is None
+    has_image = config.prompts[0].image is not None
+    return by_row and by_sample and not has_image and any(name in accepted for name in _COUNTS)
+
+
+def sample_together(configs: list[RenderConfig], pipe: Any) -> Batch:
+    """One video for each configuration; they differ in `guidance` alone.
+
+    Every configuration has one prompt and one seed. The scheduler of `pipe` is that of the
+    configurations.
+
+    Raises:
+        ValueError: if model and settings do not fit each other.
+        NonFiniteError: if a prediction holds NaN or Inf.
+    """
+    import torch
+
+    import vidcfg
+    from vidcfg.models.families import family_of
+
+    first, count = configs[0], len(configs)
+    assert all(c.prompts == first.prompts and c.seeds == first.seeds for c in configs)
+    assert count == 1 or all(can_share(pipe, config) for config in configs)
+    family = family_of(pipe)
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    check_shape(first, family)
+    (prompt,), (seed,) = first.prompts, first.seeds
+    call = call_arguments(first, prompt, family, accepted)
+    generators = [torch.Generator("cpu").manual_seed(seed) for _ in configs]
+    if count > 1:
+        call[next(name for name in _COUNTS if name in accepted)] = count
+    begin = time.perf_counter()
+    guidance = [config.guidance for config in configs]
+    if count > 1:
+        guidance = [one.replace(micro_batch=1) for one in guidance]
+    negative, fps = prompt.negative, first.video.fps
+    guided = vidcfg.guide(pipe, guidance, negative_prompt=negative, fps=fps)
+    with guided as trace, _decoding_alone(pipe, count):
+        output = pipe(**call, generator=generators if count > 1 else generators[0])
+    clips, sounds = frames_of(output, family), audio_of(output, pipe)
+    assert len(clips) == count, "one video for each configuration"
+    seconds = (time.perf_counter() - begin) / count
+    videos = []
+    for index, frames in enumerate(clips):
+        check_range(frames, what=f"the decoded video of '{prompt.text}'")
+        check_made(first, frames, pipe)
+        pixels_of = family.frame_map(pipe).pixels_of(len(frames))
+        audio = sounds[index] if sounds else None
+        mine = _of_sample(trace, index)
+        videos.append(Rendered(to_uint8(frames), mine, pixels_of, seconds, audio))
+    planned = trace.planned
+    return Batch(tuple(videos), trace.total, planned.total, planned.is_upper_bound)
+
+
+@contextlib.contextmanager
+def _decoding_alone(pipe: Any, count: int) -> Iterator[None]:
+    """Within it the VAE decodes one sample at a time: fixed memory, and bits that do not depend
+    on the others."""
+    vae = getattr(pipe, "vae", None)
+    if count == 1 or vae is None:
+        yield
+        return
+    original = vae.decode
+
+    def decode(latents: Any, *args: Any, **kwargs: Any) -> Any:
+        assert len(latents) == count, "the VAE is given one row for each sample"
+        outputs = [original(row, *args, **kwargs) for row in latents.split(1)]
+        return _joined(outputs)
+
+    vae.decode = decode
+    try:
+        yield
+    finally:
+        del vae.decode
+
+
+def _joined(outputs: list[Any]) -> Any:
+    import torch
+
+    if isinstance(outputs[0], torch.Tensor):
+        return torch.cat(outputs)
+    if isinstance(outputs[0], tuple):
+        return (torch.cat([output[0] for output in outputs]),)
+    return type(outputs[0])(sample=torch.cat([output.sample for output in outputs]))
+
+
+def _of_sample(trace: Trace, index: int) -> Trace:
+    """What a trace says of one sample; its evaluations stay those of the whole run."""
+    rows = ("strength_BF", "std_cond_BF", "std_guided_BF")
+    steps = [
+        replace(
+            step,
+            terms=step.terms[index : index + 1],
+            **{name: np.asarray(getattr(step, name))[index : index + 1] for name in rows},
+        )
+        for step in trace.steps
+    ]
+    return Trace(steps, [trace.surfaces[index]], trace.planned, trace.order, trace.num_runs)

@@ -1,0 +1,232 @@
+"""Where a sweep keeps its results: a folder, or any place that fsspec can reach.
+
+A unit counts as done when its `DONE` is there and every file that it names has the size and, up
+to a few megabytes, the content that it says. On a local disk the whole directory appears by one
+rename; on an object store `DONE` is written last.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DONE = "DONE"
+HASHED_BYTES = 4 << 20
+"""Larger files count by their size alone: a resumed sweep need not read all of its videos."""
+
+WRITES = 3
+"""So often a unit is written to an object store, where two drivers may be at it at once."""
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used: it is full, not writable, or holds another sweep."""
+
+
+class Store:
+    """Reads and writes the files of a sweep by their path below the root."""
+
+    def __init__(self, url: str):
+        import fsspec
+
+        self.url = url
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"the store {url} cannot be reached: {error}") from None
+        self.is_local = "file" in _protocols(self.fs)
+
+    def path(self, name: str) -> str:
+        """The full path of a file of the store."""
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def unit(self, key: str) -> str:
+        """The directory of a unit."""
+        return f"units/{key[:2]}/{key}"
+
+    def exists(self, name: str) -> bool:
+        return self.fs.exists(self.path(name))
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file; None where it is missing.
+
+        Raises:
+            StoreError: if it is no JSON.
+        """
+        try:
+            text = self.fs.cat_file(self.path(name))
+        except FileNotFoundError:
+            return None
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise StoreError(f"{self.path(name)} is damaged. Delete it and run again.") from None
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder of the store, sorted."""
+        try:
+            found = self.fs.ls(self.path(folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file whole: readers see the old content or the new one.
+
+        Raises:
+            StoreError: if the store is full or cannot be written.
+        """
+        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+        try:
+            if not self.is_local:
+                self.fs.pipe_file(self.path(name), data)
+                return
+            target = Path(self.path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+            try:
+                _write_synced(temporary, data)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._why(error) from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def append(self, name: str, line: str) -> None:
+        """Add a line to a file that one worker writes at a time."""
+        try:
+            if self.is_local:
+                Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path(name), "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+                return
+            known = self.fs.cat_file(self.path(name)) if self.exists(name) else b""
+            self.fs.pipe_file(self.path(name), known + line.encode() + b"\n")
+        except OSError as error:
+            raise self._why(error) from error
+
+    def is_done(self, key: str) -> bool:
+        """Whether a unit is there, whole."""
+        return self._is_whole(self.path(self.unit(key)))
+
+    def _is_whole(self, folder: str) -> bool:
+        try:
+            done = json.loads(self.fs.cat_file(f"{folder}/{DONE}"))
+            return bool(done) and all(
+                self._fits(f"{folder}/{name}", facts) for name, facts in done.items()
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return False
+
+    def _fits(self, path: str, facts: Mapping[str, Any]) -> bool:
+        if facts["size"] > HASHED_BYTES:
+            return self.fs.size(path) == facts["size"]
+        data = self.fs.cat_file(path)
+        return len(data) == facts["size"] and _sha256(data) == facts["sha256"]
+
+    def done_keys(self, keys: list[str]) -> set[str]:
+        """Those of `keys` that are done; folders that hold none of them are asked once."""
+        there: dict[str, set[str]] = {}
+        for key in keys:
+            if key[:2] not in there:
+                there[key[:2]] = set(self.names(f"units/{key[:2]}"))
+        return {key for key in keys if key in there[key[:2]] and self.is_done(key)}
+
+    def commit(self, key: str, files: Mapping[str, bytes]) -> bool:
+        """Put a unit into the store; False if another worker was first.
+
+        A directory that is there without being whole is moved to `damaged/`.
+
+        Raises:
+            StoreError: if the store is full or cannot be written.
+        """
+        if self.is_done(key):
+            return False
+        facts = {n: {"size": len(data), "sha256": _sha256(data)} for n, data in files.items()}
+        whole = {**files, DONE: json.dumps(facts, sort_keys=True).encode()}
+        try:
+            if self.is_local:
+                return self._commit_local(key, whole)
+            self._set_aside(key)
+            for _ in range(WRITES):
+                for name, data in whole.items():
+                    self.fs.pipe_file(self.path(f"{self.unit(key)}/{name}"), data)
+                if self.is_done(key):
+                    return True
+        except OSError as error:
+            raise self._why(error) from error
+        raise StoreError(f"{self.path(self.unit(key))} does not keep what is written there.")
+
+    def _commit_local(self, key: str, files: Mapping[str, bytes]) -> bool:
+        # Nothing is synced: what a power failure leaves half is seen by its size or content.
+        target = Path(self.path(self.unit(key)))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".tmp-{key[:8]}-{uuid.uuid4().hex[:8]}")
+        temporary.mkdir()
+        try:
+            for name, data in files.items():
+                (temporary / name).write_bytes(data)
+            while True:
+                try:
+                    os.rename(temporary, target)
+                    return True
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                if self.is_done(key):
+                    return False
+                self._set_aside(key)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _set_aside(self, key: str) -> None:
+        """Move a directory that is not whole out of the way."""
+        folder, aside = self.path(self.unit(key)), f"damaged/{key}-{uuid.uuid4().hex[:6]}"
+        if not self.fs.exists(folder):
+            return
+        if not self.is_local:
+            self.fs.mv(folder, self.path(aside), recursive=True)
+            return
+        Path(self.path("damaged")).mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, self.path(aside))
+        if self._is_whole(self.path(aside)):
+            # Another worker put the unit there meanwhile.
+            with contextlib.suppress(OSError):
+                os.rename(self.path(aside), folder)
+
+    def remove(self, name: str) -> None:
+        """Delete a file; nothing happens where there is none."""
+        if self.exists(name):
+            self.fs.rm_file(self.path(name))
+
+    def _why(self, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreError(
+                f"the store {self.url} is full. Free some space and run the same command again: "
+                f"what is finished stays."
+            )
+        return StoreError(f"the store {self.url} cannot be written: {error}")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
