@@ -166,3 +166,24 @@ def test_baseline_and_pairs_call_the_same_changes_clear(many):
     # 8 prompts, all of one sign in all three pairs: 2 / 2^8, no larger after Benjamini-Hochberg.
     assert rows["uniform-3"]["p_fdr"] == pytest.approx(2**-7)
     assert rows["uniform-3"]["p_holm"] >= 2 * 2**-7
+
+
+def test_flicker_that_falls_back_to_the_frame_difference_says_so(many):
+    for unit in many.units:
+        row = dict(unit.rows["frame_diff"], name="warp_residual", value=0.01)
+        if unit.key != many.units[0].key and int(unit.key[:8], 16) % 4:
+            row.update(value=None, skipped_reason="too little of the flow is valid")
+        unit.rows["warp_residual"] = row
+    (notice,) = (n for n in analyse(many)["notices"] if "warp_residual" in n)
+    assert "too few to decide by: flicker is judged by frame_diff" in notice
+
+
+def test_clips_without_motion_compensated_flicker_are_counted(many):
+    gone = many.units[0]
+    for unit in many.units:
+        row = dict(unit.rows["frame_diff"], name="warp_residual", value=0.01)
+        if (unit.prompt, unit.seed) == (gone.prompt, gone.seed):
+            row.update(value=None, skipped_reason="too little of the flow is valid")
+        unit.rows["warp_residual"] = row
+    (notice,) = (n for n in analyse(many)["notices"] if "warp_residual" in n)
+    assert notice.startswith("warp_residual has a value in every cell for 15 of 16 clips")

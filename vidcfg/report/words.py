@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vidcfg.report.compare import LEVEL, Change, Estimate, Front
 from vidcfg.report.results import Results
-from vidcfg.report.values import Table
+from vidcfg.report.values import FLICKER, Table
 
 MOTION_LOSS = 0.25
 """A cell that surely loses this share of the baseline's motion cannot win in flicker."""
@@ -67,7 +69,25 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"The self-check failed: {cells} should be the same videos and are not. "
             "Do not trust the comparison before that is explained."
         )
-    return lines + list(results.problems)
+    return [*lines, *_flicker_lines(table), *results.problems]
+
+
+def _flicker_lines(table: Table) -> list[str]:
+    """Where motion-compensated flicker is missing for some clips, or for too many to decide."""
+    flicker = table.first(FLICKER)
+    wanted = table.metrics.get(FLICKER[0])
+    if wanted is None or flicker is None:
+        return []
+    there = int(np.isfinite(wanted.values_CN).all(axis=0).sum())
+    measured = f"{FLICKER[0]} has a value in every cell for {there} of {len(table.pairs)} clips"
+    if flicker != FLICKER[0]:
+        return [
+            f"{measured}, too few to decide by: flicker is judged by {flicker}, which counts "
+            "motion as flicker."
+        ]
+    if there < len(table.pairs):
+        return [f"{measured}, where optical flow works. Flicker is compared on these."]
+    return []
 
 
 def summary(words: Words) -> list[dict[str, str]]:
