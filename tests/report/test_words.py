@@ -168,22 +168,32 @@ def test_baseline_and_pairs_call_the_same_changes_clear(many):
     assert rows["uniform-3"]["p_holm"] >= 2 * 2**-7
 
 
-def test_flicker_that_falls_back_to_the_frame_difference_says_so(many):
-    for unit in many.units:
+def with_warp_residual(results, has_value):
+    """Adds motion-compensated flicker, null for the clips that `has_value` does not have."""
+    for unit in results.units:
         row = dict(unit.rows["frame_diff"], name="warp_residual", value=0.01)
-        if unit.key != many.units[0].key and int(unit.key[:8], 16) % 4:
+        if not has_value(unit):
             row.update(value=None, skipped_reason="too little of the flow is valid")
         unit.rows["warp_residual"] = row
-    (notice,) = (n for n in analyse(many)["notices"] if "warp_residual" in n)
-    assert "too few to decide by: flicker is judged by frame_diff" in notice
+    return [n for n in analyse(results)["notices"] if "warp_residual" in n]
+
+
+def test_flicker_that_falls_back_to_the_frame_difference_says_so(many):
+    (notice,) = with_warp_residual(many, lambda unit: unit.prompt in many.prompts[:3])
+    assert "for 6 of 16 clips, too few to decide by" in notice
+    assert "flicker is judged by frame_diff, which counts motion as flicker" in notice
+
+
+def test_flicker_without_one_shared_motion_compensated_value_says_so(many):
+    first = many.units[0].cell
+    (notice,) = with_warp_residual(many, lambda unit: unit.cell == first)
+    assert notice.startswith("warp_residual cannot decide (no pair of prompt and seed")
+    assert "flicker is judged by frame_diff" in notice
 
 
 def test_clips_without_motion_compensated_flicker_are_counted(many):
     gone = many.units[0]
-    for unit in many.units:
-        row = dict(unit.rows["frame_diff"], name="warp_residual", value=0.01)
-        if (unit.prompt, unit.seed) == (gone.prompt, gone.seed):
-            row.update(value=None, skipped_reason="too little of the flow is valid")
-        unit.rows["warp_residual"] = row
-    (notice,) = (n for n in analyse(many)["notices"] if "warp_residual" in n)
+    (notice,) = with_warp_residual(
+        many, lambda unit: (unit.prompt, unit.seed) != (gone.prompt, gone.seed)
+    )
     assert notice.startswith("warp_residual has a value in every cell for 15 of 16 clips")

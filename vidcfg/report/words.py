@@ -76,8 +76,12 @@ def _flicker_lines(table: Table) -> list[str]:
     """Where motion-compensated flicker is missing for some clips, or for too many to decide."""
     flicker = table.first(FLICKER)
     wanted = table.metrics.get(FLICKER[0])
-    if wanted is None or flicker is None:
+    if flicker is None:
         return []
+    if wanted is None:
+        reason = table.refused.get(FLICKER[0])
+        instead = f"flicker is judged by {flicker}, which counts motion as flicker."
+        return [] if reason is None else [f"{FLICKER[0]} cannot decide ({reason}): {instead}"]
     there = int(np.isfinite(wanted.values_CN).all(axis=0).sum())
     measured = f"{FLICKER[0]} has a value in every cell for {there} of {len(table.pairs)} clips"
     if flicker != FLICKER[0]:
