@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from vidcfg.sweep.executor import Job
-
 from vidcfg.sweep.ray_executor import RayExecutor
 
 ENOUGH = 90.0
