@@ -59,14 +59,14 @@ def render_units(
     own_scheduler = pipe.scheduler
     pipe.scheduler = make_scheduler(pipe, config.sampling)
     try:
-        with _mini_threads(config), progress or Silent() as shown:
+        with mini_threads(config), progress or Silent() as shown:
             _render_all(config, pipe, units, overwrite, shown, on_finished)
     finally:
         pipe.scheduler = own_scheduler
 
 
 @contextlib.contextmanager
-def _mini_threads(config: RenderConfig) -> Iterator[None]:
+def mini_threads(config: RenderConfig) -> Iterator[None]:
     """One thread for the mini model: its frames then do not depend on the number of cores.
 
     Two threads gain little on tensors of this size, and lose much on a machine that is busy.

@@ -4,8 +4,6 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,6 +93,8 @@ class Worker:
             StoreError: if the store is full or cannot be written.
             Exception: what rendering or measuring raises; finished units stay.
         """
+        from vidcfg.render.job import mini_threads
+
         todo = [key for key in job.units if not self.store.is_done(key)]
         results = [{"key": key, "status": "cached"} for key in job.units if key not in todo]
         if not todo:
@@ -102,7 +102,7 @@ class Worker:
         for key in todo:
             self._attempt(key, "start", job)
         try:
-            with _one_thread(self.config(todo[0])):
+            with mini_threads(self.config(todo[0])):
                 made = self._make(todo, job)
         except Exception as error:
             for key in todo:
@@ -291,19 +291,3 @@ def _name() -> str:
     import socket
 
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-@contextmanager
-def _one_thread(config: RenderConfig) -> Iterator[None]:
-    """One thread for the mini model, whose frames then do not depend on the number of cores."""
-    import torch
-
-    if config.model.kind != "mini":
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, from_uncond, guided_by_both, ratio
+from vidcfg.guidance.methods.base import AgainstUncond, from_uncond, ratio
 
 
 @dataclass(frozen=True)
-class AdaptiveStop(Method):
+class AdaptiveStop(AgainstUncond):
     """Plain guidance until both predictions point the same way, then `cond` alone.
 
         cosine = <cond, uncond> / (||cond|| ||uncond||)
@@ -27,18 +27,8 @@ class AdaptiveStop(Method):
     cosine: float = 0.99
     space: str = "prediction"
     name: ClassVar[str] = "adaptive_stop"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
     needs_gram: ClassVar[bool] = True
     may_stop: ClassVar[bool] = True
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return guided_by_both(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

@@ -152,6 +152,23 @@ class Method(ABC):
         return self.combination(gram.in_x0(*x0), **rows).from_x0(*x0)
 
 
+class AgainstUncond(Method):
+    """A rule of `cond` and `uncond`, which sees the negative prompt, with one strength."""
+
+    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
+
+    def sources(self) -> dict[str, str]:
+        return {"uncond": "negative"}
+
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+        return {"cond": strength}
+
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        """Both where a frame is guided, if coefficients come from comparing the two."""
+        deltas = self.deltas(strength_F, weight_F)
+        return guided_by_both(deltas) if self.needs_gram else required_by(deltas)
+
+
 def required_by(deltas: dict[str, Rows], base: str = "uncond") -> frozenset[str]:
     """The branches with a non-zero coefficient in base + sum_b delta_b (p_b - base)."""
     coefficients = deltas | {base: 1 - sum(deltas.values())}

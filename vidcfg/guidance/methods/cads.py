@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, from_uncond
+from vidcfg.guidance.methods.base import AgainstUncond, from_uncond
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class ConditionAnnealed(Method):
+class ConditionAnnealed(AgainstUncond):
     """Classifier-free guidance whose condition is annealed: more variety at high scales.
 
         guided_f = uncond_f + strength_f (cond_f - uncond_f),  cond from the annealed text
@@ -53,13 +53,6 @@ class ConditionAnnealed(Method):
 
     annealing: Annealing = field(default_factory=Annealing)
     name: ClassVar[str] = "cads"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
 
     def combination(
         self,

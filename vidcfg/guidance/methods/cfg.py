@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, from_uncond
+from vidcfg.guidance.methods.base import AgainstUncond, from_uncond
 
 
 @dataclass(frozen=True)
-class ClassifierFree(Method):
+class ClassifierFree(AgainstUncond):
     """Move the unconditional prediction towards, and past, the conditional one, frame by frame.
 
         guided_f = uncond_f + strength_f * (cond_f - uncond_f)
@@ -26,13 +26,6 @@ class ClassifierFree(Method):
     """
 
     name: ClassVar[str] = "cfg"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
 
     def combination(
         self,

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, guided_by_both, is_off, ratio
+from vidcfg.guidance.methods.base import AgainstUncond, is_off, ratio
 
 
 @dataclass(frozen=True)
-class MagnitudeAware(Method):
+class MagnitudeAware(AgainstUncond):
     """Plain guidance whose strength falls where the two predictions are far apart.
 
         damping = exp(-alpha ||cond - uncond|| / ||uncond||)
@@ -26,17 +26,7 @@ class MagnitudeAware(Method):
     alpha: float = 8.0
     space: str = "prediction"
     name: ClassVar[str] = "mambo"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
     needs_gram: ClassVar[bool] = True
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return guided_by_both(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, from_uncond, guided_by_both, ratio
+from vidcfg.guidance.methods.base import AgainstUncond, from_uncond, ratio
 
 
 @dataclass(frozen=True)
-class Renorm(Method):
+class Renorm(AgainstUncond):
     """Plain guidance, scaled down where its norm is above `cap` times that of `cond`.
 
         g_f = uncond_f + strength_f * (cond_f - uncond_f)
@@ -25,17 +25,7 @@ class Renorm(Method):
     cap: float = 1.0
     space: str = "prediction"
     name: ClassVar[str] = "renorm"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
     needs_gram: ClassVar[bool] = True
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return guided_by_both(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

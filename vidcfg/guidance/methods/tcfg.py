@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, guided_by_both, is_off
+from vidcfg.guidance.methods.base import AgainstUncond, is_off
 
 
 @dataclass(frozen=True)
-class Tangential(Method):
+class Tangential(AgainstUncond):
     """Guidance away from the part of `uncond` that lies along what both predictions share.
 
         v1 = first right-singular vector of the two rows [cond; uncond]
@@ -31,17 +31,7 @@ class Tangential(Method):
 
     space: str = "prediction"
     name: ClassVar[str] = "tcfg"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
     needs_gram: ClassVar[bool] = True
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return guided_by_both(self.deltas(strength_F, weight_F))
 
     def combination(
         self,

@@ -8,11 +8,11 @@ from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.methods.base import Method, Rows, guided_by_both, is_off, ratio
+from vidcfg.guidance.methods.base import AgainstUncond, Method, is_off, ratio
 
 
 @dataclass(frozen=True)
-class ZeroStar(Method):
+class ZeroStar(AgainstUncond):
     """Guidance that starts from the multiple of `uncond` that is nearest to `cond`.
 
         a = <cond, uncond> / <uncond, uncond>
@@ -31,17 +31,7 @@ class ZeroStar(Method):
     zero_init_steps: int = 1
     space: str = "prediction"
     name: ClassVar[str] = "zero_star"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
     needs_gram: ClassVar[bool] = True
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return guided_by_both(self.deltas(strength_F, weight_F))
 
     def steps(
         self, strength_KF: np.ndarray, weights_KF: np.ndarray, **run: object
