@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, bits, video
-from rule_runs import LEVEL, in_groups, one_step
+from rule_runs import assert_follows, one_step
 
 from vidcfg.guidance.methods import ClassifierFree, Renorm
 
@@ -27,22 +27,8 @@ def renorm(cap):
 @pytest.mark.parametrize("space", ["x0", "prediction"])
 @pytest.mark.parametrize("axes", LAYOUTS)
 def test_formula_in_both_spaces(axes, space, clip, dtype):
-    videos = {n: v.to(dtype).float() for n, v in pair().items()}
-    noisy = video(99).to(dtype).float()
-    guided, _, _ = one_step(
-        Renorm(1.1, space),
-        videos,
-        SURFACE_BF,
-        axes=axes,
-        dtype=dtype,
-        noisy=noisy,
-        statistics="clip" if clip else "frame",
-    )
-    level = (*LEVEL, noisy) if space == "x0" else None
-    want = in_groups(renorm(1.1), videos, SURFACE_BF, clip, level=level)
-    # float32 roundings of terms up to 60; bfloat16 keeps 8 bits of the result
-    rtol, atol = (1e-5, 1e-4) if dtype == torch.float32 else (2**-8, 1e-3)
-    np.testing.assert_allclose(guided.double().numpy(), want, rtol=rtol, atol=atol)
+    rule, kinds = Renorm(1.1, space), {"axes": axes, "clip": clip, "dtype": dtype}
+    assert_follows(rule, renorm(1.1), pair(), SURFACE_BF, **kinds)
 
 
 def test_cap_that_is_not_reached_is_plain_guidance_to_the_bit():

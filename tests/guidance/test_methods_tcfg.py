@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, into, out_of, video
-from rule_runs import LEVEL, in_groups, one_step
+from rule_runs import assert_follows, one_step
 
 from vidcfg.guidance.methods import Tangential
 
@@ -31,22 +31,8 @@ def tcfg(c, u, s, w):
 @pytest.mark.parametrize("make", [spread_apart, close_together])
 @pytest.mark.parametrize("axes", LAYOUTS)
 def test_closed_form_is_the_decomposition(axes, make, space, clip, dtype):
-    videos = {n: v.to(dtype).float() for n, v in make().items()}
-    noisy = video(99).to(dtype).float()
-    guided, _, _ = one_step(
-        Tangential(space),
-        videos,
-        SURFACE_BF,
-        axes=axes,
-        dtype=dtype,
-        noisy=noisy,
-        statistics="clip" if clip else "frame",
-    )
-    level = (*LEVEL, noisy) if space == "x0" else None
-    want = in_groups(tcfg, videos, SURFACE_BF, clip, level=level)
-    # float32 roundings of terms up to 100; bfloat16 keeps 8 bits of the result
-    rtol, atol = (1e-5, 2e-4) if dtype == torch.float32 else (2**-8, 1e-3)
-    np.testing.assert_allclose(guided.double().numpy(), want, rtol=rtol, atol=atol)
+    rule, kinds = Tangential(space), {"axes": axes, "clip": clip, "dtype": dtype}
+    assert_follows(rule, tcfg, make(), SURFACE_BF, **kinds, atol=2e-4)
 
 
 def test_equals_the_function_of_diffusers_over_the_clip():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
-from rule_runs import LEVEL, in_groups, one_step, rule_of
+from rule_runs import assert_follows, one_step, rule_of
 
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
 from vidcfg.guidance.methods import ClassifierFree, Composite, ZeroStar
@@ -26,22 +26,8 @@ def zero_star(c, u, s, w):
 @pytest.mark.parametrize("space", ["x0", "prediction"])
 @pytest.mark.parametrize("axes", LAYOUTS)
 def test_formula_in_both_spaces(axes, space, clip, dtype):
-    videos = {n: v.to(dtype).float() for n, v in pair().items()}
-    noisy = video(99).to(dtype).float()
-    guided, _, _ = one_step(
-        ZeroStar(0, space),
-        videos,
-        SURFACE_BF,
-        axes=axes,
-        dtype=dtype,
-        noisy=noisy,
-        statistics="clip" if clip else "frame",
-    )
-    level = (*LEVEL, noisy) if space == "x0" else None
-    want = in_groups(zero_star, videos, SURFACE_BF, clip, level=level)
-    # float32 roundings of terms up to 60; bfloat16 keeps 8 bits of the result
-    rtol, atol = (1e-5, 1e-4) if dtype == torch.float32 else (2**-8, 1e-3)
-    np.testing.assert_allclose(guided.double().numpy(), want, rtol=rtol, atol=atol)
+    rule, kinds = ZeroStar(0, space), {"axes": axes, "clip": clip, "dtype": dtype}
+    assert_follows(rule, zero_star, pair(), SURFACE_BF, **kinds)
 
 
 def test_equals_diffusers_over_the_clip():

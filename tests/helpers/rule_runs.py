@@ -160,3 +160,20 @@ def whole_run(rules, strength, weight, x, *, axes="BCFHW", experts=None, levels=
 
 
 __all__ = ["B", "F", "GRID", "LEVEL"]
+
+
+def assert_follows(method, formula, videos: dict, strength, *, axes, clip, dtype, atol=1e-4):
+    """One guided step equals a float64 formula (cond, uncond, strength, weight) in its own space.
+
+    `atol` is for float32, whose terms reach 60 to 100; bfloat16 keeps 8 bits of the result.
+    """
+    videos = {name: v.to(dtype).float() for name, v in videos.items()}
+    noisy = video(99).to(dtype).float()
+    statistics = "clip" if clip else "frame"
+    guided, _, _ = one_step(
+        method, videos, strength, axes=axes, dtype=dtype, noisy=noisy, statistics=statistics
+    )
+    level = (*LEVEL, noisy) if method.space == "x0" else None
+    want = in_groups(formula, videos, strength, clip, level=level)
+    rtol, atol = (1e-5, atol) if dtype == torch.float32 else (2**-8, 1e-3)
+    np.testing.assert_allclose(guided.double().numpy(), want, rtol=rtol, atol=atol)
