@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 import vidcfg
-from vidcfg.build import load_pipeline
-from vidcfg.config import MiniModel
 from vidcfg.media.sheet import comparison_sheet, spread_over_pixels
-from vidcfg.models.families import family_of
+from vidcfg.pipelines.families import family_of
+from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.settings import MiniModel
 
 MODES = {
     "uniform": "uniform",

@@ -89,7 +89,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def config_of(label: str, steps: int):
     """The settings of one rule, as a render would take them."""
-    from vidcfg.config import RenderConfig
+    from vidcfg.render.config import RenderConfig
 
     scale, method = RULES[label]
     return RenderConfig(
@@ -110,7 +110,7 @@ def matched(label: str, options: argparse.Namespace) -> tuple[int, int, dict[str
 
     The gradient of a classifier is not a model evaluation.
     """
-    from vidcfg.build.cost import plan_render
+    from vidcfg.pipelines.cost import plan_render
 
     best = None
     for steps in range(2, options.budget + 1):
@@ -158,9 +158,9 @@ def render(label: str, steps: int, clips: int):
     from scale_curve import prompt_of, score
 
     from vidcfg import Guidance, guide
-    from vidcfg.build import load_pipeline
-    from vidcfg.config import MiniModel
     from vidcfg.metrics.features.base import load_net
+    from vidcfg.pipelines.load import load_pipeline
+    from vidcfg.pipelines.settings import MiniModel
 
     torch.set_num_threads(1)
     pipe = load_pipeline(MiniModel(device="cpu"))
@@ -195,8 +195,8 @@ def background_of(prompts: list[str], pipe):
     import numpy as np
     import torch
 
-    from vidcfg.data.moving_shapes import BACKGROUNDS, sample_clip
-    from vidcfg.models.noisy_head import fit_noisy_head
+    from vidcfg.mini.noisy_head import fit_noisy_head
+    from vidcfg.mini.shapes import BACKGROUNDS, sample_clip
 
     names = list(BACKGROUNDS)
     drawn = [sample_clip((5, i)) for i in range(96)]

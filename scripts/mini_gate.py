@@ -35,7 +35,7 @@ MODES = {
 
 def load():
     """The embedded pipeline, without its progress bar."""
-    from vidcfg.models.mini import load_mini
+    from vidcfg.mini.pipeline import load_mini
 
     pipe = load_mini()
     pipe.set_progress_bar_config(disable=True)
@@ -46,7 +46,7 @@ def render(pipe, prompt: str, *, frames: dict | None = None, num_frames: int = 1
     """Uint8 frames [T, 32, 32, 3] at scale 3, four steps, on one thread."""
     import torch
 
-    from vidcfg.config import RenderConfig
+    from vidcfg.render.config import RenderConfig
     from vidcfg.render.job import sample_unit
     from vidcfg.render.units import units_of
 

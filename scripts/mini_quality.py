@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.data.moving_shapes import ATTRIBUTES, Scene, all_scenes, caption, draw, vary
+from vidcfg.mini.shapes import ATTRIBUTES, Scene, all_scenes, caption, draw, vary
 
 SCALES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 REAL_SEED = 987_654
@@ -97,8 +97,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def measure(options) -> str:
     """All tables as markdown."""
-    from vidcfg.models.mini import load_mini
-    from vidcfg.models.scorer import load_scorer
+    from vidcfg.mini.pipeline import load_mini
+    from vidcfg.mini.scorer import load_scorer
 
     pipe = load_mini(options.device, weak=options.weak)
     pipe.transformer.set_attention_backend(options.attention)

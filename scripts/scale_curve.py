@@ -98,8 +98,8 @@ def batch_path(out: Path, scale: float, index: int) -> Path:
 
 def identity(options: argparse.Namespace) -> dict:
     """What all batches of a folder have in common."""
-    from vidcfg.models.mini import MINI_PATH
-    from vidcfg.models.weights import sha256_of
+    from vidcfg.metrics.weight_files import sha256_of
+    from vidcfg.mini.pipeline import MINI_PATH
 
     folder = Path(options.checkpoint or MINI_PATH)
     names = ("transformer", "vae", "text_encoder", "scorer")
@@ -119,9 +119,9 @@ def check_settings(options: argparse.Namespace) -> None:
 
 
 def make_batches(options: argparse.Namespace, todo: list) -> None:
-    from vidcfg.build import load_pipeline
-    from vidcfg.config import MiniModel
     from vidcfg.metrics.features.base import load_net
+    from vidcfg.pipelines.load import load_pipeline
+    from vidcfg.pipelines.settings import MiniModel
 
     pipe = load_pipeline(MiniModel(device=options.device, checkpoint=options.checkpoint))
     pipe.transformer.set_attention_backend(options.attention)
@@ -175,7 +175,7 @@ def prompt_of(seed: int) -> str:
     """The caption of a random scene among those that were trained on."""
     import numpy as np
 
-    from vidcfg.data.moving_shapes import caption, sample_scene
+    from vidcfg.mini.shapes import caption, sample_scene
 
     return caption(sample_scene(np.random.default_rng((77, seed))))
 
@@ -236,7 +236,7 @@ def summarise(options: argparse.Namespace, batches: int) -> dict:
 def real_features(net, seed: int):
     import numpy as np
 
-    from vidcfg.data.moving_shapes import sample_clip
+    from vidcfg.mini.shapes import sample_clip
 
     size = {"num_frames": NUM_FRAMES, "height": SIZE, "width": SIZE}
     clips = (sample_clip((seed, i), **size).frames for i in range(REAL_CLIPS))

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 import vidcfg
-from vidcfg.build import load_pipeline
-from vidcfg.config import DiffusersModel, MiniModel
-from vidcfg.models.families import Family, family_of
+from vidcfg.pipelines.families import Family, family_of
+from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.settings import DiffusersModel, MiniModel
 
 PROMPT, NEGATIVE = "a red circle moving left over a navy background", "blurry"
 STOCK = "stock pipeline, its own guidance"

@@ -24,8 +24,8 @@ class MiniWorker:
         self.spec = spec
 
     def load(self) -> None:
-        from vidcfg.build import load_pipeline
-        from vidcfg.config import load_render_config
+        from vidcfg.pipelines.load import load_pipeline
+        from vidcfg.render.config import load_render_config
 
         config = load_render_config(str(CONFIG), ["output.dir=/nowhere"])
         self.pipe = load_pipeline(config.model)
@@ -36,8 +36,8 @@ class MiniWorker:
     def _unit(self, unit: str) -> dict:
         import torch
 
-        from vidcfg.build import make_scheduler
-        from vidcfg.config import load_render_config
+        from vidcfg.pipelines.schedulers import make_scheduler
+        from vidcfg.render.config import load_render_config
         from vidcfg.render.job import sample_unit
         from vidcfg.render.units import units_of
 

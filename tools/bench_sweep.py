@@ -15,8 +15,11 @@ from itertools import product
 import numpy as np
 import torch
 
-from vidcfg.build import load_pipeline, make_scheduler
-from vidcfg.config import Guidance, MiniModel, RenderConfig
+from vidcfg.guidance.setting import Guidance
+from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.schedulers import make_scheduler
+from vidcfg.pipelines.settings import MiniModel
+from vidcfg.render.config import RenderConfig
 from vidcfg.sweep.sampling import sample_together
 
 

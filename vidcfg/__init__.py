@@ -11,9 +11,9 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Guidance": "vidcfg.config",
-    "guide": "vidcfg.build",
-    "register_family": "vidcfg.models.families",
+    "Guidance": "vidcfg.guidance.setting",
+    "guide": "vidcfg.pipelines.guide",
+    "register_family": "vidcfg.pipelines.families",
 }
 
 __all__ = ["Guidance", "__version__", "guide", "register_family"]

@@ -51,7 +51,7 @@ def test_weights_that_are_not_here_come_with_the_command_that_gets_them(tmp_path
 
 
 def test_a_damaged_weight_file_is_missing_and_not_fine(tmp_path, monkeypatch):
-    from vidcfg.models.weights import WEIGHTS
+    from vidcfg.metrics.weight_files import WEIGHTS
 
     monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
     (tmp_path / WEIGHTS["i3d-k400"].filename).write_bytes(b"not a net")

@@ -9,7 +9,7 @@ def scorer_folder(tmp_path_factory):
     """A small scorer with random weights: plumbing only, its numbers mean nothing."""
     import torch
 
-    from vidcfg.models.scorer import Scorer
+    from vidcfg.mini.scorer import Scorer
 
     folder = tmp_path_factory.mktemp("scorer")
     with torch.random.fork_rng():
@@ -21,8 +21,8 @@ def scorer_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory):
     """A folder as `vidcfg render` leaves it: five drawn clips with their records beside them."""
-    from vidcfg.data.moving_shapes import sample_clip
     from vidcfg.media.write import write_video
+    from vidcfg.mini.shapes import sample_clip
 
     folder = tmp_path_factory.mktemp("rendered")
     for index in range(5):

@@ -6,7 +6,7 @@ from pathlib import Path
 from tiny_pipelines import BUILDERS
 
 from vidcfg.families.__main__ import main, parser, table
-from vidcfg.models.families import FAMILIES, family_of
+from vidcfg.pipelines.families import FAMILIES, family_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 

@@ -18,10 +18,10 @@ from vidcfg.guidance.denoiser import (
 )
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.methods import ClassifierFree, Dual, Multi, PerpNeg
 from vidcfg.guidance.passes import PassTimer
 from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.rules import ClassifierFree, Dual, Multi, PerpNeg
 from vidcfg.guidance.schedules import Constant
 
 BRANCHES = {"cond": 0.9, "uncond": -0.4, "negative": 0.3, "condition:style": -1.1}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from vidcfg.config import Guidance
 from vidcfg.guidance.frame_weights import FRAME_WEIGHTS
-from vidcfg.guidance.methods import METHODS
+from vidcfg.guidance.rules import METHODS
+from vidcfg.guidance.setting import Guidance
 
 DOC = (Path(__file__).parents[2] / "docs" / "guidance.md").read_text()
 SHARED = {"kind", "scale", "frames", "windows"}

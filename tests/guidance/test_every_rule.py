@@ -23,10 +23,10 @@ from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.guidance.frame_weights import FRAME_WEIGHTS
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale
-from vidcfg.guidance.methods import AdaptiveProjected, Composite, DeltaReuse, ZeroStar
 from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.prediction import convert
 from vidcfg.guidance.rule import Rule, Term
+from vidcfg.guidance.rules import AdaptiveProjected, Composite, DeltaReuse, ZeroStar
 from vidcfg.guidance.samples import Memory, SampleRows
 from vidcfg.guidance.schedules import SCHEDULES, Constant
 

@@ -11,7 +11,7 @@ from vidcfg.guidance.combination import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold, frame_std
-from vidcfg.guidance.methods import ClassifierFree
+from vidcfg.guidance.rules import ClassifierFree
 
 ONES = np.ones((B, F))
 

@@ -6,8 +6,8 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
 from rule_runs import LEVEL, one_step, rule_of, whole_run
 
-from vidcfg.guidance.methods import AdaptiveStop, ClassifierFree, Composite
 from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.rules import AdaptiveStop, ClassifierFree, Composite
 from vidcfg.guidance.samples import Memory
 
 STRENGTH = np.full((B, F), 3.0)

@@ -8,7 +8,7 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, C, F, H, W, bits, into, out_of, video
 from rule_runs import LEVEL, in_groups, one_step
 
-from vidcfg.guidance.methods import AdaptiveProjected, ClassifierFree, Composite
+from vidcfg.guidance.rules import AdaptiveProjected, ClassifierFree, Composite
 from vidcfg.guidance.samples import Memory
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidcfg.guidance.combination import combine
-from vidcfg.guidance.methods import METHODS, ClassifierFree, Method
+from vidcfg.guidance.rules import METHODS, ClassifierFree, Method
 
 
 def guided_by(strength_BF, cond, uncond):

@@ -6,9 +6,9 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
 from rule_runs import one_step
 
-from vidcfg.guidance.methods import CfgPlusPlus
-from vidcfg.guidance.methods.cfg_pp import step_ratio
 from vidcfg.guidance.prediction import convert
+from vidcfg.guidance.rules import CfgPlusPlus
+from vidcfg.guidance.rules.cfg_pp import step_ratio
 
 LEVELS = {
     "flow": ((0.3, 0.7), (0.45, 0.55)),

@@ -6,8 +6,8 @@ import torch
 from guidance_cases import LAYOUTS, B, F, bits, into, out_of, video
 from rule_runs import branch_text, model, rule_of, whole_run
 
-from vidcfg.guidance.methods import ClassifierFree, DeltaReuse
 from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.rules import ClassifierFree, DeltaReuse
 
 K = 7
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.frame_weights import Uniform
-from vidcfg.guidance.methods import ClassifierFree, Dual
 from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.rules import ClassifierFree, Dual
 from vidcfg.guidance.schedules import Constant, Interval
 
 NUMBERS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-12, 24).map(lambda i: i / 4))

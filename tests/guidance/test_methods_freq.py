@@ -7,8 +7,8 @@ from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
 from rule_runs import one_step
 from scipy.fft import dct, idct
 
-from vidcfg.guidance.methods import ClassifierFree, FrequencyDecoupled
-from vidcfg.guidance.methods.freq import low_pass_matrix
+from vidcfg.guidance.rules import ClassifierFree, FrequencyDecoupled
+from vidcfg.guidance.rules.freq import low_pass_matrix
 
 
 def pair():
@@ -100,7 +100,7 @@ def test_bits_do_not_change_under_autocast():
 
 
 def test_tokens_of_unknown_height_are_refused_over_space_alone():
-    from vidcfg.guidance.methods.base import Vectors
+    from vidcfg.guidance.rules.base import Vectors
 
     tokens = torch.randn(B, F, 24, 3)
     vectors = Vectors("cond", {"uncond": tokens}, {}, grid=None)

@@ -6,8 +6,8 @@ from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.guidance.methods import ClassifierFree, Multi
 from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.rules import ClassifierFree, Multi
 from vidcfg.guidance.schedules import Interval
 
 SCALES = (("style", 3.0), ("place", -0.75))

@@ -8,7 +8,7 @@ from guidance_cases import LAYOUTS, SURFACE_BF, WEIGHT_BF, B, F, bits, into, out
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.methods import ClassifierFree, PerpNeg
+from vidcfg.guidance.rules import ClassifierFree, PerpNeg
 
 
 def guided_by(method, frames, *, clip=False, weight_BF=WEIGHT_BF):

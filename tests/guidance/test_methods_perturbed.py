@@ -7,20 +7,21 @@ import pytest
 import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 
-from vidcfg.build.rule import build_rule
-from vidcfg.config import ConfigError, Guidance
 from vidcfg.guidance.combination import combine
-from vidcfg.guidance.methods import METHODS, Composite
-from vidcfg.guidance.methods.autoguidance import autoguidance
-from vidcfg.guidance.methods.cads import cads
-from vidcfg.guidance.methods.classifier import Classifier
-from vidcfg.guidance.methods.embedded import Embedded
-from vidcfg.guidance.methods.pag import pag
-from vidcfg.guidance.methods.sag import sag
-from vidcfg.guidance.methods.seg import seg
-from vidcfg.guidance.methods.slg import slg
-from vidcfg.guidance.methods.stg import stg
 from vidcfg.guidance.perturbation import Perturbation
+from vidcfg.guidance.rules import METHODS, Composite
+from vidcfg.guidance.rules.autoguidance import autoguidance
+from vidcfg.guidance.rules.cads import cads
+from vidcfg.guidance.rules.classifier import Classifier
+from vidcfg.guidance.rules.embedded import Embedded
+from vidcfg.guidance.rules.pag import pag
+from vidcfg.guidance.rules.sag import sag
+from vidcfg.guidance.rules.seg import seg
+from vidcfg.guidance.rules.slg import slg
+from vidcfg.guidance.rules.stg import stg
+from vidcfg.guidance.setting import Guidance
+from vidcfg.pipelines.setting_to_rule import build_rule
+from vidcfg.settings.errors import ConfigError
 
 AWAY = {"pag": pag(), "slg": slg(), "stg": stg(), "seg": seg(), "sag": sag()}
 AWAY["autoguidance"] = autoguidance(skip=(3,))

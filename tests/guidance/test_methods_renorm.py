@@ -6,7 +6,7 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, bits, video
 from rule_runs import assert_follows, one_step
 
-from vidcfg.guidance.methods import ClassifierFree, Renorm
+from vidcfg.guidance.rules import ClassifierFree, Renorm
 
 
 def pair():

@@ -6,7 +6,7 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, into, out_of, video
 from rule_runs import assert_follows, one_step
 
-from vidcfg.guidance.methods import Tangential
+from vidcfg.guidance.rules import Tangential
 
 
 def spread_apart():

@@ -7,8 +7,8 @@ from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
 from rule_runs import assert_follows, one_step, rule_of
 
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.methods import ClassifierFree, Composite, ZeroStar
 from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.rules import ClassifierFree, Composite, ZeroStar
 
 
 def pair():

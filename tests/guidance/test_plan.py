@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from vidcfg.guidance.methods import ClassifierFree, Dual, Multi, PerpNeg
 from vidcfg.guidance.plan import RunRow, plan_run, required_branches
+from vidcfg.guidance.rules import ClassifierFree, Dual, Multi, PerpNeg
 
 K, F = 5, 3
 TEXTS = (("cond", "a kite"), ("uncond", ""), ("negative", "blurry"))
@@ -159,7 +159,7 @@ def test_a_cost_can_be_planned_without_torch():
 def test_evaluations_are_listed_in_the_order_of_the_method_whatever_the_hash_seed():
     code = """
 import numpy as np
-from vidcfg.guidance.methods import Dual
+from vidcfg.guidance.rules import Dual
 from vidcfg.guidance.plan import RunRow, plan_run
 ones = np.ones((2, 3))
 row = RunRow(method=Dual(1.0), strength_KF=4 * ones, weights_KF=ones, start=0)

@@ -6,8 +6,8 @@ import pytest
 from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
 from vidcfg.guidance.frame_weights import FrameWindow, Keyframes, Ramp
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.methods import Dual
 from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.rules import Dual
 from vidcfg.guidance.schedules import Constant, Linear
 
 RUN = {"num_steps": 4, "num_frames": 5, "frame_map": OneToOneMap()}

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from vidcfg.guidance.methods import ClassifierFree
 from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.rules import ClassifierFree
 from vidcfg.guidance.trace import StepTrace, Trace
 
 

@@ -8,8 +8,8 @@ from guidance_cases import B, F, into, out_of, video
 
 from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, StepInputs
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.methods import METHODS
 from vidcfg.guidance.rule import Rule, Term
+from vidcfg.guidance.rules import METHODS
 from vidcfg.guidance.samples import Memory, SampleRows
 from vidcfg.guidance.schedules import Constant
 

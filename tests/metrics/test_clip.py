@@ -9,7 +9,7 @@ import torch
 from vidcfg.metrics.clip import MEAN, STD, ClipMeter, ClipModel, load_clip
 from vidcfg.metrics.meters import measure
 from vidcfg.metrics.record import Backend, ClipInfo
-from vidcfg.models.weights import MissingWeightsError
+from vidcfg.metrics.weight_files import MissingWeightsError
 
 LIMIT = 8
 

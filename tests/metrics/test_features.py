@@ -10,7 +10,7 @@ from vidcfg.metrics.features.mini import MiniNet, attributes_in
 from vidcfg.metrics.features.r3d18 import R3D18Net
 from vidcfg.metrics.features.resize import area_to_side, stretch_centred, stretch_legacy
 from vidcfg.metrics.record import Backend
-from vidcfg.models.weights import MissingWeightsError
+from vidcfg.metrics.weight_files import MissingWeightsError
 
 
 def frames(num=3, height=20, width=28, *, seed=0):
@@ -130,7 +130,7 @@ def test_r3d18_gives_512_features_that_do_not_depend_on_the_batch():
 
 @pytest.fixture(scope="module")
 def mini():
-    from vidcfg.models.scorer import Scorer
+    from vidcfg.mini.scorer import Scorer
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -187,7 +187,7 @@ def test_unknown_nets_and_absent_scorers_are_named(tmp_path):
 
 
 def test_embedded_scorer_recognises_drawn_clips_and_their_captions():
-    from vidcfg.data.moving_shapes import sample_clip
+    from vidcfg.mini.shapes import sample_clip
 
     net = load_net("mini")
     drawn = [sample_clip((55, index)) for index in range(24)]

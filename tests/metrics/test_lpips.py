@@ -9,7 +9,7 @@ import torch
 from vidcfg.metrics.lpips import Lpips, LpipsMeter, empty_lpips, load_backbone, load_lpips
 from vidcfg.metrics.meters import measure
 from vidcfg.metrics.record import Backend, ClipInfo
-from vidcfg.models.weights import MissingWeightsError
+from vidcfg.metrics.weight_files import MissingWeightsError
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def checkpoint(model):
 
 
 def test_backbone_file_fills_every_tensor(tmp_path):
-    from vidcfg.models import weights
+    from vidcfg.metrics import weight_files as weights
 
     model = empty_lpips("alex")
     stored = checkpoint(model)

@@ -1,8 +1,10 @@
 import pytest
 
-from vidcfg.config import ConfigError, read_document, validate
 from vidcfg.metrics.catalogue import METRICS
 from vidcfg.regress.policy import DEFAULTS, Policy, load_policy
+from vidcfg.settings.document import read_document
+from vidcfg.settings.errors import ConfigError
+from vidcfg.settings.validation import validate
 
 
 def parsed(text):

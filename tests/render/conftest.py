@@ -26,10 +26,10 @@ output: {dir: OUT, video: ffv1}
 def tiny_pipeline():
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from vidcfg.models.causal_vae import CausalVAE
-    from vidcfg.models.dit import STDiT
-    from vidcfg.models.mini import MiniVideoPipeline
-    from vidcfg.models.text import TextEncoder, build_tokenizer
+    from vidcfg.mini.codec import CausalVAE
+    from vidcfg.mini.model import STDiT
+    from vidcfg.mini.pipeline import MiniVideoPipeline
+    from vidcfg.mini.text import TextEncoder, build_tokenizer
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -62,12 +62,12 @@ def render(tiny_pipeline, config_path, monkeypatch):
     """The command with the tiny model: `render("--seed", "3") -> exit code`."""
     from vidcfg.render import cli
 
-    monkeypatch.setattr("vidcfg.build.model.load_pipeline", lambda model: tiny_pipeline)
+    monkeypatch.setattr("vidcfg.pipelines.load.load_pipeline", lambda model: tiny_pipeline)
     return lambda *arguments: cli.main([str(config_path), *arguments])
 
 
 @pytest.fixture
 def config(config_path):
-    from vidcfg.config import load_render_config
+    from vidcfg.render.config import load_render_config
 
     return lambda *overrides: load_render_config(config_path, overrides)

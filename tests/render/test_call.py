@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vidcfg.media.video import MediaError
-from vidcfg.models.families import FAMILIES
+from vidcfg.pipelines.families import FAMILIES
 from vidcfg.render.call import (
     audio_of,
     call_arguments,

@@ -84,7 +84,7 @@ def test_existing_outputs_are_listed_and_kept_before_a_model_is_loaded(
 ):
     assert render("--seed", "3") == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr("vidcfg.build.model.load_pipeline", lambda model: pytest.fail("loaded"))
+    monkeypatch.setattr("vidcfg.pipelines.load.load_pipeline", lambda model: pytest.fail("loaded"))
     assert render() == 2
     message = capsys.readouterr().err
     assert f"{STEMS[0]}.mkv" in message
@@ -273,7 +273,7 @@ def test_quiet_prints_nothing_and_plain_output_has_a_line_per_video(render, caps
 
 
 def test_dry_run_prints_the_exact_cost_and_writes_nothing(render, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vidcfg.build.model.load_pipeline", lambda model: pytest.fail("loaded"))
+    monkeypatch.setattr("vidcfg.pipelines.load.load_pipeline", lambda model: pytest.fail("loaded"))
     interval = "guidance.scale={kind: interval, value: 5.0, from: 0.4, to: 0.6}"
     assert render("--dry-run", "--set", interval) == 0
     text = capsys.readouterr().out
@@ -325,7 +325,7 @@ print(sorted(heavy & set(sys.modules)))
 
 
 def test_shipped_model_renders_in_a_process_of_its_own(tmp_path):
-    from vidcfg.models.mini import MINI_PATH
+    from vidcfg.mini.pipeline import MINI_PATH
 
     assert (MINI_PATH / "model_index.json").is_file()
     command = [sys.executable, "-m", "vidcfg", "render", "configs/quickstart.yaml", "--seed", "1"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import vidcfg.render.job as job
-from vidcfg.build.schedulers import make_scheduler
+from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render.job import applied_strengths, render_units, sample_unit
 from vidcfg.render.units import units_of
 

@@ -10,10 +10,11 @@ from tiny_images import flux, sd15
 from tiny_text import with_prompts
 from tiny_wan import wan22
 
-from vidcfg.build import load_pipeline, make_scheduler
-from vidcfg.config import load_render_config
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
+from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render.checks import check_before_loading
+from vidcfg.render.config import load_render_config
 from vidcfg.render.job import sample_unit
 from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
 from vidcfg.render.preview import preview

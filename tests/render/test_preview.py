@@ -32,7 +32,7 @@ def test_settings_in_one_line(config):
 
 
 def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
-    from vidcfg.models.text import build_tokenizer
+    from vidcfg.mini.text import build_tokenizer
 
     tokenizer = build_tokenizer().backend_tokenizer
     texts = {"prompts.0.text": "A red circle, moving Left over the moon"}

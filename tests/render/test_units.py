@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from vidcfg.config import Prompt
+from vidcfg.render.config import Prompt
 from vidcfg.render.units import prompt_names, units_of
 
 HOSTILE = [

@@ -36,10 +36,10 @@ def tiny_model(tmp_path_factory) -> Path:
     """The folder of a random model that renders in a few milliseconds a step."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from vidcfg.models.causal_vae import CausalVAE
-    from vidcfg.models.dit import STDiT
-    from vidcfg.models.mini import MiniVideoPipeline
-    from vidcfg.models.text import TextEncoder, build_tokenizer
+    from vidcfg.mini.codec import CausalVAE
+    from vidcfg.mini.model import STDiT
+    from vidcfg.mini.pipeline import MiniVideoPipeline
+    from vidcfg.mini.text import TextEncoder, build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny-model")
     with torch.random.fork_rng():
@@ -73,7 +73,7 @@ def sweep_file(tmp_path, tiny_model) -> Path:
 @pytest.fixture
 def load(sweep_file):
     """`load(*overrides)`: the checked sweep and its document, with `--set` put in."""
-    from vidcfg.config.sweep import load_sweep_config
+    from vidcfg.sweep.config import load_sweep_config
 
     return lambda *overrides: load_sweep_config(sweep_file, overrides)
 

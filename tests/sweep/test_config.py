@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vidcfg.config import ConfigError
+from vidcfg.settings.errors import ConfigError
 from vidcfg.sweep.cells import baseline_of, cells_of
 
 

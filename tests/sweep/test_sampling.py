@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vidcfg.build import load_pipeline, make_scheduler
-from vidcfg.config import Guidance, RenderConfig
+from vidcfg.guidance.setting import Guidance
+from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.schedulers import make_scheduler
+from vidcfg.render.config import RenderConfig
 from vidcfg.sweep.sampling import sample_together
 
 SCHEDULERS = ("flow_euler", "unipc", "dpm++", "heun")
@@ -14,7 +16,7 @@ SCHEDULERS = ("flow_euler", "unipc", "dpm++", "heun")
 @pytest.fixture(scope="module")
 def pipe(tiny_model):
     torch.set_num_threads(1)
-    from vidcfg.config import MiniModel
+    from vidcfg.pipelines.settings import MiniModel
 
     return load_pipeline(MiniModel(checkpoint=str(tiny_model), device="cpu"))
 
@@ -122,8 +124,8 @@ def test_the_plan_of_a_published_grid_has_the_published_count(pipe):
     """8 scales x 4 starts x 4 stops over 50 steps: 4,500 evaluations."""
     schedules = grid(50, (0, 5, 10, 15), (20, 30, 40, 50))
     assert trie_count(schedules) == 4500
-    from vidcfg.build.cost import render_row
     from vidcfg.guidance.plan import plan_run
+    from vidcfg.pipelines.cost import render_row
 
     rows = []
     for values in schedules:

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from vidcfg.data.moving_shapes import ATTRIBUTES, Scene, all_scenes, caption
-from vidcfg.models.mini import MiniVideoPipeline
-from vidcfg.models.text import build_tokenizer, tokenize
+from vidcfg.mini.pipeline import MiniVideoPipeline
+from vidcfg.mini.shapes import ATTRIBUTES, Scene, all_scenes, caption
+from vidcfg.mini.text import build_tokenizer, tokenize
 from vidcfg.train import cache
 from vidcfg.train.__main__ import main
 from vidcfg.train.config import TransformerConfig, load_config

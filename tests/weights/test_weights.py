@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from vidcfg.models import weights
-from vidcfg.models.weights import MissingWeightsError, WeightFile, fetch, find_weights
+from vidcfg.metrics import weight_files as weights
+from vidcfg.metrics.weight_files import MissingWeightsError, WeightFile, fetch, find_weights
 from vidcfg.weights.__main__ import main
 
 CONTENT = b"not really a net " * 1000

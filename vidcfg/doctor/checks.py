@@ -106,8 +106,8 @@ def _xformers(device: str, q) -> Line:
 
 def weights() -> Iterator[Line]:
     """The embedded model, and the weight files of metrics."""
-    from vidcfg.models.mini import MINI_PATH
-    from vidcfg.models.weights import WEIGHTS, MissingWeightsError, find_weights
+    from vidcfg.metrics.weight_files import WEIGHTS, MissingWeightsError, find_weights
+    from vidcfg.mini.pipeline import MINI_PATH
 
     if (MINI_PATH / "model_index.json").is_file():
         yield Line("ok", "mini", str(MINI_PATH))

@@ -77,7 +77,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """
     from pathlib import Path
 
-    from vidcfg.models.weights import named
+    from vidcfg.metrics.weight_files import named
 
     reference = options.reference
     if reference not in (None, "mini") and not Path(reference).exists():

@@ -75,7 +75,7 @@ def read_clip(item: Item, net: FeatureNet) -> np.ndarray:
 
 
 def _drawn(shapes: Sequence[tuple[int, int, int]]) -> Reference:
-    from vidcfg.data.moving_shapes import sample_clip
+    from vidcfg.mini.shapes import sample_clip
 
     count = max(MINI_CLIPS, len(shapes))
 

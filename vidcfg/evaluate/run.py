@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.data.moving_shapes import ATTRIBUTES
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.reference import open_reference
 from vidcfg.evaluate.score import Scored, cached_net, score_frames, score_video
@@ -20,6 +19,7 @@ from vidcfg.evaluate.sets import (
 from vidcfg.evaluate.settings import Settings
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.record import ClipInfo, Record
+from vidcfg.mini.shapes import ATTRIBUTES
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from vidcfg.metrics.meters import (
     measure,
 )
 from vidcfg.metrics.record import ClipInfo, Record
-from vidcfg.models.weights import MissingWeightsError, find_weights
+from vidcfg.metrics.weight_files import MissingWeightsError, find_weights
 
 DEFAULT_STRIDE = 4
 

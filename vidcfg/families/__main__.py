@@ -13,7 +13,7 @@ TESTED = {
 
 def table() -> list[tuple[str, ...]]:
     """Head and one row per family, as text."""
-    from vidcfg.models.families import FAMILIES
+    from vidcfg.pipelines.families import FAMILIES
 
     rows = [
         (

@@ -10,8 +10,8 @@ from vidcfg.guidance.combination import Combination, combine, keep_off_frames
 from vidcfg.guidance.gram import NOISY, Gram, differences_from, gram_of, spread_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import frame_std
-from vidcfg.guidance.methods.base import Vectors
 from vidcfg.guidance.prediction import convert, x0_coefficients
+from vidcfg.guidance.rules.base import Vectors
 from vidcfg.guidance.samples import SampleStep
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidcfg.guidance.methods.base import Method
+from vidcfg.guidance.rules.base import Method
 
 
 @dataclass(frozen=True, eq=False)

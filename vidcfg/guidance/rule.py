@@ -8,7 +8,7 @@ import numpy as np
 
 from vidcfg.guidance.frame_weights import Uniform
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.methods import ClassifierFree, Method
+from vidcfg.guidance.rules import ClassifierFree, Method
 from vidcfg.guidance.surface import Surface, build_surface
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.methods.base import Level, Method
 from vidcfg.guidance.plan import required_branches
 from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.rules.base import Level, Method
 from vidcfg.guidance.surface import Surface
 
 

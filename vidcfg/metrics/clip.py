@@ -14,7 +14,7 @@ from vidcfg.metrics.catalogue import clip_label, clip_names, measured
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.record import Backend, ClipInfo, Record
-from vidcfg.models.weights import MissingWeightsError, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError, sha256_of
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -13,7 +13,7 @@ from vidcfg.metrics.flow import MIN_COVERAGE, MIN_SIZE, Pair
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.record import Backend, ClipInfo, Record
-from vidcfg.models.weights import MissingWeightsError, find_weights, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError, find_weights, sha256_of
 
 NETS = ("alex", "squeeze", "vgg")
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vidcfg.config import ConfigError, dump_yaml
 from vidcfg.regress.check import Outcome, check_clips, reproduction
 from vidcfg.regress.clips import ClipSet, RegressError, load_clips, read_baseline, write_baseline
 from vidcfg.regress.gate import INCONCLUSIVE
 from vidcfg.regress.output import junit, result_dict, table, write_error, write_text
 from vidcfg.regress.policy import Policy, load_policy
+from vidcfg.settings.errors import ConfigError
+from vidcfg.settings.strict_yaml import dump_yaml
 
 
 def run(arguments: argparse.Namespace) -> int:

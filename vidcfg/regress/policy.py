@@ -6,16 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vidcfg.config import (
-    ConfigModel,
-    Finding,
-    Fraction,
-    Positive,
-    Range,
-    apply_overrides,
-    load_document,
-    validate,
-)
+from vidcfg.settings.base import ConfigModel, Finding, Fraction, Positive, Range
+from vidcfg.settings.document import apply_overrides, load_document
+from vidcfg.settings.validation import validate
 
 LEVEL = 1 / 255 / 4
 """A quarter of an 8-bit level: below it a difference of intensities is rounding."""
@@ -132,7 +125,7 @@ def load_policy(path: str | Path | None, overrides: Iterable[str] = ()) -> Polic
     if path is None and not overrides:
         return Policy()
     if path is None:
-        from vidcfg.config import read_document
+        from vidcfg.settings.document import read_document
 
         document = read_document(Policy().to_yaml(), source="the default policy")
     else:

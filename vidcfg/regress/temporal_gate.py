@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from vidcfg.config import ConfigError
 from vidcfg.regress.check import Outcome, check_clips
 from vidcfg.regress.clips import (
     Clip,
@@ -24,6 +23,7 @@ from vidcfg.regress.clips import (
 from vidcfg.regress.gate import FAIL, INCONCLUSIVE, one_line
 from vidcfg.regress.output import table, write_error
 from vidcfg.regress.policy import Policy, load_policy
+from vidcfg.settings.errors import ConfigError
 
 SETTINGS = ("policy", "inconclusive", "name", "fps", "stride")
 

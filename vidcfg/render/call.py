@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.config import Prompt, RenderConfig
 from vidcfg.media.video import MediaError
+from vidcfg.render.config import Prompt, RenderConfig
 
 
 def call_arguments(

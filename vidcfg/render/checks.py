@@ -5,9 +5,9 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from vidcfg.config import RenderConfig
 from vidcfg.media.write import check_size
 from vidcfg.render.call import check_prompt, check_shape, image_note
+from vidcfg.render.config import RenderConfig
 from vidcfg.render.outline import known_frame_map, outline_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_of
 from vidcfg.render.record import model_folder
@@ -33,7 +33,7 @@ def check_before_loading(config: RenderConfig) -> None:
 
 def check_after_loading(config: RenderConfig, pipe: Any) -> None:
     """Raise ValueError for what the loaded pipeline cannot make, before anything is sampled."""
-    from vidcfg.models.families import family_of
+    from vidcfg.pipelines.families import family_of
 
     _check_family(config, family_of(pipe), signature(type(pipe).__call__).parameters)
 
@@ -84,7 +84,7 @@ def late_warnings(config: RenderConfig, pipe: Any) -> list[str]:
 
     None on words for a model whose folder is at hand: those came before it was loaded.
     """
-    from vidcfg.models.families import family_of
+    from vidcfg.pipelines.families import family_of
 
     folder = model_folder(config)
     unread = unread_texts(config, family_of(pipe))

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; the result is its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
-    from vidcfg.config import ConfigError
+    from vidcfg.settings.errors import ConfigError
 
     try:
         config = _load(arguments)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> Any:
-    from vidcfg.config import load_render_config
+    from vidcfg.render.config import load_render_config
 
     overrides = list(arguments.set)
     if arguments.out is not None:
@@ -146,7 +146,7 @@ def _render(
     begin = time.monotonic()
     if not arguments.quiet:
         print(f"loading {config.model.kind} model", flush=True)
-    from vidcfg.build import load_pipeline
+    from vidcfg.pipelines.load import load_pipeline
     from vidcfg.render.checks import check_after_loading, late_warnings
     from vidcfg.render.job import render_units
     from vidcfg.render.progress import progress_for

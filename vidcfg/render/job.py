@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.config import RenderConfig
 from vidcfg.media.sheet import contact_sheet, spread_over_pixels, surface_picture
 from vidcfg.media.video import check_range, to_uint8
 from vidcfg.media.write import encode_video
 from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
+from vidcfg.render.config import RenderConfig
 from vidcfg.render.files import SURFACE_NAME, write_picture, write_unit
 from vidcfg.render.picture_and_sound import as_png, as_wav
 from vidcfg.render.progress import Progress, Silent
@@ -54,7 +54,7 @@ def render_units(
         NonFiniteError: if a prediction holds NaN or Inf.
         MediaError: if a file cannot be written. Units that are finished stay.
     """
-    from vidcfg.build import make_scheduler
+    from vidcfg.pipelines.schedulers import make_scheduler
 
     own_scheduler = pipe.scheduler
     pipe.scheduler = make_scheduler(pipe, config.sampling)
@@ -111,7 +111,7 @@ def sample_unit(
     import torch
 
     import vidcfg
-    from vidcfg.models.families import family_of
+    from vidcfg.pipelines.families import family_of
 
     family = family_of(pipe)
     accepted = inspect.signature(type(pipe).__call__).parameters

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vidcfg.config import RenderConfig, Sampling
+from vidcfg.pipelines.settings import Sampling
+from vidcfg.render.config import RenderConfig
 from vidcfg.render.record import model_folder
 
 
@@ -30,7 +31,7 @@ class Outline:
     @property
     def family(self) -> Any:
         """Its family, by name; None for a class that is not declared by name."""
-        from vidcfg.models.families import FAMILIES
+        from vidcfg.pipelines.families import FAMILIES
 
         found = (f for f in FAMILIES.values() if self.pipeline in f.pipelines)
         return next(found, None)
@@ -40,7 +41,7 @@ class Outline:
         """The class of the pipeline, None where neither diffusers nor vidcfg has it."""
         import diffusers
 
-        from vidcfg.models.mini import MiniVideoPipeline
+        from vidcfg.mini.pipeline import MiniVideoPipeline
 
         if self.pipeline == MiniVideoPipeline.__name__:
             return MiniVideoPipeline
@@ -75,7 +76,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def known_frame_map(config: RenderConfig) -> Any:
     """The frame map of the mini model or of a checkpoint folder; None where it is not known."""
-    from vidcfg.build.cost import MINI_FRAME_MAP
+    from vidcfg.pipelines.cost import MINI_FRAME_MAP
 
     if config.model.kind == "mini":
         return MINI_FRAME_MAP
@@ -128,15 +129,15 @@ _FRAME_MAPS: dict[str, Callable[[Outline], Any]] = {
 
 
 def known_steps(outline: Outline | None, sampling: Sampling) -> Any:
-    """Noise levels, model calls and experts of the run's steps (vidcfg.build.cost.KnownSteps).
+    """Noise levels, model calls and experts of the run's steps (vidcfg.pipelines.cost.KnownSteps).
 
     Raises:
         NotKnownError: where the pipeline finds them while it runs, with the reason.
         ValueError: for a scheduler that cannot step this model.
     """
-    from vidcfg.build.cost import KnownSteps
-    from vidcfg.build.schedulers import own_noise_levels, scheduler_for
-    from vidcfg.models.noise_level import calls_per_step, first_calls, step_sigmas
+    from vidcfg.pipelines.cost import KnownSteps
+    from vidcfg.pipelines.noise_level import calls_per_step, first_calls, step_sigmas
+    from vidcfg.pipelines.schedulers import own_noise_levels, scheduler_for
 
     if outline is None:
         raise NotKnownError("the checkpoint is not in a local folder")
@@ -161,7 +162,7 @@ def _own_scheduler(outline: Outline) -> Any:
         raise NotKnownError(f"{outline.folder / 'scheduler'} names no scheduler of diffusers")
     scheduler = cls.from_config(settings)
     if outline.has_adapter:
-        from vidcfg.build.model import animatediff_scheduler
+        from vidcfg.pipelines.load import animatediff_scheduler
 
         return animatediff_scheduler(scheduler)
     return scheduler

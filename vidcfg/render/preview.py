@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vidcfg.build.cost import plan_render, render_surfaces
-from vidcfg.config import RenderConfig
+from vidcfg.pipelines.cost import plan_render, render_surfaces
+from vidcfg.render.config import RenderConfig
 from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_in
 from vidcfg.render.record import model_folder

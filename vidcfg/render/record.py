@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg import __version__
-from vidcfg.config import RenderConfig
+from vidcfg.render.config import RenderConfig
 from vidcfg.render.units import Unit
 
 PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
@@ -153,7 +153,7 @@ def model_folder(config: RenderConfig) -> Path | None:
     """The folder with the model's files, None for a repository name."""
     named = getattr(config.model, "checkpoint", None)
     if config.model.kind == "mini" and named is None:
-        return Path(__file__).resolve().parents[1] / "assets" / "mini"
+        return Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
     return Path(named) if named and Path(named).is_dir() else None
 
 

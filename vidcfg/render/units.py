@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidcfg.config import Prompt, RenderConfig
 from vidcfg.media.write import CODECS
+from vidcfg.render.config import Prompt, RenderConfig
 
 MAX_SLUG = 60
 

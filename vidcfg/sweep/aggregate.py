@@ -63,7 +63,7 @@ class Distances:
         """The records of one cell from the features of its videos, by net and key."""
         from vidcfg.evaluate.score import cached_net
         from vidcfg.evaluate.sets import absent_distances, distances
-        from vidcfg.models.weights import MissingWeightsError
+        from vidcfg.metrics.weight_files import MissingWeightsError
 
         made = []
         for name in self.settings.nets:

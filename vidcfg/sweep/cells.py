@@ -9,19 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidcfg.config import (
-    ConfigDocument,
-    ConfigError,
-    Place,
-    Problem,
-    Prompt,
-    RenderConfig,
-    dump_yaml,
-    load_document,
-    validate,
-)
-from vidcfg.config.document import set_value
-from vidcfg.config.sweep import PromptFile, SweepConfig
+from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.settings.document import ConfigDocument, load_document, set_value
+from vidcfg.settings.errors import ConfigError, Place, Problem
+from vidcfg.settings.strict_yaml import dump_yaml
+from vidcfg.settings.validation import validate
+from vidcfg.sweep.config import PromptFile, SweepConfig
 
 MAX_ID = 60
 _TRIMMED = ("guidance.", "sampling.", "video.", "model.")

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run the command; the result is its exit code."""
     arguments = parser().parse_args(argv)
-    from vidcfg.config import ConfigError
+    from vidcfg.settings.errors import ConfigError
 
     try:
         plan = _plan(arguments)
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Any:
-    from vidcfg.config.sweep import load_sweep_config
+    from vidcfg.sweep.config import load_sweep_config
     from vidcfg.sweep.plan import make_plan
 
     overrides = list(arguments.set)

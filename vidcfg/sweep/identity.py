@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vidcfg.build.cost import render_row, render_surface
-from vidcfg.config import Prompt, RenderConfig
 from vidcfg.guidance.plan import RunRow
+from vidcfg.pipelines.cost import render_row, render_surface
+from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
 from vidcfg.render.record import fingerprint, model_folder
 from vidcfg.sweep.cells import Cell

@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vidcfg.build.cost import calls_of
-from vidcfg.config import ConfigDocument, Guidance, Prompt, RenderConfig
-from vidcfg.config.sweep import SweepConfig
 from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
+from vidcfg.guidance.setting import Guidance
+from vidcfg.pipelines.cost import calls_of
+from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.settings.document import ConfigDocument
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
+from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.executor import Job
 from vidcfg.sweep.identity import (
     anchored,

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.config import RenderConfig
 from vidcfg.guidance.trace import Trace
 from vidcfg.media.video import check_range, to_uint8
 from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
+from vidcfg.render.config import RenderConfig
 from vidcfg.render.job import Rendered
 
 _COUNTS = ("num_videos_per_prompt", "num_images_per_prompt")
@@ -41,7 +41,7 @@ def can_share(pipe: Any, config: RenderConfig) -> bool:
     Not where a run of one video puts two branches into one model call: rows of another batch size
     may differ in the last bit. `guidance.passes: sequential` or `micro_batch: 1` allow it.
     """
-    from vidcfg.models.families import family_of
+    from vidcfg.pipelines.families import family_of
 
     family, guidance = family_of(pipe), config.guidance
     accepted = inspect.signature(type(pipe).__call__).parameters
@@ -65,7 +65,7 @@ def sample_together(configs: list[RenderConfig], pipe: Any) -> Batch:
     import torch
 
     import vidcfg
-    from vidcfg.models.families import family_of
+    from vidcfg.pipelines.families import family_of
 
     first, count = configs[0], len(configs)
     assert all(c.prompts == first.prompts and c.seeds == first.seeds for c in configs)

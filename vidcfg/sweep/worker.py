@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.config import ConfigDocument, RenderConfig, validate
+from vidcfg.render.config import RenderConfig
+from vidcfg.settings.document import ConfigDocument
+from vidcfg.settings.validation import validate
 from vidcfg.sweep.executor import Job
 from vidcfg.sweep.store import Store, StoreError
 
@@ -72,7 +74,7 @@ class Worker:
 
     def _pipe(self, config: RenderConfig, *, level: int) -> Any:
         """The pipeline of a configuration, kept until another one is needed."""
-        from vidcfg.build import load_pipeline
+        from vidcfg.pipelines.load import load_pipeline
 
         model = config.model
         if level and model.kind == "diffusers" and model.device != "cpu":
@@ -112,7 +114,7 @@ class Worker:
         return (*results, *made)
 
     def _make(self, keys: list[str], job: Job) -> list[dict[str, Any]]:
-        from vidcfg.build import make_scheduler
+        from vidcfg.pipelines.schedulers import make_scheduler
         from vidcfg.render.record import model_record
         from vidcfg.sweep.sampling import can_share, sample_together
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.data.moving_shapes import sample_clip
+from vidcfg.mini.shapes import sample_clip
 from vidcfg.train.config import DataConfig
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidcfg.models.causal_vae import CausalVAE
+from vidcfg.mini.codec import CausalVAE
 from vidcfg.train.cache import draw_range, to_pixels
 from vidcfg.train.config import TrainConfig
 from vidcfg.train.log import Log

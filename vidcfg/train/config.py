@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from vidcfg.config.document import load_document
+from vidcfg.settings.document import load_document
 
 Probability = Field(ge=0.0, le=1.0)
 

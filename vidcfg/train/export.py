@@ -6,11 +6,11 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from vidcfg.data.moving_shapes import all_scenes, caption
-from vidcfg.models.causal_vae import CausalVAE
-from vidcfg.models.mini import MiniVideoPipeline
-from vidcfg.models.scorer import Scorer
-from vidcfg.models.text import TextEncoder, build_tokenizer, tokenize
+from vidcfg.mini.codec import CausalVAE
+from vidcfg.mini.pipeline import MiniVideoPipeline
+from vidcfg.mini.scorer import Scorer
+from vidcfg.mini.shapes import all_scenes, caption
+from vidcfg.mini.text import TextEncoder, build_tokenizer, tokenize
 from vidcfg.train.config import TrainConfig
 from vidcfg.train.transformer import Denoiser
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from vidcfg.models.causal_vae import CausalVAE
-from vidcfg.models.mini import MiniVideoPipeline
+from vidcfg.mini.codec import CausalVAE
+from vidcfg.mini.pipeline import MiniVideoPipeline
 from vidcfg.train.config import TrainConfig
 from vidcfg.train.transformer import Denoiser
 

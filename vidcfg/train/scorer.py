@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from vidcfg.data.moving_shapes import ATTRIBUTES, sample_clip
-from vidcfg.models.causal_vae import CausalVAE
-from vidcfg.models.scorer import Scorer
+from vidcfg.mini.codec import CausalVAE
+from vidcfg.mini.scorer import Scorer
+from vidcfg.mini.shapes import ATTRIBUTES, sample_clip
 from vidcfg.train.config import TrainConfig
 from vidcfg.train.log import Log
 from vidcfg.train.loop import Clock, Stop, run_loop

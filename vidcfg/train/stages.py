@@ -2,8 +2,8 @@
 
 import torch
 
-from vidcfg.models.causal_vae import CausalVAE
-from vidcfg.models.text import build_tokenizer, tokenize
+from vidcfg.mini.codec import CausalVAE
+from vidcfg.mini.text import build_tokenizer, tokenize
 from vidcfg.train import cache
 from vidcfg.train.config import TrainConfig
 from vidcfg.train.log import Log

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidcfg.models.dit import STDiT
-from vidcfg.models.text import TextEncoder
+from vidcfg.mini.model import STDiT
+from vidcfg.mini.text import TextEncoder
 from vidcfg.train.cache import LatentBatches
 from vidcfg.train.config import TrainConfig, TransformerConfig
 from vidcfg.train.log import Log

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vidcfg.models.weights import (
+from vidcfg.metrics.weight_files import (
     WEIGHTS,
     MissingWeightsError,
     check,

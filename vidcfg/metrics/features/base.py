@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vidcfg.metrics.record import Backend
-from vidcfg.models.weights import WEIGHTS, find_weights
+from vidcfg.metrics.weight_files import WEIGHTS, find_weights
 
 NETS = {
     "mini": "vidcfg.metrics.features.mini",

@@ -16,7 +16,7 @@ from torch.nn import functional
 from vidcfg.metrics.features.base import FeatureNet, check_clips
 from vidcfg.metrics.features.resize import stretch_centred, stretch_legacy
 from vidcfg.metrics.record import Backend
-from vidcfg.models.weights import MissingWeightsError, find_weights, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError, find_weights, sha256_of
 
 SIDE = 224
 NUM_FRAMES = 16

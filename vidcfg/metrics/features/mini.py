@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidcfg.data.moving_shapes import ATTRIBUTES
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.features.base import FeatureNet, check_clips
 from vidcfg.metrics.features.resize import area_to_side
 from vidcfg.metrics.record import Backend, Record
-from vidcfg.models.weights import MissingWeightsError, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError, sha256_of
+from vidcfg.mini.shapes import ATTRIBUTES
 
 NUM_FRAMES = 17
 SIDE = 32
@@ -97,8 +97,8 @@ def attributes_in(prompt: str) -> dict[str, str]:
 
 def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> MiniNet:
     """The scorer of the package, or the one in the folder `paths["mini"]`."""
-    from vidcfg.models.mini import MINI_PATH
-    from vidcfg.models.scorer import Scorer
+    from vidcfg.mini.pipeline import MINI_PATH
+    from vidcfg.mini.scorer import Scorer
 
     folder = Path((paths or {}).get("mini", MINI_PATH / "scorer"))
     files = sorted(folder.glob("*.safetensors"))

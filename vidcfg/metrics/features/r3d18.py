@@ -11,7 +11,7 @@ from torch.nn import functional
 from vidcfg.metrics.features.base import FeatureNet, check_clips
 from vidcfg.metrics.features.resize import stretch_centred
 from vidcfg.metrics.record import Backend
-from vidcfg.models.weights import MissingWeightsError, find_weights, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError, find_weights, sha256_of
 
 MEAN = (0.43216, 0.394666, 0.37645)
 STD = (0.22803, 0.22145, 0.216989)

@@ -1,0 +1,123 @@
+"""What every command line shares: options, exit codes, errors, Ctrl-C."""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+DONE, FAILED, USAGE, ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+
+EXIT_CODES = """\
+exit codes:
+  0    done, or PASS
+  1    FAIL, or some of the work failed; the rest stays
+  2    a configuration, option or input that cannot be used
+  3    an error while running: full disk, out of memory, NaN; what is finished stays
+  130  interrupted; what is finished stays
+"""
+
+Todo = Callable[[argparse.Namespace], int]
+
+
+def parser(name: str, about: str, *, details: str = "") -> argparse.ArgumentParser:
+    """The parser of `vidcfg <name>`, with --debug, --quiet and --version.
+
+    `details` (what it writes, examples) comes behind the options, before the exit codes.
+    """
+    from vidcfg import __version__
+
+    made = argparse.ArgumentParser(
+        prog=f"vidcfg {name}",
+        description=about,
+        epilog=f"{details.rstrip()}\n\n{EXIT_CODES}".lstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"vidcfg {__version__}")
+    shared(made)
+    return made
+
+
+def shared(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Give a parser, or a subcommand's, the options that all have."""
+    made.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def add_set(made: argparse.ArgumentParser, example: str) -> None:
+    """`--set PATH=VALUE`, kept as a list in `set`."""
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help=f"replace a value of the file, such as {example}; may be repeated",
+    )
+
+
+def add_out(
+    made: argparse.ArgumentParser, text: str, *, metavar: str = "DIR", **more: Any
+) -> None:
+    """`-o`, `--out`."""
+    made.add_argument("-o", "--out", metavar=metavar, help=text, **more)
+
+
+def add_workers(made: argparse.ArgumentParser, text: str, default: int | None = 0) -> None:
+    """`--workers N`: processes beside this one; 0 does all the work in this process."""
+    made.add_argument("--workers", type=_count, default=default, metavar="N", help=text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` and do the work; the result is the exit code.
+
+    A ValueError is wrong input (2); RuntimeError, OSError and MemoryError are errors while running
+    (3); anything else is a bug, shown with its traceback (3). Ctrl-C, once or twice, is 130.
+    """
+    arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
+    try:
+        return todo(arguments)
+    except KeyboardInterrupt as interrupt:
+        _leave_at_once_on_ctrl_c()
+        return _fail(made, str(interrupt) or "interrupted", INTERRUPTED, arguments)
+    except BrokenPipeError:
+        # A reader such as `head` has closed the pipe: nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except ValueError as error:
+        return _fail(made, str(error), USAGE, arguments)
+    except (RuntimeError, OSError, MemoryError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return _fail(made, text, ERROR, arguments)
+    except Exception as error:
+        traceback.print_exc()
+        text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
+        return _fail(made, text, ERROR, argparse.Namespace(debug=False))
+
+
+def warn(text: str) -> None:
+    """A line on standard error that does not stop the command."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def _leave_at_once_on_ctrl_c() -> None:
+    """A second Ctrl-C, while libraries shut down, ends the process without a traceback."""
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    except ValueError:  # not the main thread, where no Ctrl-C arrives
+        return
+
+
+def _fail(made: argparse.ArgumentParser, text: str, code: int, arguments: Any) -> int:
+    if arguments.debug:
+        traceback.print_exc()
+    print(f"{made.prog}: {text}", file=sys.stderr, flush=True)
+    return code

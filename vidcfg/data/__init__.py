@@ -1,1 +1,0 @@
-"""Procedural captioned clips with known attributes."""

@@ -1,0 +1,150 @@
+"""Files that appear whole or not at all: the one writer of every command."""
+
+import hashlib
+import json
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+class FileError(RuntimeError):
+    """A file that cannot be written; the message names it and says why."""
+
+
+@contextmanager
+def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary name in the same folder and rename it to `path` if the block succeeds.
+
+    After any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
+
+    Raises:
+        FileError: `path` exists and `overwrite` is false (before the block runs, and again at
+            the rename), or the operating system refuses to write. The message names the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder, a file is to be written there.")
+    if not overwrite and path.exists():
+        raise _exists(path)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}{path.suffix[:16]}")
+    try:
+        yield temporary
+        _publish(temporary, path, overwrite=overwrite)
+    except OSError as error:
+        raise FileError(_why(path, error)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> Path:
+    """Write text in UTF-8; what cannot be encoded is written as its escape.
+
+    Raises:
+        FileError: as `atomic_path`.
+    """
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any, *, overwrite: bool = True) -> Path:
+    """Write JSON with one space of indent; NaN and Inf are refused.
+
+    Raises:
+        FileError: as `atomic_path`.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n", overwrite=overwrite)
+
+
+def make_folder(folder: str | Path, what: str) -> Path:
+    """Make a folder and try to write there, before time is spent on what goes into it.
+
+    `what` names the setting in errors, such as `output.dir`.
+
+    Raises:
+        ValueError: if a file stands there.
+        FileError: if it cannot be made or written, with the reason.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{what} is {folder}, which is a file, not a folder.") from None
+    except OSError as error:
+        raise FileError(f"{what} {folder} cannot be made: {_reason(error)}.") from None
+    probe = folder / f".tmp-{uuid.uuid4().hex[:12]}"
+    try:
+        probe.write_bytes(b"vidcfg")
+    except OSError as error:
+        raise FileError(f"{what} {folder} cannot be written: {_reason(error)}.") from None
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return folder
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[Callable[[], None]]:
+    """Once the given function is called, Ctrl-C waits for the end of the block."""
+    held = False
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGINT) if is_main else None
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal held
+        held = True
+
+    def hold() -> None:
+        if is_main:
+            signal.signal(signal.SIGINT, note)
+
+    try:
+        yield hold
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, previous)
+    if held:
+        raise KeyboardInterrupt
+
+
+def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        # A hard link fails if another process took the name meanwhile, a rename would not.
+        os.link(temporary, path)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError:
+        os.rename(temporary, path)
+
+
+def _exists(path: Path) -> FileError:
+    return FileError(f"{path} exists. Pass overwrite=True (--overwrite) or choose another name.")
+
+
+def _why(path: Path, error: OSError) -> str:
+    parent = path.parent
+    if not parent.exists():
+        return f"{path} cannot be written: the folder {parent} does not exist. Create it first."
+    if not parent.is_dir():
+        return f"{path} cannot be written: {parent} is a file, not a folder."
+    return f"{path} cannot be written: {_reason(error)}."
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

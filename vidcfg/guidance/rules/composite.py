@@ -1,0 +1,190 @@
+"""Several rules at once."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vidcfg.guidance.combination import Combination
+from vidcfg.guidance.gram import NOISY, Gram
+from vidcfg.guidance.rules.base import Level, Method, Vectors
+
+
+@dataclass(frozen=True)
+class Composite(Method):
+    """The sum of what each rule does to the conditional prediction.
+
+        guided_f = cond_f + sum_i (rule_i(strength_if)_f - cond_f)
+
+    The terms are added in order; limits come after the sum. Strengths and weights have an axis of
+    N terms before the frames: (..., N, F). A term whose strength is 1 on a frame adds nothing to
+    it, and a frame on which every term is off is `cond` bit for bit.
+
+    Raises:
+        ValueError: if two terms read one branch from different texts.
+    """
+
+    terms: tuple[Method, ...]
+    base: ClassVar[str] = "cond"
+
+    def __post_init__(self):
+        assert len(self.terms) > 1, "one term is a rule of its own"
+        found: dict[str, tuple[str, str]] = {}
+        for term in self.terms:
+            for branch, source in term.sources().items():
+                name, known = found.setdefault(branch, (term.name, source))
+                if known != source:
+                    raise ValueError(
+                        f"guidance.method combines {name} and {term.name}, whose {branch} branch "
+                        f"sees different texts ({known} and {source}). Use one of them."
+                    )
+
+    @property
+    def name(self) -> str:
+        return "+".join(term.name for term in self.terms)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(branch for term in self.terms for branch in term.branches))
+
+    @property
+    def isolated(self) -> frozenset[str]:
+        return frozenset().union(*(term.isolated for term in self.terms))
+
+    @property
+    def needs_gram(self) -> bool:
+        return any(term.needs_gram for term in self.terms)
+
+    @property
+    def may_stop(self) -> bool:
+        return any(term.may_stop for term in self.terms)
+
+    @property
+    def needs_levels(self) -> bool:
+        return any(term.needs_levels for term in self.terms)
+
+    @property
+    def space(self) -> str:
+        return "x0" if any(term.space == "x0" for term in self.terms) else "prediction"
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        return tuple(f"{i}.{name}" for i, term in enumerate(self.terms) for name in term.extras)
+
+    @property
+    def remembers(self) -> tuple[str, ...]:
+        return tuple(f"{i}.{name}" for i, term in enumerate(self.terms) for name in term.remembers)
+
+    def sources(self) -> dict[str, str]:
+        return {branch: source for term in self.terms for branch, source in term.sources().items()}
+
+    def _rows(self, strength: np.ndarray, weight: np.ndarray) -> list[tuple]:
+        """(term, strength, weight) of every term."""
+        rows = enumerate(self.terms)
+        return [(term, strength[..., i, :], weight[..., i, :]) for i, term in rows]
+
+    def deltas(self, strength: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            f"{i}.{branch}": values
+            for i, (term, s, w) in enumerate(self._rows(strength, weight))
+            for branch, values in term.deltas(s, w).items()
+        }
+
+    def is_off(self, strength: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        rows = self._rows(strength, weight)
+        return np.logical_and.reduce([term.is_off(s, w) for term, s, w in rows])
+
+    def active(self, strength: np.ndarray, weight: np.ndarray) -> tuple[bool, ...]:
+        return tuple(not t.is_off(s, w).all() for t, s, w in self._rows(strength, weight))
+
+    def required(self, strength_F: np.ndarray, weight_F: np.ndarray) -> frozenset[str]:
+        rows = self._rows(strength_F, weight_F)
+        active = [row for row, on in zip(rows, self.active(strength_F, weight_F)) if on]
+        if not active:
+            return frozenset({"cond"})
+        if len(active) == 1:
+            term, strength, weight = active[0]
+            return term.required(strength, weight)
+        if any(term.needs_gram or term.extras for term, _, _ in active):
+            return frozenset({"cond"}).union(*(t.required(s, w) for t, s, w in active))
+        total = {"cond": 1.0 - len(active)}
+        for term, strength, weight in active:
+            found = term.combination(None, strength_BF=strength[None], weight_BF=weight[None])
+            for branch, values in found.of_predictions().items():
+                total[branch] = total.get(branch, 0.0) + values
+        return frozenset(branch for branch, values in total.items() if np.any(values != 0))
+
+    def steps(
+        self,
+        strength_KF: np.ndarray,
+        weights_KF: np.ndarray,
+        *,
+        experts: tuple[str, ...] | None = None,
+        levels: tuple[tuple[Level, Level], ...] | None = None,
+    ) -> tuple[Method, ...]:
+        rows = self._rows(strength_KF, weights_KF)
+        parts = [term.steps(s, w, experts=experts, levels=levels) for term, s, w in rows]
+        return tuple(_together(terms) for terms in zip(*parts))
+
+    def extra(self, vectors: Vectors) -> dict[str, Any]:
+        found = {}
+        rows = (vectors.strength_BF, vectors.weight_BF)
+        for i, (term, on) in enumerate(zip(self.terms, self.active(*rows))):
+            if not on:
+                continue
+            prefix = f"{i}."
+            known = vectors.remembered.items()
+            own = {n.removeprefix(prefix): v for n, v in known if n.startswith(prefix)}
+            scale = vectors.x0_scale if term.space == "x0" else 1.0
+            made = term.extra(replace(vectors, remembered=own, x0_scale=scale))
+            found |= {prefix + name: vector for name, vector in made.items()}
+        return found
+
+    def combination(
+        self, gram: Gram | None, *, strength_BF: np.ndarray, weight_BF: np.ndarray
+    ) -> Combination:
+        return self.coefficients(gram, strength_BF=strength_BF, weight_BF=weight_BF)
+
+    def coefficients(
+        self,
+        gram: Gram | None,
+        *,
+        strength_BF: np.ndarray,
+        weight_BF: np.ndarray,
+        x0: tuple[float, float] | None = None,
+    ) -> Combination:
+        parts = []
+        active = self.active(strength_BF, weight_BF)
+        for i, (term, strength, weight) in enumerate(self._rows(strength_BF, weight_BF)):
+            if not active[i]:
+                parts.append(Combination("cond", None, {}, np.ones(strength.shape, dtype=bool)))
+                continue
+            own = None if gram is None else gram.of_term(f"{i}.")
+            rows = {"strength_BF": strength, "weight_BF": weight}
+            parts.append(term.coefficients(own, **rows, x0=x0))
+        off = np.logical_and.reduce([part.off_BF for part in parts])
+        deltas, extras = {}, {}
+        gain = np.ones(off.shape)
+        for i, part in enumerate(parts):
+            found = part.of_predictions()
+            gain = gain + (sum(found.values()) - 1)
+            for branch, values in found.items():
+                if branch != "cond":
+                    deltas[branch] = deltas.get(branch, 0.0) + values
+            for name, values in part.of_extras().items():
+                full = name if name == NOISY else f"{i}.{name}"
+                extras[full] = extras.get(full, 0.0) + values
+        if all(part.gain_BF is None and part.factor_BF is None for part in parts):
+            gain = None
+        stops = [part.stop_BF for part in parts]
+        stop = None
+        if any(found is not None for found in stops):
+            never = np.zeros(off.shape, dtype=bool)
+            stop = np.stack([never if found is None else found for found in stops], axis=1)
+        return Combination("cond", gain, deltas, off, extra_BF=extras, stop_BF=stop)
+
+
+def _together(terms: tuple[Method, ...]) -> Method:
+    """The rule of one step; a term that takes the whole step over takes it from all."""
+    whole = next((term for term in terms if not term.is_limited), None)
+    return Composite(terms) if whole is None else whole.over(terms)

@@ -1,0 +1,18 @@
+"""Skip-layer guidance."""
+
+from vidcfg.guidance.perturbation import Perturbation
+from vidcfg.guidance.rules.perturbed import Perturbed
+
+
+def slg(*, layers: tuple[int | str, ...] = ()) -> Perturbed:
+    """Guide away from a pass that leaves some transformer blocks out.
+
+        guided_f = cond_f + (strength_f - 1) (cond_f - perturbed_f)
+
+    A block that is left out hands on the tokens that it gets, those of the text included. `layers`
+    are numbers or names of blocks, empty for the family's own. Strength 1 is off.
+
+    Source: Stable Diffusion 3.5's inference code (skip layers 7, 8, 9), 2024; for video as in
+    Hyung et al. 2024, arXiv:2411.18664.
+    """
+    return Perturbed(Perturbation("skip", tuple(layers), "slg"))

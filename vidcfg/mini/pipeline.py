@@ -1,0 +1,294 @@
+"""MiniVideoPipeline: the embedded text-to-video model as a diffusers pipeline, and the way to
+load it.
+"""
+
+import inspect
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import PreTrainedTokenizerFast
+
+from vidcfg.mini.codec import CausalVAE, valid_lengths
+from vidcfg.mini.loading import dtype_argument
+from vidcfg.mini.model import STDiT
+from vidcfg.mini.text import TextEncoder, tokenize
+
+MINI_PATH = Path(str(files("vidcfg") / "mini" / "checkpoint"))
+"""Folder of the embedded checkpoint."""
+
+
+@dataclass
+class MiniVideoOutput(BaseOutput):
+    """`frames`: np [B, T, H, W, 3] or pt [B, T, 3, H, W] in 0..1, or latents [B, C, F, h, w]."""
+
+    frames: np.ndarray | torch.Tensor
+
+
+class MiniVideoPipeline(DiffusionPipeline):
+    """Text to video with the ST-DiT: called like the diffusers Wan pipeline."""
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+
+    def __init__(
+        self,
+        transformer: STDiT,
+        vae: CausalVAE,
+        text_encoder: TextEncoder,
+        tokenizer: PreTrainedTokenizerFast,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+    ):
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+        )
+        self._guidance_scale, self._num_timesteps = 1.0, 0
+
+    @property
+    def vae_scale_factor_temporal(self) -> int:
+        return self.vae.temporal_compression_ratio
+
+    @property
+    def vae_scale_factor_spatial(self) -> int:
+        return self.vae.spatial_compression_ratio
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1.0
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None = None,
+        do_classifier_free_guidance: bool = True,
+        num_videos_per_prompt: int = 1,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_attention_mask: torch.Tensor | None = None,
+        device: torch.device | None = None,
+    ):
+        """(prompt_embeds, mask, negative_prompt_embeds, negative mask), each repeated per video.
+
+        The negative side is None without guidance; no negative prompt is the empty prompt.
+        """
+        device = device or self._execution_device
+        embeds, mask = self._encode(prompt, prompt_embeds, prompt_attention_mask, device)
+        size = embeds.shape[0]
+        sides = [embeds, mask]
+        if do_classifier_free_guidance:
+            negative = "" if negative_prompt is None else negative_prompt
+            negative = [negative] * size if isinstance(negative, str) else list(negative)
+            if negative_prompt_embeds is None and len(negative) != size:
+                raise ValueError(
+                    f"{len(negative)} negative prompts for {size} prompts. "
+                    "Give one, or one for each prompt."
+                )
+            sides += self._encode(
+                negative, negative_prompt_embeds, negative_prompt_attention_mask, device
+            )
+        else:
+            sides += [None, None]
+        return tuple(
+            x if x is None else x.repeat_interleave(num_videos_per_prompt, dim=0) for x in sides
+        )
+
+    def prepare_latents(
+        self, batch_size, num_frames, height, width, *, device, generator=None, latents=None
+    ) -> torch.Tensor:
+        """Noise [B, C, F, h, w]; with one generator per sample it depends on (seed, shape) alone.
+
+        Raises:
+            ValueError: for sizes the codec cannot make, or a wrong number of generators.
+        """
+        if latents is not None:
+            return latents.to(device=device, dtype=torch.float32)
+        if isinstance(generator, list) and len(generator) != batch_size:
+            raise ValueError(
+                f"{len(generator)} generators for {batch_size} videos. "
+                "Give one, or one for each video."
+            )
+        stride, patch = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
+        shape = (
+            batch_size,
+            self.transformer.config.in_channels,
+            1 + (num_frames - 1) // stride,
+            height // patch,
+            width // patch,
+        )
+        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+
+    def check_inputs(self, prompt, prompt_embeds, num_frames, height, width, output_type) -> None:
+        """Raise a ValueError that says what to type for arguments that do not fit."""
+        if (prompt is None) == (prompt_embeds is None):
+            raise ValueError("Give either prompt or prompt_embeds, not both and not neither.")
+        below, above = valid_lengths(num_frames, self.vae_scale_factor_temporal)
+        if below != num_frames:
+            raise ValueError(
+                f"num_frames is {num_frames}, but this VAE makes "
+                f"{self.vae_scale_factor_temporal}k + 1 frames. Use {below} or {above}."
+            )
+        patch = self.vae_scale_factor_spatial
+        for name, value in (("height", height), ("width", width)):
+            if value < patch or value % patch:
+                near = max(patch, value // patch * patch)
+                raise ValueError(
+                    f"{name} is {value}, but it must be a multiple of {patch}. "
+                    f"Use {near} or {near + patch}."
+                )
+        if output_type not in ("np", "pt", "latent"):
+            raise ValueError(f"output_type is '{output_type}'. Use one of: np, pt, latent.")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_frames: int = 17,
+        height: int = 32,
+        width: int = 32,
+        num_inference_steps: int = 30,
+        guidance_scale: float | int = 1.0,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_attention_mask: torch.Tensor | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end=None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+    ):
+        """Sample videos. Above a `guidance_scale` of 1 each step runs two passes, conditional
+        first:
+
+            guided = uncond + guidance_scale * (cond - uncond)
+
+        `callback_on_step_end(pipe, step, timestep, tensors)` may return changed tensors.
+
+        Raises:
+            ValueError: for arguments that do not fit, each with the value to use.
+        """
+        self.check_inputs(prompt, prompt_embeds, num_frames, height, width, output_type)
+        self._guidance_scale = guidance_scale
+        device = self._execution_device
+        prompt_embeds, mask, negative_prompt_embeds, negative_mask = self.encode_prompt(
+            prompt,
+            negative_prompt,
+            self.do_classifier_free_guidance,
+            num_videos_per_prompt,
+            prompt_embeds,
+            prompt_attention_mask,
+            negative_prompt_embeds,
+            negative_prompt_attention_mask,
+            device,
+        )
+        latents = self.prepare_latents(
+            prompt_embeds.shape[0],
+            num_frames,
+            height,
+            width,
+            device=device,
+            generator=generator,
+            latents=latents,
+        )
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        self._num_timesteps = len(self.scheduler.timesteps)
+        extra = {}
+        if "generator" in inspect.signature(self.scheduler.step).parameters:
+            extra["generator"] = generator
+        with self.progress_bar(total=self._num_timesteps) as bar:
+            for i, t in enumerate(self.scheduler.timesteps):
+                velocity = self._predict(latents, t, prompt_embeds, mask)
+                if self.do_classifier_free_guidance:
+                    uncond = self._predict(latents, t, negative_prompt_embeds, negative_mask)
+                    velocity = uncond + guidance_scale * (velocity - uncond)
+                latents = self.scheduler.step(velocity, t, latents, return_dict=False, **extra)[0]
+                if callback_on_step_end is not None:
+                    tensors = {
+                        "latents": latents,
+                        "prompt_embeds": prompt_embeds,
+                        "negative_prompt_embeds": negative_prompt_embeds,
+                    }
+                    tensors = {k: tensors[k] for k in callback_on_step_end_tensor_inputs}
+                    out = callback_on_step_end(self, i, t, tensors) or {}
+                    latents = out.get("latents", latents)
+                    prompt_embeds = out.get("prompt_embeds", prompt_embeds)
+                    negative_prompt_embeds = out.get(
+                        "negative_prompt_embeds", negative_prompt_embeds
+                    )
+                bar.update()
+        frames = latents if output_type == "latent" else self.decode(latents, output_type)
+        self.maybe_free_model_hooks()
+        return MiniVideoOutput(frames=frames) if return_dict else (frames,)
+
+    def decode(self, latents: torch.Tensor, output_type: str = "pt"):
+        """Latents [B, C, F, h, w] -> frames in 0..1, clamped."""
+        video = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        video = ((video + 1) / 2).clamp(0, 1).permute(0, 2, 1, 3, 4)
+        if output_type == "pt":
+            return video
+        return video.permute(0, 1, 3, 4, 2).cpu().numpy()
+
+    def _predict(self, latents, timestep, embeds, mask) -> torch.Tensor:
+        return self.transformer(
+            hidden_states=latents.to(self.transformer.dtype),
+            timestep=timestep.expand(latents.shape[0]),
+            encoder_hidden_states=embeds,
+            encoder_attention_mask=mask,
+            return_dict=False,
+        )[0].float()
+
+    def _encode(self, prompt, embeds, mask, device) -> tuple[torch.Tensor, torch.Tensor]:
+        if embeds is not None:
+            if mask is None:
+                mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+            return embeds.to(device), mask.to(device)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        ids, mask = (x.to(device) for x in tokenize(self.tokenizer, prompts))
+        return self.text_encoder(ids, mask), mask
+
+
+def load_mini(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, *, weak: bool = False
+) -> MiniVideoPipeline:
+    """The embedded checkpoint, read from the package with no network.
+
+    `weak` takes the transformer of an early training step, for guidance by a weaker model.
+    """
+    transformer = STDiT.from_pretrained(
+        MINI_PATH,
+        subfolder="transformer_weak" if weak else "transformer",
+        **dtype_argument(dtype),
+    )
+    return MiniVideoPipeline(
+        transformer=transformer,
+        vae=CausalVAE.from_pretrained(MINI_PATH, subfolder="vae", **dtype_argument(torch.float32)),
+        text_encoder=TextEncoder.from_pretrained(
+            MINI_PATH, subfolder="text_encoder", **dtype_argument(dtype)
+        ),
+        tokenizer=PreTrainedTokenizerFast.from_pretrained(MINI_PATH / "tokenizer"),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
+            MINI_PATH, subfolder="scheduler"
+        ),
+    ).to(device)

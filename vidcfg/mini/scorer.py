@@ -1,0 +1,107 @@
+"""The mini scorer: a video-text dual encoder with one classifier per attribute of the moving
+shapes.
+"""
+
+import math
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidcfg.mini.loading import dtype_argument
+from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.mini.text import TextEncoder, build_tokenizer, tokenize
+
+
+class Scorer(ModelMixin, ConfigMixin):
+    """Videos and prompts as unit vectors of one space, and logits per attribute.
+
+    Videos are float [B, T, 3, H, W] in 0..1 of any length and size; a video does not see its
+    batch neighbours.
+    """
+
+    @register_to_config
+    def __init__(self, width: int = 32, embed: int = 128, text_width: int = 64):
+        super().__init__()
+        w = width
+        self.frame = nn.Sequential(_conv2d(3, w), _conv2d(w, 2 * w))
+        self.motion = nn.Sequential(_conv3d(2 * w, 3 * w), _conv3d(3 * w, 4 * w))
+        self.pool = nn.AdaptiveAvgPool3d(2)
+        self.project = nn.Sequential(
+            nn.Flatten(), nn.Linear(32 * w, 2 * embed), nn.SiLU(), nn.Linear(2 * embed, embed)
+        )
+        self.heads = nn.ModuleDict({n: nn.Linear(embed, len(v)) for n, v in ATTRIBUTES.items()})
+        self.tokenizer = build_tokenizer()
+        self.text_encoder = TextEncoder(len(self.tokenizer), width=text_width)
+        self.text_project = nn.Linear(text_width, embed)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.logit_bias = nn.Parameter(torch.tensor(-5.0))
+
+    def features(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
+        """The video embedding before it is scaled to length 1.
+
+        Raises:
+            ValueError: if values lie outside 0..1.
+        """
+        low, high = float(video.min()), float(video.max())
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise ValueError(
+                f"video values lie in {low:.3g}..{high:.3g}, but the scorer takes 0..1. "
+                "Divide uint8 by 255; turn -1..1 into (x + 1) / 2."
+            )
+        x = video.to(self.dtype) * 2 - 1
+        x = self.frame(rearrange(x, "b t c h w -> (b t) c h w"))
+        x = rearrange(x, "(b t) c h w -> b c t h w", b=video.shape[0])
+        return self.project(self.pool(self.motion(x)))
+
+    def encode_video(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
+        """Unit vectors of videos."""
+        return nn.functional.normalize(self.features(video), dim=-1)
+
+    def encode_text(self, prompts: list[str]) -> Float[Tensor, "B D"]:
+        """Unit vectors of prompts."""
+        ids, mask = (x.to(self.device) for x in tokenize(self.tokenizer, prompts))
+        states = self.text_encoder(ids, mask)
+        weight = mask.to(states.dtype)[:, :, None]
+        pooled = (states * weight).sum(1) / weight.sum(1)
+        return nn.functional.normalize(self.text_project(pooled), dim=-1)
+
+    def classify(self, video: Float[Tensor, "B T 3 H W"]) -> dict[str, Float[Tensor, "B n"]]:
+        """Logits per attribute, in the order of `ATTRIBUTES`."""
+        features = self.features(video)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    def alignment(
+        self, video: Float[Tensor, "B T 3 H W"], prompts: list[str]
+    ) -> Float[Tensor, " B"]:
+        """Cosine between each video and its prompt, -1..1.
+
+        Raises:
+            ValueError: if there is not one prompt for each video.
+        """
+        if len(prompts) != video.shape[0]:
+            raise ValueError(
+                f"{len(prompts)} prompts for {video.shape[0]} videos. Give one for each."
+            )
+        return (self.encode_video(video) * self.encode_text(prompts)).sum(-1)
+
+
+def load_scorer(device: str | torch.device = "cpu") -> Scorer:
+    """The embedded scorer, read from the package with no network."""
+    from vidcfg.mini.pipeline import MINI_PATH
+
+    scorer = Scorer.from_pretrained(MINI_PATH, subfolder="scorer", **dtype_argument(torch.float32))
+    return scorer.to(device)
+
+
+def _conv2d(inputs: int, outputs: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+    return nn.Sequential(conv, nn.GroupNorm(8, outputs), nn.SiLU())
+
+
+def _conv3d(inputs: int, outputs: int) -> nn.Sequential:
+    conv = nn.Conv3d(inputs, outputs, 3, stride=2, padding=1)
+    return nn.Sequential(conv, nn.GroupNorm(8, outputs), nn.SiLU())

@@ -1,0 +1,118 @@
+"""The mini model's text side: a word-level tokenizer and a small transformer encoder."""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from vidcfg.mini.attention import Attention
+from vidcfg.mini.shapes import ATTRIBUTES
+
+MAX_LENGTH = 20
+"""Tokens of a prompt, end mark included; a full caption has twelve."""
+
+SPECIAL = ("<pad>", "<unk>", "</s>")
+
+
+def vocabulary() -> list[str]:
+    """Every word of the captions, after the special tokens, in a fixed order."""
+    words = [word for values in ATTRIBUTES.values() for word in values]
+    return [
+        *SPECIAL,
+        *words,
+        "a",
+        "the",
+        "moving",
+        "over",
+        "on",
+        "background",
+        "shape",
+        "blurry",
+        ",",
+    ]
+
+
+def build_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer (lower case, punctuation apart) that ends every prompt with
+    `</s>`.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    index = {word: i for i, word in enumerate(words or vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(index, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", index["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="</s>",
+        padding_side="right",
+        model_max_length=MAX_LENGTH,
+    )
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, prompts: list[str]
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Token numbers padded to the longest length the tokenizer allows, and which of them are
+    real.
+    """
+    out = tokenizer(
+        prompts,
+        padding="max_length",
+        truncation=True,
+        return_tensors="pt",
+        return_token_type_ids=False,
+    )
+    return out.input_ids, out.attention_mask.bool()
+
+
+class TextEncoder(ModelMixin, ConfigMixin):
+    """Token embeddings, learned positions and `num_layers` self-attention blocks."""
+
+    @register_to_config
+    def __init__(
+        self,
+        vocab_size: int = 64,
+        width: int = 128,
+        num_layers: int = 1,
+        num_heads: int = 4,
+        max_length: int = MAX_LENGTH,
+    ):
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, width)
+        self.position = nn.Parameter(torch.randn(max_length, width) * 0.1)
+        self.blocks = nn.ModuleList(_TextBlock(width, num_heads) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B L D"]:
+        """One state per token; real tokens do not depend on padding."""
+        x = self.token(input_ids) + self.position[: input_ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, attention_mask)
+        return self.norm(x)
+
+
+class _TextBlock(nn.Module):
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x), mask=mask)
+        return x + self.mlp(self.norm2(x))

@@ -1,0 +1,1 @@
+"""What holds a pipeline: families, guided calls, texts, changes to the model, loading."""

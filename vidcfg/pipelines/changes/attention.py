@@ -1,0 +1,133 @@
+"""Attention reached where every model computes it: in the call that takes queries, keys, values.
+
+Processors differ from family to family; what they have in common is one call of torch's
+`scaled_dot_product_attention` (or `vidcfg.mini.attention.attend`) on tensors [B, heads, N, D].
+Video tokens are one slice of N, text tokens the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from vidcfg.mini.attention import attend
+
+_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One attention computation over video tokens and, in joint attention, text tokens.
+
+    `mask` broadcasts over [B, heads, queries, keys] (True or 0 keeps a key); `video` is the slice
+    of the tokens that belongs to the video; `run(query, part)` attends with
+    these queries over all keys, where `part` says which tokens they are, for the mask.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    video: slice
+    run: Callable[[Tensor, slice], Tensor]
+
+    @property
+    def text(self) -> slice | None:
+        """The slice of the text tokens, None where there are none."""
+        if self.video.start:
+            return slice(0, self.video.start)
+        return slice(self.video.stop, None) if self.video.stop < self.query.shape[-2] else None
+
+    def joined(self, video: Tensor, text: Tensor | None) -> Tensor:
+        """Outputs of the video and of the text tokens in the order of the tokens."""
+        if text is None:
+            return video
+        parts = [text, video] if self.video.start else [video, text]
+        return torch.cat(parts, dim=-2)
+
+
+class AttentionMode(TorchFunctionMode):
+    """While active, attention over the video tokens goes through `change(call)`.
+
+    `hits` counts the attention computations that were reached.
+
+    Raises:
+        ValueError: if the tokens of a call are not `num_video` video tokens, with text tokens
+            only where `joint` says so.
+    """
+
+    def __init__(
+        self,
+        change: Callable[[AttentionCall], Tensor],
+        *,
+        num_video: int,
+        joint: str | None,
+        layer: str,
+    ):
+        super().__init__()
+        self.change, self.num_video, self.joint, self.layer = change, num_video, joint, layer
+        self.hits = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None):
+        kwargs = kwargs or {}
+        if func is scaled_dot_product_attention:
+            given = dict(zip(_NAMES, args)) | kwargs
+            self.hits += 1
+            return self.change(self._call(given, "attn_mask", func))
+        if func is attend:
+            given = dict(zip(("query", "key", "value"), args)) | kwargs
+            self.hits += 1
+            return self.change(self._call(given, "mask", _attend))
+        return func(*args, **kwargs)
+
+    def _call(self, given: dict[str, Any], mask_name: str, func: Callable) -> AttentionCall:
+        query, key = given["query"], given["key"]
+        total = query.shape[-2]
+        text = total - self.num_video
+        if key.shape[-2] != total or text < 0 or (text and self.joint is None):
+            raise ValueError(
+                f"the attention of {self.layer} runs over {total} queries and {key.shape[-2]} "
+                f"keys, where {self.num_video} video tokens are expected. Give other layers, or "
+                f"guidance.method: cfg."
+            )
+        start = text if self.joint == "before" else 0
+
+        def run(queries: Tensor, part: slice) -> Tensor:
+            mask = given.get(mask_name)
+            if mask is not None and mask.ndim > 2 and mask.shape[-2] == total:
+                mask = mask[..., part, :]
+            return func(**given | {"query": queries, mask_name: mask})
+
+        video = slice(start, start + self.num_video)
+        mask = given.get(mask_name)
+        if mask is not None and mask.ndim == 2:
+            mask = mask[:, None, None, :]
+        return AttentionCall(query, key, given["value"], mask, video, run)
+
+
+def _attend(*, query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor:
+    return attend(query, key, value, **rest)
+
+
+def identity(call: AttentionCall) -> Tensor:
+    """Every video token keeps its own value; text tokens attend as before."""
+    value = call.value
+    if value.shape[1] != call.query.shape[1]:  # grouped heads
+        value = value.repeat_interleave(call.query.shape[1] // value.shape[1], dim=1)
+    text = None if call.text is None else call.run(call.query[..., call.text, :], call.text)
+    return call.joined(value[..., call.video, :], text)
+
+
+def with_queries(change: Callable[[Tensor], Tensor]) -> Callable[[AttentionCall], Tensor]:
+    """Attention with the queries of the video tokens changed."""
+
+    def changed(call: AttentionCall) -> Tensor:
+        video = change(call.query[..., call.video, :])
+        text = None if call.text is None else call.query[..., call.text, :]
+        return call.run(call.joined(video, text), slice(None))
+
+    return changed

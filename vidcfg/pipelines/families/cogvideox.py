@@ -1,0 +1,31 @@
+"""CogVideoX 1.0 and 1.5, text and image to video: frames before channels, one batched call."""
+
+from vidcfg.guidance.frame_map import CogVideoXMap
+from vidcfg.pipelines.blocks import Blocks
+from vidcfg.pipelines.family import Family
+
+FAMILY = Family(
+    name="cogvideox",
+    pipelines=("CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
+    layout="BFCHW",
+    frame_rule="4k + 1 (1.5: padded)",
+    tested="exact",
+    frame_map=lambda pipe: CogVideoXMap(
+        pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
+    ),
+    texts={"encoder_hidden_states": "prompt_embeds"},
+    encoded=("prompt_embeds", None),
+    own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},
+    stock_passes="batched",
+    combines_in_float32=True,
+    prediction=None,
+    blocks=Blocks(
+        ("transformer_blocks",),
+        joint="before",
+        returns=("hidden_states", "encoder_hidden_states"),
+        layers={"stg": (11,)},
+    ),
+    size_multiple=16,
+    default_scale=6.0,
+    usual_range=(4.0, 8.0),
+)

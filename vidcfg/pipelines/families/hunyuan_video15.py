@@ -1,0 +1,33 @@
+"""HunyuanVideo-1.5: its guider is switched off, two text encoders, two sequential passes."""
+
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.pipelines.blocks import Blocks
+from vidcfg.pipelines.family import Family
+
+FAMILY = Family(
+    name="hunyuan_video15",
+    pipelines=("HunyuanVideo15Pipeline",),
+    layout="BCFHW",
+    frame_rule="4k + 1",
+    tested="exact",
+    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_embeds_mask",
+        "encoder_hidden_states_2": "prompt_embeds_2",
+        "encoder_attention_mask_2": "prompt_embeds_mask_2",
+    },
+    encoded=("prompt_embeds", "prompt_embeds_mask", "prompt_embeds_2", "prompt_embeds_mask_2"),
+    guider="guider",
+    own_guidance={},
+    per_sample=("timestep", "image_embeds"),
+    blocks=Blocks(
+        ("transformer_blocks",),
+        attention="attn",
+        joint="after",
+        returns=("hidden_states", "encoder_hidden_states"),
+    ),
+    size_multiple=16,
+    default_scale=6.0,
+    usual_range=(1.0, 8.0),
+)

@@ -1,0 +1,28 @@
+"""LTX-Video: latents are packed into tokens, one batched call, combined in float32."""
+
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.pipelines.blocks import Blocks
+from vidcfg.pipelines.family import Family
+
+FAMILY = Family(
+    name="ltx",
+    pipelines=("LTXPipeline",),
+    layout="tokens",
+    frame_rule="8k + 1",
+    tested="exact",
+    frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_attention_mask",
+    },
+    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
+    stock_passes="batched",
+    combines_in_float32=True,
+    latent_frames=lambda arguments: arguments["num_frames"],
+    fps_argument="frame_rate",
+    blocks=Blocks(("transformer_blocks",), layers={"stg": (19,)}),
+    size_multiple=32,
+    default_scale=3.0,
+    usual_range=(2.0, 5.0),
+)

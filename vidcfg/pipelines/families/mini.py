@@ -1,0 +1,36 @@
+"""The embedded mini model: laid out and stepped as Wan."""
+
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.pipelines.blocks import Blocks
+from vidcfg.pipelines.family import Family
+
+
+def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
+    """All positions; in a factorised model, a frame in even layers and a place in odd ones."""
+    frames, height, width = arguments["hidden_states"].shape[2:]
+    if module.config.attention == "full":
+        return frames, height, width
+    return (1, height, width) if layer % 2 == 0 else (frames, 1, 1)
+
+
+FAMILY = Family(
+    name="mini",
+    pipelines=("MiniVideoPipeline",),
+    layout="BCFHW",
+    frame_rule="4k + 1",
+    tested="exact",
+    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_attention_mask",
+    },
+    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    own_guidance={"guidance_scale": 1.0},
+    blocks=Blocks(
+        ("transformer_blocks",), returns=("x",), layers={"stg": (6,), "slg": (3,)}, grid=_grid
+    ),
+    combines_in_float32=True,
+    size_multiple=4,
+    default_scale=3.0,
+    usual_range=(1.0, 12.0),
+)

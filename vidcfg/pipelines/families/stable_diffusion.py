@@ -1,0 +1,94 @@
+"""Stable Diffusion 1.5, SDXL and SD3: images as one-frame videos, one batched call."""
+
+from collections.abc import Mapping
+
+import torch
+
+from vidcfg.guidance.frame_map import OneToOneMap
+from vidcfg.pipelines.blocks import UNET, Blocks
+from vidcfg.pipelines.family import Family
+
+SD15 = Family(
+    name="sd15",
+    pipelines=("StableDiffusionPipeline",),
+    layout="BCHW",
+    frame_rule="one image",
+    tested="exact",
+    frame_map=lambda pipe: OneToOneMap(),
+    denoisers={"unet": None},
+    hidden="sample",
+    per_sample=(),
+    texts={"encoder_hidden_states": "prompt_embeds"},
+    encoded=("prompt_embeds", None),
+    own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
+    stock_passes="batched",
+    prediction=None,
+    blocks=UNET,
+    is_image=True,
+    size_multiple=8,
+    default_scale=7.5,
+    usual_range=(5.0, 12.0),
+)
+
+
+def _zeros_for_empty(
+    pipe, inputs: Mapping[str, torch.Tensor], texts: list[str] | None
+) -> dict[str, torch.Tensor]:
+    """SDXL base was trained with zeros, not with the encoded empty text, as its null."""
+    if texts is None or any(texts) or not pipe.config.force_zeros_for_empty_prompt:
+        return dict(inputs)
+    return {name: torch.zeros_like(tensor) for name, tensor in inputs.items()}
+
+
+SDXL = Family(
+    name="sdxl",
+    pipelines=("StableDiffusionXLPipeline",),
+    layout="BCHW",
+    frame_rule="one image",
+    tested="exact",
+    frame_map=lambda pipe: OneToOneMap(),
+    denoisers={"unet": None},
+    hidden="sample",
+    per_sample=("added_cond_kwargs.time_ids",),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "added_cond_kwargs.text_embeds": "pooled_prompt_embeds",
+    },
+    encoded=("prompt_embeds", None, "pooled_prompt_embeds", None),
+    finish_texts=_zeros_for_empty,
+    own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
+    stock_passes="batched",
+    prediction=None,
+    blocks=UNET,
+    is_image=True,
+    size_multiple=8,
+    default_scale=7.0,
+    usual_range=(5.0, 10.0),
+)
+
+SD3 = Family(
+    name="sd3",
+    pipelines=("StableDiffusion3Pipeline",),
+    layout="BCHW",
+    frame_rule="one image",
+    tested="exact",
+    frame_map=lambda pipe: OneToOneMap(),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "pooled_projections": "pooled_prompt_embeds",
+    },
+    encoded=("prompt_embeds", None, "pooled_prompt_embeds", None),
+    own_guidance={"guidance_scale": 1.0, "skip_guidance_layers": None},
+    stock_passes="batched",
+    blocks=Blocks(
+        ("transformer_blocks",),
+        attention="attn",
+        joint="after",
+        returns=("encoder_hidden_states", "hidden_states"),
+        layers={"slg": (7, 8, 9)},
+    ),
+    is_image=True,
+    size_multiple=16,
+    default_scale=7.0,
+    usual_range=(3.5, 8.0),
+)

@@ -1,0 +1,117 @@
+"""How one kind of pipeline names its inputs and lays out its latents."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vidcfg.guidance.frame_map import FrameMap
+from vidcfg.guidance.layout import FrameLayout
+from vidcfg.pipelines.blocks import Blocks
+
+
+@dataclass(frozen=True)
+class SecondStream:
+    """A further output of the denoiser that is guided by one scale, the same for all its frames.
+
+    Args:
+        output: its place in the tuple that the denoiser returns.
+        scale_argument: argument of the pipeline call that holds its scale.
+        fallback: scale where that argument is None.
+    """
+
+    output: int
+    scale_argument: str
+    fallback: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """A declaration: all that guidance must know of a pipeline class.
+
+    Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`.
+
+    Args:
+        name: short name, as printed by `vidcfg families`.
+        pipelines: names of the pipeline classes it covers.
+        layout: axes of the latents that the denoiser sees (vidcfg.guidance.layout).
+        frame_map: pipeline -> FrameMap of its VAE.
+        texts: denoiser argument -> text input it takes, in the pipeline's own words; what the
+            negative side replaces. The user passes them to `guide` as `negative_<text input>`.
+            Rows may be repeated per frame, as AnimateDiff does.
+        encoded: the text inputs that `encode_prompt` returns, in its order (None: not for us).
+        own_guidance: arguments of the pipeline call that switch its own guidance -> off value.
+        denoisers: attribute of each denoiser -> expert name (None where there is one model).
+        per_sample: further denoiser arguments with one row per sample.
+        hidden: denoiser argument that holds the noisy latents, first in its channels.
+        stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
+            [uncond, cond]), as the stock pipeline does.
+        combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
+        prediction: kind of the prediction, or None to read it from the scheduler.
+        latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
+        expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
+        unconditional: denoiser arguments -> the ones that the unconditional branch sees instead,
+            for models without a text (`texts` is then empty).
+        finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
+            takes them, where `encode_prompt` is not the last word.
+        second_stream: a further output with a scale of its own.
+        embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
+            number that a scale is multiplied by in it.
+        guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
+        blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
+        refusal: pipeline -> why it cannot be guided in its present state, or None.
+        fps_argument: pipeline argument that holds the frame rate, where there is one.
+        fps_is_whole: whether that argument is a whole number.
+        size_multiple: height and width that the pipeline makes are multiples of it.
+        frame_rule: the frame map in words, for the table of families.
+        tested: what tests show of a uniform scale against the stock pipeline: "exact" (bit for
+            bit), "close" (to float32 rounding) or "no".
+        is_image: one frame; settings along frames have nothing to act on.
+        default_scale, usual_range: what people use; a scale outside is a note, not an error.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    layout: str
+    frame_map: Callable[[Any], FrameMap]
+    own_guidance: Mapping[str, Any]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    encoded: tuple[str | None, ...] = ()
+    denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
+    per_sample: tuple[str, ...] = ("timestep",)
+    hidden: str = "hidden_states"
+    stock_passes: str = "sequential"
+    combines_in_float32: bool = False
+    prediction: str | None = "flow"
+    latent_frames: Callable[[Mapping[str, Any]], int] | None = None
+    expert_of: Callable[[Any, float], str | None] | None = None
+    unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
+    finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
+    second_stream: SecondStream | None = None
+    embedded: tuple[str, float] | None = None
+    guider: str | None = None
+    blocks: Blocks | None = None
+    refusal: Callable[[Any], str | None] | None = None
+    fps_argument: str | None = None
+    fps_is_whole: bool = False
+    size_multiple: int = 1
+    frame_rule: str = ""
+    tested: str = "no"
+    is_image: bool = False
+    default_scale: float = 5.0
+    usual_range: tuple[float, float] = (3.0, 7.0)
+
+    @property
+    def frame_layout(self) -> FrameLayout:
+        return FrameLayout(self.layout)
+
+    def scale_note(self, scale: float) -> str | None:
+        """A sentence for a scale (its peak over the run) outside the usual range, or None."""
+        low, high = self.usual_range
+        if scale == 1 or low <= scale <= high:
+            return None
+        return (
+            f"scale {scale:g} is outside of what people use with {self.name} "
+            f"({low:g} to {high:g}, default {self.default_scale:g})."
+        )

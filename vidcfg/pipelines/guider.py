@@ -1,0 +1,196 @@
+"""`FrameGuidance`: the surface as a diffusers guider, for modular and guider-based pipelines."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from diffusers.configuration_utils import register_to_config
+from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
+from torch import Tensor
+
+from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, SampleRows, StepInputs
+from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
+from vidcfg.guidance.layout import FrameLayout
+from vidcfg.guidance.plan import required_branches
+from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.surface import Surface
+from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.setting_to_rule import build_rule
+
+
+class FrameGuidance(BaseGuidance):
+    """A diffusers guider with a strength for every step and frame.
+
+        setting = vidcfg.Guidance(scale=6.0, frames={"kind": "decay", "end": 0.2})
+        pipe.guider = FrameGuidance(setting)
+        pipe(prompt, negative_prompt="blurry")
+
+    The pipeline encodes the negative prompt and runs one pass per branch; a step on which every
+    frame has strength 1 runs the conditional pass alone. Wan 2.2 takes two of them, as `guider`
+    and `guider_2`, each over all steps.
+
+    Args:
+        guidance: the setting, as `vidcfg.Guidance`, as a dict in the words of YAML, or a scale.
+        layout: axes of the prediction: BCFHW, BFCHW, or tokens with frames outermost.
+        temporal_ratio: pixel frames per latent frame behind the first (1: one to one).
+        latent_frames: number of latent frames; needed for `tokens`, else read from the prediction.
+        fps: frame rate, for keyframes in seconds.
+        start, stop, enabled: as in every guider; outside of start to stop guidance is off.
+
+    Raises:
+        ValueError: for a setting that a guider cannot carry out: rules with further prompts, a
+            dynamic threshold, and choices of how the model is called.
+
+    `trace` tells what the last run did. Saved with `save_pretrained`, loaded with
+    `from_pretrained`, also as a part of a pipeline.
+    """
+
+    _input_predictions = ["pred_cond", "pred_uncond"]
+
+    @register_to_config
+    def __init__(
+        self,
+        guidance: Guidance | dict | float = 5.0,
+        layout: str = "BCFHW",
+        temporal_ratio: int = 4,
+        latent_frames: int | None = None,
+        fps: float | None = None,
+        start: float = 0.0,
+        stop: float = 1.0,
+        enabled: bool = True,
+    ):
+        super().__init__(start, stop, enabled)
+        setting = _setting(guidance)
+        # Plain data for the saved file; `new` drops what it takes for a default.
+        defaults = [n for n in self.config.get("_use_default_values", []) if n != "guidance"]
+        plain = json.loads(json.dumps(setting.to_dict()))
+        self.register_to_config(guidance=plain, _use_default_values=defaults)
+        self._rule: Rule = build_rule(setting)
+        self._layout = FrameLayout(layout)
+        self._frame_map: FrameMap = (
+            OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)
+        )
+        self._fps = fps
+        self._given_frames = latent_frames
+        if layout == "tokens" and latent_frames is None:
+            raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
+        self._surface: Surface | None = None
+        self.trace = Trace()
+
+    def set_state(self, step: int, num_inference_steps: int, timestep: Tensor) -> None:
+        """Told by the pipeline before every step; a new run begins where steps start again."""
+        if self._num_inference_steps != num_inference_steps or step <= (self._step or 0):
+            self._surface = None
+            self.trace = Trace()
+        super().set_state(step, num_inference_steps, timestep)
+
+    def prepare_inputs(self, data: Mapping[str, Any]) -> list[Any]:
+        """The inputs of every branch that this step runs."""
+        return [self._prepare_batch(data, i, name) for i, name in self._branches()]
+
+    def prepare_inputs_from_block_state(self, data: Any, input_fields: dict) -> list[Any]:
+        """The same from the state of modular blocks."""
+        return [
+            self._prepare_batch_from_block_state(input_fields, data, i, name)
+            for i, name in self._branches()
+        ]
+
+    def _branches(self) -> list[tuple[int, str]]:
+        return list(enumerate(self._input_predictions))[: self.num_conditions]
+
+    @property
+    def is_conditional(self) -> bool:
+        return self._count_prepared == 1
+
+    @property
+    def num_conditions(self) -> int:
+        """1 where this step surely needs no unconditional pass; 2 before the first step."""
+        if not self._enabled:
+            return 1
+        if self._num_inference_steps is None:
+            return 2
+        if not self._inside():
+            return 1
+        if self._surface is None and self._given_frames is not None:
+            self._surface = self._make_surface(self._given_frames)
+        if self._surface is None:
+            return 2
+        row, weight = (rows[self._step] for rows in self._rows())
+        return len(required_branches(self._rule.method, row, weight))
+
+    def _inside(self) -> bool:
+        first, last = (int(x * self._num_inference_steps) for x in (self._start, self._stop))
+        return first <= self._step < last
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._surface.strength_KF, self._surface.weights_KF
+
+    def _make_surface(self, num_frames: int) -> Surface:
+        return self._rule.surface(
+            num_steps=self._num_inference_steps,
+            num_frames=self._frame_map.num_pixels(num_frames),
+            frame_map=self._frame_map,
+            fps=self._fps,
+        )
+
+    def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> GuiderOutput:
+        """The guided prediction of this step, frame by frame."""
+        num_frames = self._given_frames or self._layout.num_frames(pred_cond)
+        predictions = {"cond": pred_cond, "uncond": pred_uncond}
+        guided = pred_cond
+        if self._enabled and self._inside():
+            if self._surface is None:
+                self._surface = self._make_surface(num_frames)
+                self.trace.start_run(
+                    surfaces=[self._surface] * len(pred_cond),
+                    planned=None,
+                    order=self._rule.order(),
+                )
+            guided = self._guided(predictions, num_frames)
+        if self._step == self._num_inference_steps - 1:
+            self._step = self._num_inference_steps = None  # the next run encodes its texts anew
+        return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=pred_uncond)
+
+    def _guided(self, predictions: dict[str, Tensor | None], num_frames: int) -> Tensor:
+        num_samples = len(predictions["cond"])
+        strength_KF, weights_KF = self._rows()
+        samples = SampleRows(
+            rules=(self._rule,) * num_samples,
+            strength_BKF=np.stack([strength_KF] * num_samples),
+            weights_BKF=np.stack([weights_KF] * num_samples),
+        )
+        denoiser = GuidedDenoiser(self._layout, samples, Passes(share=False))
+        inputs = StepInputs(
+            shared={"prediction": predictions["cond"]},
+            by_branch={"cond": {}, "uncond": {}},
+            num_frames=num_frames,
+            step=self._step,
+        )
+        guided, step = denoiser.predict(inputs, lambda rows, branches: predictions[branches[0]])
+        self.trace.steps.append(step)
+        return guided
+
+
+def _setting(guidance: Guidance | dict | float) -> Guidance:
+    """The setting, checked for what a guider can carry out."""
+    if isinstance(guidance, Mapping):
+        guidance = Guidance(**guidance)
+    elif not isinstance(guidance, Guidance):
+        guidance = Guidance(scale=guidance)
+    foreign = []
+    if guidance.kind != "cfg":
+        foreign.append(f"method: {guidance.kind}")
+    if guidance.threshold is not None:
+        foreign.append("threshold")
+    if guidance.passes != "pipeline":
+        foreign.append(f"passes: {guidance.passes}")
+    if guidance.micro_batch is not None:
+        foreign.append("micro_batch")
+    if foreign:
+        raise ValueError(
+            f"a guider sees two predictions and nothing else, so it cannot do "
+            f"{', '.join(foreign)}. Leave that out, or use vidcfg.guide(pipe, ...)."
+        )
+    return guidance

@@ -1,0 +1,118 @@
+"""How far a command is: bars on a terminal, plain lines elsewhere, nothing where asked for."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """A bar over what is counted, and one over the steps of the item at work.
+
+        with Progress("videos", total=8) as progress:
+            progress.step(3, 30, what="a-red-circle-s0")
+            progress.update(1, note="3.1 a minute")
+
+    On a stream that is no terminal a line is printed at most every ten seconds and at the end of
+    the count. `quiet` prints nothing but what `say` is told.
+
+    Args:
+        what: plural name of what is counted.
+        total: how many there are; None where it is not known yet.
+        stream: standard error by default, so that results can be piped.
+        is_bytes: whether the count is bytes.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None = None,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        is_bytes: bool = False,
+    ):
+        self.what, self.total, self.done, self.note = what, total, 0, ""
+        self.stream = stream or sys.stderr
+        self.is_quiet, self.is_bytes = quiet, is_bytes
+        self._bars: Any = None
+        self._last = time.monotonic()
+        self._printed: int | None = None
+
+    def __enter__(self) -> "Progress":
+        if not self.is_quiet and self.stream.isatty():
+            self._bars = _bars(self.stream, is_bytes=self.is_bytes)
+            self._count = self._bars.add_task(self.what, total=self.total, note="")
+            self._steps = self._bars.add_task("", total=None, visible=False, note="")
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bars is not None:
+            self._bars.update(self._steps, visible=False)
+            self._bars.stop()
+        elif self.done and self._printed != self.done:
+            self._line()
+
+    def update(self, done: int, total: int | None = None, *, note: str = "") -> None:
+        """`done` of `total` are finished; `note` stands behind the count."""
+        self.done, self.note = done, note
+        self.total = self.total if total is None else total
+        if self._bars is not None:
+            self._bars.update(self._count, completed=done, total=self.total, note=note)
+        elif done == self.total or self._is_time():
+            self._line()
+
+    def step(self, done: int, total: int, *, what: str) -> None:
+        """The item at work, `what`, has made `done` of `total` steps."""
+        if self._bars is not None:
+            self._bars.update(
+                self._steps, description=what, completed=done, total=total, visible=done < total
+            )
+        elif done < total and self._is_time():
+            self._line(f", {what}: step {done}/{total}")
+
+    def say(self, text: str) -> None:
+        """Print a line that stays, above the bars."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._last >= SECONDS_BETWEEN_LINES
+
+    def _line(self, more: str = "") -> None:
+        self._last = time.monotonic()
+        if self.is_quiet:
+            return
+        self._printed = self.done
+        of = "" if self.total is None else f" of {self.total}"
+        note = f", {self.note}" if self.note else ""
+        print(f"{self.done}{of} {self.what}{note}{more}", file=self.stream, flush=True)
+
+
+def _bars(stream: TextIO, *, is_bytes: bool) -> Any:
+    from rich import progress
+    from rich.console import Console
+    from rich.table import Column
+
+    text = Column(no_wrap=True, overflow="ellipsis", max_width=44)
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False, table_column=text),
+        progress.BarColumn(bar_width=24),
+        progress.DownloadColumn() if is_bytes else progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}", markup=False),
+        console=Console(file=stream),
+    )
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    for limit, unit, form in ((90, "s", ".0f"), (5400, "min", ".0f"), (172_800, "h", ".1f")):
+        if seconds < limit:
+            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:{form}} {unit}"
+    return f"{seconds / 86_400:.1f} days"

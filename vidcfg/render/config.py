@@ -1,0 +1,179 @@
+"""One complete render: which model, prompts, seeds, length, guidance and output."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.setting_checks import check_run
+from vidcfg.pipelines.settings import DiffusersModel, MiniModel, Sampling, Text, model_from
+from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
+from vidcfg.settings.document import apply_overrides, load_document, set_value
+from vidcfg.settings.strict_yaml import dump_yaml
+from vidcfg.settings.validation import validate
+
+MAX_SEED = 2**63 - 1
+MAX_SEEDS = 100_000
+
+
+def file_name(value: str) -> str:
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", value):
+        raise refuse(
+            "but it names files. Write at most 100 letters, digits, spaces, '_', '-', '.' or '+', "
+            "starting with a letter or digit."
+        )
+    return value
+
+
+class Prompt(ConfigModel):
+    """What to show, what to steer away from, and an image to start from (image-to-video)."""
+
+    text: Text = Field(description="the prompt")
+    negative: str = ""
+    image: Text | None = None
+
+
+def prompt_from(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"text": value}
+    if not isinstance(value, dict | ConfigModel):
+        raise refuse("but must be text or a mapping such as {text: ..., negative: ...}.")
+    return value
+
+
+def _prompts_from(value: Any) -> Any:
+    if isinstance(value, str | dict | Prompt):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def seeds_from(value: Any) -> tuple[int, ...]:
+    """`3`, `[3, 5]` or `"0-3"` (inclusive) as a tuple of different whole numbers."""
+    allowed = "but must be a whole number, a list such as [0, 5], or a range such as 0-3."
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]{1,19})\s*-\s*([0-9]{1,19})\s*", value)
+        if not match:
+            raise refuse(allowed)
+        first, last = int(match[1]), int(match[2])
+        if first > last:
+            raise refuse(f"but a range rises. Write {last}-{first}.")
+        if last - first >= MAX_SEEDS:
+            raise refuse(f"which is {last - first + 1} seeds. Use at most {MAX_SEEDS}.")
+        return tuple(range(first, last + 1))
+    seeds = tuple(value) if isinstance(value, list | tuple | range) else (value,)
+    if not seeds or not all(isinstance(s, int) and not isinstance(s, bool) for s in seeds):
+        raise refuse(allowed)
+    for i, seed in enumerate(seeds):
+        if not 0 <= seed <= MAX_SEED:
+            raise refuse(f"but a seed must be from 0 to 2**63 - 1, which {seed} is not.")
+        if seed in seeds[:i]:
+            raise refuse(f"but {seed} is there twice. Keep one: a seed is one video of a prompt.")
+    return seeds
+
+
+class VideoShape(ConfigModel):
+    """The clip: pixel frames, their size, and how fast they are shown."""
+
+    num_frames: Annotated[int, AfterValidator(Range(1, 100_000))] = Field(
+        description="a whole number"
+    )
+    height: Annotated[int, AfterValidator(Range(1, 16_384))] = Field(description="pixels")
+    width: Annotated[int, AfterValidator(Range(1, 16_384))] = Field(description="pixels")
+    fps: Annotated[float, AfterValidator(Range(0, 1000, above=True))] = Field(
+        description="frames per second"
+    )
+
+
+class Output(ConfigModel):
+    """Where videos go and how they are encoded; `enlarge` repeats each pixel that many times."""
+
+    dir: Text = Field(description="a folder such as out/kite")
+    video: Literal["h264", "h264_lossless", "ffv1"] = "h264"
+    enlarge: Annotated[int, AfterValidator(Range(1, 64))] = 1
+
+
+class RenderConfig(ConfigModel):
+    """All that `python -m vidcfg.render` needs.
+
+    Raises:
+        ConfigError: listing every value that is not allowed, alone or beside the others.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema", description="1")
+    name: Annotated[str, AfterValidator(file_name)] = Field(description="a short name for the run")
+    model: Annotated[
+        MiniModel | DiffusersModel, Field(discriminator="kind"), BeforeValidator(model_from)
+    ] = Field(description="{kind: mini}, or a checkpoint")
+    prompts: Annotated[
+        tuple[Annotated[Prompt, BeforeValidator(prompt_from)], ...],
+        Field(strict=False, min_length=1),
+        BeforeValidator(_prompts_from),
+    ] = Field(description="a list of texts")
+    seeds: Annotated[tuple[int, ...], BeforeValidator(seeds_from)] = (0,)
+    video: VideoShape = Field(description="num_frames, height, width and fps")
+    sampling: Sampling = Field(description="num_steps and a scheduler")
+    guidance: Guidance = Field(description="scale and what goes with it")
+    output: Output = Field(description="dir and how to encode")
+
+    def findings(self):
+        run = {
+            "num_steps": self.sampling.num_steps,
+            "num_frames": self.video.num_frames,
+            "fps": self.video.fps,
+        }
+        yield from (found.below("guidance") for found in check_run(self.guidance, **run))
+        for path, scale in {t.path("scale"): t.scale for t in self.guidance.terms}.items():
+            if isinstance(self.model, MiniModel) and isinstance(scale, dict):
+                message = "names experts, but the mini model is one network. Write one schedule."
+                yield Finding(("guidance", *path), message)
+        solver = self.sampling.scheduler
+        if "cfg_pp" in self.guidance.kind.split("+") and solver in ("unipc", "dpm++", "heun"):
+            message = f"is {solver}, but guidance.method cfg_pp needs flow_euler or ddim."
+            yield Finding(("sampling", "scheduler"), message)
+        for i, prompt in enumerate(self.prompts):
+            yield from (found.below("prompts", i) for found in self._prompt_findings(i, prompt))
+
+    def _prompt_findings(self, i: int, prompt: Prompt):
+        if prompt in self.prompts[:i]:
+            same = self.prompts.index(prompt)
+            yield Finding(
+                (), f"repeats prompts.{same}. Delete it; more videos come from more seeds."
+            )
+        if self.guidance.needs_negative and not prompt.negative.strip():
+            kind = self.guidance.kind
+            message = (
+                f"is empty, but guidance.method {kind} steers away from it. Write what to avoid."
+            )
+            yield Finding(("negative",), message)
+        if self.guidance.is_off and prompt.negative:
+            message = "has no effect: guidance.scale is off on every step."
+            yield Finding(("negative",), message, is_error=False)
+        if prompt.image and isinstance(self.model, MiniModel):
+            yield Finding(
+                ("image",), "is set, but the mini model starts from text alone. Delete it."
+            )
+
+
+def load_render_config(
+    path: str | FilePath,
+    overrides: Iterable[str] = (),
+    *,
+    seeds: int | str | Iterable[int] | None = None,
+) -> RenderConfig:
+    """The checked configuration of a file, with `--set` overrides and `--seed` put in.
+
+    Raises:
+        ConfigError: one line per problem: file, line, value, what is allowed and what to type.
+    """
+    document = apply_overrides(load_document(path), overrides)
+    if seeds is not None:
+        text = (
+            seeds
+            if isinstance(seeds, str)
+            else dump_yaml(seeds if isinstance(seeds, int) else list(seeds))
+        )
+        document = set_value(document, ("seeds",), text, source=f"--seed {text.strip()}")
+    return validate(document, RenderConfig)

@@ -1,0 +1,1 @@
+"""What a user may write: strict YAML, checked models, errors that say what to type."""

@@ -1,0 +1,145 @@
+"""What every configuration model shares: frozen, strict, nothing extra, errors in plain words."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from vidcfg.settings.errors import Path, dotted
+from vidcfg.settings.strict_yaml import dump_yaml
+from vidcfg.settings.validation import python_error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one setting makes of another: an error, or a note where it is harmless.
+
+    `message` follows the dotted path: `is 1.0, so ...`.
+    """
+
+    path: Path
+    message: str
+    is_error: bool = True
+
+    def below(self, *above: str | int) -> "Finding":
+        return Finding((*above, *self.path), self.message, self.is_error)
+
+
+class ConfigModel(BaseModel):
+    """A part of a configuration. Values are checked when it is made and never change after.
+
+    Made in Python it takes the same shorthands as in YAML and raises `ConfigError`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        protected_namespaces=(),
+    )
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            self.__pydantic_validator__.validate_python(data, self_instance=self)
+        except ValidationError as error:
+            raise python_error(error, data, type(self)) from None
+
+    # Without this mark pydantic calls __init__ for nested parts too, and their location is lost.
+    __init__.__pydantic_base_init__ = True
+
+    def findings(self) -> Iterator[Finding]:
+        """What this part's values make of each other; parts inside report their own."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _refuse_errors(self) -> "ConfigModel":
+        errors = [finding for finding in self.findings() if finding.is_error]
+        if errors:
+            raise PydanticCustomError("findings", "inconsistent values", {"findings": errors})
+        return self
+
+    @property
+    def notes(self) -> list[str]:
+        """What is set but harmless to ignore, one sentence each, parts inside included."""
+        return [f"{dotted(f.path)} {f.message}" for f in _all_findings(self) if not f.is_error]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data in the words of the YAML file, every default written out."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML, which loads back to an equal configuration."""
+        return dump_yaml(self.to_dict())
+
+    def replace(self, **changes: Any) -> "ConfigModel":
+        """A checked copy with some values changed."""
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**kept, **changes})
+
+
+def _all_findings(part: Any) -> Iterator[Finding]:
+    if isinstance(part, ConfigModel):
+        yield from part.findings()
+        for name, field in type(part).model_fields.items():
+            for finding in _all_findings(getattr(part, name)):
+                yield finding.below(field.alias or name)
+    elif isinstance(part, tuple | list):
+        for i, item in enumerate(part):
+            for finding in _all_findings(item):
+                yield finding.below(i)
+    elif isinstance(part, dict):
+        for key, item in part.items():
+            for finding in _all_findings(item):
+                yield finding.below(key)
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """An error for a validator to raise; `message` follows `<path> is <value>, `."""
+    return PydanticCustomError("advice", message)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Checks that a number is from `low` to `high`; `above` makes the lower end open."""
+
+    low: float | int = -math.inf
+    high: float | int = math.inf
+    above: bool = False
+
+    def __call__(self, value):
+        if value < self.low or value > self.high or (self.above and value == self.low):
+            raise refuse(f"but must be {self.words}.")
+        return value
+
+    @property
+    def words(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"{self.low:g}"
+        if self.high == math.inf:
+            return low if self.above else f"at least {low}"
+        join = "and at most" if self.above else "to"
+        return f"{low} {join} {self.high:g}" if self.above else f"from {low} {join} {self.high:g}"
+
+
+def as_tuple(value: Any) -> Any:
+    """Lists become tuples, which strict mode would refuse."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+AsTuple = BeforeValidator(as_tuple)
+Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
+"""A scale or weight as a reader writes it: finite and of a sensible size."""
+Fraction = Annotated[float, AfterValidator(Range(0, 1))]
+Positive = Annotated[float, AfterValidator(Range(0, above=True))]

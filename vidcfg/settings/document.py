@@ -1,0 +1,155 @@
+"""A loaded configuration file: its data, where each value stands, and overrides."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
+from vidcfg.settings.strict_yaml import dump_yaml, parse
+
+
+@dataclass(frozen=True)
+class ConfigDocument:
+    """What a file says, as plain data, before any model has checked it.
+
+    `source` is the file as the user named it; `places` has the place of every path in `data`.
+    """
+
+    source: str
+    data: Mapping[str, Any]
+    places: Mapping[Path, Place]
+
+    def locate(self, path: Path | str) -> Place:
+        """Where `path` is written; for a value left to its default, the nearest part above it."""
+        parts = _concrete(self.data, path.split(".")) if isinstance(path, str) else tuple(path)
+        while parts and parts not in self.places:
+            parts = parts[:-1]
+        return self.places.get(parts, Place(self.source)) if parts else Place(self.source)
+
+    def error(self, path: Path | str, message: str) -> ConfigError:
+        """An error that names the file and the line of `path`."""
+        return ConfigError(Problem(self.locate(path), message))
+
+
+def load_document(path: str | FilePath) -> ConfigDocument:
+    """Read a YAML file of one mapping.
+
+    Raises:
+        ConfigError: if the file is missing, unreadable, empty, not UTF-8, not a mapping or not
+            strict YAML.
+    """
+    source = str(path)
+    try:
+        text = FilePath(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(Problem(Place(source), _missing_message(FilePath(path)))) from None
+    except IsADirectoryError:
+        raise ConfigError(Problem(Place(source), "is a folder. Name a .yaml file.")) from None
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text (byte {error.start}). Save it as UTF-8."
+        raise ConfigError(Problem(Place(source), message)) from None
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}."
+        raise ConfigError(Problem(Place(source), message)) from None
+    return read_document(text, source=source)
+
+
+def read_document(text: str, *, source: str) -> ConfigDocument:
+    """A document from YAML text; `source` names it in errors."""
+    data, places = parse(text, source=source)
+    if data is None:
+        raise ConfigError(Problem(Place(source), "is empty. Start from a file in configs/."))
+    if not isinstance(data, dict):
+        what = "a list" if isinstance(data, list) else "one value"
+        message = f"is {what}, but must be a mapping of keys such as 'schema: 1'."
+        raise ConfigError(Problem(Place(source, 1), message))
+    return ConfigDocument(source, data, places)
+
+
+def apply_overrides(document: ConfigDocument, overrides: Iterable[str]) -> ConfigDocument:
+    """The document with each `path=value` of `--set` put in, in order; values are strict YAML.
+
+    A value replaces all that the file says at its path. Whether a path may exist is for the model
+    to say.
+
+    Raises:
+        ConfigError: naming `--set path=value`.
+    """
+    for override in overrides:
+        source = f"--set {override}"
+        path_text, equals, value_text = override.partition("=")
+        parts = path_text.strip().split(".")
+        if not equals or "" in parts:
+            message = "is not 'path=value'. Write for example --set guidance.scale=3.0"
+            raise ConfigError(Problem(Place(source), message))
+        path = _concrete(document.data, parts)
+        document = set_value(document, path, value_text, source=source)
+    return document
+
+
+def set_value(
+    document: ConfigDocument, path: Path, value_text: str, *, source: str
+) -> ConfigDocument:
+    """The document with the YAML `value_text` at `path`; `source` names the option in errors."""
+    value, value_places = parse(value_text, source=source, has_lines=False)
+    data = _replaced(document.data, path, value, source=source, done=())
+    places = {
+        known: place for known, place in document.places.items() if known[: len(path)] != path
+    }
+    for depth in range(1, len(path)):
+        places.setdefault(path[:depth], Place(source))
+    places.update({(*path, *inner): Place(source) for inner in value_places})
+    return ConfigDocument(document.source, data, places)
+
+
+def _replaced(node: Any, path: Path, value: Any, *, source: str, done: Path) -> Any:
+    if not path:
+        return value
+    part, rest = path[0], path[1:]
+    here = (*done, part)
+    if isinstance(node, list):
+        if not isinstance(part, int) or part >= len(node):
+            message = f"'{dotted(here)}' is not in {dotted(done)}, which has {_indices(node)}."
+            raise ConfigError(Problem(Place(source), message))
+        changed = _replaced(node[part], rest, value, source=source, done=here)
+        return [*node[:part], changed, *node[part + 1 :]]
+    if isinstance(node, dict):
+        inner = node.get(part, {} if rest else None)
+        return {**node, part: _replaced(inner, rest, value, source=source, done=here)}
+    shown = f"the text '{node}'" if isinstance(node, str) else dump_yaml(node).split()[0]
+    message = (
+        f"{dotted(done)} is {shown}, which has no part '{part}'. "
+        f"Replace it as a whole: --set '{dotted(done)}={{{part}: ...}}'"
+    )
+    raise ConfigError(Problem(Place(source), message))
+
+
+def _indices(items: list) -> str:
+    return "no items" if not items else f"items 0 to {len(items) - 1}" if items[1:] else "item 0"
+
+
+def _concrete(data: Any, parts: list[str]) -> Path:
+    """The parts of a dotted path, with numbers where the data has a list."""
+    path: list[str | int] = []
+    for part in parts:
+        is_index = isinstance(data, list) and part.isdigit()
+        path.append(int(part) if is_index else part)
+        if isinstance(data, list):
+            data = data[int(part)] if is_index and int(part) < len(data) else None
+        else:
+            data = data.get(part) if isinstance(data, Mapping) else None
+    return tuple(path)
+
+
+def _missing_message(path: FilePath) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return "no such file: its folder does not exist. Check the path."
+    found = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+    near = difflib.get_close_matches(path.name, found, n=1, cutoff=0.5)
+    if near:
+        return f"no such file. Did you mean '{folder / near[0]}'?"
+    listed = f" Files there: {', '.join(found[:12])}." if found else " Check the path."
+    return f"no such file.{listed}"

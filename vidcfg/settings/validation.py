@@ -1,0 +1,277 @@
+"""Check data with a model, and say in plain words what is wrong with it, and where."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from vidcfg.settings.document import ConfigDocument
+from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
+from vidcfg.settings.schema_walk import (
+    ANY_INDEX,
+    all_paths,
+    field_at,
+    key_of,
+    keys_of,
+    kind_of,
+    models_at,
+)
+from vidcfg.settings.synonyms import KEYS, VALUES
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(document: ConfigDocument, model: type[Model]) -> Model:
+    """The document as a `model`.
+
+    Raises:
+        ConfigError: listing all that is wrong, each with file and line or command-line option.
+    """
+    try:
+        return model.model_validate(document.data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = explain(error, document.data, model)
+        problems = [Problem(document.locate(path), message) for path, message in found]
+        raise ConfigError(problems) from None
+
+
+def python_error(error: ValidationError, data: Any, model: type[BaseModel]) -> ConfigError:
+    """The error for a model made in Python, named after its class."""
+    place = Place(model.__name__)
+    return ConfigError([Problem(place, message) for _, message in explain(error, data, model)])
+
+
+def explain(error: ValidationError, data: Any, model: type[BaseModel]) -> list[tuple[Path, str]]:
+    """The path and message of each error, without pydantic's names of union members."""
+    found: list[tuple[Path, str]] = []
+    misnamed = set()
+    details = error.errors(include_url=False)
+    for detail in sorted(details, key=lambda detail: detail["type"] == "missing"):
+        kind = detail["type"]
+        path = _written_path(detail["loc"], data, kind)
+        if kind == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # pydantic does not count wrong items, which have errors of their own
+        if kind == "findings":
+            for finding in detail["ctx"]["findings"]:
+                full = (*path, *finding.path)
+                found.append((full, f"{dotted(full)} {finding.message}"))
+        elif kind == "extra_forbidden":
+            misnamed.add(nearest_key(model, data, path))
+            found.append((path, _unknown_key(path, data, model)))
+        elif dotted(path) not in misnamed:
+            found.append((path, _message(detail, path, data, model)))
+    return list(dict.fromkeys(found))
+
+
+def nearest_key(model: type[BaseModel], data: Any, path: Path) -> str | None:
+    """The path that a reader most likely meant by the unknown `path`, None if nothing is near."""
+    word = str(path[-1])
+    governing = models_at(model, data, path[:-1])
+    for found in governing:
+        if word in found.model_fields:
+            return dotted((*path[:-1], key_of(word, found.model_fields[word])))
+    known = [dotted(p) for p in all_paths(model)]
+    elsewhere = _foreign_key(word, known) or _same_key(word, known)
+    siblings = [key for found in governing for key in keys_of(found)]
+    near = difflib.get_close_matches(word, siblings, n=1, cutoff=0.6 if not elsewhere else 0.9)
+    if near:
+        return dotted((*path[:-1], near[0]))
+    return elsewhere.replace(ANY_INDEX, "0") if elsewhere else None
+
+
+def _foreign_key(word: str, known: list[str]) -> str | None:
+    """Our path for another project's key, as far as the model has it."""
+    target = KEYS.get(word) or KEYS.get(word.lower().replace("-", "_"))
+    if target is None:
+        return None
+    wanted = target.replace(".0.", f".{ANY_INDEX}.")
+    fits = (p for p in known if f".{p}".endswith(f".{wanted}") or wanted.endswith(f".{p}"))
+    return next(fits, None)
+
+
+def _same_key(word: str, known: list[str]) -> str | None:
+    """A path elsewhere that ends in this key: right word, wrong place.
+
+    Keys of one kind among several (such as `start` of some schedules) mean nothing elsewhere.
+    """
+    paths = (p for p in known if f".{p}".endswith(f".{word}"))
+    return next((p for p in paths if f"{p.removesuffix(word)}kind" not in known), None)
+
+
+def show(value: Any) -> str:
+    """A value as a reader wrote it, cut short where it is long."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) <= 60 else f"the text {value[:57]!r}..."
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{k}: {_brief(v)}" for k, v in value.items()) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(_brief(v) for v in value) + "]"
+    else:
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def choose(value: Any, allowed: Iterable[str]) -> str:
+    """`but must be one of a, b, c. Did you mean 'b'?`"""
+    words = [str(word) for word in allowed]
+    near = [VALUES[value]] if isinstance(value, str) and VALUES.get(value) in words else []
+    if isinstance(value, str) and not near:
+        near = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)
+    guess = f" Did you mean '{near[0]}'?" if near else ""
+    if len(words) == 1:
+        return f"but must be {words[0]}."
+    return f"but must be one of {', '.join(words)}.{guess}"
+
+
+def number_advice(value: Any) -> str:
+    """What to type when a text stands where a number belongs."""
+    if not isinstance(value, str):
+        return ""
+    if value.lower().strip("+-.") in ("nan", "inf", "infinity"):
+        return " Write a finite number."
+    if re.fullmatch(r"[-+]?[0-9][0-9_]*:[0-9:.]+", value):
+        return " ':' makes it text. Write one plain number."
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f" Write {value.strip() if abs(number) < 1e18 else number} without quotes."
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else "null" if value is None else show(value)
+
+
+def _written_path(loc: tuple, data: Any, kind: str) -> Path:
+    """The part of a pydantic location that the reader wrote, without tags of union members."""
+    path: list[str | int] = []
+    node = data
+    for i, part in enumerate(loc):
+        is_last = i == len(loc) - 1
+        is_item = isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
+        if is_item or (isinstance(node, Mapping) and part in node):
+            path.append(part)
+            node = node[part]
+        elif is_last and kind == "missing":
+            path.append(part)
+    if kind == "union_tag_invalid" and isinstance(node, Mapping):
+        path.append("kind")
+    return tuple(path)
+
+
+def _message(detail: Mapping[str, Any], path: Path, data: Any, model: type[BaseModel]) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    name = dotted(path) or model.__name__
+    if kind == "missing":
+        return _missing(path, data, model)
+    if kind in ("value_error", "assertion_error"):
+        return f"{name} is {show(value)}, {context['error']}"
+    if kind in ("advice", "out_of_range"):
+        return f"{name} is {show(value)}, {detail['msg']}"
+    if kind == "union_tag_invalid":
+        tag = context["tag"]
+        return f"{name} is '{tag}', {choose(tag, _quoted_words(context['expected_tags']))}"
+    if kind == "union_tag_not_found":
+        kinds = ", ".join(filter(None, map(kind_of, models_at(model, data, path))))
+        return f"{name} is {show(value)}, but has no 'kind'. Write 'kind:' with one of {kinds}."
+    if kind == "literal_error":
+        return f"{name} is {_plain(value)}, {choose(value, _quoted_words(context['expected']))}"
+    if kind in _BOUNDS:
+        words, limit = _BOUNDS[kind]
+        return f"{name} is {show(value)}, but must be {words} {context[limit]:g}."
+    if kind in _TYPES:
+        return f"{name} is {show(value)}, but must be {_TYPES[kind](value, path, data, model)}"
+    return f"{name} is {show(value)}: {detail['msg']}."
+
+
+def _plain(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else show(value)
+
+
+def _quoted_words(text: str) -> list[str]:
+    """`'a', 'b' or 'c'` -> [a, b, c]; numbers stand without quotes."""
+    return re.findall(r"'([^']*)'", text) or re.split(r", | or ", text)
+
+
+def _unknown_key(path: Path, data: Any, model: type[BaseModel]) -> str:
+    name, word = dotted(path), str(path[-1])
+    text = f"unknown key '{name}'."
+    if word == "<<":
+        return f"{text} Merge keys are not supported: write the keys out."
+    near = nearest_key(model, data, path)
+    if near:
+        return f"{text} Did you mean '{near}'?"
+    models = models_at(model, data, path[:-1])
+    keys = list(dict.fromkeys(key for m in models for key in keys_of(m)))
+    return f"{text} Allowed here: {', '.join(keys)}." if keys else f"{text} Delete it."
+
+
+def _missing(path: Path, data: Any, model: type[BaseModel]) -> str:
+    field = field_at(model, data, path)
+    if field and get_origin(field.annotation) is Literal:
+        return f"{dotted(path)} is missing. Write '{path[-1]}: {get_args(field.annotation)[0]}'."
+    what = field.description if field and field.description else "a value"
+    return f"{dotted(path)} is missing. Write '{path[-1]}:' with {what}."
+
+
+def _or_null(path: Path, data: Any, model: type[BaseModel]) -> str:
+    field = field_at(model, data, path) if path else None
+    return " or null" if field and type(None) in get_args(field.annotation) else ""
+
+
+def _number(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
+    return f"a number{_or_null(path, data, model)}.{number_advice(value)}"
+
+
+def _whole(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return f"a whole number. Write {int(value)}."
+    return f"a whole number{_or_null(path, data, model)}.{number_advice(value)}"
+
+
+def _mapping(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
+    models = models_at(model, data, path)
+    if len(models) > 1:
+        kinds = ", ".join(filter(None, (kind_of(m) for m in models)))
+        return f"a mapping with a 'kind', one of {kinds}."
+    keys = ", ".join(keys_of(models[0])) if models else "its parts"
+    return f"a mapping with the keys {keys}."
+
+
+def _text(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
+    quoted = f' Write "{show(value)}" in quotes.' if isinstance(value, int | float) else ""
+    return f"text.{quoted}"
+
+
+def _fixed(text: str) -> Callable[..., str]:
+    return lambda value, path, data, model: text
+
+
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_TYPES: dict[str, Callable[..., str]] = {
+    "float_type": _number,
+    "int_type": _whole,
+    "int_from_float": _whole,
+    "finite_number": _fixed("a finite number."),
+    "bool_type": _fixed("true or false."),
+    "string_type": _text,
+    "path_type": _text,
+    "tuple_type": _fixed("a list such as [a, b]."),
+    "list_type": _fixed("a list such as [a, b]."),
+    "dict_type": _fixed("a mapping."),
+    "model_type": _mapping,
+    "model_attributes_type": _mapping,
+    "too_short": _fixed("a list of at least one item."),
+    "string_too_short": _fixed("text of at least one character."),
+}
