@@ -6,9 +6,9 @@ and scipy alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,9 +26,8 @@ Clusters = Sequence | np.ndarray
 """A name or number for each value: those of one prompt are equal."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Two-sided, ends included."""
+class Bounds(NamedTuple):
+    """The two-sided interval of an estimate, ends included."""
 
     low: float
     high: float
@@ -139,7 +138,8 @@ def _indices(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _counts(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
+def _shares(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
+    """How much each cluster weighs in the mean of each draw."""
     drawn = _indices(num_clusters, resamples, seed)
     offset = drawn + np.arange(resamples)[:, None] * num_clusters
     counts = np.bincount(offset.ravel(), minlength=resamples * num_clusters)
@@ -164,15 +164,13 @@ def cluster_bootstrap(
     values_N: Values,
     clusters_N: Clusters,
     *,
-    statistic: Callable[[np.ndarray], float] | None = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    """BCa interval of a statistic of the cluster means, clusters drawn with replacement.
+) -> Bounds:
+    """BCa interval of the mean of the cluster means, clusters drawn with replacement.
 
-    `statistic` takes the means [G] of a draw; None is their mean. Equal means give an interval of
-    length 0, one cluster the whole line.
+    Equal means give an interval of length 0, one cluster the whole line (scipy's has NaN there).
 
     Raises:
         ValueError: as `cluster_means`.
@@ -180,28 +178,20 @@ def cluster_bootstrap(
     Source: Efron 1987, Better bootstrap confidence intervals, JASA 82.
     """
     means = cluster_means(values_N, clusters_N)
-    num = len(means)
+    num, point = len(means), float(means.mean())
     if num == 1:
-        return Interval(-math.inf, math.inf)
-    if statistic is None:
-        point = float(means.mean())
-        draws = _counts(num, resamples, seed) @ means
-        left_out = (means.sum() - means) / (num - 1)
-    else:
-        point = float(statistic(means))
-        draws = np.array([statistic(means[i]) for i in _indices(num, resamples, seed)])
-        left_out = np.array([statistic(np.delete(means, g)) for g in range(num)])
+        return Bounds(-math.inf, math.inf)
     # A spread of rounding size would make bias and acceleration arbitrary.
     if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
-        return Interval(point, point)
-    return Interval(*_bca(draws, point, left_out, level))
-
-
-def _bca(draws: np.ndarray, point: float, left_out: np.ndarray, level: float) -> tuple:
+        return Bounds(point, point)
     from scipy.special import ndtr, ndtri
 
-    below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / len(draws)
-    bias = float(ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws))))
+    # Bias: how far the draws lie from the point, in normal quantiles.
+    draws = _shares(num, resamples, seed) @ means
+    below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / resamples
+    bias = float(ndtri(np.clip(below, 1 / resamples, 1 - 1 / resamples)))
+    # Acceleration: the skew of what the mean becomes without one cluster.
+    left_out = (means.sum() - means) / (num - 1)
     away = left_out.mean() - left_out
     spread = float(np.sum(away**2)) ** 1.5
     acceleration = float(np.sum(away**3)) / (6 * spread) if spread > 0 else 0.0
@@ -210,7 +200,7 @@ def _bca(draws: np.ndarray, point: float, left_out: np.ndarray, level: float) ->
         shifted = bias + float(ndtri(tail))
         ends.append(float(ndtr(bias + shifted / (1 - acceleration * shifted))))
     low, high = np.quantile(draws, ends)
-    return float(low), float(high)
+    return Bounds(float(low), float(high))
 
 
 def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray, "M"]:

@@ -60,11 +60,8 @@ def _list() -> int:
 
 
 def _check_text(weight) -> str:
-    known = {
-        "sha256": weight.sha256,
-        "sha256 begins": weight.sha256_prefix,
-        "git blob sha1": weight.git_sha1,
-    }
+    sha256 = "sha256" if len(weight.sha256 or "") == 64 else "sha256 begins"
+    known = {sha256: weight.sha256, "git blob sha1": weight.git_sha1}
     return (
         ", ".join(f"{what} {value}" for what, value in known.items() if value) or "no hash known"
     )
