@@ -55,32 +55,49 @@ class Distance:
     has_baseline: bool = True
 
 
-DISTANCES = [
-    Distance(("fd",), lambda x, y, biased: [Estimated(frechet(y, x, is_biased=biased))]),
-    Distance(("fd_infinity",), lambda x, y, _: [frechet_infinity(y, x)], has_baseline=False),
-    Distance(("kd",), lambda x, y, _: [kernel_distance(y, x)]),
-    Distance(("mind",), lambda x, y, _: [Estimated(mind(x, y))]),
-    Distance(
-        ("precision", "recall", "density", "coverage"),
-        lambda x, y, _: [Estimated(value) for value in astuple(prdc(x, y))],
-    ),
-]
+DISTANCES: list[Distance] = []
 """In the order of their records."""
 
-for _name in ("fd", "fvd"):
-    declare(_name, "distribution", "feature^2", "lower", "frechet")
-    declare(f"{_name}_infinity", "distribution", "feature^2", "lower", "frechet;line-in-1/n")
-declare("kd", "distribution", "mmd^2", "lower", "poly3,gamma=1/d,offset=1;unbiased")
-declare("mind", "distribution", "feature^2", "lower", "sliced;directions=2000;seed=0")
-for _name in ("precision", "recall", "density", "coverage"):
-    _unit = "ratio" if _name == "density" else "0..1"
-    declare(_name, "distribution", _unit, "higher", "k=5;ties=strict")
+
+def distance(
+    units: dict[str, str], better: str, protocol: str, of: Callable, *, has_baseline: bool = True
+) -> None:
+    """Register metrics of two sets of features by their names and units; see `Distance`."""
+    for name, unit in units.items():
+        declare(name, "distribution", unit, better, protocol)
+    DISTANCES.append(Distance(tuple(units), of, has_baseline))
+
+
+distance(
+    *({"fd": "feature^2"}, "lower", "frechet"),
+    lambda x, y, is_biased: [Estimated(frechet(y, x, is_biased=is_biased))],
+)
+distance(
+    *({"fd_infinity": "feature^2"}, "lower", "frechet;line-in-1/n"),
+    lambda x, y, _: [frechet_infinity(y, x)],
+    has_baseline=False,
+)
+for _name, _on_i3d in (("fd", "fvd"), ("fd_infinity", "fvd_infinity")):
+    METRICS[_on_i3d] = replace(METRICS[_name], name=_on_i3d)
+distance(
+    *({"kd": "mmd^2"}, "lower", "poly3,gamma=1/d,offset=1;unbiased"),
+    lambda x, y, _: [kernel_distance(y, x)],
+)
+distance(
+    *({"mind": "feature^2"}, "lower", "sliced;directions=2000;seed=0"),
+    lambda x, y, _: [Estimated(mind(x, y))],
+)
+distance(
+    {"precision": "0..1", "recall": "0..1", "density": "ratio", "coverage": "0..1"},
+    *("higher", "k=5;ties=strict"),
+    lambda x, y, _: [Estimated(value) for value in astuple(prdc(x, y))],
+)
 
 
 def distance_name(name: str, net: str) -> str:
     """The name of a record of that distance by a net; only I3D's `fd` is called `fvd`."""
     if name.startswith("fd") and net.startswith("i3d"):
-        name = "fvd" + name.removeprefix("fd")
+        name = name.replace("fd", "fvd")
     return f"{name}[{net}]"
 
 

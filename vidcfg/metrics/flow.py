@@ -41,9 +41,8 @@ def dis_flow(
 
     height, width = first_HW.shape
     if min(height, width) < MIN_SIZE:
-        raise ValueError(
-            f"frames are {height} x {width}, optical flow needs {MIN_SIZE} pixels or more."
-        )
+        text = f"frames are {height} x {width}, optical flow needs {MIN_SIZE} pixels or more."
+        raise ValueError(text)
     # One object a thread: it keeps buffers and may not be shared.
     if not hasattr(_THREAD, "dis"):
         _THREAD.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

@@ -136,13 +136,6 @@ def measure_video(
     `families` are weight-free ones; `stride` is the VAE's temporal stride.
     """
     meter = ClipMeasures([m for name in families for m in metrics_of(name)], stride=stride)
-    count = measure(video.frames, [meter])
-    clip = ClipInfo(
-        num_frames=count,
-        height=video.frames.shape[2],
-        width=video.frames.shape[3],
-        fps=float(video.fps),
-        lossless=video.lossless,
-        codec=video.codec,
-    )
+    count, (height, width) = measure(video.frames, [meter]), video.frames.shape[2:]
+    clip = ClipInfo(count, height, width, float(video.fps), video.lossless, video.codec)
     return [replace(record, subject=video.source, clip=clip) for record in meter.finish(clip)]

@@ -6,6 +6,7 @@ and scipy alone.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -70,42 +71,29 @@ def cluster_means(values_N: Values, clusters_N: Clusters) -> Float[np.ndarray, "
     return np.bincount(inverse, weights=values) / np.bincount(inverse)
 
 
-def sign_flip_p(
-    values_N: Values,
-    clusters_N: Clusters,
-    *,
-    alternative: str = "greater",
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> float:
+def sign_flip_p(values_N: Values, clusters_N: Clusters, *, alternative: str = "greater") -> float:
     """How often random signs give cluster means whose sum is as large as the observed one.
 
-    Exact for up to 20 clusters, else over `resamples` random patterns with the observed one
+    Exact for up to 20 clusters, else over RESAMPLES random patterns with the observed one
     counted in. Valid if, without a change, a difference is as likely as its negative.
     `alternative` is `greater`, `less` or `two-sided` (twice the smaller of both, at most 1).
 
     Raises:
         ValueError: for another alternative, no values, or values that are not finite.
     """
+    signs = {"greater": (1,), "less": (-1,), "two-sided": (1, -1)}.get(alternative)
+    if signs is None:
+        raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
     means = cluster_means(values_N, clusters_N)
-    if alternative == "less":
-        return _upper_tail(-means, seed, resamples)
-    upper = _upper_tail(means, seed, resamples)
-    if alternative == "greater":
-        return upper
-    if alternative == "two-sided":
-        return min(1.0, 2 * min(upper, _upper_tail(-means, seed, resamples)))
-    raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
+    return min(1.0, len(signs) * min(_upper_tail(sign * means) for sign in signs))
 
 
-def smallest_p(num_clusters: int, *, resamples: int = RESAMPLES) -> float:
+def smallest_p(num_clusters: int) -> float:
     """The smallest one-sided p-value that so many clusters can give."""
-    if num_clusters <= EXACT_CLUSTERS:
-        return 0.5**num_clusters
-    return 1 / (resamples + 1)
+    return 0.5**num_clusters if num_clusters <= EXACT_CLUSTERS else 1 / (RESAMPLES + 1)
 
 
-def _upper_tail(means_G: np.ndarray, seed: int, resamples: int) -> float:
+def _upper_tail(means_G: np.ndarray) -> float:
     # Equal sums differ by rounding; they count as ties.
     slack = 1e-12 * float(np.abs(means_G).sum())
     observed = float(means_G.sum()) - slack
@@ -114,8 +102,8 @@ def _upper_tail(means_G: np.ndarray, seed: int, resamples: int) -> float:
         left, right = _signed_sums(means_G[:half]), np.sort(_signed_sums(means_G[half:]))
         below = np.searchsorted(right, observed - left, side="left")
         return float((len(right) - below).sum()) / (len(left) * len(right))
-    sums = _random_signs(len(means_G), seed, resamples) @ means_G
-    return (1 + int((sums >= observed).sum())) / (1 + resamples)
+    sums = _random_signs(len(means_G)) @ means_G
+    return (1 + int((sums >= observed).sum())) / (1 + RESAMPLES)
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:
@@ -126,38 +114,35 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _random_signs(num_clusters: int, seed: int, resamples: int) -> np.ndarray:
-    bits = np.random.default_rng(seed).integers(0, 2, (resamples, num_clusters), dtype=np.int8)
+def _random_signs(num_clusters: int) -> np.ndarray:
+    bits = np.random.default_rng(0).integers(0, 2, (RESAMPLES, num_clusters), dtype=np.int8)
     return (2 * bits - 1).astype(np.float64)
 
 
 @lru_cache(maxsize=8)
-def _indices(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    return random.integers(0, num_clusters, (resamples, num_clusters))
+def _indices(num_clusters: int, resamples: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, num_clusters, (resamples, num_clusters))
 
 
 @lru_cache(maxsize=8)
-def _shares(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
+def _shares(num_clusters: int, resamples: int) -> np.ndarray:
     """How much each cluster weighs in the mean of each draw."""
-    drawn = _indices(num_clusters, resamples, seed)
+    drawn = _indices(num_clusters, resamples)
     offset = drawn + np.arange(resamples)[:, None] * num_clusters
     counts = np.bincount(offset.ravel(), minlength=resamples * num_clusters)
     return counts.reshape(resamples, num_clusters) / num_clusters
 
 
-def bootstrap_indices(
-    clusters_N: Clusters, *, resamples: int = 2000, seed: int = 0
-) -> Int[np.ndarray, "R G"]:
+def bootstrap_indices(clusters_N: Clusters, *, resamples: int = 2000) -> Int[np.ndarray, "R G"]:
     """Clusters drawn with replacement, as positions in the sorted different clusters.
 
-    Depends on the number of clusters and the seed alone: cells of a sweep that share their
+    Depends on the number of clusters alone: cells of a sweep that share their
     prompts are resampled alike, so that their differences stay paired.
     """
     num_clusters = len(np.unique(np.asarray(clusters_N)))
     if not num_clusters:
         raise ValueError("there are no clusters.")
-    return _indices(num_clusters, resamples, seed).copy()
+    return _indices(num_clusters, resamples).copy()
 
 
 def cluster_bootstrap(
@@ -165,7 +150,6 @@ def cluster_bootstrap(
     clusters_N: Clusters,
     *,
     resamples: int = 2000,
-    seed: int = 0,
     level: float = 0.95,
 ) -> Bounds:
     """BCa interval of the mean of the cluster means, clusters drawn with replacement.
@@ -187,7 +171,7 @@ def cluster_bootstrap(
     from scipy.special import ndtr, ndtri
 
     # Bias: how far the draws lie from the point, in normal quantiles.
-    draws = _shares(num, resamples, seed) @ means
+    draws = _shares(num, resamples) @ means
     below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / resamples
     bias = float(ndtri(np.clip(below, 1 / resamples, 1 - 1 / resamples)))
     # Acceleration: the skew of what the mean becomes without one cluster.
@@ -295,10 +279,7 @@ def needed_clips(
     high = max(low, int(MAX_CLIPS / clips_each))
     if _detectable(sd, high, alpha, power) > effect:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if _detectable(sd, middle, alpha, power) <= effect:
-            high = middle
-        else:
-            low = middle + 1
-    return math.ceil(high * clips_each)
+    more = bisect_left(
+        range(low, high), True, key=lambda num: _detectable(sd, num, alpha, power) <= effect
+    )
+    return math.ceil((low + more) * clips_each)

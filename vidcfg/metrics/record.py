@@ -67,9 +67,10 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status is {self.status!r}, allowed are {', '.join(STATUSES)}.")
-        if (self.value is None) != bool(self.skipped_reason):
+        is_null = self.value is None
+        if is_null != bool(self.skipped_reason):
             raise ValueError(f"{self.name}: give either a value or a skipped_reason.")
-        if (self.value is None) != (self.status in ("invalid", "skipped", "failed")):
+        if is_null != (self.status in ("invalid", "skipped", "failed")):
             raise ValueError(f"{self.name}: status {self.status!r} does not fit the value.")
         numbers = [self.value, *(self.interval or ()), *(self.trace or ())]
         if any(x is not None and not math.isfinite(x) for x in numbers):

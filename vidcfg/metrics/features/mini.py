@@ -17,8 +17,8 @@ NUM_FRAMES = 17
 SIDE = 32
 
 declare("align", "mini", "cos", "higher", "clip=first")
-declare("attribute_accuracy", "mini", "0..1", "higher", "clip=first;attributes-in-prompt")
-declare("accuracy", "mini", "0..1", "higher", "clip=first;attributes-in-prompt")
+for _name in ("attribute_accuracy", "accuracy"):
+    declare(_name, "mini", "0..1", "higher", "clip=first;attributes-in-prompt")
 
 
 class MiniNet(FeatureNet):
@@ -59,22 +59,17 @@ class MiniNet(FeatureNet):
                 cosine = self._scorer.alignment(video, [prompt or ""]).item()
                 logits = self._scorer.classify(video)
                 seen = {name: ATTRIBUTES[name][int(row.argmax())] for name, row in logits.items()}
-                made.append([self._align(cosine, prompt), self._accuracy(seen, prompt)])
+                value = cosine if prompt else None
+                align = self._record("align[mini]", value, reason="the video has no prompt")
+                made.append([align, self._accuracy(seen, prompt)])
         return made
-
-    def _align(self, cosine: float, prompt: str | None) -> Record:
-        if not prompt:
-            return self._record("align[mini]", None, reason="the video has no prompt")
-        return self._record("align[mini]", cosine)
 
     def _accuracy(self, seen: dict[str, str], prompt: str | None) -> Record:
         said = attributes_in(prompt or "")
-        if not said:
-            reason = "the prompt names no attribute" if prompt else "the video has no prompt"
-            return self._record("attribute_accuracy[mini]", None, reason=reason)
         right = {name: float(seen[name] == value) for name, value in said.items()}
-        share = sum(right.values()) / len(right)
-        return self._record("attribute_accuracy[mini]", share, extra=right)
+        share = sum(right.values()) / len(right) if right else None
+        reason = "the prompt names no attribute" if prompt else "the video has no prompt"
+        return self._record("attribute_accuracy[mini]", share, reason=reason, extra=right)
 
     def _record(self, name: str, value: float | None, **rest: Any) -> Record:
         rest |= {"n": 1} if value is not None else {"n": 0, "status": "skipped"}
