@@ -98,7 +98,7 @@ def batch_path(out: Path, scale: float, index: int) -> Path:
 
 def identity(options: argparse.Namespace) -> dict:
     """What all batches of a folder have in common."""
-    from vidcfg.metrics.weight_files import sha256_of
+    from vidcfg.files import sha256_of
     from vidcfg.mini.pipeline import MINI_PATH
 
     folder = Path(options.checkpoint or MINI_PATH)
@@ -182,18 +182,13 @@ def prompt_of(seed: int) -> str:
 
 def score(frames, alignment) -> dict[str, float]:
     """Metric name -> value; NaN where a metric has none."""
-    from vidcfg.metrics.meters import (
-        AppearanceMeter,
-        FlickerMeter,
-        MotionMeter,
-        WarpMeter,
-        measure,
-    )
+    from vidcfg.metrics.catalogue import METRICS
+    from vidcfg.metrics.meters import ClipMeasures, measure
     from vidcfg.metrics.record import ClipInfo
 
-    meters = [FlickerMeter(), WarpMeter(long_lags=()), MotionMeter(), AppearanceMeter()]
-    measure(frames, meters)
-    records = [*alignment, *(r for m in meters for r in m.finish(ClipInfo(fps=FPS)))]
+    meter = ClipMeasures([METRICS[n] for n in PER_CLIP if n in METRICS and METRICS[n].outcome])
+    measure(frames, [meter])
+    records = [*alignment, *meter.finish(ClipInfo(fps=FPS))]
     return {r.name: float("nan") if r.value is None else r.value for r in records}
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from clip_metrics import frame_diff
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from vidcfg.evaluate.sets import batches, mean_records
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.read import read_video
 from vidcfg.media.write import write_video
-from vidcfg.metrics import flicker
 from vidcfg.metrics.record import Record
 
 PLAIN = Settings(families=("flicker", "appearance"))
@@ -28,7 +28,7 @@ def by_name(evaluation, subject="set"):
 def test_set_values_are_the_means_of_the_videos(rendered):
     items = find_items([rendered])
     evaluation = evaluate(items, PLAIN)
-    expected = [flicker.frame_diff(read_video(item.path).frames).mean() for item in items]
+    expected = [frame_diff(read_video(item.path).frames).mean() for item in items]
     for item, value in zip(items, expected):
         record = by_name(evaluation, item.name)["frame_diff"]
         assert record.value == pytest.approx(value, rel=1e-12)

@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vidcfg.evaluate.settings import FAMILIES
-from vidcfg.metrics.catalogue import METRICS, NET_METRICS, measured
+from vidcfg.media.write import write_video
+from vidcfg.metrics.catalogue import FAMILIES, METRICS, measured
+from vidcfg.metrics.frames import to_unit
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ARROWS = {"lower": "↓", "higher": "↑", "none": "–"}
@@ -19,20 +21,22 @@ def rows():
     return found
 
 
-@pytest.mark.parametrize("name", [*METRICS, *NET_METRICS])
+@pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_documented_with_its_unit_and_direction(name):
-    metric = (METRICS | NET_METRICS)[name]
+    metric = METRICS[name]
     cells = rows()[name]
     assert metric.unit.replace("^2", "²").replace("*", "·") in cells[3]
     assert cells[4] == ARROWS[metric.better]
 
 
 def test_nothing_else_is_documented():
-    assert set(rows()) == set(METRICS | NET_METRICS)
+    assert set(rows()) == set(METRICS)
 
 
-def test_families_of_weight_free_metrics_can_be_chosen():
-    assert {metric.family for metric in METRICS.values()} <= set(FAMILIES)
+def test_families_of_metrics_can_be_chosen():
+    families = {metric.family for metric in METRICS.values()}
+    # Distances belong to the families of the feature nets.
+    assert families - {"distribution"} <= set(FAMILIES)
 
 
 def test_record_takes_unit_direction_and_protocol_from_the_catalogue():
@@ -41,3 +45,57 @@ def test_record_takes_unit_direction_and_protocol_from_the_catalogue():
     assert record.protocol == "frechet;clip=first"
     null = measured("frame_diff", None, n=0, reason="one frame")
     assert (null.status, null.skipped_reason) == ("invalid", "one frame")
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    """What a file of somebody else's would hold: one function, or one row for a new family."""
+    from vidcfg.metrics.metric import MetricFamily, per_frame
+
+    monkeypatch.setitem(FAMILIES, "borders", MetricFamily(__name__, "what the border shows"))
+    before = dict(METRICS)
+
+    @per_frame("red_share", "appearance", "0..1", "none", "red/(red+green+blue)")
+    def red_share(frame_CHW):
+        return float(frame_CHW[0].sum() / frame_CHW.sum())
+
+    @per_frame("border_mean", "borders", "intensity", "none", "first-row")
+    def border_mean(frame_CHW):
+        return float(to_unit(frame_CHW)[:, 0].mean())
+
+    yield
+    for name in set(METRICS) - set(before):
+        del METRICS[name]
+
+
+def test_a_metric_from_outside_is_measured_by_the_evaluator(outside, tmp_path):
+    from vidcfg.evaluate.inputs import find_items
+    from vidcfg.evaluate.run import evaluate
+    from vidcfg.evaluate.settings import Settings
+
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(1, 256, (5, 16, 20, 3)).astype(np.uint8) for _ in range(2)]
+    for index, frames_THWC in enumerate(clips):
+        write_video(tmp_path / f"clip_{index}.mkv", frames_THWC, fps=8, codec="ffv1")
+    chosen = Settings(families=("appearance", "borders"))
+    evaluation = evaluate(find_items([tmp_path]), chosen)
+    expected = []
+    for index, frames_THWC in enumerate(clips):
+        found = {r.name: r for r in evaluation.records(f"clip_{index}.mkv")}
+        red = np.mean([f[..., 0].sum() / f.sum() for f in frames_THWC])
+        assert found["red_share"].value == pytest.approx(red)
+        assert found["red_share"].protocol == "red/(red+green+blue)"
+        assert found["border_mean"].value == pytest.approx(frames_THWC[:, 0].mean() / 255)
+        assert len(found["border_mean"].trace) == 5
+        expected.append(red)
+    of_set = {r.name: r for r in evaluation.records()}
+    assert of_set["red_share"].value == pytest.approx(np.mean(expected))
+    assert (of_set["border_mean"].n, of_set["border_mean"].unit) == (2, "intensity")
+    assert {"red_share", "border_mean"} <= set(METRICS)
+
+
+def test_a_name_stands_for_one_metric(outside):
+    from vidcfg.metrics.metric import declare
+
+    with pytest.raises(ValueError, match="contrast already"):
+        declare("contrast", "appearance", "intensity", "none", "mine")

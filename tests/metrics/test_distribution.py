@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 
+from vidcfg.metrics.distances import frechet, kernel_distance, prdc
 from vidcfg.metrics.distribution import Sets, distribution_records
-from vidcfg.metrics.frechet import frechet
-from vidcfg.metrics.kernel import kernel_distance
-from vidcfg.metrics.prdc import prdc
 from vidcfg.metrics.record import Backend
 
 BACKEND = Backend("net", "3" * 64)

@@ -5,9 +5,7 @@ from functools import lru_cache
 import av
 import numpy as np
 import pytest
-
-from vidcfg.metrics.meters import AppearanceMeter, FlickerMeter, MotionMeter, WarpMeter, measure
-from vidcfg.metrics.record import ClipInfo
+from clip_metrics import LONG, records_of
 
 SOURCES = {
     "testsrc2": "size=128x96:rate=8",
@@ -16,12 +14,6 @@ SOURCES = {
 }
 NUM_FRAMES = 17
 LEVEL = 8 / 255
-METERS = {
-    "flicker": FlickerMeter,
-    "warp": lambda: WarpMeter(long_lags=()),
-    "motion": MotionMeter,
-    "appearance": AppearanceMeter,
-}
 
 
 @lru_cache(maxsize=8)
@@ -68,10 +60,7 @@ def pulsing(frames):
 
 
 def score(frames, *families):
-    meters = [METERS[name]() for name in families]
-    measure(frames.transpose(0, 3, 1, 2), meters)
-    records = [r for meter in meters for r in meter.finish(ClipInfo(fps=8.0))]
-    return {record.name: record for record in records}
+    return records_of(frames.transpose(0, 3, 1, 2), *families, without=LONG)
 
 
 def value(frames, name, family):

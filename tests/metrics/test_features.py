@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from vidcfg.metrics.features.base import check_clips, load_net
+from vidcfg.metrics.features.base import (
+    area_to_side,
+    check_clips,
+    load_net,
+    stretch_centred,
+    stretch_legacy,
+)
 from vidcfg.metrics.features.i3d import I3D, I3DNet, load_i3d
 from vidcfg.metrics.features.mini import MiniNet, attributes_in
 from vidcfg.metrics.features.r3d18 import R3D18Net
-from vidcfg.metrics.features.resize import area_to_side, stretch_centred, stretch_legacy
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import MissingWeightsError
 

@@ -2,34 +2,26 @@
 
 import numpy as np
 import pytest
+from clip_metrics import meter_of, plain_values, warp_residual
+from clip_metrics import records_of as records_of_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidcfg.media.video import Video
-from vidcfg.metrics import flicker, motion, saturation, spectrum, warp
-from vidcfg.metrics.catalogue import METRICS
+from vidcfg.metrics import appearance, flicker, motion, warp
 from vidcfg.metrics.flow import Pair, search_size
-from vidcfg.metrics.meters import (
-    AppearanceMeter,
-    FlickerMeter,
-    MotionMeter,
-    WarpMeter,
-    measure,
-    measure_video,
-)
+from vidcfg.metrics.meters import measure, measure_video
+from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
 from vidcfg.metrics.record import ClipInfo
 
 CLIP = ClipInfo(num_frames=10, height=32, width=40, fps=16.0)
 
 
-def all_meters():
-    return [FlickerMeter(), WarpMeter(), MotionMeter(), AppearanceMeter()]
+METRICS = {metric.name: metric for family in WEIGHT_FREE for metric in metrics_of(family)}
 
 
 def records_of(frames, clip=CLIP):
-    meters = all_meters()
-    assert measure(frames, meters) == len(frames)
-    return {r.name: r for meter in meters for r in meter.finish(clip)}
+    return records_of_clip(frames, clip=clip)
 
 
 def small_clip(panning, **options):
@@ -59,33 +51,34 @@ def test_clip_in_memory_scores_as_its_frames(panning):
 def test_streamed_values_are_those_of_the_whole_clip(panning):
     frames = small_clip(panning, alternation=0.02)
     found = {name: record.value for name, record in records_of(frames).items()}
-    residuals = warp.warp_residual(frames)
-    energy = flicker.frame_energy(frames)
-    change, moved = flicker.frame_diff(frames), motion.motion_trace(frames, fps=8)
-    luma = frames.mean(axis=(1, 2, 3))
-    expected = {
-        "frame_diff": change.mean(),
-        "second_diff": flicker.second_diff(frames).mean(),
-        "vbench_temporal_flickering": flicker.vbench_temporal_flickering(frames),
-        "luminance_flicker": flicker.luminance_flicker(luma),
-        "hf_share": spectrum.hf_share(frames),
+    residuals = warp_residual(frames)
+    difference = np.diff(frames.astype(np.float64), axis=0)
+    change, energy = np.abs(difference).mean((1, 2, 3)), (difference**2).mean((1, 2, 3))
+    flows = [Pair(a, b).forward for a, b in zip(frames, frames[1:])]
+    moved = np.array([motion.motion_of(flow, fps=8) for flow in flows])
+    triples = zip(frames[:-2:2], frames[2::2], frames[1:-1:2])
+    frequency, power = flicker.temporal_spectrum(frames, flicker.periodic_hann(10))
+    contrasts = [appearance.contrast(f) for f in frames]
+    expected = plain_values(frames) | {
+        "luminance_flicker": flicker.luminance_flicker(frames.mean(axis=(1, 2, 3))),
+        "hf_share": power[frequency >= 0.25].sum() / power[1:].sum(),
         "stride_pulse": flicker.stride_pulse(energy, stride=4),
         "warp_residual": warp.clip_residual(residuals).absolute,
         "warp_error": warp.clip_residual(residuals).squared,
         "warp_stride_pulse": flicker.stride_pulse([r.squared for r in residuals], stride=4),
         "dynamic_degree": 2 * moved.mean(),
-        "motion_smoothness": motion.motion_smoothness(frames),
+        "motion_smoothness": 1 - np.mean([motion.midpoint_error(Pair(*t)) for t in triples]),
         "freeze_share": motion.frozen(change).mean(),
         "jump_share": motion.jumps(change, moved).mean(),
         "saturation": 0.0,
         "clipped_share": 0.0,
-        "contrast": np.mean([saturation.contrast(f) for f in frames]),
-        "sharpness": np.mean([saturation.sharpness(f) for f in frames]),
-        "contrast_drift": saturation.contrast_drift([saturation.contrast(f) for f in frames]),
-        "colour_drift": saturation.colour_drift(frames.mean(axis=(2, 3))),
+        "contrast": np.mean(contrasts),
+        "sharpness": np.mean([appearance.sharpness(f) for f in frames]),
+        "contrast_drift": appearance.contrast_drift(contrasts),
+        "colour_drift": appearance.colour_drift(frames.mean(axis=(2, 3))),
     }
     for lag in (2, 4, 8):
-        far = warp.clip_residual(warp.warp_residual(frames, lag=lag))
+        far = warp.clip_residual(warp_residual(frames, lag=lag))
         expected[f"long_warp_{lag}"] = far.absolute
     assert set(expected) == set(found)
     for name, value in expected.items():
@@ -142,14 +135,14 @@ def test_frames_too_small_for_flow_keep_their_other_metrics():
 def test_frames_out_of_range_are_refused_before_they_are_measured():
     frames = np.full((3, 3, 16, 16), 2.0, dtype=np.float32)
     with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
-        measure(frames, [AppearanceMeter()])
+        measure(frames, [meter_of("appearance")])
 
 
 @given(st.integers(2, 12), st.integers(0, 10**6))
 @settings(max_examples=15, deadline=None)
 def test_reversed_clips_have_the_same_differences(num_frames, seed):
     frames = np.random.default_rng(seed).random((num_frames, 3, 6, 7), dtype=np.float32)
-    forth, back = (FlickerMeter(), FlickerMeter())
+    forth, back = (meter_of("flicker"), meter_of("flicker"))
     measure(frames, [forth])
     measure(frames[::-1], [back])
     for one, other in zip(forth.finish(CLIP)[:4], back.finish(CLIP)[:4]):
@@ -169,7 +162,7 @@ def test_meters_hold_a_bounded_number_of_frames():
             yield frame
             alive.append(sum(ref() is not None for ref in given))
 
-    measure(frames(), [FlickerMeter(), AppearanceMeter(), WarpMeter(), MotionMeter()])
+    measure(frames(), [meter_of()])
     # One segment of the spectrum is 32 frames, the longest pair 9.
     assert max(alive) <= 34
 

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+from clip_metrics import frame_diff, motion_trace, value_of
 
-from vidcfg.metrics.flicker import frame_diff
-from vidcfg.metrics.motion import frozen, jumps, motion_of, motion_smoothness, motion_trace
+from vidcfg.metrics.motion import frozen, jumps, motion_of
+
+
+def motion_smoothness(frames):
+    return value_of("motion_smoothness", frames)
 
 
 def test_motion_is_the_mean_of_the_fastest_twentieth():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from set_oracles import coverage_of_equal_sets
 
-from vidcfg.metrics.prdc import Prdc, coverage_of_equal_sets, prdc
+from vidcfg.metrics.distances import Prdc, prdc
 
 REAL = np.arange(10.0)[:, None]
 FAKE = np.array([0.5, 4.5, 20, 21, 22, 23])[:, None]
@@ -29,11 +30,11 @@ def test_set_against_itself_is_perfect():
     assert prdc(points, points, k=3) == Prdc(1.0, 1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize(("ties", "precision"), [("strict", 1 / 3), ("inclusive", 2 / 3)])
-def test_ties_decide_the_precision(ties, precision):
+def test_a_tie_is_outside():
+    # Counting ties as inside would give a precision of 2 / 3.
     real, fake = np.array([[0.0], [1], [3]]), np.array([[-1.0], [4], [10]])
-    found = prdc(real, fake, k=1, ties=ties)
-    assert found.precision == pytest.approx(precision)
+    found = prdc(real, fake, k=1)
+    assert found.precision == pytest.approx(1 / 3)
     assert found.recall == 1
 
 
@@ -73,13 +74,11 @@ def test_peers_find_the_same_values():
     precision, recall = calculate_precision_recall_full(
         torch.from_numpy(fake), torch.from_numpy(real), neighborhood=3
     )
-    ours = prdc(real, fake, k=3, ties="inclusive")
-    # Their shares are float32.
+    # They count ties as inside, which these draws do not have. Their shares are float32.
+    ours = prdc(real, fake, k=3)
     assert (ours.precision, ours.recall) == pytest.approx((precision, recall), abs=1e-6)
 
 
 def test_sets_that_are_too_small_are_named():
     with pytest.raises(ValueError, match="5 and 9 clips"):
         prdc(draw(0, 5, 2), draw(1, 9, 2))
-    with pytest.raises(ValueError, match="'strict'"):
-        prdc(REAL, FAKE, ties="loose")

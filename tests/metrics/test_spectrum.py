@@ -1,11 +1,20 @@
 import numpy as np
 import pytest
+from clip_metrics import one_record, value_of
 
-from vidcfg.metrics.spectrum import TemporalSpectrum, hf_share, temporal_spectrum
+from vidcfg.metrics.flicker import TemporalSpectrum, periodic_hann, temporal_spectrum
+
+
+def hf_share(frames):
+    return value_of("hf_share", frames)
+
+
+def flat_spectrum(frames):
+    return temporal_spectrum(frames, np.ones(len(frames)))
 
 
 def test_quarter_frequency_has_all_power_in_its_bin(sinusoid):
-    frequency, power = temporal_spectrum(sinusoid(1 / 4), window="none")
+    frequency, power = flat_spectrum(sinusoid(1 / 4))
     assert frequency[8] == 0.25
     # Float32 input: amplitude 0.1 is recovered to about 1e-7.
     assert np.sqrt(2 * power[8]) == pytest.approx(0.1, abs=1e-6)
@@ -15,15 +24,15 @@ def test_quarter_frequency_has_all_power_in_its_bin(sinusoid):
 @pytest.mark.parametrize("num_frames", [16, 17])
 def test_powers_sum_to_the_variance(num_frames):
     frames = np.random.default_rng(0).random((num_frames, 3, 6, 5), dtype=np.float32)
-    _, power = temporal_spectrum(frames, window="none")
+    _, power = flat_spectrum(frames)
     variance = frames.astype(np.float64).var(axis=0).mean()
     assert power.sum() == pytest.approx(variance, rel=1e-10)
 
 
 def test_hann_window_keeps_the_total_power_of_noise():
     frames = np.random.default_rng(0).random((32, 1, 64, 64), dtype=np.float32)
-    _, flat = temporal_spectrum(frames, window="none")
-    _, hann = temporal_spectrum(frames)
+    _, flat = flat_spectrum(frames)
+    _, hann = temporal_spectrum(frames, periodic_hann(32))
     # The mean is taken off before the window, which removes a little more of it.
     assert hann[1:].sum() == pytest.approx(flat[1:].sum(), rel=0.05)
 
@@ -42,7 +51,9 @@ def test_white_noise_has_its_share_of_bins():
 
 
 def test_clip_without_change_has_no_share_and_a_short_one_is_an_error():
-    assert hf_share(np.full((9, 3, 4, 5), 77, dtype=np.uint8)) is None
+    still = one_record("hf_share", np.full((9, 3, 4, 5), 77, dtype=np.uint8))
+    assert (still.value, still.status) == (None, "invalid")
+    assert still.skipped_reason == "nothing changes in the clip"
     with pytest.raises(ValueError, match="8 frames"):
         hf_share(np.zeros((7, 3, 4, 5), dtype=np.uint8))
 
@@ -52,14 +63,15 @@ def test_long_clips_are_cut_into_overlapping_segments_that_end_with_the_clip(num
     frames = np.random.default_rng(4).random((num_frames, 1, 4, 5), dtype=np.float32)
     spectrum = TemporalSpectrum()
     for frame in frames:
-        spectrum.add(frame)
+        spectrum.append(frame)
     share = spectrum.high_share()
     starts = [0, *range(16, num_frames - 31, 16)]
     starts += [num_frames - 32] if num_frames > 32 and starts[-1] != num_frames - 32 else []
     assert len(starts) == segments
     fast = total = 0.0
     for start in starts:
-        frequency, power = temporal_spectrum(frames[start : start + 32])
+        segment = frames[start : start + 32]
+        frequency, power = temporal_spectrum(segment, periodic_hann(len(segment)))
         fast, total = fast + power[frequency >= 0.25].sum(), total + power[1:].sum()
     assert share == pytest.approx(fast / total, rel=1e-12)
 
@@ -67,5 +79,5 @@ def test_long_clips_are_cut_into_overlapping_segments_that_end_with_the_clip(num
 def test_blocks_of_pixels_add_up_to_the_whole():
     # 1 x 300 x 250 pixels are more than one block of 65536.
     frames = np.random.default_rng(5).random((8, 1, 300, 250), dtype=np.float32)
-    _, power = temporal_spectrum(frames, window="none")
+    _, power = flat_spectrum(frames)
     assert power.sum() == pytest.approx(frames.astype(np.float64).var(axis=0).mean(), rel=1e-10)

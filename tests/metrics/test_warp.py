@@ -3,28 +3,27 @@
 import cv2
 import numpy as np
 import pytest
+from clip_metrics import frame_diff, motion_trace, warp_residual
 
-from vidcfg.metrics.flicker import frame_diff
 from vidcfg.metrics.flow import Pair, dis_flow, sample, visible, warp
-from vidcfg.metrics.motion import motion_trace
-from vidcfg.metrics.warp import (
-    Residual,
-    clip_residual,
-    masked_residual,
-    pair_starts,
-    warp_residual,
-)
+from vidcfg.metrics.meters import Meter, measure
+from vidcfg.metrics.warp import RESIDUALS, Residual, clip_residual, masked_residual
 
 
 def constant_flow(x, y, *, height=128, width=128):
     return np.broadcast_to(np.float32([x, y]), (height, width, 2)).copy()
 
 
+def warped(frame, flow):
+    """The frame moved by the flow, and where it came from inside."""
+    return warp(frame, flow), sample(np.ascontiguousarray(frame.transpose(1, 2, 0)), flow)[1]
+
+
 def test_integer_pan_with_the_true_flow_leaves_nothing(texture):
     wide = texture(128, 131)
     first, second = wide[None, :, :128], wide[None, :, 3:]
     # Content moves left by 3: what is at x in the first frame is at x - 3 in the second.
-    moved, inside = warp(second, constant_flow(-3, 0))
+    moved, inside = warped(second, constant_flow(-3, 0))
     found = masked_residual(first, moved, inside)
     assert found.squared <= 1e-12
     assert found.coverage == 125 / 128
@@ -34,7 +33,7 @@ def test_integer_pan_with_the_true_flow_leaves_nothing(texture):
 def test_half_pixel_warp_costs_the_interpolation_error_only():
     y, x = np.mgrid[0:128, 0:128].astype(np.float32)
     pattern = lambda dx, dy: 0.5 + 0.25 * (np.sin((x + dx) / 2) + np.cos((y + dy) / 2.5))  # noqa: E731
-    moved, inside = warp(pattern(-2.5, -1.5)[None], constant_flow(2.5, 1.5))
+    moved, inside = warped(pattern(-2.5, -1.5)[None], constant_flow(2.5, 1.5))
     error = masked_residual(pattern(0, 0)[None], moved, inside)
     # Linear interpolation midway damps sin(w x) by 1 - cos(w / 2).
     damp_x, damp_y = 1 - np.cos(1 / 4), 1 - np.cos(1 / 5)
@@ -130,19 +129,33 @@ def test_residual_counts_each_channel_once():
     assert masked_residual(first, warped, mask) == Residual(None, None, 0.25)
 
 
-def test_long_pairs_do_not_overlap():
-    assert list(pair_starts(17, 8)) == [0, 8]
-    assert list(pair_starts(16, 8)) == [0]
-    assert list(pair_starts(5, 1)) == [0, 1, 2, 3]
-    assert list(pair_starts(1, 1)) == []
+@pytest.mark.parametrize(
+    ("num_frames", "lag", "starts"),
+    [(17, 8, [0, 8]), (16, 8, [0]), (5, 1, [0, 1, 2, 3]), (1, 1, [])],
+)
+def test_long_pairs_do_not_overlap(num_frames, lag, starts):
+    quantity, found = RESIDUALS[lag], []
+
+    class Starts(Meter):
+        lags = (lag,)
+
+        def add_frame(self, frame):
+            pass
+
+        def add_pair(self, pair):
+            found.extend([pair.start] if pair.start % quantity.step == 0 else [])
+
+        def finish(self, clip):
+            return []
+
+    measure(np.zeros((num_frames, 3, 4, 5), dtype=np.uint8), [Starts()])
+    assert found == starts
 
 
 def test_clip_with_half_of_its_pairs_lost_is_invalid():
     good, lost = Residual(0.1, 0.02, 0.9), Residual(None, None, 0.2)
     assert clip_residual([good, good, lost]).absolute == pytest.approx(0.1)
     assert clip_residual([good, lost]).absolute is None
-    with pytest.raises(ValueError, match="two frames"):
-        clip_residual([])
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])

@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measure flicker, motion, appearance, alignment and distance to real videos.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="metrics:\n"
-        + "\n".join(f"  {name:12}{text}" for name, text in FAMILIES.items())
+        + "\n".join(f"  {name:12}{family.text}" for name, family in FAMILIES.items())
         + "\n\nexit code: 0 all files scored, 1 some could not be read, 2 wrong arguments",
     )
     made.add_argument("videos", nargs="+", help="files, folders, or the output of vidcfg render")

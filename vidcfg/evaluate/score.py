@@ -12,19 +12,11 @@ from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
 from vidcfg.media.read import iter_chunks
 from vidcfg.media.video import MediaError
-from vidcfg.metrics.catalogue import clip_names, lpips_names, measured
 from vidcfg.metrics.features.base import FeatureNet, load_net
 from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.meters import (
-    AppearanceMeter,
-    FlickerMeter,
-    Meter,
-    MotionMeter,
-    WarpMeter,
-    measure,
-)
+from vidcfg.metrics.meters import Meter, measure, meters_for
 from vidcfg.metrics.record import ClipInfo, Record
-from vidcfg.metrics.weight_files import MissingWeightsError, find_weights
+from vidcfg.metrics.weight_files import MissingWeightsError
 
 DEFAULT_STRIDE = 4
 
@@ -83,7 +75,9 @@ def score_frames(
     Raises:
         ValueError: if the frames cannot be measured.
     """
-    meters, absent = build_meters(item, settings, fps=clip.fps)
+    stride = settings.stride or item.stride or DEFAULT_STRIDE
+    facts = {"stride": stride, "fps": clip.fps, "prompt": item.prompt}
+    meters, absent = meters_for(settings.families, settings, **facts)
     collectors, problems = _collectors(settings)
     # Only feature nets: the frames after their clip are of no use.
     needed = None if meters else max((c._num_frames for c in collectors.values()), default=0)
@@ -124,49 +118,6 @@ def clip_info(info: VideoInfo, *, enlarge: int = 1) -> ClipInfo:
         lossless=info.lossless,
         codec=info.codec,
     )
-
-
-def build_meters(
-    item: Item, settings: Settings, *, fps: float
-) -> tuple[list[Meter], list[Record]]:
-    """The meters of the chosen families, and null records of those whose weights are missing."""
-    stride = settings.stride or item.stride or DEFAULT_STRIDE
-    plain = {
-        "flicker": lambda: FlickerMeter(stride=stride),
-        "warp": lambda: WarpMeter(stride=stride),
-        "motion": MotionMeter,
-        "appearance": AppearanceMeter,
-    }
-    meters = [plain[name]() for name in settings.families if name in plain]
-    nets = {
-        "lpips": (lpips_names(settings.lpips_net), _lpips_meter),
-        "clip": (clip_names(settings.clip_model), _clip_meter),
-    }
-    absent: list[Record] = []
-    for family, (names, build) in nets.items():
-        if family not in settings.families:
-            continue
-        try:
-            meters.append(build(item, settings, fps))
-        except MissingWeightsError as error:
-            reason = str(error)
-            absent += [measured(n, None, n=0, reason=reason, status="skipped") for n in names]
-    return meters, absent
-
-
-def _lpips_meter(item: Item, settings: Settings, fps: float) -> Meter:
-    # Without the weights there is no need to load torch.
-    find_weights(f"lpips-{settings.lpips_net}", paths=settings.paths)
-    from vidcfg.metrics.lpips import LpipsMeter
-
-    return LpipsMeter(cached_lpips(settings), batch_size=settings.batch_size)
-
-
-def _clip_meter(item: Item, settings: Settings, fps: float) -> Meter:
-    from vidcfg.metrics.clip import ClipMeter
-
-    model = cached_clip(settings)
-    return ClipMeter(model, item.prompt, fps=fps, batch_size=settings.batch_size)
 
 
 def _collectors(settings: Settings) -> tuple[dict[str, ClipCollector], dict[str, str]]:
@@ -210,28 +161,3 @@ def cached_net(name: str, settings: Settings) -> FeatureNet:
 @lru_cache(maxsize=4)
 def _cached_net(name: str, protocol: str, paths: tuple, device: str) -> FeatureNet:
     return load_net(name, protocol=protocol, paths=dict(paths), device=device)
-
-
-def cached_lpips(settings: Settings):
-    """The LPIPS net, loaded once a process."""
-    paths = tuple(sorted(settings.paths.items()))
-    return _cached_lpips(settings.lpips_net, paths, settings.device)
-
-
-@lru_cache(maxsize=2)
-def _cached_lpips(net: str, paths: tuple, device: str):
-    from vidcfg.metrics.lpips import load_lpips
-
-    return load_lpips(net, paths=dict(paths), device=device)
-
-
-def cached_clip(settings: Settings):
-    """The CLIP model, loaded once a process."""
-    return _cached_clip(settings.clip_model, settings.device)
-
-
-@lru_cache(maxsize=2)
-def _cached_clip(model: str, device: str):
-    from vidcfg.metrics.clip import load_clip
-
-    return load_clip(model, device=device)

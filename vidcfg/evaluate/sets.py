@@ -8,7 +8,7 @@ import numpy as np
 
 from vidcfg.evaluate.reference import Reference
 from vidcfg.metrics.catalogue import measured
-from vidcfg.metrics.distribution import Sets, distribution_records
+from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of
 
@@ -142,8 +142,5 @@ def distances(
 
 def absent_distances(net: str, reason: str, *, n: int = 0) -> list[Record]:
     """Null records of all distances by a net, with the reason."""
-    kind = "fvd" if net.startswith("i3d") else "fd"
-    names = (kind, f"{kind}_infinity", "kd", "mind", "precision", "recall", "density", "coverage")
-    return [
-        measured(f"{name}[{net}]", None, n=n, reason=reason, status="skipped") for name in names
-    ]
+    names = distance_names(net)
+    return [measured(name, None, n=n, reason=reason, status="skipped") for name in names]

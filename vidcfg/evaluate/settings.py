@@ -2,19 +2,7 @@
 
 from dataclasses import dataclass, field
 
-FAMILIES = {
-    "flicker": "differences, luminance, temporal spectrum, stride pulse",
-    "warp": "motion-compensated flicker (optical flow)",
-    "motion": "dynamic degree, smoothness, freezes, jumps",
-    "appearance": "saturation, clipping, contrast and colour drift",
-    "mini": "align[mini], attribute accuracy; with --reference fd, kd, precision, recall",
-    "lpips": "LPIPS of neighbours, plain and motion-compensated",
-    "clip": "CLIP score and consistency",
-    "fvd": "FVD and its relatives on I3D features (needs --reference)",
-    "r3d18": "the same on R3D-18 features (needs --reference)",
-}
-WEIGHT_FREE = ("flicker", "warp", "motion", "appearance")
-NET_OF_FAMILY = {"mini": "mini", "fvd": "i3d-k400", "r3d18": "r3d18-k400"}
+from vidcfg.metrics.metric import FAMILIES, WEIGHT_FREE
 
 
 @dataclass(frozen=True)
@@ -55,4 +43,4 @@ class Settings:
     @property
     def nets(self) -> tuple[str, ...]:
         """The feature nets that the chosen families use."""
-        return tuple(NET_OF_FAMILY[name] for name in self.families if name in NET_OF_FAMILY)
+        return tuple(FAMILIES[name].net for name in self.families if FAMILIES[name].net)

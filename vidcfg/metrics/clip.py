@@ -1,24 +1,26 @@
 """CLIP: how well frames fit the prompt, and how steady their embeddings are."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
-from vidcfg.metrics.catalogue import clip_label, clip_names, measured
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
+from vidcfg.metrics.metric import averaged, declare, measured
 from vidcfg.metrics.record import Backend, ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError, sha256_of
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 FRAMES_PER_SECOND = 8
+
+declare("clip_score", "clip", "100*cos", "higher", "raw-cosine;every-frame-up-to-8-fps")
+declare("clip_consistency", "clip", "cos", "higher", "adjacent-frames-up-to-8-fps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,11 @@ class ClipModel:
     backend: Backend
     image_size: int
     context_length: int
-    encode_images: Callable[[Tensor], Tensor]
-    encode_ids: Callable[[list[int]], Tensor]
+    encode_images: Callable[[Any], Any]
+    encode_ids: Callable[[list[int]], Any]
     tokenize: Callable[[str], list[int]]
     device: str = "cpu"
 
-    @torch.inference_mode()
     def image_vectors(self, frames: np.ndarray) -> np.ndarray:
         """Unit vectors [B, D] of frames [B, 3, H, W], uint8 or float32 in [0, 1].
 
@@ -46,7 +47,11 @@ class ClipModel:
         Raises:
             ValueError: another type, or values outside [0, 1].
         """
+        import torch
+        from torch.nn import functional
+
         images = torch.from_numpy(to_unit(frames)).to(self.device)
+        # Resize, crop the middle, normalise.
         size = self.image_size
         scale = size / min(images.shape[-2:])
         height, width = (max(size, round(n * scale)) for n in images.shape[-2:])
@@ -56,9 +61,8 @@ class ClipModel:
         top, left = (height - size) // 2, (width - size) // 2
         images = images[:, :, top : top + size, left : left + size]
         mean, std = (torch.tensor(v, device=self.device).reshape(3, 1, 1) for v in (MEAN, STD))
-        return _unit(self.encode_images((images - mean) / std))
+        return _unit_vectors(self.encode_images, (images - mean) / std)
 
-    @torch.inference_mode()
     def text_vector(self, text: str) -> tuple[np.ndarray, int]:
         """The unit vector [D] of a text, and how many tokens beyond the limit were cut off."""
         ids = self.tokenize(text)
@@ -66,11 +70,15 @@ class ClipModel:
         if cut:
             # The last token marks the end of the text and has to stay.
             ids = [*ids[: self.context_length - 1], ids[-1]]
-        return _unit(self.encode_ids(ids))[0], cut
+        return _unit_vectors(self.encode_ids, ids)[0], cut
 
 
-def _unit(vectors: Tensor) -> np.ndarray:
-    return functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+def _unit_vectors(encode: Callable, what: Any) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        vectors = encode(what).float()
+        return torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
 
 
 class ClipMeter(Meter):
@@ -79,10 +87,8 @@ class ClipMeter(Meter):
     def __init__(
         self, model: ClipModel, prompt: str | None, *, fps: int | float, batch_size: int = 16
     ) -> None:
-        self._model = model
-        self._prompt = prompt
+        self._model, self._prompt, self._batch_size = model, prompt, batch_size
         self._every = max(1, math.ceil(fps / FRAMES_PER_SECOND))
-        self._batch_size = batch_size
         self._count = 0
         self._waiting: list[np.ndarray] = []
         self._vectors: list[np.ndarray] = []
@@ -102,38 +108,27 @@ class ClipMeter(Meter):
     def finish(self, clip: ClipInfo) -> list[Record]:
         self._flush()
         vectors = np.concatenate(self._vectors)
-        score, consistency = clip_names(self._model.name)
-        return [self._score(score, vectors), self._consistency(consistency, vectors)]
+        neighbours = np.sum(vectors[:-1] * vectors[1:], axis=1)
+        steady = averaged(neighbours, reason="the clip has fewer than 2 frames")
+        made = {"clip_score": self._score(vectors), "clip_consistency": steady}
+        name, backend = self._model.name, self._model.backend
+        return [measured(f"{n}[{name}]", backend=backend, **m) for n, m in made.items()]
 
-    def _score(self, name: str, vectors: np.ndarray) -> Record:
-        rest = {"backend": self._model.backend}
+    def _score(self, vectors: np.ndarray) -> dict[str, Any]:
         if not self._prompt:
-            reason = "the video has no prompt"
-            return measured(name, None, n=0, reason=reason, status="skipped", **rest)
+            return averaged([], reason="the video has no prompt")
         text, cut = self._model.text_vector(self._prompt)
-        cosines = [float(c) for c in vectors @ text]
-        extra = {
-            "lowest": min(cosines),
-            "last_minus_first": cosines[-1] - cosines[0],
-            "hessel": hessel_score(cosines),
-        }
+        made = averaged(vectors @ text)
+        cosines = made["trace"]
+        extra = {"lowest": min(cosines), "last_minus_first": cosines[-1] - cosines[0]}
+        extra["hessel"] = hessel_score(cosines)
         if cut:
             limit = self._model.context_length
             extra["note"] = f"prompt cut: {limit + cut} tokens, {self._model.name} reads {limit}"
-        value = 100 * float(np.mean(cosines))
-        return measured(name, value, n=len(cosines), trace=tuple(cosines), extra=extra, **rest)
-
-    def _consistency(self, name: str, vectors: np.ndarray) -> Record:
-        rest = {"backend": self._model.backend}
-        if len(vectors) < 2:
-            reason = "the clip has fewer than 2 frames"
-            return measured(name, None, n=0, reason=reason, status="skipped", **rest)
-        cosines = [float(c) for c in np.sum(vectors[:-1] * vectors[1:], axis=1)]
-        value = float(np.mean(cosines))
-        return measured(name, value, n=len(cosines), trace=tuple(cosines), **rest)
+        return made | {"value": 100 * made["value"], "extra": extra}
 
 
-def hessel_score(cosines: list[float]) -> float:
+def hessel_score(cosines: Sequence[float]) -> float:
     """CLIPScore as published: the mean over frames of 2.5 max(cos, 0), in 0..2.5.
 
     Clamped frame by frame, so that one unrelated frame cannot cancel a related one.
@@ -141,6 +136,27 @@ def hessel_score(cosines: list[float]) -> float:
     Source: Hessel et al. 2021, arXiv:2104.08718.
     """
     return float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
+
+
+def label(settings: Any) -> str:
+    """What stands in the brackets of the records' names."""
+    return clip_label(settings.clip_model)
+
+
+def clip_label(model: str) -> str:
+    """A short name: the last part of a repository or folder, or the open_clip name."""
+    return model.partition("@")[0] if model.startswith("open_clip:") else Path(model).name
+
+
+def load_meter(settings: Any, *, prompt: str | None, fps: float) -> ClipMeter:
+    """The meter of one clip; the model is loaded once a process."""
+    model = _loaded(settings.clip_model, settings.device)
+    return ClipMeter(model, prompt, fps=fps, batch_size=settings.batch_size)
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, device: str) -> ClipModel:
+    return load_clip(model, device=device)
 
 
 def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
@@ -154,27 +170,24 @@ def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
     """
     if model.startswith("open_clip:"):
         return _open_clip(model, device=device)
+    from huggingface_hub import snapshot_download
+
     folder = Path(model)
-    if not folder.is_dir():
-        folder = _cached_folder(model)
+    try:
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model, local_files_only=True))
+    except Exception as error:
+        raise MissingWeightsError(
+            f"CLIP {model} is not on this machine. Get it with: hf download {model}"
+        ) from error
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise MissingWeightsError(f"{folder} holds no weights (*.safetensors).")
     return _transformers_clip(clip_label(model), folder, files[0], device=device)
 
 
-def _cached_folder(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except Exception as error:
-        raise MissingWeightsError(
-            f"CLIP {model} is not on this machine. Get it with: hf download {model}"
-        ) from error
-
-
 def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -> ClipModel:
+    import torch
     from transformers import AutoTokenizer, CLIPModel
 
     try:
@@ -183,30 +196,27 @@ def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -
     except (OSError, ValueError) as error:
         raise MissingWeightsError(f"{folder} cannot be loaded as CLIP: {error}") from error
 
-    def encode_images(images: Tensor) -> Tensor:
-        return _pooled(net.get_image_features(pixel_values=images))
-
-    def encode_ids(ids: list[int]) -> Tensor:
-        return _pooled(net.get_text_features(input_ids=torch.tensor([ids], device=device)))
+    def pooled(output: Any) -> torch.Tensor:
+        # Older transformers return the vectors, newer ones an output that holds them.
+        return output if isinstance(output, torch.Tensor) else output.pooler_output
 
     return ClipModel(
         name=name,
         backend=Backend(name, sha256_of(weights), weights.name),
         image_size=net.config.vision_config.image_size,
         context_length=net.config.text_config.max_position_embeddings,
-        encode_images=encode_images,
-        encode_ids=encode_ids,
+        encode_images=lambda images: pooled(net.get_image_features(pixel_values=images)),
+        encode_ids=lambda ids: pooled(
+            net.get_text_features(input_ids=torch.tensor([ids], device=device))
+        ),
         tokenize=lambda text: tokenizer(text, truncation=False)["input_ids"],
         device=device,
     )
 
 
-def _pooled(output) -> Tensor:
-    """Older transformers return the vectors, newer ones an output that holds them."""
-    return output if isinstance(output, Tensor) else output.pooler_output
-
-
 def _open_clip(model: str, *, device: str) -> ClipModel:
+    import torch
+
     name, _, file = model.removeprefix("open_clip:").partition("@")
     if not file or not Path(file).is_file():
         raise MissingWeightsError(
@@ -223,10 +233,9 @@ def _open_clip(model: str, *, device: str) -> ClipModel:
     except (RuntimeError, OSError, KeyError) as error:
         raise MissingWeightsError(f"{file} cannot be loaded as {name}: {error}") from error
     tokenizer = open_clip.get_tokenizer(name)
-    start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
-    length = net.context_length
+    start, end, length = tokenizer.sot_token_id, tokenizer.eot_token_id, net.context_length
 
-    def encode_ids(ids: list[int]) -> Tensor:
+    def encode_ids(ids: list[int]) -> torch.Tensor:
         padded = torch.zeros(1, length, dtype=torch.long, device=device)
         padded[0, : len(ids)] = torch.tensor(ids)
         return net.encode_text(padded)

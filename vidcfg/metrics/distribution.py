@@ -1,15 +1,27 @@
 """Distances between a set of generated clips and a set of real ones, as records."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from vidcfg.metrics.catalogue import measured
-from vidcfg.metrics.frechet import LITERATURE_N, frechet, frechet_infinity
-from vidcfg.metrics.kernel import kernel_distance, mind
-from vidcfg.metrics.prdc import prdc
+from vidcfg.metrics.distances import (
+    Estimated,
+    frechet,
+    frechet_infinity,
+    kernel_distance,
+    mind,
+    prdc,
+    sorted_rows,
+)
+from vidcfg.metrics.metric import METRICS, declare, measured
 from vidcfg.metrics.record import Backend, Record
+
+LITERATURE_N = 2048
+"""Clips on each side below which a Frechet distance is not comparable with published ones."""
 
 RELIABLE_PRDC = 500
 """Clips on a side below which precision and recall are mostly noise."""
@@ -30,8 +42,68 @@ class Sets:
     def baseline(self) -> tuple[np.ndarray, np.ndarray]:
         if self.other is not None:
             return self.other, self.real
-        rows = self.real[np.lexsort(self.real.T[::-1])]
+        rows = sorted_rows(self.real)
         return rows[::2], rows[1::2]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Metrics that are made together: `of(real, generated, is_biased)` gives their values."""
+
+    names: tuple[str, ...]
+    of: Callable[[np.ndarray, np.ndarray, bool], list[Estimated]]
+    has_baseline: bool = True
+
+
+DISTANCES: list[Distance] = []
+"""In the order of their records."""
+
+
+def distance(
+    units: dict[str, str], better: str, protocol: str, of: Callable, *, has_baseline: bool = True
+) -> None:
+    """Register metrics of two sets of features by their names and units; see `Distance`."""
+    for name, unit in units.items():
+        declare(name, "distribution", unit, better, protocol)
+    DISTANCES.append(Distance(tuple(units), of, has_baseline))
+
+
+distance(
+    *({"fd": "feature^2"}, "lower", "frechet"),
+    lambda x, y, is_biased: [Estimated(frechet(y, x, is_biased=is_biased))],
+)
+distance(
+    *({"fd_infinity": "feature^2"}, "lower", "frechet;line-in-1/n"),
+    lambda x, y, _: [frechet_infinity(y, x)],
+    has_baseline=False,
+)
+for _name, _on_i3d in (("fd", "fvd"), ("fd_infinity", "fvd_infinity")):
+    METRICS[_on_i3d] = replace(METRICS[_name], name=_on_i3d)
+distance(
+    *({"kd": "mmd^2"}, "lower", "poly3,gamma=1/d,offset=1;unbiased"),
+    lambda x, y, _: [kernel_distance(y, x)],
+)
+distance(
+    *({"mind": "feature^2"}, "lower", "sliced;directions=2000;seed=0"),
+    lambda x, y, _: [Estimated(mind(x, y))],
+)
+distance(
+    {"precision": "0..1", "recall": "0..1", "density": "ratio", "coverage": "0..1"},
+    *("higher", "k=5;ties=strict"),
+    lambda x, y, _: [Estimated(value) for value in astuple(prdc(x, y))],
+)
+
+
+def distance_name(name: str, net: str) -> str:
+    """The name of a record of that distance by a net; only I3D's `fd` is called `fvd`."""
+    if name.startswith("fd") and net.startswith("i3d"):
+        name = name.replace("fd", "fvd")
+    return f"{name}[{net}]"
+
+
+def distance_names(net: str) -> list[str]:
+    """The names of all records of distances by a net."""
+    return [distance_name(name, net) for distance in DISTANCES for name in distance.names]
 
 
 def distribution_records(
@@ -49,93 +121,40 @@ def distribution_records(
     numbers, and what there is to warn about. What a set is too small for is skipped with the
     reason.
     """
-    rest = {"backend": backend, "protocol": protocol}
-    made = [
-        *_frechet_records(sets, net, is_biased=is_biased, rest=rest),
-        _kernel_record(sets, net, rest),
-        _plain(f"mind[{net}]", sets, mind, rest),
-        *_prdc_records(sets, net, rest),
-    ]
+    made, other_and_real = [], sets.baseline()
+    for distance in DISTANCES:
+        # What the values are, and what they would be between real clips.
+        reason, baseline = "", None
+        try:
+            found = distance.of(sets.real, sets.generated, is_biased)
+        except ValueError as error:
+            reason, found = str(error), [None] * len(distance.names)
+        with suppress(ValueError):
+            if distance.has_baseline and not reason:
+                baseline = distance.of(*other_and_real[::-1], is_biased)
+        # One record each.
+        for index, (name, estimated) in enumerate(zip(distance.names, found)):
+            rest = {"n": len(sets.generated), "backend": backend, "protocol": protocol}
+            if METRICS[name].protocol.startswith("frechet"):
+                rest["protocol"] += ";cov=biased" if is_biased else ";cov=unbiased"
+            if estimated is None:
+                rest |= {"value": None, "reason": reason, "status": "skipped"}
+            else:
+                rest |= _valued(estimated, sets)
+                if baseline is not None:
+                    rest["extra"]["real_against_real"] = baseline[index].value
+                    rest["extra"]["real_against_real_n"] = [len(x) for x in other_and_real]
+            made.append(measured(distance_name(name, net), **rest))
     enough = min(len(sets.generated), len(sets.real)) >= LITERATURE_N
     return [_with_note(r, sets, is_comparable=is_published and enough) for r in made]
 
 
-def _frechet_records(sets: Sets, net: str, *, is_biased: bool, rest: dict) -> list[Record]:
-    name = "fvd" if net.startswith("i3d") else "fd"
-    covariance = "cov=biased" if is_biased else "cov=unbiased"
-    rest = rest | {"protocol": f"{rest['protocol']};{covariance}"}
-    first = _plain(f"{name}[{net}]", sets, lambda y, x: frechet(x, y, is_biased=is_biased), rest)
-    at_infinity = f"{name}_infinity[{net}]"
-    try:
-        found = frechet_infinity(sets.generated, sets.real)
-    except ValueError as error:
-        return [first, _skipped(at_infinity, sets, error, rest)]
-    half = 1.96 * found.standard_error
-    second = measured(
-        at_infinity,
-        found.value,
-        n=len(sets.generated),
-        interval=(found.value - half, found.value + half),
-        extra={"n_real": len(sets.real)},
-        **rest,
-    )
-    return [first, second]
-
-
-def _kernel_record(sets: Sets, net: str, rest: dict) -> Record:
-    record = _plain(f"kd[{net}]", sets, lambda y, x: kernel_distance(x, y).value, rest)
-    if record.value is None:
-        return record
-    error = kernel_distance(sets.generated, sets.real).standard_error
-    if error is None:
-        return record
-    return replace(record, interval=(record.value - 1.96 * error, record.value + 1.96 * error))
-
-
-def _prdc_records(sets: Sets, net: str, rest: dict) -> list[Record]:
-    names = ("precision", "recall", "density", "coverage")
-    try:
-        found, baseline = prdc(sets.real, sets.generated), _baseline_prdc(sets)
-    except ValueError as error:
-        return [_skipped(f"{name}[{net}]", sets, error, rest) for name in names]
-    records = []
-    for name in names:
-        extra = {"n_real": len(sets.real)}
-        if baseline is not None:
-            extra |= _baseline_extra(sets, getattr(baseline, name))
-        value, n = getattr(found, name), len(sets.generated)
-        records.append(measured(f"{name}[{net}]", value, n=n, extra=extra, **rest))
-    return records
-
-
-def _baseline_prdc(sets: Sets):
-    other, real = sets.baseline()
-    try:
-        return prdc(real, other)
-    except ValueError:
-        return None
-
-
-def _plain(name: str, sets: Sets, distance, rest: dict) -> Record:
-    """A record of `distance(real, generated)` with its baseline, or skipped with the reason."""
-    try:
-        value = distance(sets.real, sets.generated)
-    except ValueError as error:
-        return _skipped(name, sets, error, rest)
-    extra = {"n_real": len(sets.real)}
-    other, real = sets.baseline()
-    if min(len(other), len(real)) >= 2:
-        extra |= _baseline_extra(sets, distance(real, other))
-    return measured(name, value, n=len(sets.generated), extra=extra, **rest)
-
-
-def _baseline_extra(sets: Sets, value: float) -> dict:
-    other, real = sets.baseline()
-    return {"real_against_real": value, "real_against_real_n": [len(other), len(real)]}
-
-
-def _skipped(name: str, sets: Sets, error: ValueError, rest: dict) -> Record:
-    return measured(name, None, n=len(sets.generated), reason=str(error), status="skipped", **rest)
+def _valued(estimated: Estimated, sets: Sets) -> dict[str, Any]:
+    value, error = astuple(estimated)
+    made = {"value": value, "extra": {"n_real": len(sets.real)}}
+    if error is not None:
+        made["interval"] = (value - 1.96 * error, value + 1.96 * error)
+    return made
 
 
 def _with_note(record: Record, sets: Sets, *, is_comparable: bool) -> Record:

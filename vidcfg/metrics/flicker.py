@@ -1,72 +1,87 @@
 """Flicker without weights: differences, luminance, temporal spectrum, stride pulse.
 
-Frames are [T, C, H, W], uint8 or float32 in [0, 1]; values are intensities in [0, 1]. Means are
-over pixels and channels, in float64.
+Values are intensities in [0, 1]; means are over pixels and channels, in float64.
 """
 
+from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from vidcfg.metrics.frames import to_unit
+from vidcfg.metrics.flow import Pair
+from vidcfg.metrics.frames import change, luma, to_levels, to_unit
+from vidcfg.metrics.metric import Quantity, averaged, computed, metric
+
+SEGMENT = 32
+MIN_FRAMES = 8
+CUTOFF = 0.25
+
+STILL = 1e-4
+"""A mean change below this, a fortieth of an 8-bit level, is no change."""
 
 
-def change(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Mean absolute and mean squared difference of two frames of one shape, in [0, 1]."""
-    difference = to_unit(second) - to_unit(first)
-    squared = float(np.mean(difference * difference, dtype=np.float64))
-    return float(np.mean(np.abs(difference), dtype=np.float64)), squared
-
-
-def second_change(first: np.ndarray, middle: np.ndarray, last: np.ndarray) -> float:
+def second_change(triple: Pair) -> float:
     """Mean absolute second difference of three frames, in [0, 1]."""
-    first, middle, last = (to_unit(frame) for frame in (first, middle, last))
+    first, middle, last = (to_unit(x) for x in (triple.first, triple.middle, triple.second))
     return float(np.mean(np.abs((last + first) - 2 * middle), dtype=np.float64))
 
 
-def frame_diff(frames: np.ndarray) -> Float[np.ndarray, "pairs"]:
-    """Mean |x_{t+1} - x_t| for every pair of neighbours.
+def level_change(pair: Pair) -> float:
+    """Mean absolute difference of 8-bit levels."""
+    if pair.first.dtype == np.uint8:
+        return pair.change[0]
+    return change(to_levels(pair.first), to_levels(pair.second))[0]
+
+
+CHANGE = Quantity(lambda pair: pair.change, lag=1)
+SECOND_CHANGE = Quantity(second_change, lag=2)
+LEVEL_CHANGE = Quantity(level_change, lag=1)
+LUMA = Quantity(lambda frame: float(np.mean(luma(frame), dtype=np.float64)))
+
+
+@metric("frame_diff", "flicker", "intensity", "lower", "range=0..1", [CHANGE], marks_still=True)
+def frame_diff(clip: Any) -> dict:
+    """Mean |x_{t+1} - x_t| of neighbours.
 
     Reacts to everything that changes, motion included: a clean pan scores worse than real flicker.
     """
-    pairs = zip(frames[:-1], frames[1:])
-    return np.array([change(a, b)[0] for a, b in pairs], dtype=np.float64)
+    return averaged([absolute for absolute, _ in clip[CHANGE]])
 
 
-def frame_energy(frames: np.ndarray) -> Float[np.ndarray, "pairs"]:
-    """Mean (x_{t+1} - x_t)^2 for every pair of neighbours."""
-    pairs = zip(frames[:-1], frames[1:])
-    return np.array([change(a, b)[1] for a, b in pairs], dtype=np.float64)
+@metric(
+    "second_diff", "flicker", "intensity", "lower", "range=0..1", [SECOND_CHANGE], marks_still=True
+)
+def second_diff(clip: Any) -> dict:
+    """Mean |x_{t+1} - 2 x_t + x_{t-1}| of inner frames; linear fades cancel."""
+    return averaged(clip[SECOND_CHANGE])
 
 
-def second_diff(frames: np.ndarray) -> Float[np.ndarray, "triples"]:
-    """Mean |x_{t+1} - 2 x_t + x_{t-1}| for every inner frame; linear fades cancel."""
-    triples = zip(frames[:-2], frames[1:-1], frames[2:])
-    return np.array([second_change(*three) for three in triples], dtype=np.float64)
-
-
-def vbench_temporal_flickering(frames: np.ndarray) -> float:
+@metric(
+    *("vbench_temporal_flickering", "flicker", "0..1", "higher"),
+    *("levels=8bit;no-static-filter", [LEVEL_CHANGE]),
+    marks_still=True,
+)
+def vbench_temporal_flickering(clip: Any) -> dict:
     """1 - mean |x_{t+1} - x_t| on 8-bit levels, 1 = still.
 
     VBench's formula without its static filter (which needs RAFT), so leaderboard numbers are
     another quantity.
 
-    Raises:
-        ValueError: below two frames.
-
     Source: Huang et al. 2024, arXiv:2311.17982.
     """
-    if len(frames) < 2:
-        raise ValueError("temporal flickering needs two frames or more.")
-    return 1.0 - float(np.mean(frame_diff(to_levels(frames))))
+    return averaged([1 - d for d in clip[LEVEL_CHANGE]])
 
 
-def to_levels(frames: np.ndarray) -> np.ndarray:
-    """Uint8 levels of frames in [0, 1], rounded to the nearest."""
-    if frames.dtype == np.uint8:
-        return frames
-    return np.rint(to_unit(frames) * np.float32(255)).astype(np.uint8)
+@metric(
+    *("luminance_flicker", "flicker", "intensity", "lower"),
+    *("luma=bt709;detrend=linear", [LUMA]),
+    marks_still=True,
+)
+def of_luminance(clip: Any) -> dict:
+    levels = clip[LUMA]
+    return computed(luminance_flicker, levels, n=len(levels), trace=tuple(levels))
 
 
 def luminance_flicker(luma_T: Sequence[float] | np.ndarray) -> float:
@@ -91,6 +106,101 @@ def trend(values_T: np.ndarray) -> Float[np.ndarray, "T"]:
     norm = float(time @ time)
     slope = float(time @ (values_T - np.mean(values_T))) / norm if norm else 0.0
     return np.mean(values_T) + slope * time
+
+
+def temporal_spectrum(
+    frames: np.ndarray, window_T: np.ndarray
+) -> tuple[Float[np.ndarray, "bins"], Float[np.ndarray, "bins"]]:
+    """Frequencies in cycles per frame, and the one-sided power of each, averaged over pixels.
+
+    Each pixel's mean is taken off first. With a window of ones the powers of frequencies above 0
+    sum to the mean variance, and a sinusoid of amplitude A on a bin has power A^2 / 2; a periodic
+    Hann window leaks into the two neighbouring bins and is scaled to the same total for noise.
+    """
+    num_frames = len(frames)
+    pixels = frames.reshape(num_frames, -1)
+    power = np.zeros(num_frames // 2 + 1)
+    # Blocks of pixels keep floats and spectrum of a large frame out of memory.
+    for start in range(0, pixels.shape[1], 1 << 16):
+        block = to_unit(pixels[:, start : start + (1 << 16)]).astype(np.float64)
+        block = (block - block.mean(axis=0)) * window_T[:, None]
+        power += (np.abs(np.fft.rfft(block, axis=0)) ** 2).sum(axis=1)
+    power /= pixels.shape[1] * num_frames * float(window_T @ window_T)
+    power[1 : (num_frames + 1) // 2] *= 2
+    return np.fft.rfftfreq(num_frames), power
+
+
+def periodic_hann(num: int) -> np.ndarray:
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(num) / num)
+
+
+class TemporalSpectrum:
+    """Welch's average over segments of 32 frames, 16 apart, fed frame by frame.
+
+    A clip of 8 to 32 frames is one segment. The last segment ends with the last frame. Memory is
+    bounded by one segment, whatever the length of the clip.
+    """
+
+    def __init__(self) -> None:
+        self._frames: deque[np.ndarray] = deque(maxlen=SEGMENT)
+        self.num_frames = self._since = self._num_segments = 0
+        self._fast = self._total = 0.0
+
+    def append(self, frame: np.ndarray) -> None:
+        self._frames.append(frame)
+        self.num_frames += 1
+        self._since += 1
+        full = len(self._frames) == SEGMENT
+        if full and (self._num_segments == 0 or self._since == SEGMENT // 2):
+            self._segment()
+
+    def high_share(self) -> float | None:
+        """Power at 0.25 cycles per frame and above over all power above 0, in [0, 1].
+
+        1 for pure alternation, near 0 for slow change; None if nothing changes.
+
+        Raises:
+            ValueError: below 8 frames.
+        """
+        if self.num_frames < MIN_FRAMES:
+            raise ValueError(f"a temporal spectrum needs {MIN_FRAMES} frames or more.")
+        if self._since:
+            self._segment()
+        return self._fast / self._total if self._total > 1e-15 else None
+
+    def _segment(self) -> None:
+        frames = np.stack(self._frames)
+        frequency, power = temporal_spectrum(frames, periodic_hann(len(frames)))
+        self._fast += float(power[frequency >= CUTOFF].sum())
+        self._total += float(power[1:].sum())
+        self._num_segments += 1
+        self._since = 0
+
+
+SPECTRUM = Quantity(lambda frame: frame, into=TemporalSpectrum)
+
+
+@metric("hf_share", "flicker", "0..1", "lower", "welch=hann32,hop16;cutoff=0.25", [SPECTRUM])
+def hf_share(clip: Any) -> dict:
+    spectrum = clip[SPECTRUM]
+    found = computed(spectrum.high_share, n=spectrum.num_frames)
+    return {"reason": "nothing changes in the clip"} | found
+
+
+@metric(
+    *("stride_pulse", "flicker", "-1..1", "none"),
+    *("energy=squared;neighbours=stride-1", [CHANGE]),
+    marks_still=True,
+)
+def of_changes(clip: Any) -> dict:
+    energy = tuple(squared for _, squared in clip[CHANGE])
+    return pulse(energy, clip.stride, trace=energy)
+
+
+def pulse(energy_pairs: Sequence[float | None], stride: int, **rest: Any) -> dict:
+    """The stride pulse as an outcome, with the stride in its protocol."""
+    rest |= {"n": len(energy_pairs), "protocol": f"stride={stride}"}
+    return computed(lambda: stride_pulse(energy_pairs, stride=stride), **rest)
 
 
 def stride_pulse(energy_pairs: Sequence[float | None] | np.ndarray, *, stride: int) -> float:

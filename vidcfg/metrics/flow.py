@@ -11,14 +11,16 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vidcfg.metrics.flicker import to_levels
-from vidcfg.metrics.frames import luma, to_unit
+from vidcfg.metrics.frames import change, luma, to_levels, to_unit
 
 MIN_SIZE = 12
 """Frames with a shorter side below this have no DIS flow."""
 
 MIN_COVERAGE = 0.5
 """A pair that shares less of its pixels than this is not measured."""
+
+TOO_SMALL = f"frames are smaller than the {MIN_SIZE} pixels that optical flow needs"
+FLOW_PROTOCOL = "flow=dis-medium@128..720;mask=forward-backward+edges+border;coverage>=0.5"
 
 _ENLARGE_BELOW = 128
 _REDUCE_ABOVE = 720
@@ -39,9 +41,8 @@ def dis_flow(
 
     height, width = first_HW.shape
     if min(height, width) < MIN_SIZE:
-        raise ValueError(
-            f"frames are {height} x {width}, optical flow needs {MIN_SIZE} pixels or more."
-        )
+        text = f"frames are {height} x {width}, optical flow needs {MIN_SIZE} pixels or more."
+        raise ValueError(text)
     # One object a thread: it keeps buffers and may not be shared.
     if not hasattr(_THREAD, "dis"):
         _THREAD.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -98,7 +99,9 @@ def _squared(flow_HW2: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two frames [C, H, W] of a clip; flow, mask and warped frame are computed once, when used.
+    """Two frames [C, H, W] of a clip, `lag` apart; what is asked for is computed once.
+
+    `start` counts the frames before the first, `middle` is the frame between them at a lag of 2.
 
     Flow and mask are found at a shorter side of 128 to 720 pixels: smaller frames are enlarged by
     a whole factor (DIS matches patches of 8 pixels, which there are whole objects), larger ones
@@ -107,31 +110,31 @@ class Pair:
 
     first: np.ndarray
     second: np.ndarray
+    middle: np.ndarray | None = None
+    lag: int = 1
+    start: int = 0
+
+    @cached_property
+    def change(self) -> tuple[float, float]:
+        """Mean absolute and mean squared difference."""
+        return change(self.first, self.second)
 
     @cached_property
     def forward(self) -> np.ndarray:
         """Flow from the first to the second frame, in pixels of the frames themselves."""
-        import cv2
-
-        height, width = self.first.shape[-2:]
-        flow = self._search[0]
+        flow, (height, width) = self._search[0], self.first.shape[-2:]
         if flow.shape[:2] == (height, width):
             return flow
         scale = np.float32([width / flow.shape[1], height / flow.shape[0]])
-        way = cv2.INTER_AREA if flow.shape[0] > height else cv2.INTER_LINEAR
-        return cv2.resize(flow, (width, height), interpolation=way) * scale
+        return self._own_size(flow) * scale
 
     @cached_property
     def is_visible(self) -> np.ndarray:
         """Where the first frame's pixels are seen in the second one: bool [H, W]."""
-        import cv2
-
-        height, width = self.first.shape[-2:]
-        mask = visible(*self._search).astype(np.float32)
-        if mask.shape == (height, width):
-            return mask > 0
-        way = cv2.INTER_AREA if mask.shape[0] > height else cv2.INTER_LINEAR
-        return cv2.resize(mask, (width, height), interpolation=way) >= 0.5
+        mask = visible(*self._search)
+        if mask.shape == self.first.shape[-2:]:
+            return mask
+        return self._own_size(mask.astype(np.float32)) >= 0.5
 
     @cached_property
     def coverage(self) -> float:
@@ -141,10 +144,11 @@ class Pair:
     @cached_property
     def warped(self) -> np.ndarray:
         """The second frame, float32 [C, H, W] in [0, 1], moved onto the first."""
-        return warp(self.second, self.forward)[0]
+        return warp(self.second, self.forward)
 
     @cached_property
     def _search(self) -> tuple[np.ndarray, np.ndarray]:
+        """Flow there and back, at the size of the search."""
         import cv2
 
         first, second = (to_levels(luma(frame)) for frame in (self.first, self.second))
@@ -157,6 +161,13 @@ class Pair:
             )
         return dis_flow(first, second), dis_flow(second, first)
 
+    def _own_size(self, found: np.ndarray) -> np.ndarray:
+        import cv2
+
+        height, width = self.first.shape[-2:]
+        way = cv2.INTER_AREA if found.shape[0] > height else cv2.INTER_LINEAR
+        return cv2.resize(found, (width, height), interpolation=way)
+
 
 def search_size(height: int, width: int) -> tuple[int, int]:
     """The size at which flow is searched: enlarged below 128, reduced above 720."""
@@ -168,8 +179,7 @@ def search_size(height: int, width: int) -> tuple[int, int]:
     return round(height / factor), round(width / factor)
 
 
-def warp(frame_CHW: np.ndarray, flow_HW2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The frame, float32 [C, H, W] in [0, 1], sampled at p + flow(p), and where that is inside."""
+def warp(frame_CHW: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
+    """The frame, float32 [C, H, W] in [0, 1], sampled at p + flow(p)."""
     channels_last = np.ascontiguousarray(to_unit(frame_CHW).transpose(1, 2, 0))
-    moved, inside = sample(channels_last, flow_HW2)
-    return moved.transpose(2, 0, 1), inside
+    return sample(channels_last, flow_HW2)[0].transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""What every metric does to a frame first: one range, one luma."""
+"""What every metric does to a frame first: one range, one luma, one difference."""
 
 import numpy as np
 
@@ -32,6 +32,13 @@ def check_unit(frames: np.ndarray) -> None:
         )
 
 
+def to_levels(frames: np.ndarray) -> np.ndarray:
+    """Uint8 levels of frames in [0, 1], rounded to the nearest."""
+    if frames.dtype == np.uint8:
+        return frames
+    return np.rint(to_unit(frames) * np.float32(255)).astype(np.uint8)
+
+
 def luma(frame: np.ndarray) -> np.ndarray:
     """BT.709 luma in [0, 1] of frames [..., C, H, W] with 1 or 3 channels: float32 [..., H, W]."""
     frame = to_unit(frame)
@@ -40,3 +47,10 @@ def luma(frame: np.ndarray) -> np.ndarray:
     red, green, blue = (frame[..., c, :, :] * np.float32(w) for c, w in enumerate(LUMA))
     # Weights that sum to one in exact arithmetic can pass it by rounding.
     return np.minimum(red + green + blue, np.float32(1))
+
+
+def change(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Mean absolute and mean squared difference of two frames of one shape, in [0, 1]."""
+    difference = to_unit(second) - to_unit(first)
+    squared = float(np.mean(difference * difference, dtype=np.float64))
+    return float(np.mean(np.abs(difference), dtype=np.float64)), squared

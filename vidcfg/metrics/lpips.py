@@ -2,45 +2,48 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from vidcfg.metrics.catalogue import lpips_names, measured
-from vidcfg.metrics.flow import MIN_COVERAGE, MIN_SIZE, Pair
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
+from vidcfg.metrics.metric import averaged, declare, measured
 from vidcfg.metrics.record import Backend, ClipInfo, Record
-from vidcfg.metrics.weight_files import MissingWeightsError, find_weights, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, find_weights, refusing
 
 NETS = ("alex", "squeeze", "vgg")
 
 SMALLEST = 32
 """Below this shorter side AlexNet's last layers have nothing to see."""
 
+_PROTOCOL = "lpips-0.1;input=-1..1;no-resize"
+declare("lpips_adjacent", "lpips", "lpips", "lower", _PROTOCOL)
+declare("lpips_warp", "lpips", "lpips", "lower", f"{_PROTOCOL};{FLOW_PROTOCOL}")
+
 
 class Lpips:
     """LPIPS 0.1 of batches of frames, with the range owned here: [0, 1] in, [-1, 1] to the net."""
 
-    def __init__(
-        self, model: nn.Module, *, net: str, backend: Backend, device: str = "cpu"
-    ) -> None:
-        self.net = net
-        self.backend = backend
+    def __init__(self, model: Any, *, net: str, backend: Backend, device: str = "cpu") -> None:
+        self.net, self.backend = net, backend
         self._model = model.eval().to(device)
         self._device = device
 
-    @torch.inference_mode()
     def distance(self, first: np.ndarray, second: np.ndarray) -> list[float]:
         """LPIPS of each pair of frames [B, 3, H, W] in [0, 1].
 
         Raises:
             ValueError: another type, or values outside [0, 1].
         """
+        import torch
+
         first, second = (torch.from_numpy(to_unit(x)).to(self._device) for x in (first, second))
-        return self._model(first, second, normalize=True).reshape(-1).float().cpu().tolist()
+        with torch.inference_mode():
+            return self._model(first, second, normalize=True).reshape(-1).float().cpu().tolist()
 
 
 class LpipsMeter(Meter):
@@ -53,8 +56,7 @@ class LpipsMeter(Meter):
     lags = (1,)
 
     def __init__(self, net: Lpips, *, batch_size: int = 16) -> None:
-        self._net = net
-        self._batch_size = batch_size
+        self._net, self._batch_size = net, batch_size
         self._plain: list[float] = []
         self._warped: list[float | None] = []
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
@@ -63,13 +65,12 @@ class LpipsMeter(Meter):
     def add_frame(self, frame: np.ndarray) -> None:
         self._size = min(frame.shape[-2:])
 
-    def add_pair(self, pair: Pair, lag: int) -> None:
+    def add_pair(self, pair: Pair) -> None:
         if self._size < max(SMALLEST, MIN_SIZE):
             return
-        first = to_unit(pair.first)
-        moved = None
+        first, moved = to_unit(pair.first), None
         if pair.coverage >= MIN_COVERAGE:
-            moved = np.where(pair.is_visible, pair.warped, first)
+            moved = np.clip(np.where(pair.is_visible, pair.warped, first), 0, 1)
         self._waiting.append((first, to_unit(pair.second), moved))
         if len(self._waiting) == self._batch_size:
             self._flush()
@@ -82,37 +83,46 @@ class LpipsMeter(Meter):
         known = [i for i, frame in enumerate(moved) if frame is not None]
         found: list[float | None] = [None] * len(moved)
         if known:
-            values = self._net.distance(
-                np.stack([first[i] for i in known]),
-                np.stack([np.clip(moved[i], 0, 1) for i in known]),
-            )
-            for i, value in zip(known, values):
+            stacks = (np.stack([side[i] for i in known]) for side in (first, moved))
+            for i, value in zip(known, self._net.distance(*stacks)):
                 found[i] = value
         self._warped += found
         self._waiting.clear()
 
     def finish(self, clip: ClipInfo) -> list[Record]:
         self._flush()
-        plain, warped = lpips_names(self._net.net)
-        return [
-            self._record(plain, self._plain),
-            self._record(warped, self._warped),
-        ]
+        traces = {"lpips_adjacent": self._plain, "lpips_warp": self._warped}
+        return [self._record(f"{name}[{self._net.net}]", t) for name, t in traces.items()]
 
-    def _record(self, name: str, trace: list) -> Record:
+    def _record(self, name: str, trace: list[float | None]) -> Record:
         known = [value for value in trace if value is not None]
-        rest = {"backend": self._net.backend}
+        made = averaged(known, reason="the clip has fewer than 2 frames")
         if self._size < SMALLEST:
-            reason = f"frames are smaller than the {SMALLEST} pixels that LPIPS needs"
-            return measured(name, None, n=0, reason=reason, status="skipped", **rest)
-        if not trace:
-            reason = "the clip has fewer than 2 frames"
-            return measured(name, None, n=0, reason=reason, status="skipped", **rest)
-        if 2 * len(known) <= len(trace):
+            made["reason"] = f"frames are smaller than the {SMALLEST} pixels that LPIPS needs"
+        elif trace and 2 * len(known) <= len(trace):
             reason = f"optical flow explains {len(known)} of {len(trace)} pairs"
-            return measured(name, None, n=len(known), reason=reason, **rest)
-        value = float(np.mean(known))
-        return measured(name, value, n=len(known), trace=tuple(trace), **rest)
+            made = {"value": None, "n": len(known), "reason": reason}
+        elif trace:
+            made["trace"] = tuple(trace)
+        return measured(name, backend=self._net.backend, **made)
+
+
+def label(settings: Any) -> str:
+    """What stands in the brackets of the records' names."""
+    return settings.lpips_net
+
+
+def load_meter(settings: Any, *, prompt: str | None, fps: float) -> LpipsMeter:
+    """The meter of one clip; the net is loaded once a process."""
+    # Without the weights there is no need to load torch.
+    find_weights(f"lpips-{settings.lpips_net}", paths=settings.paths)
+    net = _loaded(settings.lpips_net, tuple(sorted(settings.paths.items())), settings.device)
+    return LpipsMeter(net, batch_size=settings.batch_size)
+
+
+@lru_cache(maxsize=2)
+def _loaded(net: str, paths: tuple, device: str) -> Lpips:
+    return load_lpips(net, paths=dict(paths), device=device)
 
 
 def load_lpips(
@@ -129,15 +139,10 @@ def load_lpips(
     path = find_weights(f"lpips-{net}", paths=paths)
     model = empty_lpips(net)
     load_backbone(model, path)
-    return Lpips(
-        model,
-        net=net,
-        backend=Backend(f"lpips-0.1-{net}", sha256_of(path), path.name),
-        device=device,
-    )
+    return Lpips(model, net=net, backend=backend_of(f"lpips-0.1-{net}", path), device=device)
 
 
-def empty_lpips(net: str) -> nn.Module:
+def empty_lpips(net: str) -> Any:
     """The package's model with its trained heads and a random backbone: not a metric yet."""
     import lpips
 
@@ -147,20 +152,19 @@ def empty_lpips(net: str) -> nn.Module:
         return lpips.LPIPS(net=net, pretrained=True, pnet_rand=True, verbose=False)
 
 
-def load_backbone(model: nn.Module, path: str | Path) -> None:
+def load_backbone(model: Any, path: str | Path) -> None:
     """Fill every backbone tensor from a torchvision checkpoint.
 
     Raises:
         MissingWeightsError: the file is no checkpoint, or lacks a tensor or has it in another
         shape.
     """
-    try:
+    import torch
+
+    with refusing(path, "cannot be loaded as weights"):
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise MissingWeightsError(f"{path} cannot be loaded as weights: {error}.") from error
-    wanted = model.net.state_dict()
     filled = {}
-    for key, tensor in wanted.items():
+    for key, tensor in model.net.state_dict().items():
         # slice2.3.weight is features.3.weight of the torchvision net.
         source = "features." + key.partition(".")[2]
         if source not in stored or stored[source].shape != tensor.shape:

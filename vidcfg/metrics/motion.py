@@ -1,15 +1,15 @@
 """How much moves, how evenly, and where a clip freezes or jumps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidcfg.metrics.flow import Pair, warp
+from vidcfg.metrics.flicker import CHANGE, STILL
+from vidcfg.metrics.flow import MIN_COVERAGE, MIN_SIZE, TOO_SMALL, Pair, warp
 from vidcfg.metrics.frames import to_unit
-
-STILL = 1e-4
-"""A mean change below this, a fortieth of an 8-bit level, is no change."""
+from vidcfg.metrics.metric import Quantity, averaged, metric
 
 
 def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> float:
@@ -24,36 +24,66 @@ def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> floa
     return float(np.mean(largest, dtype=np.float64)) * scale
 
 
-def motion_trace(frames: np.ndarray, *, fps: int | float) -> Float[np.ndarray, "pairs"]:
-    """`motion_of` for every pair of neighbours; its mean is the dynamic degree."""
-    pairs = zip(frames[:-1], frames[1:])
-    return np.array([motion_of(Pair(a, b).forward, fps=fps) for a, b in pairs])
-
-
-def midpoint_error(pair: Pair, middle: np.ndarray) -> float:
+def midpoint_error(triple: Pair) -> float:
     """Mean |x - x'| of a frame and its interpolation from the frames before and after it.
 
     x' is the mean of both neighbours, each moved by half the flow between them. Small for motion
     at an even pace, large for judder, a repeated or a missing frame, and flicker.
     """
-    half = pair.forward / 2
-    before, _ = warp(pair.first, -half)
-    after, _ = warp(pair.second, half)
-    return float(np.mean(np.abs((before + after) / 2 - to_unit(middle)), dtype=np.float64))
+    half = triple.forward / 2
+    between = (warp(triple.first, -half) + warp(triple.second, half)) / 2
+    return float(np.mean(np.abs(between - to_unit(triple.middle)), dtype=np.float64))
 
 
-def motion_smoothness(frames: np.ndarray) -> float:
+MOTION = Quantity(lambda pair: motion_of(pair.forward, fps=8), lag=1, least=MIN_SIZE)
+IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=MIN_SIZE)
+MIDPOINT = Quantity(midpoint_error, lag=2, step=2, least=MIN_SIZE)
+
+
+def why_no_flow(clip: Any) -> str:
+    return TOO_SMALL if clip.shorter_side < MIN_SIZE else ""
+
+
+@metric(
+    *("dynamic_degree", "motion", "px", "none"),
+    *("flow=dis-medium@128..720;top=5%;side=256;fps=8", [MOTION]),
+    marks_still=True,
+)
+def dynamic_degree(clip: Any) -> dict:
+    """Mean motion of neighbours, proportional to the frame rate."""
+    rate = (clip.info.fps or 8.0) / 8
+    return averaged([m * rate for m in clip[MOTION]], reason=why_no_flow(clip))
+
+
+@metric(
+    *("motion_smoothness", "motion", "0..1", "higher"),
+    *("flow=dis-medium@128..720;interpolate=odd", [MIDPOINT]),
+    marks_still=True,
+)
+def motion_smoothness(clip: Any) -> dict:
     """1 - mean midpoint error over frames 1, 3, 5, ...
 
     VBench's idea with optical flow in place of its interpolation net, so another number.
-
-    Raises:
-        ValueError: below three frames.
     """
-    if len(frames) < 3:
-        raise ValueError("motion smoothness needs three frames or more.")
-    triples = zip(frames[:-2:2], frames[1:-1:2], frames[2::2])
-    return 1.0 - float(np.mean([midpoint_error(Pair(a, c), b) for a, b, c in triples]))
+    return averaged([1 - error for error in clip[MIDPOINT]], reason=why_no_flow(clip))
+
+
+@metric(
+    "freeze_share", "motion", "0..1", "lower", "below=0.1*local-median", [CHANGE], marks_still=True
+)
+def freeze_share(clip: Any) -> dict:
+    return averaged(frozen([absolute for absolute, _ in clip[CHANGE]]))
+
+
+@metric(
+    *("jump_share", "motion", "0..1", "lower"),
+    *("above=1.6*flow|3*change|flow-lost", [CHANGE, MOTION, IS_TRUSTED]),
+    marks_still=True,
+)
+def jump_share(clip: Any) -> dict:
+    change = [absolute for absolute, _ in clip[CHANGE]]
+    trusted = [m if ok else None for m, ok in zip(clip[MOTION], clip[IS_TRUSTED])]
+    return averaged(jumps(change, trusted or [None] * len(change)))
 
 
 def frozen(change_pairs: Sequence[float] | np.ndarray) -> Bool[np.ndarray, "pairs"]:

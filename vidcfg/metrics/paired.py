@@ -6,9 +6,10 @@ and scipy alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,9 +27,8 @@ Clusters = Sequence | np.ndarray
 """A name or number for each value: those of one prompt are equal."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Two-sided, ends included."""
+class Bounds(NamedTuple):
+    """The two-sided interval of an estimate, ends included."""
 
     low: float
     high: float
@@ -71,42 +71,29 @@ def cluster_means(values_N: Values, clusters_N: Clusters) -> Float[np.ndarray, "
     return np.bincount(inverse, weights=values) / np.bincount(inverse)
 
 
-def sign_flip_p(
-    values_N: Values,
-    clusters_N: Clusters,
-    *,
-    alternative: str = "greater",
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> float:
+def sign_flip_p(values_N: Values, clusters_N: Clusters, *, alternative: str = "greater") -> float:
     """How often random signs give cluster means whose sum is as large as the observed one.
 
-    Exact for up to 20 clusters, else over `resamples` random patterns with the observed one
+    Exact for up to 20 clusters, else over RESAMPLES random patterns with the observed one
     counted in. Valid if, without a change, a difference is as likely as its negative.
     `alternative` is `greater`, `less` or `two-sided` (twice the smaller of both, at most 1).
 
     Raises:
         ValueError: for another alternative, no values, or values that are not finite.
     """
+    signs = {"greater": (1,), "less": (-1,), "two-sided": (1, -1)}.get(alternative)
+    if signs is None:
+        raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
     means = cluster_means(values_N, clusters_N)
-    if alternative == "less":
-        return _upper_tail(-means, seed, resamples)
-    upper = _upper_tail(means, seed, resamples)
-    if alternative == "greater":
-        return upper
-    if alternative == "two-sided":
-        return min(1.0, 2 * min(upper, _upper_tail(-means, seed, resamples)))
-    raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
+    return min(1.0, len(signs) * min(_upper_tail(sign * means) for sign in signs))
 
 
-def smallest_p(num_clusters: int, *, resamples: int = RESAMPLES) -> float:
+def smallest_p(num_clusters: int) -> float:
     """The smallest one-sided p-value that so many clusters can give."""
-    if num_clusters <= EXACT_CLUSTERS:
-        return 0.5**num_clusters
-    return 1 / (resamples + 1)
+    return 0.5**num_clusters if num_clusters <= EXACT_CLUSTERS else 1 / (RESAMPLES + 1)
 
 
-def _upper_tail(means_G: np.ndarray, seed: int, resamples: int) -> float:
+def _upper_tail(means_G: np.ndarray) -> float:
     # Equal sums differ by rounding; they count as ties.
     slack = 1e-12 * float(np.abs(means_G).sum())
     observed = float(means_G.sum()) - slack
@@ -115,8 +102,8 @@ def _upper_tail(means_G: np.ndarray, seed: int, resamples: int) -> float:
         left, right = _signed_sums(means_G[:half]), np.sort(_signed_sums(means_G[half:]))
         below = np.searchsorted(right, observed - left, side="left")
         return float((len(right) - below).sum()) / (len(left) * len(right))
-    sums = _random_signs(len(means_G), seed, resamples) @ means_G
-    return (1 + int((sums >= observed).sum())) / (1 + resamples)
+    sums = _random_signs(len(means_G)) @ means_G
+    return (1 + int((sums >= observed).sum())) / (1 + RESAMPLES)
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:
@@ -127,52 +114,47 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _random_signs(num_clusters: int, seed: int, resamples: int) -> np.ndarray:
-    bits = np.random.default_rng(seed).integers(0, 2, (resamples, num_clusters), dtype=np.int8)
+def _random_signs(num_clusters: int) -> np.ndarray:
+    bits = np.random.default_rng(0).integers(0, 2, (RESAMPLES, num_clusters), dtype=np.int8)
     return (2 * bits - 1).astype(np.float64)
 
 
 @lru_cache(maxsize=8)
-def _indices(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    return random.integers(0, num_clusters, (resamples, num_clusters))
+def _indices(num_clusters: int, resamples: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, num_clusters, (resamples, num_clusters))
 
 
 @lru_cache(maxsize=8)
-def _counts(num_clusters: int, resamples: int, seed: int) -> np.ndarray:
-    drawn = _indices(num_clusters, resamples, seed)
+def _shares(num_clusters: int, resamples: int) -> np.ndarray:
+    """How much each cluster weighs in the mean of each draw."""
+    drawn = _indices(num_clusters, resamples)
     offset = drawn + np.arange(resamples)[:, None] * num_clusters
     counts = np.bincount(offset.ravel(), minlength=resamples * num_clusters)
     return counts.reshape(resamples, num_clusters) / num_clusters
 
 
-def bootstrap_indices(
-    clusters_N: Clusters, *, resamples: int = 2000, seed: int = 0
-) -> Int[np.ndarray, "R G"]:
+def bootstrap_indices(clusters_N: Clusters, *, resamples: int = 2000) -> Int[np.ndarray, "R G"]:
     """Clusters drawn with replacement, as positions in the sorted different clusters.
 
-    Depends on the number of clusters and the seed alone: cells of a sweep that share their
+    Depends on the number of clusters alone: cells of a sweep that share their
     prompts are resampled alike, so that their differences stay paired.
     """
     num_clusters = len(np.unique(np.asarray(clusters_N)))
     if not num_clusters:
         raise ValueError("there are no clusters.")
-    return _indices(num_clusters, resamples, seed).copy()
+    return _indices(num_clusters, resamples).copy()
 
 
 def cluster_bootstrap(
     values_N: Values,
     clusters_N: Clusters,
     *,
-    statistic: Callable[[np.ndarray], float] | None = None,
     resamples: int = 2000,
-    seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    """BCa interval of a statistic of the cluster means, clusters drawn with replacement.
+) -> Bounds:
+    """BCa interval of the mean of the cluster means, clusters drawn with replacement.
 
-    `statistic` takes the means [G] of a draw; None is their mean. Equal means give an interval of
-    length 0, one cluster the whole line.
+    Equal means give an interval of length 0, one cluster the whole line (scipy's has NaN there).
 
     Raises:
         ValueError: as `cluster_means`.
@@ -180,28 +162,20 @@ def cluster_bootstrap(
     Source: Efron 1987, Better bootstrap confidence intervals, JASA 82.
     """
     means = cluster_means(values_N, clusters_N)
-    num = len(means)
+    num, point = len(means), float(means.mean())
     if num == 1:
-        return Interval(-math.inf, math.inf)
-    if statistic is None:
-        point = float(means.mean())
-        draws = _counts(num, resamples, seed) @ means
-        left_out = (means.sum() - means) / (num - 1)
-    else:
-        point = float(statistic(means))
-        draws = np.array([statistic(means[i]) for i in _indices(num, resamples, seed)])
-        left_out = np.array([statistic(np.delete(means, g)) for g in range(num)])
+        return Bounds(-math.inf, math.inf)
     # A spread of rounding size would make bias and acceleration arbitrary.
     if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
-        return Interval(point, point)
-    return Interval(*_bca(draws, point, left_out, level))
-
-
-def _bca(draws: np.ndarray, point: float, left_out: np.ndarray, level: float) -> tuple:
+        return Bounds(point, point)
     from scipy.special import ndtr, ndtri
 
-    below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / len(draws)
-    bias = float(ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws))))
+    # Bias: how far the draws lie from the point, in normal quantiles.
+    draws = _shares(num, resamples) @ means
+    below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / resamples
+    bias = float(ndtri(np.clip(below, 1 / resamples, 1 - 1 / resamples)))
+    # Acceleration: the skew of what the mean becomes without one cluster.
+    left_out = (means.sum() - means) / (num - 1)
     away = left_out.mean() - left_out
     spread = float(np.sum(away**2)) ** 1.5
     acceleration = float(np.sum(away**3)) / (6 * spread) if spread > 0 else 0.0
@@ -210,7 +184,7 @@ def _bca(draws: np.ndarray, point: float, left_out: np.ndarray, level: float) ->
         shifted = bias + float(ndtri(tail))
         ends.append(float(ndtr(bias + shifted / (1 - acceleration * shifted))))
     low, high = np.quantile(draws, ends)
-    return float(low), float(high)
+    return Bounds(float(low), float(high))
 
 
 def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray, "M"]:
@@ -305,10 +279,7 @@ def needed_clips(
     high = max(low, int(MAX_CLIPS / clips_each))
     if _detectable(sd, high, alpha, power) > effect:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if _detectable(sd, middle, alpha, power) <= effect:
-            high = middle
-        else:
-            low = middle + 1
-    return math.ceil(high * clips_each)
+    more = bisect_left(
+        range(low, high), True, key=lambda num: _detectable(sd, num, alpha, power) <= effect
+    )
+    return math.ceil((low + more) * clips_each)

@@ -13,10 +13,6 @@ STATUSES = ("ok", "static", "invalid", "skipped", "failed")
 measurement cannot be trusted. skipped: something was missing. failed: the input is broken."""
 
 
-class IncomparableError(ValueError):
-    """Two records that differ in more than their value; the message lists the differences."""
-
-
 @dataclass(frozen=True)
 class Backend:
     """The net or library behind a value. `sha256` identifies its weights (None: it has none)."""
@@ -71,9 +67,10 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status is {self.status!r}, allowed are {', '.join(STATUSES)}.")
-        if (self.value is None) != bool(self.skipped_reason):
+        is_null = self.value is None
+        if is_null != bool(self.skipped_reason):
             raise ValueError(f"{self.name}: give either a value or a skipped_reason.")
-        if (self.value is None) != (self.status in ("invalid", "skipped", "failed")):
+        if is_null != (self.status in ("invalid", "skipped", "failed")):
             raise ValueError(f"{self.name}: status {self.status!r} does not fit the value.")
         numbers = [self.value, *(self.interval or ()), *(self.trace or ())]
         if any(x is not None and not math.isfinite(x) for x in numbers):
@@ -84,8 +81,8 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Plain types only; `from_dict` gives an equal record back."""
         row = asdict(self)
-        row["interval"] = None if self.interval is None else list(self.interval)
-        row["trace"] = None if self.trace is None else list(self.trace)
+        for name in ("interval", "trace"):
+            row[name] = None if row[name] is None else list(row[name])
         return row
 
     @classmethod
@@ -101,31 +98,6 @@ class Record:
         return cls(**known)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """`difference` = new - base; `ratio` = new / base (None where base is 0)."""
-
-    name: str
-    difference: float
-    ratio: float | None
-
-
-def compare(new: Record, base: Record) -> Comparison:
-    """The change from `base` to `new`, if both were measured in the same way.
-
-    Raises:
-        IncomparableError: if either has no value, or name, protocol, backend (name and weights),
-            the number of frames, frame size, frame rate, or lossy versus lossless input differ.
-    """
-    differences = unlike(new, base)
-    if differences:
-        raise IncomparableError(
-            f"{new.name} cannot be compared with {base.name}: " + "; ".join(differences) + "."
-        )
-    ratio = new.value / base.value if base.value else None
-    return Comparison(new.name, new.value - base.value, ratio)
-
-
 def unlike(new: Record, base: Record) -> list[str]:
     """Why two records may not be compared, one sentence each; empty if they may."""
     reasons = [
@@ -133,15 +105,17 @@ def unlike(new: Record, base: Record) -> list[str]:
         for side, record in (("the first", new), ("the second", base))
         if record.value is None
     ]
-    pairs = {"name": (new.name, base.name), "protocol": (new.protocol, base.protocol)}
-    for key in ("name", "sha256"):
-        pairs[f"backend {key}"] = tuple(
-            getattr(record.backend, key, None) for record in (new, base)
-        )
-    for key in ("num_frames", "height", "width", "fps", "lossless"):
-        pairs[key] = tuple(getattr(record.clip, key, None) for record in (new, base))
-    reasons += [f"{key} is {a!r} against {b!r}" for key, (a, b) in pairs.items() if a != b]
+    facts, others = _alike(new), _alike(base)
+    reasons += [f"{k} is {v!r} against {others[k]!r}" for k, v in facts.items() if v != others[k]]
     return reasons
+
+
+def _alike(record: Record) -> dict[str, Any]:
+    """What has to be the same in records that are compared."""
+    facts = {"name": record.name, "protocol": record.protocol}
+    facts |= {f"backend {key}": getattr(record.backend, key, None) for key in ("name", "sha256")}
+    clip = ("num_frames", "height", "width", "fps", "lossless")
+    return facts | {key: getattr(record.clip, key, None) for key in clip}
 
 
 def common_clip(clips: Sequence[ClipInfo]) -> ClipInfo:

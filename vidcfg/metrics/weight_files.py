@@ -5,21 +5,22 @@ A net that measures is loaded from a file whose hash is checked, or not at all.
 
 import hashlib
 import os
-import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from vidcfg import files
+from vidcfg.metrics.record import Backend
+
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of weights.
+    """One file of weights; `about` is its size in megabytes.
 
-    `size` is in bytes where it is known, `about` in megabytes. Of the hashes, those that are known
-    are checked: the whole `sha256`, its first digits `sha256_prefix`, or the `git_sha1` of the
-    file as a git blob.
+    Of the hashes, those that are known are checked: the first digits of the `sha256`, or all of
+    it, and the `git_sha1` of the file as a git blob.
     """
 
     name: str
@@ -28,73 +29,49 @@ class WeightFile:
     used_by: str
     licence: str
     about: float
-    size: int | None = None
     sha256: str | None = None
-    sha256_prefix: str | None = None
     git_sha1: str | None = None
 
 
 _TORCH = "https://download.pytorch.org/models/"
-
 WEIGHTS: dict[str, WeightFile] = {
-    w.name: w
-    for w in (
-        WeightFile(
-            name="i3d-k400",
-            filename="i3d_pretrained_400.pt",
-            url="https://github.com/songweige/TATS/raw/main/tats/fvd/i3d_pretrained_400.pt",
-            used_by="fvd",
-            licence="Apache-2.0 upstream (deepmind/kinetics-i3d); the port states none",
-            about=51.0,
-            git_sha1="a867b87ac3a9097d200598b1d48a1b890d8ec744",
-        ),
-        WeightFile(
-            name="r3d18-k400",
-            filename="r3d_18-b3b3357e.pth",
-            url=_TORCH + "r3d_18-b3b3357e.pth",
-            used_by="fd[r3d18-k400], kd[r3d18-k400]",
-            licence="BSD-3-Clause (torchvision)",
-            about=127.4,
-            sha256_prefix="b3b3357e",
-        ),
-        WeightFile(
-            name="lpips-alex",
-            filename="alexnet-owt-7be5be79.pth",
-            url=_TORCH + "alexnet-owt-7be5be79.pth",
-            used_by="lpips_adjacent[alex], lpips_warp[alex]",
-            licence="BSD-3-Clause (torchvision)",
-            about=233.1,
-            sha256_prefix="7be5be79",
-        ),
-        WeightFile(
-            name="lpips-squeeze",
-            filename="squeezenet1_1-b8a52dc0.pth",
-            url=_TORCH + "squeezenet1_1-b8a52dc0.pth",
-            used_by="lpips_adjacent[squeeze], lpips_warp[squeeze]",
-            licence="BSD-3-Clause (torchvision)",
-            about=4.7,
-            sha256_prefix="b8a52dc0",
-        ),
-        WeightFile(
-            name="lpips-vgg",
-            filename="vgg16-397923af.pth",
-            url=_TORCH + "vgg16-397923af.pth",
-            used_by="lpips_adjacent[vgg], lpips_warp[vgg]",
-            licence="BSD-3-Clause (torchvision)",
-            about=527.8,
-            sha256_prefix="397923af",
-        ),
-        WeightFile(
-            name="open-clip-vit-b-32",
-            filename="open_clip_vit_b_32_laion2b_s34b_b79k.safetensors",
-            url="https://huggingface.co/laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/"
-            "open_clip_model.safetensors",
-            used_by="clip_score[open_clip:ViT-B-32]",
-            licence="MIT",
-            about=577.0,
-        ),
+    "i3d-k400": WeightFile(
+        name="i3d-k400",
+        filename="i3d_pretrained_400.pt",
+        url="https://github.com/songweige/TATS/raw/main/tats/fvd/i3d_pretrained_400.pt",
+        used_by="fvd",
+        licence="Apache-2.0 upstream (deepmind/kinetics-i3d); the port states none",
+        about=51.0,
+        git_sha1="a867b87ac3a9097d200598b1d48a1b890d8ec744",
     )
 }
+for _name, _filename, _about in (
+    ("r3d18-k400", "r3d_18-b3b3357e.pth", 127.4),
+    ("lpips-alex", "alexnet-owt-7be5be79.pth", 233.1),
+    ("lpips-squeeze", "squeezenet1_1-b8a52dc0.pth", 4.7),
+    ("lpips-vgg", "vgg16-397923af.pth", 527.8),
+):
+    _metrics = ("lpips_adjacent", "lpips_warp") if "lpips" in _name else ("fd", "kd")
+    _net = _name.removeprefix("lpips-")
+    WEIGHTS[_name] = WeightFile(
+        name=_name,
+        filename=_filename,
+        url=_TORCH + _filename,
+        used_by=", ".join(f"{metric}[{_net}]" for metric in _metrics),
+        licence="BSD-3-Clause (torchvision)",
+        about=_about,
+        # torchvision ends a file's name with the first digits of its hash.
+        sha256=Path(_filename).stem.rpartition("-")[2],
+    )
+WEIGHTS["open-clip-vit-b-32"] = WeightFile(
+    name="open-clip-vit-b-32",
+    filename="open_clip_vit_b_32_laion2b_s34b_b79k.safetensors",
+    url="https://huggingface.co/laion/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/"
+    "open_clip_model.safetensors",
+    used_by="clip_score[open_clip:ViT-B-32]",
+    licence="MIT",
+    about=577.0,
+)
 
 
 class MissingWeightsError(ValueError):
@@ -144,7 +121,9 @@ def find_weights(name: str, *, paths: Mapping[str, str | Path] | None = None) ->
         if not Path(given).is_file():
             raise MissingWeightsError(f"{given}, given for {name}, is no file.")
         return Path(given)
-    for path in _places(weight):
+    torch_home = Path(os.environ.get("TORCH_HOME") or "~/.cache/torch").expanduser()
+    for folder in (weights_folder(), torch_home / "hub" / "checkpoints"):
+        path = folder / weight.filename
         if path.is_file():
             check(weight, path)
             return path
@@ -154,29 +133,16 @@ def find_weights(name: str, *, paths: Mapping[str, str | Path] | None = None) ->
     )
 
 
-def _places(weight: WeightFile) -> list[Path]:
-    hub = os.environ.get("TORCH_HOME") or "~/.cache/torch"
-    checkpoints = Path(hub).expanduser() / "hub" / "checkpoints"
-    return [weights_folder() / weight.filename, checkpoints / weight.filename]
-
-
 def check(weight: WeightFile, path: Path) -> bool:
-    """True if a known hash or size agrees, False if none is known.
+    """True if a known hash agrees, False if none is known.
 
     Raises:
         MissingWeightsError: one does not agree.
     """
-    facts: list[tuple[str, object, Callable[[], object]]] = [
-        ("size", weight.size, lambda: path.stat().st_size),
-        ("sha256", weight.sha256, lambda: sha256_of(path)),
-        ("git sha1", weight.git_sha1, lambda: git_sha1_of(path)),
-    ]
-    if weight.sha256_prefix:
-        digits = len(weight.sha256_prefix)
-        facts.append(("sha256", weight.sha256_prefix, lambda: sha256_of(path)[:digits]))
-    known = [fact for fact in facts if fact[1] is not None]
-    for what, expected, measure in known:
-        found = measure()
+    facts = {"sha256": (weight.sha256, sha256_of), "git sha1": (weight.git_sha1, git_sha1_of)}
+    known = {what: fact for what, fact in facts.items() if fact[0] is not None}
+    for what, (expected, measure) in known.items():
+        found = measure(path)[: len(expected)]
         if found != expected:
             raise MissingWeightsError(
                 f"{path} is not {weight.name}: its {what} is {found}, not {expected}. "
@@ -187,27 +153,34 @@ def check(weight: WeightFile, path: Path) -> bool:
 
 def sha256_of(path: str | Path) -> str:
     """The sha256 of a file in hex; kept in memory until the file changes."""
-    path = Path(path).resolve()
-    stat = path.stat()
-    return _hashed(str(path), "sha256", stat.st_size, stat.st_mtime_ns)
+    stat = Path(path).stat()
+    return _sha256(str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, _size: int, _changed: int) -> str:
+    return files.sha256_of(path)
 
 
 def git_sha1_of(path: str | Path) -> str:
     """The sha1 that git gives the file as a blob: sha1("blob <size>\\0" + content)."""
-    path = Path(path).resolve()
-    stat = path.stat()
-    return _hashed(str(path), "sha1", stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _hashed(path: str, kind: str, size: int, _changed: int) -> str:
-    digest = hashlib.new(kind)
-    if kind == "sha1":
-        digest.update(b"blob %d\0" % size)
+    digest = hashlib.sha1(b"blob %d\0" % Path(path).stat().st_size)
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
+
+
+def backend_of(name: str, path: Path) -> Backend:
+    """The backend that a file of weights makes."""
+    return Backend(name, sha256_of(path), path.name)
+
+
+@contextmanager
+def refusing(path: str | Path, what: str) -> Iterator[None]:
+    """Raise MissingWeightsError, "`path` `what`: ...", for any error in the block."""
+    try:
+        yield
+    except Exception as error:
+        raise MissingWeightsError(f"{path} {what}: {error}.") from error
 
 
 def fetch(
@@ -232,32 +205,42 @@ def fetch(
             f"{weight.url} to {target} by other means."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+    from pooch import HTTPDownloader
+
+    download = HTTPDownloader(
+        progressbar=_Arrived(report),
+        chunk_size=1 << 20,
+        timeout=timeout,
+        headers={"User-Agent": "vidcfg"},
+    )
     try:
-        _download(weight, temporary, report=report, timeout=timeout)
-        check(weight, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
+        with files.atomic_path(target, overwrite=True) as temporary:
+            download(weight.url, str(temporary), None)
+            check(weight, temporary)
+    except files.FileError as error:
         raise MissingWeightsError(
-            f"{weight.url} cannot be fetched: {error}. Put the file at {target} by other means."
+            f"{weight.url} cannot be fetched: {error.__cause__ or error}. "
+            f"Put the file at {target} by other means."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return target
 
 
-def _download(weight: WeightFile, target: Path, *, report, timeout: float) -> None:
-    from urllib.request import Request, urlopen
+class _Arrived:
+    """What the downloader counts on: a chunk for each that arrived, at the end all bytes anew."""
 
-    request = Request(weight.url, headers={"User-Agent": "vidcfg"})
-    with urlopen(request, timeout=timeout) as response, open(target, "wb") as file:
-        length = response.headers.get("Content-Length")
-        total, done = int(length) if length else None, 0
-        while block := response.read(1 << 20):
-            file.write(block)
-            done += len(block)
-            if report:
-                report(done, total)
-    if total is not None and done != total:
-        raise OSError(f"{done} of {total} bytes arrived")
+    total = done = 0
+
+    def __init__(self, report: Callable[[int, int | None], None] | None):
+        self.report = report or (lambda done, total: None)
+
+    def update(self, num_bytes: int) -> None:
+        if num_bytes:
+            self.done += num_bytes
+            # The last chunk is shorter than it is counted.
+            self.report(min(self.done, self.total or self.done), self.total or None)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from vidcfg import cli
 from vidcfg.metrics.weight_files import (
     WEIGHTS,
     MissingWeightsError,
@@ -14,34 +15,33 @@ from vidcfg.metrics.weight_files import (
     sha256_of,
     weights_folder,
 )
+from vidcfg.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done. 1: something is missing or wrong. 2: the command was not understood."""
-    parser = argparse.ArgumentParser(
-        prog="vidcfg weights",
-        description="Weight files that some metrics need. Nothing is downloaded unless asked for.",
-        epilog="VIDCFG_WEIGHTS_DIR names the folder, VIDCFG_OFFLINE=1 forbids downloads.",
+    parser = cli.parser(
+        "weights",
+        "Weight files that some metrics need. Nothing is downloaded unless asked for.",
+        details="VIDCFG_WEIGHTS_DIR names the folder, VIDCFG_OFFLINE=1 forbids downloads.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
-        "list", help="what there is: size, licence, origin, and whether it is here"
-    )
-    for name, text in (
-        ("fetch", "download and check"),
-        ("verify", "check the hashes of what is here"),
+    for name, text, num in (
+        ("list", "what there is: size, licence, origin, and whether it is here", None),
+        ("fetch", "download and check", "+"),
+        ("verify", "check the hashes of what is here", "*"),
     ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("names", nargs="+" if name == "fetch" else "*", metavar="NAME")
-    options = parser.parse_args(argv)
+        command = cli.shared(commands.add_parser(name, help=text))
+        if num:
+            command.add_argument("names", nargs=num, metavar="NAME")
+    return cli.run(parser, _todo, argv)
+
+
+def _todo(options: argparse.Namespace) -> int:
     if options.command == "list":
         return _list()
-    try:
-        chosen = [named(name) for name in options.names]
-    except MissingWeightsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return _fetch(chosen) if options.command == "fetch" else _verify(chosen)
+    chosen = [named(name) for name in options.names]
+    return _fetch(chosen, options.quiet) if options.command == "fetch" else _verify(chosen)
 
 
 def _list() -> int:
@@ -60,41 +60,28 @@ def _list() -> int:
 
 
 def _check_text(weight) -> str:
-    known = {
-        "sha256": weight.sha256,
-        "sha256 begins": weight.sha256_prefix,
-        "git blob sha1": weight.git_sha1,
-    }
+    sha256 = "sha256" if len(weight.sha256 or "") == 64 else "sha256 begins"
+    known = {sha256: weight.sha256, "git blob sha1": weight.git_sha1}
     return (
         ", ".join(f"{what} {value}" for what, value in known.items() if value) or "no hash known"
     )
 
 
-def _fetch(chosen) -> int:
+def _fetch(chosen, is_quiet: bool) -> int:
     failed = 0
+    is_terminal = sys.stderr.isatty()
     for weight in chosen:
+        if not is_terminal and not is_quiet:
+            print(f"{weight.name}: {weight.url}", file=sys.stderr)
+        quiet = is_quiet or not is_terminal
         try:
-            path = _fetch_one(weight)
+            with Progress(weight.name, is_bytes=True, quiet=quiet) as progress:
+                path = fetch(weight.name, report=progress.update)
             print(f"{weight.name}: {path}\n  sha256 {sha256_of(path)}")
         except MissingWeightsError as error:
             print(error, file=sys.stderr)
             failed = 1
     return failed
-
-
-def _fetch_one(weight):
-    if not sys.stderr.isatty():
-        print(f"{weight.name}: {weight.url}", file=sys.stderr)
-        return fetch(weight.name)
-    from tqdm import tqdm
-
-    with tqdm(desc=weight.name, unit="B", unit_scale=True) as bar:
-
-        def report(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return fetch(weight.name, report=report)
 
 
 def _verify(chosen) -> int:

@@ -1,12 +1,15 @@
-"""What a feature net is, and which ones there are by name. Imports no torch."""
+"""What a feature net is, which ones there are by name, and the sizes they want frames in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import WEIGHTS, find_weights
 
@@ -68,6 +71,21 @@ def load_net(
     return import_module(NETS[name]).load(protocol=protocol, paths=paths, device=device)
 
 
+def one_by_one(
+    encode: Callable[[Any], Any], clips: np.ndarray, *, device: Any
+) -> Float[np.ndarray, "B D"]:
+    """Features of prepared clips, `encode` of each clip [T, 3, H, W] as a tensor on its own.
+
+    A convolution may round differently in another batch size.
+    """
+    import torch
+
+    check_clips(clips)
+    with torch.inference_mode():
+        rows = [encode(torch.from_numpy(np.clip(clip, 0, 1)).to(device)) for clip in clips]
+        return torch.cat(rows).float().cpu().numpy()
+
+
 def check_clips(clips: np.ndarray) -> None:
     """Raise ValueError unless clips are float32 [B, T, 3, H, W] in [0, 1]."""
     if clips.dtype != np.float32 or clips.ndim != 5 or clips.shape[2] != 3:
@@ -78,3 +96,55 @@ def check_clips(clips: np.ndarray) -> None:
     # Resizing in float32 may pass the ends by a rounding.
     if not (low >= -1e-5 and high <= 1 + 1e-5):
         raise ValueError(f"clips reach from {low:g} to {high:g}; nets take [0, 1] here.")
+
+
+def area_to_side(frames: np.ndarray, side: int) -> np.ndarray:
+    """Frames [T, C, H, W] with the shorter side reduced to `side` by area averaging.
+
+    Smaller frames stay as they are. Float32 in [0, 1].
+    """
+    import cv2
+
+    frames = to_unit(frames)
+    height, width = frames.shape[-2:]
+    shorter = min(height, width)
+    if shorter <= side:
+        return frames
+    size = (round(width * side / shorter), round(height * side / shorter))
+    channels_last = frames.transpose(0, 2, 3, 1)
+    small = [cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in channels_last]
+    return np.clip(np.stack(small).transpose(0, 3, 1, 2), 0, 1)
+
+
+def stretch_legacy(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resize as in TensorFlow 1: output pixel i samples at i * scale, no antialiasing.
+
+    The ratio of the sides is not kept. This is what the published FVD of google-research does.
+    """
+    frames = to_unit(frames)
+    sizes = zip((height, width), frames.shape[-2:])
+    return _sampled(frames, *(np.arange(n, dtype=np.float64) * (old / n) for n, old in sizes))
+
+
+def stretch_centred(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resize with pixel centres aligned, no antialiasing: torch's `align_corners=False`.
+
+    The ratio of the sides is not kept.
+    """
+    frames = to_unit(frames)
+    sizes = zip((height, width), frames.shape[-2:])
+    centres = ((np.arange(n, dtype=np.float64) + 0.5) * (old / n) - 0.5 for n, old in sizes)
+    return _sampled(frames, *(np.maximum(centre, 0) for centre in centres))
+
+
+def _sampled(frames: np.ndarray, *positions: np.ndarray) -> np.ndarray:
+    """Bilinear samples at rows and columns; the last row and column are repeated."""
+    for axis, position in zip((2, 3), positions):
+        last = frames.shape[axis] - 1
+        lower = np.minimum(np.floor(position).astype(int), last)
+        part = (position - lower).astype(np.float32)
+        part = part[:, None] if axis == 2 else part
+        low = frames.take(lower, axis=axis)
+        high = frames.take(np.minimum(lower + 1, last), axis=axis)
+        frames = low + (high - low) * np.clip(part, 0, 1)
+    return frames

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vidcfg.metrics.features.base import FeatureNet, check_clips
-from vidcfg.metrics.features.resize import stretch_centred
+from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch_centred
 from vidcfg.metrics.record import Backend
-from vidcfg.metrics.weight_files import MissingWeightsError, find_weights, sha256_of
+from vidcfg.metrics.weight_files import backend_of, find_weights, refusing
 
 MEAN = (0.43216, 0.394666, 0.37645)
 STD = (0.22803, 0.22145, 0.216989)
@@ -22,34 +21,25 @@ class R3D18Net(FeatureNet):
 
     name = "r3d18-k400"
     protocol = "resize=128x171-bilinear;crop=112;T=16;stride=1;clip=first"
-    num_frames = 16
-    min_frames = 16
+    num_frames = min_frames = 16
 
     def __init__(self, model: nn.Module, *, backend: Backend, device: str = "cpu") -> None:
         self.backend = backend
-        self._model = model.eval().to(device)
-        self._device = device
+        self._model, self._device = model.eval().to(device), device
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         return stretch_centred(frames, 128, 171)[:, :, 8:120, 30:142]
 
-    @torch.inference_mode()
     def features(self, clips: np.ndarray) -> np.ndarray:
-        check_clips(clips)
-        mean, std = (torch.tensor(v).reshape(3, 1, 1, 1) for v in (MEAN, STD))
-        rows = []
-        for clip in clips:
-            video = (torch.from_numpy(np.clip(clip, 0, 1)).transpose(0, 1) - mean) / std
-            x = self._model.stem(video[None].to(self._device))
-            for layer in (
-                self._model.layer1,
-                self._model.layer2,
-                self._model.layer3,
-                self._model.layer4,
-            ):
-                x = layer(x)
-            rows.append(functional.adaptive_avg_pool3d(x, 1).flatten(1))
-        return torch.cat(rows).float().cpu().numpy()
+        mean, std = (torch.tensor(v, device=self._device).reshape(3, 1, 1, 1) for v in (MEAN, STD))
+        net = self._model
+        layers = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
+
+        def encode(clip: torch.Tensor) -> torch.Tensor:
+            x = layers(((clip.transpose(0, 1) - mean) / std)[None])
+            return functional.adaptive_avg_pool3d(x, 1).flatten(1)
+
+        return one_by_one(encode, clips, device=self._device)
 
 
 def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> R3D18Net:
@@ -58,10 +48,6 @@ def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) 
 
     path = find_weights("r3d18-k400", paths=paths)
     model = r3d_18(weights=None)
-    try:
+    with refusing(path, "is no state_dict of R3D-18"):
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise MissingWeightsError(f"{path} is no state_dict of R3D-18: {error}.") from error
-    return R3D18Net(
-        model, backend=Backend("r3d18-k400", sha256_of(path), path.name), device=device
-    )
+    return R3D18Net(model, backend=backend_of("r3d18-k400", path), device=device)

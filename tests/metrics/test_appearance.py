@@ -3,7 +3,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from vidcfg.metrics.saturation import (
+from vidcfg.metrics.appearance import (
     clipped_share,
     colour_drift,
     contrast,

@@ -1,14 +1,17 @@
 """What guidance does to a picture: saturation, clipping, contrast, sharpness, colour drift."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from vidcfg.metrics.flicker import trend
 from vidcfg.metrics.frames import luma, to_unit
+from vidcfg.metrics.metric import Quantity, metric, per_frame
 
 
+@per_frame("saturation", "appearance", "0..1", "none", "hsv-saturation")
 def saturation(frame_CHW: np.ndarray) -> float:
     """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
     frame = to_unit(frame_CHW)
@@ -17,6 +20,7 @@ def saturation(frame_CHW: np.ndarray) -> float:
     return float(np.mean(ratio, dtype=np.float64))
 
 
+@per_frame("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
 def clipped_share(frame_CHW: np.ndarray) -> float:
     """Share of values at either end of the range, within half an 8-bit level."""
     frame = to_unit(frame_CHW)
@@ -24,11 +28,13 @@ def clipped_share(frame_CHW: np.ndarray) -> float:
     return float(np.mean((frame <= margin) | (frame >= 1 - margin)))
 
 
+@per_frame("contrast", "appearance", "intensity", "none", "luma=bt709;sd")
 def contrast(frame_CHW: np.ndarray) -> float:
     """Standard deviation of BT.709 luma over the frame."""
     return float(np.std(luma(frame_CHW), dtype=np.float64))
 
 
+@per_frame("sharpness", "appearance", "intensity", "none", "luma=bt709;gradient=forward")
 def sharpness(frame_CHW: np.ndarray) -> float:
     """Mean length of the luma's gradient, forward differences, in intensity per pixel.
 
@@ -45,6 +51,14 @@ def mean_colour(frame_CHW: np.ndarray) -> Float[np.ndarray, "C"]:
     return np.mean(to_unit(frame_CHW), axis=(1, 2), dtype=np.float64)
 
 
+CONTRAST, COLOUR = Quantity(contrast), Quantity(mean_colour)
+
+
+@metric("contrast_drift", "appearance", "log", "none", "luma=bt709;sd;slope*(T-1)", [CONTRAST])
+def of_contrasts(clip: Any) -> dict:
+    return {"value": contrast_drift(clip[CONTRAST]), "n": len(clip[CONTRAST])}
+
+
 def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
     """Change of log contrast from the first to the last frame, along the least-squares line.
 
@@ -54,6 +68,13 @@ def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
     logs = np.log(np.maximum(np.asarray(contrast_T, dtype=np.float64), 0.01 / 255))
     line = trend(logs)
     return float(line[-1] - line[0])
+
+
+@metric("colour_drift", "appearance", "intensity", "lower", "mean-rgb;slope*(T-1);norm", [COLOUR])
+def of_colours(clip: Any) -> dict:
+    colours = np.stack(clip[COLOUR])
+    way = np.linalg.norm(colours - colours[0], axis=1).tolist()
+    return {"value": colour_drift(colours), "n": len(colours), "trace": tuple(way)}
 
 
 def colour_drift(colour_TC: np.ndarray) -> float:

@@ -1,0 +1,178 @@
+"""What a metric is: one number about videos, whose facts stand on it, registered by its name."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from vidcfg.metrics.record import Record
+
+
+@dataclass(frozen=True)
+class MetricFamily:
+    """What `--metrics` selects. `module` declares its metrics, `text` tells what they are.
+
+    `net` is the feature net that its metrics take clips through. A family with weights of its own
+    has `label(settings)` and `load_meter(settings, prompt=, fps=)` in its module.
+    """
+
+    module: str
+    text: str
+    net: str | None = None
+    has_weights: bool = False
+
+    @property
+    def is_free(self) -> bool:
+        """Neither net nor weights are needed."""
+        return self.net is None and not self.has_weights
+
+    def load(self) -> ModuleType:
+        """The module; a name that starts with a point is one of this package."""
+        return import_module(self.module, __package__)
+
+
+FAMILIES: dict[str, MetricFamily] = {
+    "flicker": MetricFamily(".flicker", "differences, luminance, temporal spectrum, stride pulse"),
+    "warp": MetricFamily(".warp", "motion-compensated flicker (optical flow)"),
+    "motion": MetricFamily(".motion", "dynamic degree, smoothness, freezes, jumps"),
+    "appearance": MetricFamily(".appearance", "saturation, clipping, contrast and colour drift"),
+    "mini": MetricFamily(
+        ".features.mini",
+        "align[mini], attribute accuracy; with --reference fd, kd, precision, recall",
+        net="mini",
+    ),
+    "lpips": MetricFamily(
+        ".lpips", "LPIPS of neighbours, plain and motion-compensated", has_weights=True
+    ),
+    "clip": MetricFamily(".clip", "CLIP score and consistency", has_weights=True),
+    "fvd": MetricFamily(
+        ".distribution", "FVD and its relatives on I3D features (needs --reference)", "i3d-k400"
+    ),
+    "r3d18": MetricFamily(
+        ".distribution", "the same on R3D-18 features (needs --reference)", "r3d18-k400"
+    ),
+}
+WEIGHT_FREE = tuple(name for name, family in FAMILIES.items() if family.is_free)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is taken of each frame of a clip (`lag` 0), or of each pair of frames `lag` apart.
+
+    `of` gets the frame [C, H, W] or the `Pair`. Pairs start `step` frames apart. Frames with a
+    shorter side below `least` have none. `into()` makes what keeps the values of a clip.
+    """
+
+    of: Callable[[Any], Any]
+    lag: int = 0
+    step: int = 1
+    least: int = 1
+    into: Callable[[], Any] = list
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How values of this name are made and read; `better` is `lower`, `higher` or `none`.
+
+    `outcome` makes them from the quantities of a clip that the metric `needs`, as the arguments
+    of `measured`; None: a net makes them. With `marks_still` a clip in which nothing changes has
+    the status `static`.
+    """
+
+    name: str
+    family: str
+    unit: str
+    better: str
+    protocol: str
+    needs: Sequence[Quantity] = ()
+    outcome: Callable[[Any], dict[str, Any]] | None = None
+    marks_still: bool = False
+
+
+METRICS: dict[str, Metric] = {}
+"""By name; for a net's metric, the part before the bracket that names the net. Filled as modules
+are imported; `vidcfg.metrics.catalogue` imports all."""
+
+
+def declare(name: str, *facts: Any, **how: Any) -> None:
+    """Register a metric by the fields of `Metric`.
+
+    Raises:
+        ValueError: if another metric has the name.
+    """
+    if name in METRICS:
+        raise ValueError(f"a metric is named {name} already; choose another name.")
+    METRICS[name] = Metric(name, *facts, **how)
+
+
+def metric(*facts: Any, marks_still: bool = False) -> Callable[[Callable], Callable]:
+    """Register the decorated function as a metric's outcome; `facts` are from name to needs.
+
+    It gets the clip's `ClipMeasures` and returns `averaged(...)` or `computed(...)`.
+    """
+
+    def register(outcome: Callable) -> Callable:
+        declare(*facts, outcome=outcome, marks_still=marks_still)
+        return outcome
+
+    return register
+
+
+def per_frame(*facts: str) -> Callable[[Callable], Callable]:
+    """Register the mean over the clip of the decorated function of a frame [C, H, W].
+
+    `facts` are those of `Metric`, from name to protocol.
+    """
+
+    def register(of: Callable) -> Callable:
+        taken = Quantity(of)
+        declare(*facts, [taken], outcome=lambda clip: averaged(clip[taken]))
+        return of
+
+    return register
+
+
+def averaged(points: Iterable, *, reason: str = "") -> dict[str, Any]:
+    """The mean of one value per frame or pair, with these as trace; skipped if there is none."""
+    import numpy as np
+
+    trace = tuple(float(point) for point in points)
+    if not trace:
+        reason = reason or "the clip has too few frames"
+        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+    return {"value": float(np.mean(trace)), "n": len(trace), "trace": trace}
+
+
+def computed(
+    compute: Callable[..., float], *arguments: Any, n: int, **rest: Any
+) -> dict[str, Any]:
+    """A value of the whole clip, skipped with the reason where `compute` raises ValueError."""
+    try:
+        return {"value": compute(*arguments), "n": n, **rest}
+    except ValueError as error:
+        return {"value": None, "n": n, "reason": str(error), **rest, "status": "skipped"}
+
+
+def metrics_of(family: str) -> list[Metric]:
+    """The metrics of a family, in the order in which they are declared."""
+    FAMILIES[family].load()
+    return [metric for metric in METRICS.values() if metric.family == family]
+
+
+def measured(
+    name: str, value: float | None, *, n: int, protocol: str = "", reason: str = "", **rest: Any
+) -> Record:
+    """A record of a registered metric, `name` with or without its net in brackets.
+
+    `protocol` is appended to the metric's own. Without a value, the status is `invalid` unless
+    `rest` names another.
+    """
+    known = METRICS[name.partition("[")[0]]
+    if value is None:
+        rest.setdefault("status", "invalid")
+        rest["skipped_reason"] = reason
+    full = ";".join(part for part in (known.protocol, protocol) if part)
+    return Record(
+        name=name, value=value, n=n, protocol=full, unit=known.unit, better=known.better, **rest
+    )
