@@ -1,6 +1,6 @@
 """One video: decoded once, everything measured."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -11,7 +11,6 @@ from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
 from vidcfg.media.read import iter_chunks
-from vidcfg.media.video import MediaError
 from vidcfg.metrics.catalogue import clip_names, lpips_names, measured
 from vidcfg.metrics.features.base import FeatureNet, load_net
 from vidcfg.metrics.frames import to_unit
@@ -43,32 +42,20 @@ class Scored:
     clip: ClipInfo | None
 
 
-class ClipCollector(Meter):
-    """Keeps the first frames of a video for a feature net."""
-
-    def __init__(self, num_frames: int) -> None:
-        self._num_frames = num_frames
-        self.frames: list[np.ndarray] = []
-
-    def add_frame(self, frame: np.ndarray) -> None:
-        if len(self.frames) < self._num_frames:
-            self.frames.append(frame)
-
-    def finish(self, clip: ClipInfo) -> list[Record]:
-        return []
-
-
 def score_video(item: Item, settings: Settings) -> Scored:
     """Decode a video once and measure all that is asked for.
 
     A file that cannot be read gives one record, `read`, with status `failed` and the reason.
     """
+    enlarge = item.enlarge
     try:
         info = probe(item.path, fps=settings.fps)
-        clip = clip_info(info, enlarge=item.enlarge)
-        scored = score_frames(_frames(info, enlarge=item.enlarge), item, settings, clip=clip)
-    except (MediaError, ValueError) as error:
-        return Scored(item, [failed(item, str(error))], {}, {}, None)
+        size = info.height // enlarge, info.width // enlarge
+        clip = ClipInfo(info.num_frames, *size, info.fps, info.lossless, info.codec)
+        scored = score_frames(_frames(info, enlarge), item, settings, clip=clip)
+    except ValueError as error:
+        failed = Record("read", None, 0, "decode", status="failed", skipped_reason=str(error))
+        return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
     if not info.is_variable_rate:
         return scored
     marked = [replace(r, extra=r.extra | {"variable_rate": True}) for r in scored.records]
@@ -83,52 +70,39 @@ def score_frames(
     Raises:
         ValueError: if the frames cannot be measured.
     """
-    meters, absent = build_meters(item, settings, fps=clip.fps)
-    collectors, problems = _collectors(settings)
-    # Only feature nets: the frames after their clip are of no use.
-    needed = None if meters else max((c._num_frames for c in collectors.values()), default=0)
-    measure(islice(frames, needed), [*meters, *collectors.values()])
+    # Who wants the frames: meters all of them, feature nets the first ones.
+    meters, absent = _meters(item, settings, fps=clip.fps)
+    nets: dict[str, FeatureNet] = {}
+    problems: dict[str, str] = {}
+    for name in settings.nets:
+        try:
+            nets[name] = cached_net(name, settings)
+        except MissingWeightsError as error:
+            problems[name] = str(error)
+    kept: list[np.ndarray] = []
+    longest = max((net.num_frames for net in nets.values()), default=0)
+
+    def watched() -> Iterator[np.ndarray]:
+        for frame in frames if meters else islice(frames, longest):
+            if len(kept) < longest:
+                kept.append(frame)
+            yield frame
+
+    # One pass, then the records and the nets' clips.
+    measure(watched(), meters)
     records = [record for meter in meters for record in meter.finish(clip)] + absent
     clips = {}
-    for name, collector in collectors.items():
-        net = cached_net(name, settings)
-        if len(collector.frames) < net.min_frames:
-            problems[name] = (
-                f"{name} needs {net.min_frames} frames, the video has {len(collector.frames)}"
-            )
+    for name, net in nets.items():
+        first = kept[: net.num_frames]
+        if len(first) < net.min_frames:
+            problems[name] = f"{name} needs {net.min_frames} frames, the video has {len(first)}"
         else:
-            clips[name] = net.prepare(np.stack(collector.frames))
+            clips[name] = net.prepare(np.stack(first))
     records = [replace(r, subject=item.name, clip=clip) for r in records]
     return Scored(item, records, clips, problems, clip)
 
 
-def failed(item: Item, reason: str) -> Record:
-    """The record of a file that could not be scored."""
-    return Record(
-        name="read",
-        value=None,
-        n=0,
-        protocol="decode",
-        status="failed",
-        skipped_reason=reason,
-        subject=item.name,
-    )
-
-
-def clip_info(info: VideoInfo, *, enlarge: int = 1) -> ClipInfo:
-    return ClipInfo(
-        num_frames=info.num_frames,
-        height=info.height // enlarge,
-        width=info.width // enlarge,
-        fps=info.fps,
-        lossless=info.lossless,
-        codec=info.codec,
-    )
-
-
-def build_meters(
-    item: Item, settings: Settings, *, fps: float
-) -> tuple[list[Meter], list[Record]]:
+def _meters(item: Item, settings: Settings, *, fps: float) -> tuple[list[Meter], list[Record]]:
     """The meters of the chosen families, and null records of those whose weights are missing."""
     stride = settings.stride or item.stride or DEFAULT_STRIDE
     plain = {
@@ -137,49 +111,49 @@ def build_meters(
         "motion": MotionMeter,
         "appearance": AppearanceMeter,
     }
-    meters = [plain[name]() for name in settings.families if name in plain]
-    nets = {
-        "lpips": (lpips_names(settings.lpips_net), _lpips_meter),
-        "clip": (clip_names(settings.clip_model), _clip_meter),
+    with_net = {
+        "lpips": (lpips_names(settings.lpips_net), _lpips),
+        "clip": (clip_names(settings.clip_model), _clip),
     }
+    meters = [plain[name]() for name in settings.families if name in plain]
     absent: list[Record] = []
-    for family, (names, build) in nets.items():
-        if family not in settings.families:
-            continue
+    for names, prepared in (with_net[name] for name in with_net if name in settings.families):
         try:
-            meters.append(build(item, settings, fps))
+            meters.append(prepared(settings)(item, fps))
         except MissingWeightsError as error:
             reason = str(error)
             absent += [measured(n, None, n=0, reason=reason, status="skipped") for n in names]
     return meters, absent
 
 
-def _lpips_meter(item: Item, settings: Settings, fps: float) -> Meter:
+@lru_cache(maxsize=4)
+def cached_net(name: str, settings: Settings) -> FeatureNet:
+    """The feature net, loaded once a process."""
+    paths, device = settings.paths, settings.device
+    return load_net(name, protocol=settings.protocol, paths=paths, device=device)
+
+
+@lru_cache(maxsize=1)
+def _lpips(settings: Settings) -> Callable[[Item, float], Meter]:
+    """What makes LPIPS meters; their net is loaded once a process."""
     # Without the weights there is no need to load torch.
     find_weights(f"lpips-{settings.lpips_net}", paths=settings.paths)
-    from vidcfg.metrics.lpips import LpipsMeter
+    from vidcfg.metrics.lpips import LpipsMeter, load_lpips
 
-    return LpipsMeter(cached_lpips(settings), batch_size=settings.batch_size)
-
-
-def _clip_meter(item: Item, settings: Settings, fps: float) -> Meter:
-    from vidcfg.metrics.clip import ClipMeter
-
-    model = cached_clip(settings)
-    return ClipMeter(model, item.prompt, fps=fps, batch_size=settings.batch_size)
+    net = load_lpips(settings.lpips_net, paths=settings.paths, device=settings.device)
+    return lambda item, fps: LpipsMeter(net, batch_size=settings.batch_size)
 
 
-def _collectors(settings: Settings) -> tuple[dict[str, ClipCollector], dict[str, str]]:
-    collectors, problems = {}, {}
-    for name in settings.nets:
-        try:
-            collectors[name] = ClipCollector(cached_net(name, settings).num_frames)
-        except MissingWeightsError as error:
-            problems[name] = str(error)
-    return collectors, problems
+@lru_cache(maxsize=1)
+def _clip(settings: Settings) -> Callable[[Item, float], Meter]:
+    """What makes CLIP meters; their model is loaded once a process."""
+    from vidcfg.metrics.clip import ClipMeter, load_clip
+
+    model, size = load_clip(settings.clip_model, device=settings.device), settings.batch_size
+    return lambda item, fps: ClipMeter(model, item.prompt, fps=fps, batch_size=size)
 
 
-def _frames(info: VideoInfo, *, enlarge: int) -> Iterator[np.ndarray]:
+def _frames(info: VideoInfo, enlarge: int) -> Iterator[np.ndarray]:
     for chunk in iter_chunks(info):
         for frame in chunk:
             yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
@@ -199,39 +173,3 @@ def native(frame: np.ndarray, enlarge: int, *, lossless: bool | None) -> np.ndar
         channels, height // enlarge, enlarge, width // enlarge, enlarge
     )
     return np.clip(blocks.mean(axis=(2, 4), dtype=np.float32), 0, 1)
-
-
-def cached_net(name: str, settings: Settings) -> FeatureNet:
-    """The feature net, loaded once a process."""
-    paths = tuple(sorted(settings.paths.items()))
-    return _cached_net(name, settings.protocol, paths, settings.device)
-
-
-@lru_cache(maxsize=4)
-def _cached_net(name: str, protocol: str, paths: tuple, device: str) -> FeatureNet:
-    return load_net(name, protocol=protocol, paths=dict(paths), device=device)
-
-
-def cached_lpips(settings: Settings):
-    """The LPIPS net, loaded once a process."""
-    paths = tuple(sorted(settings.paths.items()))
-    return _cached_lpips(settings.lpips_net, paths, settings.device)
-
-
-@lru_cache(maxsize=2)
-def _cached_lpips(net: str, paths: tuple, device: str):
-    from vidcfg.metrics.lpips import load_lpips
-
-    return load_lpips(net, paths=dict(paths), device=device)
-
-
-def cached_clip(settings: Settings):
-    """The CLIP model, loaded once a process."""
-    return _cached_clip(settings.clip_model, settings.device)
-
-
-@lru_cache(maxsize=2)
-def _cached_clip(model: str, device: str):
-    from vidcfg.metrics.clip import load_clip
-
-    return load_clip(model, device=device)
