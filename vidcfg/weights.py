@@ -62,6 +62,8 @@ def _fetch(options: argparse.Namespace) -> int:
     for weight in [named(name) for name in options.names]:
         try:
             with Progress(f"bytes of {weight.name}", quiet=options.quiet, is_bytes=True) as bar:
+                if not options.quiet:
+                    bar.say(f"{weight.name}: {weight.url}")
                 path = fetch(weight.name, report=bar.update)
             _say(options, weight, path)
         except MissingWeightsError as error:
@@ -87,9 +89,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _say(options: argparse.Namespace, weight: WeightFile, *facts: object) -> None:
     """What is true of a file, whose path is the last of `facts`, and its hash."""
     if not options.quiet:
-        print(
-            f"{weight.name}: {facts[0]}", *facts[1:], f"sha256 {sha256_of(facts[-1])}", sep="\n  "
-        )
+        lines = *facts, f"sha256 {sha256_of(facts[-1])}"
+        print(f"{weight.name}:", "\n  ".join(map(str, lines)))
 
 
 def _is_absent(error: MissingWeightsError) -> bool:
