@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from video_files import write_video
 
 from vidcfg.evaluate.inputs import find_items
 from vidcfg.evaluate.run import evaluate
@@ -14,7 +15,6 @@ from vidcfg.evaluate.score import native, score_video
 from vidcfg.evaluate.sets import batches, mean_records
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.read import read_video
-from vidcfg.media.write import write_video
 from vidcfg.metrics import flicker
 from vidcfg.metrics.record import Record
 

@@ -4,10 +4,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from video_files import write_video
 
 from vidcfg.files import FileError
 from vidcfg.media.video import MediaError
-from vidcfg.media.write import CODECS, check_size, encode_video, write_video
+from vidcfg.media.write import CODECS, check_size, encode_video
 
 LOSSLESS = [name for name, codec in CODECS.items() if codec.lossless]
 

@@ -171,8 +171,10 @@ def test_failed_download_is_one_line_and_exit_code_one(net, monkeypatch, capsys)
     assert main(["fetch", "net"]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("vidcfg weights: ")
-    assert "net.pt.gone cannot be fetched" in shown.err
+    address, line = shown.err.splitlines()
+    assert address == f"net: {net.url}.gone"
+    assert line.startswith("vidcfg weights: ")
+    assert "net.pt.gone cannot be fetched" in line
 
 
 def test_bytes_are_counted_unless_all_is_to_be_quiet(net, capsys):

@@ -1,13 +1,11 @@
-"""Videos to files, by three codecs."""
+"""Videos as the content of files, by three codecs."""
 
 import io
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
-from vidcfg.files import atomic_path
 from vidcfg.media.video import MediaError, rgb_levels
 
 
@@ -32,28 +30,6 @@ CODECS: dict[str, Codec] = {
     "h264_lossless": Codec(".mp4", True, "mp4", "libx264rgb", "rgb24", False, {"crf": "0"}),
     "ffv1": Codec(".mkv", True, "matroska", "ffv1", "bgr0", False, {"level": "3"}),
 }
-
-
-def write_video(
-    path: str | Path,
-    frames_THWC: np.ndarray,
-    *,
-    fps: float | int,
-    codec: str = "h264",
-    enlarge: int = 1,
-    overwrite: bool = False,
-) -> Path:
-    """Encode frames as `encode_video` does; the file appears under its name once it is complete.
-
-    Raises:
-        ValueError, MediaError: as `encode_video`.
-        FileError: the file exists and `overwrite` is false, the folder cannot be written, the
-            disk is full. No partial file stays behind, and a file that was there stays as it is.
-    """
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        encoded = encode_video(frames_THWC, fps=fps, codec=codec, enlarge=enlarge)
-        temporary.write_bytes(encoded)
-    return Path(path)
 
 
 def encode_video(
