@@ -68,9 +68,16 @@ def wrap_text(
             lines.append(line)
             line = ""
         else:
-            cuts = [longer[:n].rstrip() + "…" for n in range(len(longer) + 1)]
-            return [*lines, cuts[bisect_right(cuts, width, lo=1, key=typeface.getlength) - 1]]
+            return [*lines, _cut(longer, width, typeface)]
     return [*lines, line]
+
+
+def _cut(text: str, width: int, typeface: ImageFont.FreeTypeFont) -> str:
+    def cut(length: int) -> str:
+        return text[:length].rstrip() + "…"
+
+    lengths = range(1, len(text) + 1)
+    return cut(bisect_right(lengths, width, key=lambda length: typeface.getlength(cut(length))))
 
 
 def draw_text(

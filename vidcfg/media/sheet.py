@@ -124,6 +124,7 @@ def _sheet(rows: list[_Row], title: str, subtitle: str | None, *, aim: int) -> I
     title_lines = wrap_text(title, room, font(19, bold=True), max_lines=2)
     subtitle_lines = wrap_text(subtitle, room, font(12), max_lines=2) if subtitle else []
     top = MARGIN + 26 * len(title_lines) + 18 * len(subtitle_lines) + 8 + 26 * (num_steps > 0)
+    # The last row needs no gap; a labelled one ends in two pixels of its own.
     bottom = top + len(rows) * row_height - min(gap, 14)
     sheet = Image.new("RGB", (sheet_width, bottom + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)

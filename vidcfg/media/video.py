@@ -42,15 +42,6 @@ class Video:
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"{what}: fps is {self.fps}, it has to be above 0.")
 
-    def __len__(self) -> int:
-        return self.frames.shape[0]
-
-    def as_float(self) -> np.ndarray:
-        """Float32 frames in [0, 1]; uint8 values are divided by 255, float frames not copied."""
-        if self.frames.dtype == np.uint8:
-            return self.frames.astype(np.float32) / np.float32(255)
-        return self.frames
-
     def as_uint8(self) -> np.ndarray:
         """Uint8 frames, rounded to the nearest level. Uint8 frames are not copied."""
         return to_uint8(self.frames)
