@@ -143,7 +143,7 @@ def make_batch(pipe, net, scale: float, index: int, options: argparse.Namespace)
     import torch
 
     from vidcfg import Guidance, guide
-    from vidcfg.media.write import atomic_path
+    from vidcfg.files import atomic_path
 
     seeds = range(index * options.batch, (index + 1) * options.batch)
     prompts = [prompt_of(seed) for seed in seeds]

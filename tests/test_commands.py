@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from vidcfg.__main__ import COMMANDS, commands, main
+from vidcfg.__main__ import COMMANDS, _module, commands, main
 
 
 def test_no_arguments_list_every_command_with_what_it_does(capsys):
@@ -17,7 +17,7 @@ def test_no_arguments_list_every_command_with_what_it_does(capsys):
 
 @pytest.mark.parametrize("name", list(commands()))
 def test_every_listed_command_can_be_called(name):
-    assert callable(import_module(f"vidcfg.{name}.__main__").main)
+    assert callable(import_module(_module(name)).main)
 
 
 def test_render_and_train_are_there():

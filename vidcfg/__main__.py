@@ -15,7 +15,7 @@ COMMANDS = {
     "doctor": "tell what works on this machine, and how to get what is missing",
     "weights": "list, fetch and check the weight files that metrics need",
 }
-"""Command -> what it does; the code is vidcfg/<command>/__main__.py with `main(argv) -> int`."""
+"""Command -> what it does; `main(argv) -> int` of vidcfg/<command>.py or of its __main__.py."""
 
 
 def commands() -> dict[str, str]:
@@ -24,10 +24,12 @@ def commands() -> dict[str, str]:
 
 
 def _exists(name: str) -> bool:
-    try:
-        return find_spec(f"vidcfg.{name}.__main__") is not None
-    except ModuleNotFoundError:
-        return False
+    return find_spec(f"vidcfg.{name}") is not None and find_spec(_module(name)) is not None
+
+
+def _module(name: str) -> str:
+    is_package = find_spec(f"vidcfg.{name}").submodule_search_locations is not None
+    return f"vidcfg.{name}.__main__" if is_package else f"vidcfg.{name}"
 
 
 def usage() -> str:
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in commands():
         print(_unknown(argv[0]), file=sys.stderr)
         return 2
-    return import_module(f"vidcfg.{argv[0]}.__main__").main(argv[1:])
+    return import_module(_module(argv[0])).main(argv[1:])
 
 
 def _unknown(name: str) -> str:

@@ -40,10 +40,16 @@ def parser(name: str, about: str, *, details: str = "") -> argparse.ArgumentPars
     return made
 
 
-def shared(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Give a parser, or a subcommand's, the options that all have."""
-    made.add_argument("--quiet", action="store_true", help="print warnings and errors only")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+def shared(made: argparse.ArgumentParser, *, default: Any = False) -> argparse.ArgumentParser:
+    """Give a parser the options that all have; a subcommand's takes `argparse.SUPPRESS`.
+
+    Without that its default would replace what stands before the subcommand.
+    """
+    for name, text in (
+        ("--quiet", "print warnings and errors only"),
+        ("--debug", "show the traceback of an error"),
+    ):
+        made.add_argument(name, action="store_true", default=default, help=text)
     return made
 
 

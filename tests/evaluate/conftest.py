@@ -21,7 +21,8 @@ def scorer_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory):
     """A folder as `vidcfg render` leaves it: five drawn clips with their records beside them."""
-    from vidcfg.media.write import write_video
+    from video_files import write_video
+
     from vidcfg.mini.shapes import sample_clip
 
     folder = tmp_path_factory.mktemp("rendered")
@@ -43,7 +44,7 @@ def rendered(tmp_path_factory):
 @pytest.fixture
 def noise_video(tmp_path):
     """Writes a small lossless file of noise and returns its path."""
-    from vidcfg.media.write import write_video
+    from video_files import write_video
 
     def make(name, *, num_frames=5, height=16, width=20, seed=0, codec="ffv1"):
         frames = np.random.default_rng(seed).integers(

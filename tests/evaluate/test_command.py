@@ -1,9 +1,15 @@
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
+import vidcfg
 from vidcfg.evaluate.__main__ import main
 from vidcfg.metrics.record import Record
 
@@ -109,3 +115,91 @@ def test_missing_metrics_are_listed_once_with_their_reason(
     text = capsys.readouterr().out
     assert text.count("vidcfg weights fetch i3d-k400") == 1
     assert "not measured: fvd[i3d-k400], fvd_infinity[i3d-k400]" in text
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as left:
+        run("--version")
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"vidcfg {vidcfg.__version__}\n"
+
+
+def test_help_names_the_metrics_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as left:
+        run("--help")
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert "130  interrupted" in text
+    assert "flicker     differences" in text
+
+
+@pytest.mark.parametrize("workers", ["-1", "two"])
+def test_workers_are_counted_from_zero(rendered, capsys, workers):
+    with pytest.raises(SystemExit) as left:
+        run(rendered, "--workers", workers)
+    assert left.value.code == 2
+    assert "is not a whole number of at least 0" in capsys.readouterr().err
+
+
+def test_quiet_prints_nothing_but_what_went_wrong(rendered, tmp_path, capsys):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"")
+    assert run(rendered, bad, "--metrics", "appearance", "--quiet", "-o", tmp_path / "out") == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"not scored: {bad} is empty (0 bytes).\n"
+    assert (tmp_path / "out" / "records.jsonl").exists()
+
+
+def test_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    rendered, tmp_path, capsys, monkeypatch
+):
+    def measure(*arguments, **options):
+        pytest.fail("measured")
+
+    monkeypatch.setattr("vidcfg.evaluate.run.evaluate", measure)
+    (tmp_path / "file").write_text("")
+    assert run(rendered, "--out", tmp_path / "file") == 2
+    assert "--out is" in capsys.readouterr().err
+    assert run(rendered, "--out", tmp_path / "file" / "below") == 3
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
+
+
+def test_error_while_running_is_one_line_and_exit_code_three(rendered, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError("no room\nleft")
+
+    monkeypatch.setattr("vidcfg.evaluate.run.evaluate", fail)
+    assert run(rendered) == 3
+    assert capsys.readouterr().err == "vidcfg evaluate: no room left\n"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_ctrl_c_ends_all_processes_without_a_traceback(rendered, tmp_path, workers):
+    for index in range(400):
+        shutil.copy(rendered / f"clip_{index % 5}.mkv", tmp_path / f"{index}.mkv")
+    out = tmp_path / "out"
+    options = ["--workers", str(workers), "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, "-m", "vidcfg.evaluate", str(tmp_path), *options]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not out.exists():
+            time.sleep(0.05)
+        time.sleep(2.0)
+        # As a terminal does: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert shown == ""
+    lines = [line for line in errors.splitlines() if not line.endswith(" videos")]
+    assert lines == ["vidcfg evaluate: interrupted"]
+    assert list(out.iterdir()) == []
+    assert not [p for p in psutil.process_iter() if _is_alive_in(process.pid, p)]
+
+
+def _is_alive_in(group, process):
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False

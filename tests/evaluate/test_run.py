@@ -8,6 +8,7 @@ import pytest
 from clip_metrics import frame_diff
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from video_files import write_video
 
 from vidcfg.evaluate.inputs import find_items
 from vidcfg.evaluate.run import evaluate
@@ -15,7 +16,6 @@ from vidcfg.evaluate.score import native, score_video
 from vidcfg.evaluate.sets import batches, mean_records
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.read import read_video
-from vidcfg.media.write import write_video
 from vidcfg.metrics.record import Record
 
 PLAIN = Settings(families=("flicker", "appearance"))

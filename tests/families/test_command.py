@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
 from tiny_pipelines import BUILDERS
 
-from vidcfg.families.__main__ import main, parser, table
+import vidcfg
+from vidcfg.families import main, table
 from vidcfg.pipelines.families import FAMILIES, family_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
@@ -52,5 +54,18 @@ def test_the_table_in_the_docs_is_the_one_that_the_command_prints(capsys):
     assert len(printed.splitlines()) == len(table()) + 1
 
 
-def test_help_names_how_another_pipeline_is_declared():
-    assert "vidcfg.register_family" in parser().format_help()
+def test_help_names_how_another_pipeline_is_declared(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    assert "vidcfg.register_family" in capsys.readouterr().out
+
+
+def test_version_and_wrong_options(capsys):
+    for option, code in (("--version", 0), ("--no-such-option", 2)):
+        with pytest.raises(SystemExit) as left:
+            main([option])
+        assert left.value.code == code
+    shown = capsys.readouterr()
+    assert shown.out == f"vidcfg {vidcfg.__version__}\n"
+    assert "vidcfg families: error: unrecognized arguments" in shown.err

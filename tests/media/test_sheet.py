@@ -3,7 +3,6 @@ import pytest
 
 from vidcfg.media.drawing import (
     OFF,
-    fit_text,
     font,
     strength_colours,
     strength_range,
@@ -16,7 +15,6 @@ from vidcfg.media.sheet import (
     evenly_chosen,
     spread_over_pixels,
     surface_picture,
-    xt_slice,
 )
 
 BRIGHT = (250, 10, 240)
@@ -67,9 +65,7 @@ def test_bar_of_a_frame_has_the_colour_of_its_strength_and_grows_with_it():
 
 def test_steps_of_a_frame_stand_side_by_side_in_its_bar():
     off, full = np.ones((2, 1)), np.full((2, 1), 5.0)
-    sheet = contact_sheet(
-        _frames(1), title="x", strengths=np.concatenate([full, off]), limits=(1.0, 5.0)
-    )
+    sheet = contact_sheet(_frames(1), title="x", strengths=np.concatenate([full, off]))
     pixels = np.asarray(sheet)
     full_colour = strength_colours(np.array(5.0), low=1.0, high=5.0)
     bar_height = max(
@@ -146,24 +142,14 @@ def test_values_of_latents_are_spread_over_their_pixels():
         spread_over_pixels(np.ones((1, 2)), [range(4)], num_frames=4)
 
 
-def test_slice_shows_one_row_of_every_frame_with_time_downwards():
-    frames = np.zeros((4, 6, 5, 3), np.uint8)
-    for t in range(4):
-        frames[t, 2, t] = 255
-    picture = np.asarray(xt_slice(frames, row=2, enlarge=2))
-    assert picture.shape == (4 * 3, 5 * 2, 3)
-    assert np.array_equal(picture[1::3, ::2, 0], np.eye(4, 5, dtype=np.uint8) * 255)
-    with pytest.raises(ValueError, match="row is 6, the frames have rows 0 to 5"):
-        xt_slice(frames, row=6)
-
-
 @pytest.mark.parametrize("text", ["a " * 300, "x" * 900, "日本の風景 🎈\n\tnew line", "", "\x00"])
 def test_any_prompt_fits_its_lines(text):
     typeface = font(19, bold=True)
     lines = wrap_text(text, 400, typeface, max_lines=2)
     assert 1 <= len(lines) <= 2
     assert all(typeface.getlength(line) <= 400 and line.isprintable() for line in lines)
-    assert typeface.getlength(fit_text(text, 100, typeface)) <= 100
+    (line,) = wrap_text(text, 100, typeface, max_lines=1)
+    assert typeface.getlength(line) <= 100
     contact_sheet(_frames(), title=text, subtitle=text)
 
 

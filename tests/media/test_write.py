@@ -4,9 +4,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from video_files import write_video
 
+from vidcfg.files import FileError
 from vidcfg.media.video import MediaError
-from vidcfg.media.write import CODECS, atomic_path, check_size, encode_video, write_video
+from vidcfg.media.write import CODECS, check_size, encode_video
 
 LOSSLESS = [name for name, codec in CODECS.items() if codec.lossless]
 
@@ -21,12 +23,6 @@ def _decode(path):
         rate = container.streams.video[0].average_rate
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames), rate
-
-
-def _write_half(path, error, **options):
-    with atomic_path(path, **options) as temporary:
-        temporary.write_bytes(b"half")
-        raise error
 
 
 @pytest.mark.parametrize("codec", LOSSLESS)
@@ -83,41 +79,11 @@ def test_the_same_frames_give_the_same_bytes(codec):
 def test_existing_file_is_kept_unless_overwriting_is_asked_for(tmp_path):
     path = tmp_path / "x.mkv"
     path.write_bytes(b"precious")
-    with pytest.raises(MediaError, match=r"x\.mkv exists.*overwrite"):
+    with pytest.raises(FileError, match=r"x\.mkv exists.*overwrite"):
         write_video(path, _noise(), fps=8, codec="ffv1")
     assert path.read_bytes() == b"precious"
     write_video(path, _noise(), fps=8, codec="ffv1", overwrite=True)
     assert np.array_equal(_decode(path)[0], _noise())
-
-
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
-    path = tmp_path / "x.txt"
-
-    def be_late():
-        with atomic_path(path) as temporary:
-            temporary.write_text("late")
-            path.write_text("early")
-
-    with pytest.raises(MediaError, match="exists"):
-        be_late()
-    assert path.read_text() == "early"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("boom")])
-def test_interrupted_write_leaves_no_file(tmp_path, error):
-    with pytest.raises(type(error)):
-        _write_half(tmp_path / "x.mp4", error)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_interrupted_overwrite_keeps_the_old_file(tmp_path):
-    path = tmp_path / "x.mp4"
-    path.write_bytes(b"old")
-    with pytest.raises(RuntimeError):
-        _write_half(path, RuntimeError(), overwrite=True)
-    assert path.read_bytes() == b"old"
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +98,7 @@ def test_full_disk_or_forbidden_folder_is_one_line_that_names_the_file(
         raise OSError(number, "low level text")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(MediaError, match=words) as caught:
+    with pytest.raises(FileError, match=words) as caught:
         write_video(tmp_path / "x.mkv", _noise(), fps=8, codec="ffv1")
     assert "x.mkv" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -150,12 +116,12 @@ def test_failing_encoder_leaves_no_file(tmp_path, monkeypatch):
 
 
 def test_folder_that_is_missing_or_a_file_is_named(tmp_path):
-    with pytest.raises(MediaError, match="folder .*missing does not exist"):
+    with pytest.raises(FileError, match="folder .*missing does not exist"):
         write_video(tmp_path / "missing" / "x.mkv", _noise(), fps=8, codec="ffv1")
     (tmp_path / "file").write_text("")
-    with pytest.raises(MediaError, match="is a file, not a folder"):
+    with pytest.raises(FileError, match="is a file, not a folder"):
         write_video(tmp_path / "file" / "x.mkv", _noise(), fps=8, codec="ffv1")
-    with pytest.raises(MediaError, match="is a folder"):
+    with pytest.raises(FileError, match="is a folder"):
         write_video(tmp_path, _noise(), fps=8, codec="ffv1")
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from video_files import write_video
 
-from vidcfg.media.write import write_video
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import (
     Clip,

@@ -97,7 +97,7 @@ def test_error_leaves_no_page_of_an_earlier_run(sets, tmp_path):
 
 
 def test_record_keeps_pictures_and_how_the_renders_were_made(tmp_path, panning, capsys):
-    from vidcfg.media.write import write_video
+    from video_files import write_video
 
     folder = tmp_path / "renders"
     folder.mkdir()
@@ -131,8 +131,9 @@ def test_record_keeps_pictures_and_how_the_renders_were_made(tmp_path, panning, 
 def test_evaluated_folder_is_read_and_a_younger_video_refused(tmp_path, panning):
     import os
 
+    from video_files import write_video
+
     from vidcfg.evaluate.__main__ import main as evaluate
-    from vidcfg.media.write import write_video
 
     for index in range(5):
         write_video(tmp_path / f"{index}.mkv", panning(index), fps=8, codec="ffv1")

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from video_files import write_video
 
 from vidcfg.media.read import read_video
-from vidcfg.media.write import write_video
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.output import table
 

@@ -109,7 +109,7 @@ def test_wrong_use_is_an_error_that_tells_the_fix(run, text, words):
 
 
 def test_folder_and_files_can_be_given(run, tmp_path, panning):
-    from vidcfg.media.write import write_video
+    from video_files import write_video
 
     (tmp_path / "renders").mkdir()
     for index in range(5):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from fake_store import PROMPTS, clip
 from PIL import Image
+from video_files import write_video
 
-from vidcfg.media.write import write_video
 from vidcfg.report.clips import MAX_FRAMES, MAX_SIDE, embed, strip_of
 from vidcfg.report.results import UnitResult, read_results
 from vidcfg.report.values import make_table

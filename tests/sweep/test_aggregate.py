@@ -49,7 +49,7 @@ def test_the_reference_goes_through_the_net_once_for_all_cells(real):
         features = {f"{i:02}": random.random(3, dtype=np.float32) + cell for i in range(20)}
         found = distances.of({"mini": features}, [(3, 4, 5)] * 20)
         own = np.stack([features[key] for key in sorted(features)])
-        expected = sets.distance_records(Net(), own, real, batch_size=16)
+        expected = sets.distances(Net(), own, sets.reference_features(Net(), real, batch_size=16))
         assert [(r.name, r.value) for r in found] == [(r.name, r.value) for r in expected]
     # Once by the sweep, and once for each expected value above.
     assert Net.calls == 80 * 6

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+import vidcfg
 from vidcfg.metrics import weight_files as weights
 from vidcfg.metrics.weight_files import MissingWeightsError, WeightFile, fetch, find_weights
-from vidcfg.weights.__main__ import main
+from vidcfg.weights import main
 
 CONTENT = b"not really a net " * 1000
 
@@ -54,7 +55,7 @@ def net(server, tmp_path, monkeypatch):
         git_sha1=hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest(),
     )
     monkeypatch.setattr(weights, "WEIGHTS", {"net": made})
-    monkeypatch.setattr("vidcfg.weights.__main__.WEIGHTS", {"net": made})
+    monkeypatch.setattr("vidcfg.weights.WEIGHTS", {"net": made})
     return made
 
 
@@ -163,6 +164,35 @@ def test_commands_list_fetch_and_verify(net, capsys):
         assert part in text
     weights.weights_folder().joinpath("net.pt").write_bytes(b"damaged")
     assert main(["verify"]) == 1
+
+
+def test_failed_download_is_one_line_and_exit_code_one(net, monkeypatch, capsys):
+    redefine(monkeypatch, net, url=net.url + ".gone")
+    assert main(["fetch", "net"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    address, line = shown.err.splitlines()
+    assert address == f"net: {net.url}.gone"
+    assert line.startswith("vidcfg weights: ")
+    assert "net.pt.gone cannot be fetched" in line
+
+
+def test_bytes_are_counted_unless_all_is_to_be_quiet(net, capsys):
+    total = len(CONTENT)
+    assert main(["fetch", "net"]) == 0
+    assert f"{total} of {total} bytes of net" in capsys.readouterr().err
+    weights.weights_folder().joinpath("net.pt").unlink()
+    for arguments in (["fetch", "net", "--quiet"], ["--quiet", "verify"]):
+        assert main(arguments) == 0
+        assert capsys.readouterr() == ("", "")
+
+
+def test_version_and_a_missing_command(capsys):
+    for arguments, code in ((["--version"], 0), ([], 2), (["fetch"], 2)):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == code
+    assert capsys.readouterr().out == f"vidcfg {vidcfg.__version__}\n"
 
 
 def test_every_published_file_has_an_address_and_a_licence():

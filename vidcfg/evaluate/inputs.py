@@ -1,6 +1,7 @@
 """Which videos there are, and what is written beside them."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,71 +30,60 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     not exist stay in the list, so that they are reported. Prompt, seed and temporal stride are
     read from the `.json` file that a render leaves beside its video.
     """
+    # Each file under the first folder that was given for it, whence its name.
     found: dict[Path, Path] = {}
     for given in map(Path, paths):
-        inside = _videos_in(given) if given.is_dir() and not is_frame_folder(given) else [given]
-        root = given if given.is_dir() and given not in inside else given.parent
-        for path in inside:
-            found.setdefault(path.resolve(), root)
-    items = [_item(path, root.resolve()) for path, root in sorted(found.items())]
-    return _with_distinct_names(items)
+        is_folder = given.is_dir() and not is_frame_folder(given)
+        for path in _videos_in(given) if is_folder else [given]:
+            found.setdefault(path.resolve(), (given if is_folder else given.parent).resolve())
+    names = {
+        path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        for path, root in sorted(found.items())
+    }
+    # Names that are not distinct become paths.
+    count = Counter(names.values())
+    return [
+        Item(path, name if count[name] == 1 else str(path), **_facts_beside(path))
+        for path, name in names.items()
+    ]
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    entries = [p for p in folder.rglob("*") if not _is_hidden(p.relative_to(folder))]
-    files = [p for p in entries if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
-    return files + [p for p in entries if is_frame_folder(p)]
+    return [
+        path
+        for path in folder.rglob("*")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() or is_frame_folder(path))
+    ]
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _item(path: Path, root: Path) -> Item:
-    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    item = Item(path=path, name=name)
-    beside = path.with_suffix(".json")
-    if path.is_dir() or not beside.is_file():
-        return item
+def _facts_beside(path: Path) -> dict[str, Any]:
+    """Prompt, seed, stride, enlargement and unit key, where a record has them."""
     try:
-        facts = json.loads(beside.read_text(encoding="utf-8"))
+        data = {} if path.is_dir() else json.loads(path.with_suffix(".json").read_text("utf-8"))
     except (OSError, ValueError):
-        return item
-    return replace(item, **_facts(facts)) if isinstance(facts, dict) else item
-
-
-def _facts(data: dict[str, Any]) -> dict[str, Any]:
-    """Prompt, seed, stride, enlargement and unit key, where the file has them."""
+        return {}
+    if not isinstance(data, dict):
+        return {}
     prompt, video = data.get("prompt"), data.get("video")
     facts = {
-        "prompt": prompt.get("text") if isinstance(prompt, dict) else prompt,
-        "seed": data.get("seed"),
-        "stride": _stride(data.get("surface")),
-        "enlarge": video.get("enlarge") if isinstance(video, dict) else None,
-        "unit_key": data.get("unit"),
+        "prompt": (str, prompt.get("text") if isinstance(prompt, dict) else prompt),
+        "seed": (int, data.get("seed")),
+        "stride": (int, _stride(data.get("surface"))),
+        "enlarge": (int, video.get("enlarge") if isinstance(video, dict) else None),
+        "unit_key": (str, data.get("unit")),
     }
-    kinds = {"prompt": str, "seed": int, "stride": int, "enlarge": int, "unit_key": str}
-    return {key: value for key, value in facts.items() if type(value) is kinds[key]}
+    return {key: value for key, (kind, value) in facts.items() if type(value) is kind}
 
 
 def _stride(surface: Any) -> int | None:
     """Pixel frames per latent frame of a causal VAE, from the widths of the surface's tables."""
-    try:
-        num_frames, num_latents = (surface[key] for key in ("num_frames", "num_latent_frames"))
-    except (KeyError, TypeError):
+    counts = surface if isinstance(surface, dict) else {}
+    num_frames, num_latents = counts.get("num_frames"), counts.get("num_latent_frames")
+    if not (type(num_frames) is type(num_latents) is int) or num_latents < 2:
         return None
-    if not (type(num_frames) is type(num_latents) is int):
-        return None
-    whole = num_latents > 1 and (num_frames - 1) % (num_latents - 1) == 0
-    return (num_frames - 1) // (num_latents - 1) if whole else None
-
-
-def _with_distinct_names(items: list[Item]) -> list[Item]:
-    names = [item.name for item in items]
-    return [
-        replace(item, name=str(item.path)) if names.count(item.name) > 1 else item
-        for item in items
-    ]
+    stride, rest = divmod(num_frames - 1, num_latents - 1)
+    return stride if rest == 0 else None
 
 
 def with_prompts(items: list[Item], path: str | Path) -> list[Item]:
@@ -118,11 +108,9 @@ def with_prompts(items: list[Item], path: str | Path) -> list[Item]:
         return [replace(item, prompt=line) for item, line in zip(items, lines)]
     if not isinstance(table, dict):
         raise ValueError(f"{path} has to hold an object of video names and prompts.")
-    return [replace(item, prompt=_prompt_of(item, table)) for item in items]
-
-
-def _prompt_of(item: Item, table: dict[str, Any]) -> str | None:
-    for key in (item.name, item.path.name, item.path.stem):
-        if key in table:
-            return str(table[key])
-    return item.prompt
+    made = []
+    for item in items:
+        keys = (item.name, item.path.name, item.path.stem)
+        prompt = next((str(table[key]) for key in keys if key in table), item.prompt)
+        made.append(replace(item, prompt=prompt))
+    return made

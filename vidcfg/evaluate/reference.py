@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, find_items
-from vidcfg.media.probe import VideoInfo, probe
+from vidcfg.evaluate.inputs import find_items
+from vidcfg.media.probe import probe
 from vidcfg.media.read import read_frames
-from vidcfg.media.video import MediaError
 from vidcfg.metrics.features.base import FeatureNet
 
-MINI = "mini"
 MINI_CLIPS = 512
 """Real clips drawn for `--reference mini`: this many, or as many as there are videos."""
 
-_SEEDS = {"real": 7_000_001, "other": 7_000_002}
-"""Seeds of drawn clips; no training clip has them as its first seed."""
+_SEEDS = (7_000_001, 7_000_002)
+"""Seeds of the drawn `real` and `other`; no training clip has them as its first seed."""
+
+Clips = Callable[[FeatureNet], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Reference:
     """
 
     protocol: str
-    real: Callable[[FeatureNet], Iterator[np.ndarray]]
-    other: Callable[[FeatureNet], Iterator[np.ndarray]] | None
+    real: Clips
+    other: Clips | None
     problems: list[str]
 
 
@@ -41,8 +41,10 @@ def open_reference(name: str, *, shapes: Sequence[tuple[int, int, int]]) -> Refe
     Raises:
         ValueError: the folder holds no videos.
     """
-    if name == MINI:
-        return _drawn(shapes)
+    if name == "mini":
+        count = max(MINI_CLIPS, len(shapes))
+        drawn = [_drawn(seed, shapes, count) for seed in _SEEDS]
+        return Reference(f"reference=moving-shapes,n={count}", *drawn, [])
     items = [item for item in find_items([name]) if item.path.exists()]
     if not items:
         raise ValueError(
@@ -51,43 +53,27 @@ def open_reference(name: str, *, shapes: Sequence[tuple[int, int, int]]) -> Refe
     problems: list[str] = []
 
     def real(net: FeatureNet) -> Iterator[np.ndarray]:
+        # The first frames of each, as many as the net takes; nothing else is decoded.
         for item in items:
             try:
-                yield net.prepare(read_clip(item, net))
-            except (MediaError, ValueError) as error:
+                info = probe(item.path)
+                if info.num_frames < net.min_frames:
+                    has = f"{item.path} has {info.num_frames} frames"
+                    raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
+                yield net.prepare(read_frames(info, range(min(info.num_frames, net.num_frames))))
+            except ValueError as error:
                 problems.append(f"{item.name}: {error}")
 
     return Reference("reference=folder", real, None, problems)
 
 
-def read_clip(item: Item, net: FeatureNet) -> np.ndarray:
-    """The first frames of a video, as many as the net takes; nothing else is decoded.
-
-    Raises:
-        MediaError: the file cannot be read or is too short.
-    """
-    info: VideoInfo = probe(item.path)
-    if info.num_frames < net.min_frames:
-        raise MediaError(
-            f"{item.path} has {info.num_frames} frames, {net.name} needs {net.min_frames}."
-        )
-    return read_frames(info, range(min(info.num_frames, net.num_frames)))
-
-
-def _drawn(shapes: Sequence[tuple[int, int, int]]) -> Reference:
+def _drawn(seed: int, shapes: Sequence[tuple[int, int, int]], count: int) -> Clips:
     from vidcfg.mini.shapes import sample_clip
 
-    count = max(MINI_CLIPS, len(shapes))
+    def clips(net: FeatureNet) -> Iterator[np.ndarray]:
+        for index in range(count):
+            num_frames, height, width = shapes[index % len(shapes)]
+            clip = sample_clip((seed, index), num_frames=num_frames, height=height, width=width)
+            yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
 
-    def draw(seed: int) -> Callable[[FeatureNet], Iterator[np.ndarray]]:
-        def clips(net: FeatureNet) -> Iterator[np.ndarray]:
-            for index in range(count):
-                num_frames, height, width = shapes[index % len(shapes)]
-                size = {"num_frames": num_frames, "height": height, "width": width}
-                clip = sample_clip((seed, index), **size)
-                yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
-
-        return clips
-
-    protocol = f"reference=moving-shapes,n={count}"
-    return Reference(protocol, draw(_SEEDS["real"]), draw(_SEEDS["other"]), [])
+    return clips

@@ -1,7 +1,13 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
+import signal
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -12,14 +18,17 @@ from vidcfg.evaluate.score import Scored, cached_net, score_frames, score_video
 from vidcfg.evaluate.sets import (
     absent_distances,
     batches,
-    distance_records,
-    features_of,
+    distances,
     mean_records,
+    reference_features,
 )
 from vidcfg.evaluate.settings import Settings
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.mini.shapes import ATTRIBUTES
+
+Features = dict[str, dict[str, np.ndarray]]
+"""Vectors by net and video."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +36,7 @@ class Evaluation:
     """Rows for every video and for the set, the videos' features by net, and warnings."""
 
     rows: list[dict[str, Any]]
-    features: dict[str, dict[str, np.ndarray]]
+    features: Features
     warnings: list[str]
 
     def records(self, subject: str = "set") -> list[Record]:
@@ -51,33 +60,26 @@ def evaluate(
     The rows do not depend on the order of the items, the batch size (beyond float rounding inside
     a net) or the number of workers.
     """
+    # The videos.
     items = sorted(items, key=lambda item: str(item.path))
-    pending: dict[str, list[tuple[Item, np.ndarray]]] = {name: [] for name in settings.nets}
-    features: dict[str, dict[str, np.ndarray]] = {name: {} for name in settings.nets}
-    records: dict[str, list[Record]] = {}
-    infos: dict[str, Scored] = {}
-    for scored in _score_all(items, settings):
-        report(scored)
-        records[scored.item.name] = list(scored.records)
-        infos[scored.item.name] = replace(scored, clips={})
-        for name, clip in scored.clips.items():
-            pending[name].append((scored.item, clip))
-            if len(pending[name]) >= settings.batch_size:
-                _flush(name, pending[name], settings, features[name], records)
-    for name, waiting in pending.items():
-        _flush(name, waiting, settings, features[name], records)
-    for name in settings.nets:
-        _explain_missing(name, infos, records)
+    found = _Gathered(settings)
+    with closing(_score_all(items, settings)) as videos:
+        for scored in videos:
+            report(scored)
+            found.add(scored)
+    records = found.finish()
+    # The set.
     everything = [record for rows in records.values() for record in rows]
-    problems = {net: reason for s in infos.values() for net, reason in s.problems.items()}
-    shapes = [(c.num_frames, c.height, c.width) for c in (s.clip for s in infos.values()) if c]
     of_set, warnings = set_records(
-        everything, features, settings, shapes=shapes, problems=problems
+        everything,
+        found.features,
+        settings,
+        shapes=[(c.num_frames, c.height, c.width) for c in found.clips if c],
+        problems={net: [*reasons.values()][-1] for net, reasons in found.problems.items()},
     )
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
     rows = [row(r, item) for item in items for r in records[item.name]]
-    rows += [row(r) for r in of_set]
-    return Evaluation(rows, features, warnings)
+    return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
 
 
 def evaluate_frames(
@@ -88,20 +90,16 @@ def evaluate_frames(
     Raises:
         ValueError: if the frames cannot be measured.
     """
-    scored = score_frames(frames, item, settings, clip=clip)
-    records = {item.name: list(scored.records)}
-    features: dict[str, dict[str, np.ndarray]] = {name: {} for name in settings.nets}
-    for name, prepared in scored.clips.items():
-        _flush(name, [(item, prepared)], settings, features[name], records)
-    for name in settings.nets:
-        _explain_missing(name, {item.name: scored}, records)
-    vectors = {name: found[item.name] for name, found in features.items() if found}
+    found = _Gathered(settings)
+    found.add(score_frames(frames, item, settings, clip=clip))
+    records = found.finish()
+    vectors = {net: by_name[item.name] for net, by_name in found.features.items() if by_name}
     return [row(record, item) for record in records[item.name]], vectors
 
 
 def set_records(
     records: Sequence[Record],
-    features: dict[str, dict[str, np.ndarray]],
+    features: Features,
     settings: Settings,
     *,
     shapes: Sequence[tuple[int, int, int]],
@@ -112,10 +110,24 @@ def set_records(
     `features` holds the vector of every video by net, `shapes` (frames, height, width) of each
     video, `problems` the reason for a net that has no features.
     """
-    averaged = mean_records([r for r in records if r.name != "read"])
-    averaged += _accuracies(records)
-    distances, warnings = _distances(settings, shapes, problems or {}, features)
-    return [*averaged, *distances], warnings
+    made = mean_records([r for r in records if r.name != "read"]) + _accuracies(records)
+    warnings: list[str] = []
+    for name in settings.nets:
+        vectors = features.get(name, {})
+        reason = (problems or {}).get(name)
+        if settings.reference is None:
+            if name != "mini":
+                made += absent_distances(name, "no reference was given; use --reference")
+        elif not vectors:
+            made += absent_distances(name, reason or "no video could be read")
+        else:
+            reference = open_reference(settings.reference, shapes=shapes)
+            net = cached_net(name, settings)
+            real = reference_features(net, reference, batch_size=settings.batch_size)
+            made += distances(net, np.stack([vectors[key] for key in sorted(vectors)]), real)
+            warnings += [f"reference: {problem}" for problem in reference.problems]
+            warnings += [reason] if reason else []
+    return made, warnings
 
 
 def row(record: Record, item: Item | None = None) -> dict[str, Any]:
@@ -125,98 +137,93 @@ def row(record: Record, item: Item | None = None) -> dict[str, Any]:
     return facts | record.to_dict()
 
 
-def _score_all(items: Sequence[Item], settings: Settings) -> Iterator[Scored]:
-    if settings.workers == 1 or len(items) < 2:
-        for item in items:
-            yield score_video(item, settings)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+class _Gathered:
+    """What scored videos add up to. Their clips go through the nets in batches and are let go."""
 
-    # Forked processes inherit locks of decoder and OpenMP threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.workers, mp_context=context) as pool:
-        window = 2 * settings.workers
-        waiting = [pool.submit(score_video, item, settings) for item in items[:window]]
-        for index in range(len(items)):
-            if index + window < len(items):
-                waiting.append(pool.submit(score_video, items[index + window], settings))
-            yield waiting[index].result()
-            # Results hold clips; those that were handed on are let go.
-            waiting[index] = None
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.features: Features = {name: {} for name in settings.nets}
+        self.clips: list[ClipInfo | None] = []
+        self.problems: dict[str, dict[str, str]] = defaultdict(dict)
+        self._records: dict[str, list[Record]] = {}
+        self._waiting: dict[str, list[tuple[Item, np.ndarray]]] = defaultdict(list)
 
+    def add(self, scored: Scored) -> None:
+        name = scored.item.name
+        self._records[name] = list(scored.records)
+        self.clips.append(scored.clip)
+        for net, reason in scored.problems.items():
+            self.problems[net][name] = reason
+        for net, clip in scored.clips.items():
+            self._waiting[net].append((scored.item, clip))
+            if len(self._waiting[net]) >= self.settings.batch_size:
+                self._through(net, self._waiting.pop(net))
 
-def _flush(name, waiting, settings, features, records) -> None:
-    if not waiting:
-        return
-    net = cached_net(name, settings)
-    made = features_of(net, (clip for _, clip in waiting), batch_size=settings.batch_size)
-    for (item, _), vector in zip(waiting, made):
-        features[item.name] = vector
-    if name == "mini":
-        _add_alignment(net, waiting, settings, records)
-    waiting.clear()
-
-
-def _add_alignment(net, waiting, settings, records) -> None:
-    start = 0
-    for batch in batches((clip for _, clip in waiting), settings.batch_size):
-        items = [item for item, _ in waiting[start : start + len(batch)]]
-        start += len(batch)
-        for item, found in zip(items, net.alignment_records(batch, [i.prompt for i in items])):
-            known = [r.clip for r in records[item.name] if r.clip]
-            clip = known[0] if known else None
-            records[item.name] += [replace(r, subject=item.name, clip=clip) for r in found]
-
-
-def _explain_missing(name: str, infos: dict[str, Scored], records) -> None:
-    """Videos without a clip for the mini scorer say why in their own rows."""
-    if name != "mini":
-        return
-    for subject, scored in infos.items():
-        if name in scored.problems:
-            reason = scored.problems[name]
+    def finish(self) -> dict[str, list[Record]]:
+        """The records by video, once all videos were added."""
+        for net in self.settings.nets:
+            self._through(net, self._waiting.pop(net, []))
+        # Videos without a clip for the mini scorer say why in their own rows.
+        for name, reason in self.problems.get("mini", {}).items():
             for metric in ("align[mini]", "attribute_accuracy[mini]"):
                 null = measured(metric, None, n=0, reason=reason, status="skipped")
-                records[subject].append(replace(null, subject=subject))
+                self._records[name].append(replace(null, subject=name))
+        return self._records
+
+    def _through(self, name: str, waiting: list[tuple[Item, np.ndarray]]) -> None:
+        """Features of clips by a net, and by the mini net also how well they fit their prompts."""
+        items = iter([item for item, _ in waiting])
+        for batch in batches((clip for _, clip in waiting), self.settings.batch_size):
+            net = cached_net(name, self.settings)
+            group = list(islice(items, len(batch)))
+            for item, vector in zip(group, net.features(batch)):
+                self.features[name][item.name] = vector
+            if name != "mini":
+                continue
+            judged = net.alignment_records(batch, [item.prompt for item in group])
+            for item, found in zip(group, judged):
+                records = self._records[item.name]
+                clip = next((r.clip for r in records if r.clip), None)
+                records += [replace(r, subject=item.name, clip=clip) for r in found]
 
 
 def _accuracies(records: Sequence[Record]) -> list[Record]:
     """Accuracy per attribute over the set, from the videos' own right and wrong ones."""
     judged = [r for r in records if r.name == "attribute_accuracy[mini]" and r.value is not None]
-    names = sorted({key for r in judged for key in r.extra} & set(ATTRIBUTES))
     made = []
-    for name in names:
+    for name in sorted({key for r in judged for key in r.extra} & set(ATTRIBUTES)):
         right = [r.extra[name] for r in judged if name in r.extra]
-        made.append(
-            measured(
-                f"accuracy[mini:{name}]",
-                float(np.mean(right)),
-                n=len(right),
-                protocol=judged[0].protocol,
-                backend=judged[0].backend,
-            )
-        )
+        first = {"protocol": judged[0].protocol, "backend": judged[0].backend}
+        value = float(np.mean(right))
+        made.append(measured(f"accuracy[mini:{name}]", value, n=len(right), **first))
     return made
 
 
-def _distances(settings, shapes, problems, features) -> tuple[list[Record], list[str]]:
-    made: list[Record] = []
-    warnings: list[str] = []
-    for name in settings.nets:
-        found = features.get(name, {})
-        reason = problems.get(name)
-        if settings.reference is None:
-            if name != "mini":
-                made += absent_distances(name, "no reference was given; use --reference")
-            continue
-        if not found:
-            made += absent_distances(name, reason or "no video could be read")
-            continue
-        reference = open_reference(settings.reference, shapes=shapes)
-        generated = np.stack([found[key] for key in sorted(found)])
-        net = cached_net(name, settings)
-        made += distance_records(net, generated, reference, batch_size=settings.batch_size)
-        warnings += [f"reference: {problem}" for problem in reference.problems]
-        warnings += [reason] if reason else []
-    return made, warnings
+def _score_all(items: Sequence[Item], settings: Settings) -> Iterator[Scored]:
+    """Each video scored, in order: here, or by worker processes that run a little ahead."""
+    if not settings.workers or len(items) < 2:
+        yield from (score_video(item, settings) for item in items)
+        return
+    # Forked processes inherit locks of decoder and OpenMP threads.
+    pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn"))
+    try:
+        coming = iter(items)
+        # Workers start with Ctrl-C blocked: it is for this process, which then ends them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            ahead = islice(coming, 2 * settings.workers)
+            waiting = deque(pool.submit(score_video, item, settings) for item in ahead)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        while waiting:
+            # Results hold clips; those that were handed on are let go.
+            yield waiting.popleft().result()
+            for item in islice(coming, 1):
+                waiting.append(pool.submit(score_video, item, settings))
+    except BaseException:
+        # What is half done is not waited for.
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -11,10 +11,9 @@ from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
 from vidcfg.media.read import iter_chunks
-from vidcfg.media.video import MediaError
 from vidcfg.metrics.features.base import FeatureNet, load_net
 from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.meters import Meter, measure, meters_for
+from vidcfg.metrics.meters import measure, meters_for
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
 
@@ -35,32 +34,20 @@ class Scored:
     clip: ClipInfo | None
 
 
-class ClipCollector(Meter):
-    """Keeps the first frames of a video for a feature net."""
-
-    def __init__(self, num_frames: int) -> None:
-        self._num_frames = num_frames
-        self.frames: list[np.ndarray] = []
-
-    def add_frame(self, frame: np.ndarray) -> None:
-        if len(self.frames) < self._num_frames:
-            self.frames.append(frame)
-
-    def finish(self, clip: ClipInfo) -> list[Record]:
-        return []
-
-
 def score_video(item: Item, settings: Settings) -> Scored:
     """Decode a video once and measure all that is asked for.
 
     A file that cannot be read gives one record, `read`, with status `failed` and the reason.
     """
+    enlarge = item.enlarge
     try:
         info = probe(item.path, fps=settings.fps)
-        clip = clip_info(info, enlarge=item.enlarge)
-        scored = score_frames(_frames(info, enlarge=item.enlarge), item, settings, clip=clip)
-    except (MediaError, ValueError) as error:
-        return Scored(item, [failed(item, str(error))], {}, {}, None)
+        size = info.height // enlarge, info.width // enlarge
+        clip = ClipInfo(info.num_frames, *size, info.fps, info.lossless, info.codec)
+        scored = score_frames(_frames(info, enlarge), item, settings, clip=clip)
+    except ValueError as error:
+        failed = Record("read", None, 0, "decode", status="failed", skipped_reason=str(error))
+        return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
     if not info.is_variable_rate:
         return scored
     marked = [replace(r, extra=r.extra | {"variable_rate": True}) for r in scored.records]
@@ -75,62 +62,48 @@ def score_frames(
     Raises:
         ValueError: if the frames cannot be measured.
     """
+    # Who wants the frames: meters all of them, feature nets the first ones.
     stride = settings.stride or item.stride or DEFAULT_STRIDE
     facts = {"stride": stride, "fps": clip.fps, "prompt": item.prompt}
     meters, absent = meters_for(settings.families, settings, **facts)
-    collectors, problems = _collectors(settings)
-    # Only feature nets: the frames after their clip are of no use.
-    needed = None if meters else max((c._num_frames for c in collectors.values()), default=0)
-    measure(islice(frames, needed), [*meters, *collectors.values()])
+    nets: dict[str, FeatureNet] = {}
+    problems: dict[str, str] = {}
+    for name in settings.nets:
+        try:
+            nets[name] = cached_net(name, settings)
+        except MissingWeightsError as error:
+            problems[name] = str(error)
+    kept: list[np.ndarray] = []
+    longest = max((net.num_frames for net in nets.values()), default=0)
+
+    def watched() -> Iterator[np.ndarray]:
+        for frame in frames if meters else islice(frames, longest):
+            if len(kept) < longest:
+                kept.append(frame)
+            yield frame
+
+    # One pass, then the records and the nets' clips.
+    measure(watched(), meters)
     records = [record for meter in meters for record in meter.finish(clip)] + absent
     clips = {}
-    for name, collector in collectors.items():
-        net = cached_net(name, settings)
-        if len(collector.frames) < net.min_frames:
-            problems[name] = (
-                f"{name} needs {net.min_frames} frames, the video has {len(collector.frames)}"
-            )
+    for name, net in nets.items():
+        first = kept[: net.num_frames]
+        if len(first) < net.min_frames:
+            problems[name] = f"{name} needs {net.min_frames} frames, the video has {len(first)}"
         else:
-            clips[name] = net.prepare(np.stack(collector.frames))
+            clips[name] = net.prepare(np.stack(first))
     records = [replace(r, subject=item.name, clip=clip) for r in records]
     return Scored(item, records, clips, problems, clip)
 
 
-def failed(item: Item, reason: str) -> Record:
-    """The record of a file that could not be scored."""
-    return Record(
-        name="read",
-        value=None,
-        n=0,
-        protocol="decode",
-        status="failed",
-        skipped_reason=reason,
-        subject=item.name,
-    )
+@lru_cache(maxsize=4)
+def cached_net(name: str, settings: Settings) -> FeatureNet:
+    """The feature net, loaded once a process."""
+    paths, device = settings.paths, settings.device
+    return load_net(name, protocol=settings.protocol, paths=paths, device=device)
 
 
-def clip_info(info: VideoInfo, *, enlarge: int = 1) -> ClipInfo:
-    return ClipInfo(
-        num_frames=info.num_frames,
-        height=info.height // enlarge,
-        width=info.width // enlarge,
-        fps=info.fps,
-        lossless=info.lossless,
-        codec=info.codec,
-    )
-
-
-def _collectors(settings: Settings) -> tuple[dict[str, ClipCollector], dict[str, str]]:
-    collectors, problems = {}, {}
-    for name in settings.nets:
-        try:
-            collectors[name] = ClipCollector(cached_net(name, settings).num_frames)
-        except MissingWeightsError as error:
-            problems[name] = str(error)
-    return collectors, problems
-
-
-def _frames(info: VideoInfo, *, enlarge: int) -> Iterator[np.ndarray]:
+def _frames(info: VideoInfo, enlarge: int) -> Iterator[np.ndarray]:
     for chunk in iter_chunks(info):
         for frame in chunk:
             yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
@@ -150,14 +123,3 @@ def native(frame: np.ndarray, enlarge: int, *, lossless: bool | None) -> np.ndar
         channels, height // enlarge, enlarge, width // enlarge, enlarge
     )
     return np.clip(blocks.mean(axis=(2, 4), dtype=np.float32), 0, 1)
-
-
-def cached_net(name: str, settings: Settings) -> FeatureNet:
-    """The feature net, loaded once a process."""
-    paths = tuple(sorted(settings.paths.items()))
-    return _cached_net(name, settings.protocol, paths, settings.device)
-
-
-@lru_cache(maxsize=4)
-def _cached_net(name: str, protocol: str, paths: tuple, device: str) -> FeatureNet:
-    return load_net(name, protocol=protocol, paths=dict(paths), device=device)

@@ -20,24 +20,33 @@ def mean_records(records: Sequence[Record]) -> list[Record]:
     protocol or net are never averaged: they become separate records. The order of the videos does
     not matter.
     """
-    groups: dict[tuple, list[Record]] = defaultdict(list)
+    with_value: dict[tuple, list[Record]] = defaultdict(list)
+    without: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         sha256 = record.backend.sha256 if record.backend else None
-        # Without a value there may be no backend; such records join those of their name.
-        key = (record.name, record.protocol, sha256) if record.value is not None else None
-        groups[key or (record.name,)].append(record)
-    lost = {key[0]: group for key, group in groups.items() if len(key) == 1}
-    made = [_mean(group, lost.get(key[0], [])) for key, group in groups.items() if len(key) == 3]
+        if record.value is not None:
+            with_value[record.name, record.protocol, sha256].append(record)
+        else:
+            # There may be no backend; such records join those of their name.
+            without[record.name].append(record)
+    made = [_mean(group, without.get(key[0], [])) for key, group in with_value.items()]
     named = {record.name for record in made}
-    made += [_none(group) for name, group in lost.items() if name not in named]
+    made += [_mean([], lost) for name, lost in without.items() if name not in named]
     return sorted(made, key=lambda r: (r.name, r.protocol))
 
 
 def _mean(group: list[Record], lost: list[Record]) -> Record:
-    values = [record.value for record in group]
+    """The mean of those with a value; without any, why most of the lost have none."""
     counts = Counter(record.status for record in [*group, *lost])
-    coverage = [r.extra["coverage"] for r in group if "coverage" in r.extra]
     extra = dict(sorted(counts.items()))
+    of_set = {"subject": "set", "trace": None, "extra": extra}
+    if not group:
+        reasons = Counter(record.skipped_reason for record in lost)
+        reason, status = (max(c, key=lambda key: (c[key], key)) for c in (reasons, counts))
+        of_set |= {"n": 0, "skipped_reason": reason, "status": status, "clip": None}
+        return replace(lost[0], **of_set)
+    values = [record.value for record in group]
+    coverage = [r.extra["coverage"] for r in group if "coverage" in r.extra]
     if coverage:
         extra["coverage"] = mean_of(coverage)
     return replace(
@@ -46,27 +55,8 @@ def _mean(group: list[Record], lost: list[Record]) -> Record:
         n=len(values),
         interval=mean_interval(values),
         status="static" if counts["static"] == len(group) else "ok",
-        subject="set",
         clip=common_clip([record.clip for record in group if record.clip]),
-        trace=None,
-        extra=extra,
-    )
-
-
-def _none(group: list[Record]) -> Record:
-    reasons = Counter(record.skipped_reason for record in group)
-    reason, _ = max(reasons.items(), key=lambda item: (item[1], item[0]))
-    counts = Counter(record.status for record in group)
-    status = max(counts, key=lambda s: (counts[s], s))
-    return replace(
-        group[0],
-        n=0,
-        skipped_reason=reason,
-        status=status,
-        subject="set",
-        clip=None,
-        trace=None,
-        extra=dict(sorted(counts.items())),
+        **of_set,
     )
 
 
@@ -101,18 +91,11 @@ def reference_features(
     net: FeatureNet, reference: Reference, *, batch_size: int
 ) -> ReferenceFeatures:
     """Both real sets of a reference through a net."""
-    real = features_of(net, reference.real(net), batch_size=batch_size)
-    other = None
-    if reference.other is not None:
-        other = features_of(net, reference.other(net), batch_size=batch_size)
+    real, other = (
+        clips and features_of(net, clips(net), batch_size=batch_size)
+        for clips in (reference.real, reference.other)
+    )
     return ReferenceFeatures(reference.protocol, real, other)
-
-
-def distance_records(
-    net: FeatureNet, generated: np.ndarray, reference: Reference, *, batch_size: int
-) -> list[Record]:
-    """All distances of the generated features to those of the reference, by this net."""
-    return distances(net, generated, reference_features(net, reference, batch_size=batch_size))
 
 
 def distances(

@@ -11,6 +11,7 @@ class Settings:
 
     `stride` replaces the temporal stride of the VAE, which is 4 unless the video's own record
     tells another. `fps` replaces that of the files. `paths` gives files for named weights.
+    `workers` processes score beside this one; 0 scores in this one.
     """
 
     families: tuple[str, ...] = WEIGHT_FREE
@@ -20,10 +21,10 @@ class Settings:
     protocol: str = "google"
     lpips_net: str = "alex"
     clip_model: str = "openai/clip-vit-base-patch32"
-    paths: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict, hash=False)
     device: str = "cpu"
     batch_size: int = 16
-    workers: int = 1
+    workers: int = 0
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in FAMILIES]
@@ -32,11 +33,11 @@ class Settings:
                 f"no metrics are named {', '.join(unknown) or 'nothing'}. "
                 f"Known: {', '.join(FAMILIES)}, all."
             )
-        for name, least in (("batch_size", 1), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, it has to be {least} or more.")
-        if self.stride is not None and self.stride < 1:
-            raise ValueError(f"stride is {self.stride}, it has to be 1 (no stride) or more.")
+        least = (("batch_size", 1, ""), ("workers", 0, ""), ("stride", 1, " (no stride)"))
+        for name, number, meaning in least:
+            value = getattr(self, name)
+            if value is not None and value < number:
+                raise ValueError(f"{name} is {value}, it has to be {number}{meaning} or more.")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"fps is {self.fps}, it has to be above 0.")
 

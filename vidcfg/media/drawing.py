@@ -1,10 +1,11 @@
-"""Fonts, colours and text placement shared by the pictures in `sheet.py`."""
+"""Fonts, colours and text of the pictures in `sheet.py`."""
 
+from bisect import bisect_right
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 
 INK, MUTED, PAPER, OFF = (25, 25, 30), (115, 115, 125), (255, 255, 255), (200, 200, 204)
 COLOUR_MAP = "viridis"
@@ -51,11 +52,6 @@ def strength_text(strength: float) -> str:
     return text if any(c in text for c in ".e") or abs(strength) >= 100 else f"{text}.0"
 
 
-def fit_text(text: str, width: int, typeface: ImageFont.FreeTypeFont) -> str:
-    """The text on one line, cut with an ellipsis if it is wider than `width` pixels."""
-    return wrap_text(text, width, typeface, max_lines=1)[0]
-
-
 def wrap_text(
     text: str, width: int, typeface: ImageFont.FreeTypeFont, *, max_lines: int
 ) -> list[str]:
@@ -77,14 +73,11 @@ def wrap_text(
 
 
 def _cut(text: str, width: int, typeface: ImageFont.FreeTypeFont) -> str:
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if typeface.getlength(text[:middle].rstrip() + "…") <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + "…"
+    def cut(length: int) -> str:
+        return text[:length].rstrip() + "…"
+
+    lengths = range(1, len(text) + 1)
+    return cut(bisect_right(lengths, width, key=lambda length: typeface.getlength(cut(length))))
 
 
 def draw_text(
@@ -98,35 +91,3 @@ def draw_text(
     anchor: str = "la",
 ) -> None:
     draw.text(xy, text, fill=colour, font=font(size, bold=bold), anchor=anchor)
-
-
-def draw_legend(
-    image: Image.Image, right: int, top: int, *, low: float, high: float, width: int = 150
-) -> None:
-    """A colour bar that ends at `right`, with the values at both ends and the grey of 1 (off)."""
-    draw = ImageDraw.Draw(image)
-    low_text, high_text = strength_text(low).removesuffix(" off"), strength_text(high)
-    x = right - round(font(11).getlength(high_text))
-    draw_text(draw, (x, top), high_text, size=11, colour=MUTED)
-    x -= width + 5
-    ramp = strength_colours(np.linspace(low, high, width) + 1e-9, low=low, high=high)
-    image.paste(Image.fromarray(np.repeat(ramp[None], 12, axis=0)), (x, top + 1))
-    x -= 5 + round(font(11).getlength(low_text))
-    draw_text(draw, (x, top), low_text, size=11, colour=MUTED)
-    x -= 14
-    x -= round(font(11).getlength("1 off"))
-    draw_text(draw, (x, top), "1 off", size=11, colour=MUTED)
-    x -= 17
-    draw.rectangle((x, top + 1, x + 12, top + 12), fill=OFF)
-    x -= 8
-    draw_text(draw, (x, top), "strength", size=11, colour=MUTED, anchor="ra")
-
-
-def frame_picture(frame_HWC: np.ndarray, *, aim: int) -> Image.Image:
-    """One uint8 frame about `aim` pixels wide: nearest neighbour by a whole factor when small."""
-    height, width = frame_HWC.shape[:2]
-    image = Image.fromarray(np.ascontiguousarray(frame_HWC))
-    if width <= aim:
-        factor = max(1, round(aim / width))
-        return image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    return image.resize((aim, max(1, round(height * aim / width))), Image.Resampling.LANCZOS)

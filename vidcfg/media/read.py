@@ -5,6 +5,7 @@ stored: with a variable rate none is repeated or dropped.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,6 @@ def read_video(path: str | Path, *, fps: float | None = None) -> Video:
     """
     info = probe(path, fps=fps)
     frames = np.concatenate(list(iter_chunks(info)))
-    return as_video(frames, info)
-
-
-def as_video(frames: np.ndarray, info: VideoInfo) -> Video:
-    """Frames [T, 3, H, W] of a file with what is known about it."""
     return Video(frames, info.fps, info.lossless, info.codec, source=str(info.path))
 
 
@@ -48,14 +44,9 @@ def iter_chunks(info: VideoInfo, *, chunk_frames: int | None = None) -> Iterator
     """
     item_bytes = 3 * info.height * info.width * (1 if info.bit_depth <= 8 else 4)
     size = chunk_frames or max(1, min(64, CHUNK_BYTES // item_bytes))
-    frames: list[np.ndarray] = []
-    for frame in _pictures(info) if info.is_frames else _decoded(info):
-        frames.append(frame)
-        if len(frames) == size:
-            yield np.stack(frames)
-            frames = []
-    if frames:
-        yield np.stack(frames)
+    frames = _decoded(info)
+    while chunk := list(islice(frames, size)):
+        yield np.stack(chunk)
 
 
 def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
@@ -74,9 +65,13 @@ def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
         )
     if info.is_frames:
         files = frame_files(info.path)
-        return np.stack([_channels_first(_checked_picture(files[i], info)) for i in indices])
+        return np.stack([_picture(files[i], info) for i in indices])
     frames = _decord_frames(info, indices) if info.bit_depth <= 8 else None
-    return _scan_frames(info, indices) if frames is None else frames
+    if frames is None:
+        up_to_last = enumerate(islice(_decoded(info), max(indices) + 1))
+        found = {index: frame for index, frame in up_to_last if index in indices}
+        frames = np.stack([found[index] for index in indices])
+    return frames
 
 
 def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None:
@@ -101,18 +96,13 @@ def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None
     return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
 
 
-def _scan_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
-    wanted, found = set(indices), {}
-    for index, frame in enumerate(_decoded(info)):
-        if index in wanted:
-            found[index] = frame
-            if len(found) == len(wanted):
-                break
-    return np.stack([found[index] for index in indices])
-
-
 def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
+    """Frames [3, H, W] in order."""
+    if info.is_frames:
+        yield from (_picture(path, info) for path in frame_files(info.path))
+        return
     count, is_interlaced = 0, False
+    pixel_format = "rgb24" if info.bit_depth <= 8 else "rgb48le"
     with open_container(info.path) as container:
         stream = video_stream(info.path, container)
         stream.thread_type = "AUTO"
@@ -126,7 +116,7 @@ def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
                 )
             is_interlaced |= frame.interlaced_frame
             count += 1
-            yield _to_array(frame, info)
+            yield _channels_first(frame.to_ndarray(format=pixel_format))
     # Two fields of one frame may be two packets.
     if count < info.num_frames and not (is_interlaced and 2 * count >= info.num_frames):
         raise MediaError(
@@ -134,31 +124,17 @@ def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
         )
 
 
-def _to_array(frame, info: VideoInfo) -> np.ndarray:
-    if info.bit_depth <= 8:
-        return _channels_first(frame.to_ndarray(format="rgb24"))
-    return _channels_first(frame.to_ndarray(format="rgb48le"))
-
-
-def _pictures(info: VideoInfo) -> Iterator[np.ndarray]:
-    for path in frame_files(info.path):
-        yield _channels_first(_checked_picture(path, info))
-
-
-def _checked_picture(path: Path, info: VideoInfo) -> np.ndarray:
+def _picture(path: Path, info: VideoInfo) -> np.ndarray:
     picture = read_picture(path)
-    size = (info.height, info.width)
-    if picture.shape[:2] != size or picture.dtype.itemsize * 8 != info.bit_depth:
-        height, width, bits = *picture.shape[:2], picture.dtype.itemsize * 8
+    height, width, bits = *picture.shape[:2], picture.dtype.itemsize * 8
+    if (height, width, bits) != (info.height, info.width, info.bit_depth):
         raise MediaError(
             f"{path} is {height} x {width} in {bits} bit, the first picture of its folder "
-            f"{size[0]} x {size[1]} in {info.bit_depth} bit."
+            f"{info.height} x {info.width} in {info.bit_depth} bit."
         )
-    return picture
+    return _channels_first(picture)
 
 
 def _channels_first(picture_HWC: np.ndarray) -> np.ndarray:
     frame = np.ascontiguousarray(picture_HWC.transpose(2, 0, 1))
-    if frame.dtype == np.uint16:
-        return frame.astype(np.float32) / np.float32(65535)
-    return frame
+    return frame if frame.dtype == np.uint8 else frame.astype(np.float32) / np.float32(65535)

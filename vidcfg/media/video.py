@@ -6,7 +6,7 @@ import numpy as np
 
 
 class MediaError(ValueError):
-    """A video or picture that cannot be read or written; the message names the file."""
+    """A video or picture that cannot be read or encoded; the message names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,35 +29,22 @@ class Video:
     source: str = "memory"
 
     def __post_init__(self) -> None:
-        check_frames(self.frames, what=self.source)
+        frames, what = self.frames, self.source
+        if not isinstance(frames, np.ndarray) or frames.ndim != 4:
+            given = getattr(frames, "shape", type(frames).__name__)
+            raise ValueError(f"{what}: frames have to be an array [T, C, H, W], not {given}.")
+        if frames.shape[1] not in (1, 3) or 0 in frames.shape:
+            raise ValueError(
+                f"{what}: frames of shape {frames.shape} are not [T, C, H, W] with 1 or 3 "
+                "channels. Frames with channels last go through frames.transpose(0, 3, 1, 2)."
+            )
+        check_range(frames, what=what)
         if not (np.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"{self.source}: fps is {self.fps}, it has to be above 0.")
-
-    def __len__(self) -> int:
-        return self.frames.shape[0]
-
-    def as_float(self) -> np.ndarray:
-        """Float32 frames in [0, 1]; uint8 values are divided by 255, float frames not copied."""
-        if self.frames.dtype == np.uint8:
-            return self.frames.astype(np.float32) / np.float32(255)
-        return self.frames
+            raise ValueError(f"{what}: fps is {self.fps}, it has to be above 0.")
 
     def as_uint8(self) -> np.ndarray:
         """Uint8 frames, rounded to the nearest level. Uint8 frames are not copied."""
         return to_uint8(self.frames)
-
-
-def check_frames(frames: np.ndarray, *, what: str) -> None:
-    """Raise ValueError unless `frames` is [T, C, H, W], uint8 or float32 in [0, 1]."""
-    if not isinstance(frames, np.ndarray) or frames.ndim != 4:
-        given = getattr(frames, "shape", type(frames).__name__)
-        raise ValueError(f"{what}: frames have to be an array [T, C, H, W], not {given}.")
-    if frames.shape[1] not in (1, 3) or 0 in frames.shape:
-        raise ValueError(
-            f"{what}: frames of shape {frames.shape} are not [T, C, H, W] with 1 or 3 channels. "
-            "Frames with channels last go through frames.transpose(0, 3, 1, 2)."
-        )
-    check_range(frames, what=what)
 
 
 def check_range(frames: np.ndarray, *, what: str) -> None:
@@ -81,3 +68,18 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
     if frames.dtype == np.uint8:
         return frames
     return np.rint(frames * np.float32(255)).astype(np.uint8)
+
+
+def rgb_levels(frames_THWC: np.ndarray) -> np.ndarray:
+    """Uint8 levels of RGB frames [T, H, W, 3] that are uint8 or float in [0, 1].
+
+    Raises:
+        ValueError: another shape or range.
+    """
+    shape = getattr(frames_THWC, "shape", ())
+    if len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+        raise ValueError(f"frames have to be an array [T, H, W, 3], not {tuple(shape)}.")
+    if frames_THWC.dtype != np.uint8:
+        frames_THWC = np.asarray(frames_THWC, dtype=np.float32)
+    check_range(frames_THWC, what="frames")
+    return to_uint8(frames_THWC)

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+from vidcfg.files import atomic_path
 from vidcfg.media.video import MediaError
-from vidcfg.media.write import atomic_path
 from vidcfg.render.units import Unit
 
 SURFACE_NAME = "surface.png"

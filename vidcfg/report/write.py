@@ -4,8 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidcfg.media.video import MediaError
-from vidcfg.media.write import atomic_path
+from vidcfg.files import FileError, atomic_path
 from vidcfg.report.analyse import analyse
 from vidcfg.report.clips import embed
 from vidcfg.report.markdown import markdown
@@ -59,6 +58,6 @@ def write_report(
                 temporary.write_text(text, encoding="utf-8", errors="replace")
         if is_remote:
             put([html, *beside], f"{str(store).rstrip('/')}/report")
-    except (OSError, MediaError) as error:
+    except (OSError, FileError) as error:
         raise ResultsError(f"the report cannot be written: {error}") from error
     return html

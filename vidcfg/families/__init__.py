@@ -1,1 +1,0 @@
-"""python -m vidcfg.families: the pipelines that vidcfg can guide, as a table."""

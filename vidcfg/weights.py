@@ -1,0 +1,101 @@
+"""vidcfg weights list | fetch NAME... | verify [NAME...]"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vidcfg import cli
+from vidcfg.metrics.weight_files import (
+    WEIGHTS,
+    MissingWeightsError,
+    WeightFile,
+    check,
+    fetch,
+    find_weights,
+    named,
+    sha256_of,
+    weights_folder,
+)
+from vidcfg.progress import Progress
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done. 1: something is missing or wrong."""
+    made = cli.parser(
+        "weights",
+        "Weight files that some metrics need. Nothing is downloaded unless asked for.",
+        details="VIDCFG_WEIGHTS_DIR names the folder, VIDCFG_OFFLINE=1 forbids downloads.",
+    )
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    for name, todo, text in (
+        ("list", _list, "what there is: size, licence, origin, and whether it is here"),
+        ("fetch", _fetch, "download and check"),
+        ("verify", _verify, "check the hashes of what is here"),
+    ):
+        command = cli.shared(commands.add_parser(name, help=text), default=argparse.SUPPRESS)
+        command.set_defaults(todo=todo)
+        if name != "list":
+            command.add_argument("names", nargs="+" if name == "fetch" else "*", metavar="NAME")
+    return cli.run(made, lambda options: options.todo(options), argv)
+
+
+def _list(options: argparse.Namespace) -> int:
+    print(f"folder: {weights_folder()}")
+    for weight in WEIGHTS.values():
+        try:
+            state = f"here: {find_weights(weight.name)}"
+        except MissingWeightsError as error:
+            state = "not here" if _is_absent(error) else str(error)
+        begins, blob = weight.sha256_prefix, weight.git_sha1
+        hashes = {"sha256": weight.sha256, "sha256 begins": begins, "git blob sha1": blob}
+        known = [f"{kind} {value}" for kind, value in hashes.items() if value]
+        print(f"\n{weight.name}  {weight.about:g} MB  {state}")
+        print(f"  for      {weight.used_by}")
+        print(f"  licence  {weight.licence}")
+        print(f"  from     {weight.url}")
+        print(f"  check    {', '.join(known) or 'no hash known'}")
+    return cli.DONE
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    code = cli.DONE
+    for weight in [named(name) for name in options.names]:
+        try:
+            with Progress(f"bytes of {weight.name}", quiet=options.quiet, is_bytes=True) as bar:
+                if not options.quiet:
+                    bar.say(f"{weight.name}: {weight.url}")
+                path = fetch(weight.name, report=bar.update)
+            _say(options, weight, path)
+        except MissingWeightsError as error:
+            print(f"vidcfg weights: {error}", file=sys.stderr)
+            code = cli.FAILED
+    return code
+
+
+def _verify(options: argparse.Namespace) -> int:
+    code = cli.DONE
+    for weight in [named(name) for name in options.names] or WEIGHTS.values():
+        try:
+            path = find_weights(weight.name)
+            is_known = check(weight, path)
+            _say(options, weight, "ok" if is_known else "no hash is known to check it with", path)
+        except MissingWeightsError as error:
+            print(f"{weight.name}: {'not here' if _is_absent(error) else error}")
+            if options.names or not _is_absent(error):
+                code = cli.FAILED
+    return code
+
+
+def _say(options: argparse.Namespace, weight: WeightFile, *facts: object) -> None:
+    """What is true of a file, whose path is the last of `facts`, and its hash."""
+    if not options.quiet:
+        lines = *facts, f"sha256 {sha256_of(facts[-1])}"
+        print(f"{weight.name}:", "\n  ".join(map(str, lines)))
+
+
+def _is_absent(error: MissingWeightsError) -> bool:
+    return "not on this machine" in str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

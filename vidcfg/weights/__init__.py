@@ -1,1 +1,0 @@
-"""The command `vidcfg weights`: list, fetch and verify named weight files."""
