@@ -185,6 +185,13 @@ def _measured(frames: bytes, families: tuple[str, ...]) -> tuple[Record, ...]:
     return tuple(measure_video(video, families=families))
 
 
+def remeasure(unit, name: str, **changes) -> None:
+    """Give a unit that was read another value; a value of None is an invalid measurement."""
+    if changes.get("value", 0) is None:
+        changes = {"status": "invalid", "skipped_reason": "flow", **changes}
+    unit.records[name] = replace(unit.records[name], **changes)
+
+
 def write_unit_files(root: Path, key: str, files: dict[str, bytes]) -> None:
     folder = root / "units" / key[:2] / key
     folder.mkdir(parents=True, exist_ok=True)

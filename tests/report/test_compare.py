@@ -5,27 +5,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vidcfg.metrics.record import Record
 from vidcfg.report.compare import (
     changes,
     estimates,
     front_of,
+    is_beaten,
     joint_sign_flip,
     least_p,
-    pareto_front,
 )
-from vidcfg.report.results import read_results
-from vidcfg.report.values import Metric, Table, make_table
+from vidcfg.report.table import MetricValues, Table, make_table
+from vidcfg.results import read_results
 
 
 def table_of(flicker_CN, alignment_CN, prompts):
     """Two metrics on made-up values; prompts name the cluster of every column."""
     cells = tuple(f"c{index}" for index in range(len(flicker_CN)))
     static = np.zeros_like(flicker_CN, dtype=bool)
+    flicker = Record("warp_residual", 0.0, 1, "", "intensity", "lower")
+    alignment = Record("align[mini]", 0.0, 1, "", "cos", "higher")
     metrics = {
-        "warp_residual": Metric(
-            "warp_residual", flicker_CN, "intensity", "lower", "", None, static
-        ),
-        "align[mini]": Metric("align[mini]", alignment_CN, "cos", "higher", "", None, static),
+        flicker.name: MetricValues(flicker, flicker_CN, static),
+        alignment.name: MetricValues(alignment, alignment_CN, static),
     }
     pairs = tuple((prompt, index) for index, prompt in enumerate(prompts))
     return Table(cells, pairs, metrics, {}, {}, len(pairs))
@@ -189,7 +190,7 @@ def test_front_equals_brute_force(seed):
     random = np.random.default_rng(seed)
     # Few levels make ties and doubles.
     costs = random.integers(0, 5, (9, 2 + seed % 2)).astype(float)
-    assert pareto_front(costs).tolist() == brute_force_front(costs.tolist())
+    assert (~is_beaten(costs[None])[0]).tolist() == brute_force_front(costs.tolist())
 
 
 def test_membership_equals_brute_force_over_the_same_resamples():

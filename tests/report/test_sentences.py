@@ -1,17 +1,18 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_store import PROMPTS, write_store
+from fake_store import PROMPTS, remeasure, write_store
 
 from vidcfg.report.analyse import analyse
-from vidcfg.report.results import ResultsError, read_results
+from vidcfg.results import ResultsError, read_results
 
 
 def rewrite(results, name, value_of):
     """Replace a metric: `value_of(unit, prompt number)` for every unit."""
     for unit in results.units:
-        unit.rows[name].update(value=value_of(unit, results.prompts.index(unit.prompt)))
+        remeasure(unit, name, value=value_of(unit, results.prompts.index(unit.prompt)))
     return results
 
 
@@ -71,7 +72,7 @@ def test_difference_too_small_to_chase_is_said_to_be_so(many):
                 if (u.cell, u.prompt, u.seed) == ("uniform-6", unit.prompt, unit.seed)
             )
             shift = 1e-6 * (-1) ** unit.seed
-            unit.rows["align[mini]"].update(value=twin.rows["align[mini]"]["value"] + shift)
+            remeasure(unit, "align[mini]", value=twin.records["align[mini]"].value + shift)
     assert "take either" in said(many, "Follows the prompt best")["text"]
 
 
@@ -99,7 +100,7 @@ def test_still_videos_do_not_win_in_flicker(store):
     for unit in results.units:
         if unit.cell == "uniform-6":
             for name in ("warp_residual", "dynamic_degree"):
-                unit.rows[name].update(value=0.0, status="static")
+                remeasure(unit, name, value=0.0, status="static")
     analysis = analyse(results)
     entries = {e["title"]: e["text"] for e in analysis["summary"]}
     assert "“uniform, scale 6”" in entries["Moves too little"]
@@ -171,10 +172,11 @@ def test_baseline_and_pairs_call_the_same_changes_clear(many):
 def with_warp_residual(results, has_value):
     """Adds motion-compensated flicker, null for the clips that `has_value` does not have."""
     for unit in results.units:
-        row = dict(unit.rows["frame_diff"], name="warp_residual", value=0.01)
+        record = replace(unit.records["frame_diff"], name="warp_residual", value=0.01)
+        unit.records["warp_residual"] = record
         if not has_value(unit):
-            row.update(value=None, skipped_reason="too little of the flow is valid")
-        unit.rows["warp_residual"] = row
+            reason = "too little of the flow is valid"
+            remeasure(unit, "warp_residual", value=None, skipped_reason=reason)
     return [n for n in analyse(results)["notices"] if "warp_residual" in n]
 
 
