@@ -6,6 +6,7 @@ import pytest
 from fake_store import PROMPTS, remeasure, write_store
 
 from vidcfg.report.analyse import analyse
+from vidcfg.report.sentences import MOTION_LOSS
 from vidcfg.results import ResultsError, read_results
 
 
@@ -105,6 +106,54 @@ def test_still_videos_do_not_win_in_flicker(store):
     entries = {e["title"]: e["text"] for e in analysis["summary"]}
     assert "“uniform, scale 6”" in entries["Moves too little"]
     assert not entries["Flickers least"].startswith("“uniform, scale 6”")
+
+
+@pytest.fixture
+def measured_at(tmp_path):
+    """`measured_at(speed)`: drawn clips at scale 1, calmer than the baseline's at scale 3, in
+    which a disc moves at `speed` times the baseline's pace. Flicker and motion are measured."""
+
+    def measured(speed):
+        root = write_store(
+            tmp_path,
+            modes=("uniform",),
+            scales=(1.0, 3.0),
+            prompts=PROMPTS,
+            seeds=(0,),
+            families=("warp", "motion"),
+            speeds={"uniform-1": speed},
+        )
+        return analyse(read_results(root))
+
+    return measured
+
+
+def motion_of(analysis):
+    (change,) = (c for c in analysis["changes"] if c["what"] == "motion")
+    return change
+
+
+def test_setting_that_loses_much_of_its_motion_does_not_win_in_flicker(measured_at):
+    analysis = measured_at(0.4)
+    calm, base = (cell["values"] for cell in analysis["cells"])
+    assert calm["warp_residual"]["mean"] < base["warp_residual"]["mean"]
+    # The disc still moves in every clip: it is the loss that counts, not a still video.
+    assert calm["dynamic_degree"]["static"] == 0
+    assert motion_of(analysis)["high"] < -MOTION_LOSS
+    entries = {e["title"]: e["text"] for e in analysis["summary"]}
+    assert entries["Flickers least"].startswith("“uniform, scale 3”")
+    assert entries["Moves too little"].startswith("“uniform, scale 1”")
+
+
+@pytest.mark.parametrize(("speed", "least"), [(1.0, -MOTION_LOSS), (1.5, 0.0)])
+def test_calm_setting_that_keeps_its_motion_wins_in_flicker(measured_at, speed, least):
+    analysis = measured_at(speed)
+    # The baseline's noise reads as motion too, so that an equal pace reads as a fifth less.
+    assert motion_of(analysis)["change"] > least
+    entries = {e["title"]: e for e in analysis["summary"]}
+    assert entries["Flickers least"]["kind"] == "clear"
+    assert entries["Flickers least"]["text"].startswith("“uniform, scale 1”")
+    assert "Moves too little" not in entries
 
 
 def test_incomplete_sweep_says_so_first(tmp_path):

@@ -111,6 +111,7 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
     """All comparisons (base cell, cell) in all deciding metrics."""
     from scipy.stats import false_discovery_control
 
+    # Differences of every comparison, pair by pair.
     mask = table.key_mask
     clusters = table.prompts(mask)
     if not clusters or not comparisons:
@@ -122,10 +123,11 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
         base, new = (metric.values_CN[table.cells.index(cell)][mask] for cell in pair)
         floor = FLOORS.get(metric.like.unit)
         rows.append(log_ratios(new, base, floor=floor) if _reads_as_ratio(metric) else new - base)
+
+    # p-values: of each alone, of all in its metric, of all there are.
     family = joint_sign_flip(np.stack([cluster_means(row, clusters) for row in rows]))
     alone = [sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
-    # Tasks run through all comparisons of one metric, then of the next.
-    by_metric = np.array(alone).reshape(-1, len(comparisons))
+    by_metric = np.array(alone).reshape(-1, len(comparisons))  # as `tasks` runs through them
     found = np.concatenate([false_discovery_control(p) for p in by_metric])
     return [
         _change(table, task, row, clusters, p_values)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -31,7 +30,9 @@ def _environment():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "change": change_text, "plain": _plain, "json": _json}
+    made.filters |= {"number": number, "change": change_text, "plain": _plain}
+    # Inside a script element: compact, and without NaN.
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     made.filters["px"] = lambda value: f"{value:.1f}"
     return made
 
@@ -68,13 +69,3 @@ def _plain(text: str) -> str:
     """Text that stays text in a Markdown table."""
     text = " ".join(text.split())
     return "".join("\\" + c if c in "\\`*_{}[]<>|#!" else c for c in text)
-
-
-def _json(value: Any):
-    """JSON that may stand inside a script element: no character can end it."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)

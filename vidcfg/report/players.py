@@ -39,6 +39,7 @@ def embed(
 
     Pairs that all cells have come first, and every prompt once before any prompt twice.
     """
+    # Strips, pair by pair, until they are too large.
     units: dict[Pair, list[UnitResult]] = {}
     for unit in results.units:
         if unit.video is not None:
@@ -64,6 +65,8 @@ def embed(
                 is_changed |= strip.pop("is_changed")
                 strips[cell, len(pairs)] = strip
             pairs.append(pair)
+
+    # What a viewer has to know about them.
     notes = []
     if len(pairs) < len(units):
         where = results.root / "units" if results.kind == "sweep" else results.root

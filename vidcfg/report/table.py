@@ -1,5 +1,6 @@
 """Results as arrays: one row a cell, one column a (prompt, seed) that all of them have."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,10 +46,6 @@ class MetricValues:
     is_static_CN: np.ndarray
 
     @property
-    def name(self) -> str:
-        return self.like.name
-
-    @property
     def is_there_N(self) -> Bool[np.ndarray, "N"]:
         return np.isfinite(self.values_CN).all(axis=0)
 
@@ -69,16 +66,13 @@ class Table:
 
     def first(self, what: str) -> str | None:
         """The first metric of `DECIDING[what]` that enough clips have to decide by it."""
-        for base in DECIDING[what]:
-            for name, metric in self.metrics.items():
-                if base_name(name) == base and self._decides(metric.is_there_N):
-                    return name
-        return None
-
-    def _decides(self, is_there_N: np.ndarray) -> bool:
         needed = min(LEAST_PROMPTS, len({prompt for prompt, _ in self.pairs}))
-        has_prompts = len(set(self.prompts(is_there_N))) >= needed
-        return bool(is_there_N.mean() >= LEAST_SHARE) and has_prompts
+        for base, name in itertools.product(DECIDING[what], self.metrics):
+            is_there_N = self.metrics[name].is_there_N
+            has_prompts = len(set(self.prompts(is_there_N))) >= needed
+            if base_name(name) == base and is_there_N.mean() >= LEAST_SHARE and has_prompts:
+                return name
+        return None
 
     @property
     def key_metrics(self) -> dict[str, str]:
@@ -97,7 +91,7 @@ class Table:
 
         So means, tests and front are of the same clips.
         """
-        is_key = metric.name in self.key_metrics.values() and self.key_mask.any()
+        is_key = metric.like.name in self.key_metrics.values() and self.key_mask.any()
         return self.key_mask if is_key else metric.is_there_N
 
     def prompts(self, mask_N: Bool[np.ndarray, "N"]) -> list[str]:
