@@ -29,7 +29,6 @@ ALLOWED = {
         *("render", "evaluate", "report"),
     },
     "regress": {"settings", "media", "metrics", "evaluate", "report"},
-    "train": {"settings", "mini", "media"},
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
     "doctor": {"metrics", "mini", "pipelines"},
@@ -41,7 +40,6 @@ FOREIGN = {
     "settings": {"torch", "numpy", "diffusers", "cv2", "av", "ray"},
     "report": {"torch", "diffusers", "ray"},
     "regress": {"torch", "diffusers", "ray"},
-    "train": {"ray", "decord", "lpips"},
 }
 """Libraries that a part must not import, at any depth of its own files."""
 

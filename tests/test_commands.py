@@ -20,8 +20,8 @@ def test_every_listed_command_can_be_called(name):
     assert callable(import_module(f"vidcfg.{name}.__main__").main)
 
 
-def test_render_and_train_are_there():
-    assert {"render", "train"} <= set(commands()) <= set(COMMANDS)
+def test_render_and_sweep_are_there():
+    assert {"render", "sweep"} <= set(commands()) <= set(COMMANDS)
 
 
 def test_unknown_command_leads_to_the_nearest(capsys):

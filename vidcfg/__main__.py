@@ -6,7 +6,6 @@ from importlib.util import find_spec
 
 COMMANDS = {
     "render": "render the videos of a configuration",
-    "train": "train the mini model on moving shapes",
     "evaluate": "measure videos: alignment, flicker, motion, distances between sets",
     "sweep": "render and measure a grid of settings, on one machine or many",
     "report": "write the page of a sweep's results",

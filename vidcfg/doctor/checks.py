@@ -112,7 +112,11 @@ def weights() -> Iterator[Line]:
     if (MINI_PATH / "model_index.json").is_file():
         yield Line("ok", "mini", str(MINI_PATH))
     else:
-        yield Line("missing", "mini", "not installed with this package; train it: vidcfg train")
+        yield Line(
+            "missing",
+            "mini",
+            "not in this package; train it: python scripts/train_mini",
+        )
     for name, weight in WEIGHTS.items():
         try:
             yield Line("ok", name, str(find_weights(name)))
