@@ -13,8 +13,7 @@ from vidcfg.render.units import units_of
 @pytest.fixture(autouse=True)
 def _write_nothing(monkeypatch):
     monkeypatch.setattr(job, "_write", lambda *arguments, **options: None)
-    monkeypatch.setattr(job, "run_surface_picture", lambda *arguments: None)
-    monkeypatch.setattr(job, "write_picture", lambda *arguments, **options: None)
+    monkeypatch.setattr(job, "_write_surface", lambda *arguments, **options: None)
 
 
 def _render(config, pipe, units):
