@@ -108,14 +108,12 @@ def _render(
     begin, traces = time.monotonic(), []
     say(f"loading {config.model.kind} model")
     try:
-        _load_and_render(config, pending, traces, arguments)
+        _load_and_render(config, pending, arguments, lambda _, made: traces.append(made.trace))
     except KeyboardInterrupt:
         kept = [word for word in argv if word != "--skip-existing"]
         command = shlex.join(["python", "-m", "vidcfg.render", *kept, "--skip-existing"])
-        raise KeyboardInterrupt(
-            f"interrupted: {len(traces)} of {len(pending)} videos are finished. "
-            f"Continue with: {command}"
-        ) from None
+        done = f"{len(traces)} of {len(pending)} videos are finished"
+        raise KeyboardInterrupt(f"interrupted: {done}. Continue with: {command}") from None
     run, naive = sum(t.total for t in traces), sum(t.planned.naive for t in traces)
     videos = "1 video" if len(pending) == 1 else f"{len(pending)} videos"
     say(
@@ -124,10 +122,7 @@ def _render(
     )
 
 
-def _load_and_render(
-    config: Any, units: list[Any], traces: list[Any], arguments: argparse.Namespace
-) -> None:
-    """Render the units; the trace of each that is finished is added to `traces`."""
+def _load_and_render(config: Any, units: list[Any], arguments: Any, on_finished: Any) -> None:
     from vidcfg.pipelines.load import load_pipeline
     from vidcfg.progress import Progress
     from vidcfg.render.checks import check_after_loading, late_warnings
@@ -138,14 +133,9 @@ def _load_and_render(
     check_after_loading(config, pipe)
     for text in late_warnings(config, pipe):
         cli.warn(text)
-    render_units(
-        config,
-        pipe,
-        units,
-        overwrite=arguments.overwrite,
-        progress=Progress("videos", len(units), quiet=arguments.quiet, stream=sys.stdout),
-        on_finished=lambda unit, rendered: traces.append(rendered.trace),
-    )
+    progress = Progress("videos", len(units), quiet=arguments.quiet, stream=sys.stdout)
+    how = {"overwrite": arguments.overwrite, "progress": progress, "on_finished": on_finished}
+    render_units(config, pipe, units, **how)
 
 
 @contextmanager
@@ -179,17 +169,11 @@ def _quiet_libraries() -> None:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
-    said: set[str] = set()
-
-    class Notes(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if text not in said:
-                said.add(text)
-                print(text, file=sys.stderr, flush=True)
-
+    said: dict[str, logging.LogRecord] = {}
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
     logger = logging.getLogger("vidcfg")
-    logger.handlers, logger.propagate = [Notes()], False
+    logger.handlers, logger.propagate = [handler], False
 
 
 if __name__ == "__main__":
