@@ -11,7 +11,7 @@ import pytest
 
 from vidcfg import __version__, cli
 from vidcfg.files import FileError, uninterrupted
-from vidcfg.settings.errors import ConfigError
+from vidcfg.media.video import MediaError
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def _raise(error):
     ("error", "code"),
     [
         (ValueError("num_frames is 80. Use 77 or 81."), 2),
-        (ConfigError("a.yaml:3: unknown key"), 2),
+        (MediaError("the image kite.png cannot be read"), 2),
         (RuntimeError("the loss is nan"), 3),
         (FileError("out/a.mp4 cannot be written"), 3),
         (OSError(28, "No space left on device"), 3),
@@ -125,12 +125,16 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
 
 
 def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():
-    handler = signal.getsignal(signal.SIGINT)
-    done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted() as hold:
-        hold()
-        signal.raise_signal(signal.SIGINT)
-        done.append(1)
+    handler, done = signal.getsignal(signal.SIGINT), []
+
+    def block():
+        with uninterrupted() as hold:
+            hold()
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
     assert done == [1]
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -145,7 +149,8 @@ def clean_up():
     time.sleep(60)
 
 def work(arguments):
-    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
+    spawn = multiprocessing.get_context("spawn")
+    child = spawn.Process(target=time.sleep, args=(60,), daemon=True)
     child.start()
     print(child.pid, flush=True)
     try:

@@ -118,7 +118,7 @@ def _bars(stream: Any, *, is_bytes: bool) -> Any:
     )
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """`45 s`, `12 min`, `3.4 h`, `2.1 days`."""
     for limit, unit, form in ((90, "s", ".0f"), (5400, "min", ".0f"), (172_800, "h", ".1f")):
         if seconds < limit:
