@@ -29,8 +29,6 @@ class STDiT(ModelMixin, ConfigMixin):
     angles alone, so any F, H, W can be given.
     """
 
-    _supports_gradient_checkpointing = False
-
     @register_to_config
     def __init__(
         self,

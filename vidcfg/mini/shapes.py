@@ -121,21 +121,15 @@ def sample_scene(
 
 
 def sample_clip(
-    seed: int | tuple[int, ...],
-    *,
-    num_frames: int = 17,
-    height: int = 32,
-    width: int = 32,
-    held_out: bool | None = False,
-    blurry: float = 0.0,
+    seed: int | tuple[int, ...], *, held_out: bool | None = False, blurry: float = 0.0, **size: int
 ) -> Clip:
     """The clip of a seed: the same seed and sizes give the same frames, whatever else is drawn.
 
-    `blurry` is the probability of a blurred clip, whose caption opens with `blurry`; 0 is off.
+    `size` is as in `draw`. `blurry` is the probability of a blurred clip, whose caption opens
+    with `blurry`; 0 is off.
     """
     scene = sample_scene(np.random.default_rng(seed), held_out=held_out, blurry=blurry)
-    frames = draw(scene, num_frames=num_frames, height=height, width=width)
-    return Clip(frames, caption(scene), scene)
+    return Clip(draw(scene, **size), caption(scene), scene)
 
 
 def draw(

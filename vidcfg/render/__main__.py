@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     config = load_render_config(arguments.config, overrides, seeds=arguments.seed)
     # what can be told of them
     from vidcfg.render.checks import check_before_loading, image_warnings
-    from vidcfg.render.preview import early_warnings
+    from vidcfg.render.preview import early_warnings, preview
     from vidcfg.render.units import units_of
 
     units = units_of(config)
@@ -76,19 +77,11 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         for text in image_warnings(config):
             cli.warn(text)
         if arguments.dry_run:
-            _dry_run(config, units)
-        else:
-            _render(config, units, arguments, argv)
+            width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+            print(preview(config, units, width=width, colour=sys.stdout.isatty()))
+    if not arguments.dry_run:
+        _render(config, units, arguments, argv)
     return cli.DONE
-
-
-def _dry_run(config: Any, units: list[Any]) -> None:
-    import shutil
-
-    from vidcfg.render.preview import preview
-
-    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-    print(preview(config, units, width=width, colour=sys.stdout.isatty()))
 
 
 def _render(
@@ -108,7 +101,8 @@ def _render(
     begin, traces = time.monotonic(), []
     say(f"loading {config.model.kind} model")
     try:
-        _load_and_render(config, pending, arguments, lambda _, made: traces.append(made.trace))
+        with _explained(arguments.config):
+            _load_and_render(config, pending, arguments, lambda _, made: traces.append(made.trace))
     except KeyboardInterrupt:
         kept = [word for word in argv if word != "--skip-existing"]
         command = shlex.join(["python", "-m", "vidcfg.render", *kept, "--skip-existing"])

@@ -24,12 +24,10 @@ def call_arguments(
         MediaError: if the image of the prompt cannot be read.
     """
     check_prompt(prompt, family, accepted)
-    video = config.video
+    video, size = config.video, config.video.model_dump(exclude={"fps"})
     call = {
         "prompt": prompt.text,
-        "num_frames": video.num_frames,
-        "height": video.height,
-        "width": video.width,
+        **size,
         "num_inference_steps": config.sampling.num_steps,
         "output_type": "np",
         **family.own_guidance,
@@ -85,8 +83,7 @@ def check_shape(config: RenderConfig, family: Any) -> None:
 
 def check_made(config: RenderConfig, frames: np.ndarray, pipe: Any) -> None:
     """Raise ValueError if a pipeline made another number or size of frames than asked for."""
-    video, name = config.video, type(pipe).__name__
-    asked = {"num_frames": video.num_frames, "height": video.height, "width": video.width}
+    asked, name = config.video.model_dump(exclude={"fps"}), type(pipe).__name__
     for (setting, wanted), made in zip(asked.items(), frames.shape):
         if made != wanted:
             raise ValueError(f"video.{setting} is {wanted}, but {name} made {made}. Use {made}.")

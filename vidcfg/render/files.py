@@ -2,7 +2,6 @@
 
 import io
 import json
-import wave
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,10 +18,6 @@ from vidcfg.render.units import Unit
 SURFACE_NAME = "surface.png"
 
 
-class OutputError(ValueError):
-    """The output folder holds files that this run would replace."""
-
-
 def pending_units(
     config: RenderConfig,
     units: list[Unit],
@@ -37,7 +32,7 @@ def pending_units(
     of other settings is made again as well.
 
     Raises:
-        OutputError: if files are in the way and neither option allows for them, or if a finished
+        ValueError: if files are in the way and neither option allows for them, or if a finished
             unit was made with other settings and may not be replaced.
     """
     if skip_existing:
@@ -48,7 +43,7 @@ def pending_units(
         }
         other = [unit.record for unit in units if is_same.get(unit.stem) is False]
         if other and not overwrite:
-            raise OutputError(
+            raise ValueError(
                 f"made with other settings: {_listed(other)}. Add --overwrite to make them again, "
                 "or use --out with another folder."
             )
@@ -57,7 +52,7 @@ def pending_units(
     places.append(units[0].stem.parent / SURFACE_NAME)
     present = [path for path in places if path.exists()]
     if present and not overwrite:
-        raise OutputError(
+        raise ValueError(
             f"already there: {_listed(present)}. Use --overwrite to replace them, "
             "--skip-existing to continue, or --out with another folder."
         )
@@ -108,13 +103,11 @@ def as_wav(samples: np.ndarray, rate: int) -> bytes:
     Raises:
         ValueError: if a sample is NaN or Inf.
     """
+    from scipy.io import wavfile
+
     if not np.isfinite(samples).all():
         raise ValueError("the audio of the pipeline holds NaN or Inf. Use model.dtype: float32.")
     levels = np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2")
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(samples.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(levels.tobytes())
+    wavfile.write(buffer, rate, levels)
     return buffer.getvalue()

@@ -35,6 +35,12 @@ class Rendered:
     seconds: float
     audio: tuple[np.ndarray, int] | None = None
 
+    @property
+    def strength_KT(self) -> np.ndarray:
+        """The strength that each pixel frame's latent frame was guided with, step by step."""
+        strength_KF = self.trace.surfaces[0].strength_KF
+        return spread_over_pixels(strength_KF, self.pixels_of, num_frames=len(self.frames_THWC))
+
 
 def render_units(
     config: RenderConfig,
@@ -147,13 +153,6 @@ def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
     return callback
 
 
-def applied_strengths(rendered: Rendered) -> np.ndarray:
-    """The strength [K, T] that each pixel frame's latent frame was guided with."""
-    surface = rendered.trace.surfaces[0]
-    num_frames = len(rendered.frames_THWC)
-    return spread_over_pixels(surface.strength_KF, rendered.pixels_of, num_frames=num_frames)
-
-
 def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
     """The contact sheet of one video, with the strength that was applied to each frame."""
     subtitle = f"seed {unit.seed} · {describe(config)}"
@@ -163,7 +162,7 @@ def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
         rendered.frames_THWC,
         title=unit.prompt.text,
         subtitle=subtitle,
-        strengths=applied_strengths(rendered),
+        strengths=rendered.strength_KT,
     )
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import platform
 import subprocess
 from contextlib import suppress
@@ -54,10 +53,7 @@ def make_record(
         "seed": unit.seed,
         "files": files,
         "video": {
-            "num_frames": frames_THWC.shape[0],
-            "height": frames_THWC.shape[1],
-            "width": frames_THWC.shape[2],
-            "fps": config.video.fps,
+            **config.video.to_dict(),
             "codec": config.output.video,
             "lossless": CODECS[config.output.video].lossless,
             "enlarge": config.output.enlarge,
@@ -92,13 +88,10 @@ def _compact(value: Any, depth: int) -> str:
 
 def scheduler_record(scheduler: Any) -> dict[str, Any]:
     """Class and settings of the scheduler that stepped the video."""
-    settings = {
-        # JSON has no infinity, which some schedulers keep as a limit.
-        name: str(value) if value in (math.inf, -math.inf) else value
-        for name, value in dict(scheduler.config).items()
-        if not name.startswith("_")
-    }
-    plain = json.loads(json.dumps(settings, default=str))
+    settings = {n: v for n, v in dict(scheduler.config).items() if not n.startswith("_")}
+    text = json.dumps(settings, default=str)
+    # JSON has no infinity, which some schedulers keep as a limit: it becomes a word.
+    plain = json.loads(text, parse_constant=lambda word: str(float(word)))
     return {"class": type(scheduler).__name__, "config": plain}
 
 
