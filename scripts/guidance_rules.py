@@ -194,8 +194,8 @@ def background_of(prompts: list[str], pipe):
     """log p(background of the prompt | x_t), by a head fitted to drawn clips."""
     import numpy as np
     import torch
+    from noisy_head import fit_noisy_head
 
-    from vidcfg.mini.noisy_head import fit_noisy_head
     from vidcfg.mini.shapes import BACKGROUNDS, sample_clip
 
     names = list(BACKGROUNDS)

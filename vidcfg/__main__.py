@@ -6,7 +6,6 @@ from importlib.util import find_spec
 
 COMMANDS = {
     "render": "render the videos of a configuration",
-    "train": "train the mini model on moving shapes",
     "evaluate": "measure videos: alignment, flicker, motion, distances between sets",
     "sweep": "render and measure a grid of settings, on one machine or many",
     "report": "write the page of a sweep's results",
@@ -15,30 +14,23 @@ COMMANDS = {
     "doctor": "tell what works on this machine, and how to get what is missing",
     "weights": "list, fetch and check the weight files that metrics need",
 }
-"""Command -> what it does; `main(argv) -> int` of vidcfg/<command>.py or of its __main__.py."""
+"""Command -> what it does; the code, `main(argv) -> int`, is in vidcfg/<command>.py, or in
+vidcfg/<command>/__main__.py."""
 
 
-def commands() -> dict[str, str]:
-    """The commands of this installation, in order of use."""
-    return {name: text for name, text in COMMANDS.items() if _exists(name)}
-
-
-def _exists(name: str) -> bool:
-    return find_spec(f"vidcfg.{name}") is not None and find_spec(_module(name)) is not None
-
-
-def _module(name: str) -> str:
-    is_package = find_spec(f"vidcfg.{name}").submodule_search_locations is not None
-    return f"vidcfg.{name}.__main__" if is_package else f"vidcfg.{name}"
+def module_of(command: str) -> str:
+    """The name of the module with the command's `main`."""
+    name = f"vidcfg.{command}"
+    is_package = find_spec(name).submodule_search_locations is not None
+    return f"{name}.__main__" if is_package else name
 
 
 def usage() -> str:
     from vidcfg import __doc__ as about
 
-    found = commands()
-    width = max(map(len, found)) + 2
+    width = max(map(len, COMMANDS)) + 2
     lines = [about.splitlines()[0], "", "usage: vidcfg COMMAND ... (or python -m vidcfg.COMMAND)"]
-    lines += ["", *(f"  {name:<{width}}{text}" for name, text in found.items())]
+    lines += ["", *(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())]
     lines += ["", "vidcfg COMMAND --help tells more; vidcfg --version prints the version."]
     return "\n".join(lines)
 
@@ -54,17 +46,17 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"vidcfg {__version__}")
         return 0
-    if argv[0] not in commands():
+    if argv[0] not in COMMANDS:
         print(_unknown(argv[0]), file=sys.stderr)
         return 2
-    return import_module(_module(argv[0])).main(argv[1:])
+    return import_module(module_of(argv[0])).main(argv[1:])
 
 
 def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, commands(), n=1)
-    advice = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(commands())}."
+    near = get_close_matches(name, COMMANDS, n=1)
+    advice = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(COMMANDS)}."
     return f"vidcfg has no command '{name}'. {advice}"
 
 

@@ -187,7 +187,7 @@ def test_attributes_are_read_from_prompts(prompt, expected):
 def test_unknown_nets_and_absent_scorers_are_named(tmp_path):
     with pytest.raises(ValueError, match="Known: mini, i3d-k400, r3d18-k400"):
         load_net("i3d")
-    with pytest.raises(MissingWeightsError, match="vidcfg train"):
+    with pytest.raises(MissingWeightsError, match="scripts/train_mini"):
         load_net("mini", paths={"mini": tmp_path})
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from guided_runs import frame_of, record_inside
+from noisy_head import fit_noisy_head
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
-from vidcfg.mini.noisy_head import fit_noisy_head
 from vidcfg.mini.shapes import ATTRIBUTES, Scene, draw, vary
 from vidcfg.pipelines.changes.classifier import classifier_shift
 

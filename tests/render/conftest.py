@@ -60,7 +60,7 @@ def config_path(tmp_path) -> Path:
 @pytest.fixture
 def render(tiny_pipeline, config_path, monkeypatch):
     """The command with the tiny model: `render("--seed", "3") -> exit code`."""
-    from vidcfg.render import cli
+    from vidcfg.render import __main__ as cli
 
     monkeypatch.setattr("vidcfg.pipelines.load.load_pipeline", lambda model: tiny_pipeline)
     return lambda *arguments: cli.main([str(config_path), *arguments])

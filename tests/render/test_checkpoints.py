@@ -16,7 +16,7 @@ from tiny_unets import animatediff, svd
 from tiny_wan import cogvideox_i2v, wan_i2v
 
 from vidcfg.media.read import read_video
-from vidcfg.render import cli
+from vidcfg.render import __main__ as cli
 
 CONFIG = """\
 schema: 1

@@ -6,15 +6,14 @@ import torch
 
 import vidcfg.render.job as job
 from vidcfg.pipelines.schedulers import make_scheduler
-from vidcfg.render.job import applied_strengths, render_units, sample_unit
+from vidcfg.render.job import render_units, sample_unit
 from vidcfg.render.units import units_of
 
 
 @pytest.fixture(autouse=True)
 def _write_nothing(monkeypatch):
     monkeypatch.setattr(job, "_write", lambda *arguments, **options: None)
-    monkeypatch.setattr(job, "run_surface_picture", lambda *arguments: None)
-    monkeypatch.setattr(job, "write_picture", lambda *arguments, **options: None)
+    monkeypatch.setattr(job, "_write_surface", lambda *arguments, **options: None)
 
 
 def _render(config, pipe, units):
@@ -84,7 +83,7 @@ def test_every_solver_step_is_reported(config, tiny_pipeline):
 def test_strengths_on_the_sheet_are_those_of_each_frame_s_latent(config, tiny_pipeline):
     settings = config()
     rendered = sample_unit(settings, tiny_pipeline, units_of(settings)[0])
-    strengths = applied_strengths(rendered)
+    strengths = rendered.strength_KT
     used = np.stack([step.strength_BF[0] for step in rendered.trace.steps])
     assert strengths.shape == (3, 9)
     assert np.array_equal(strengths[:, [0, 1, 5]], used)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import vidcfg.render.job as job
+from vidcfg.render.files import as_png, as_wav
 from vidcfg.render.job import Rendered
-from vidcfg.render.picture_and_sound import as_png, as_wav
 
 
 def test_png_keeps_every_pixel():

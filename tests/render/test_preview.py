@@ -1,10 +1,8 @@
 """What is told before a model is loaded."""
 
-import io
 import json
 
 from vidcfg.render.preview import preview
-from vidcfg.render.progress import Bars, Lines, Silent, progress_for
 from vidcfg.render.prompts import prompt_warnings
 from vidcfg.render.record import fingerprint, to_json
 from vidcfg.render.units import describe, units_of
@@ -71,21 +69,3 @@ def test_record_text_reads_back_and_keeps_rows_on_one_line():
     text = to_json(record)
     assert json.loads(text) == record
     assert "    [0.1, 3.0]\n" in text
-
-
-class _Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_is_bars_on_a_terminal_lines_elsewhere_and_silent_if_asked(config):
-    assert isinstance(progress_for(_Terminal(), is_quiet=False), Bars)
-    assert isinstance(progress_for(io.StringIO(), is_quiet=False), Lines)
-    assert isinstance(progress_for(_Terminal(), is_quiet=True), Silent)
-    unit = units_of(config())[0]
-    with Bars() as bars:
-        bars.start(unit, 0, 1)
-        bars.step(1, 3)
-        bars.finish(unit, 1.0)
-        assert bars.bars.tasks[0].completed == 1
-        assert bars.bars.tasks[1].total == 3

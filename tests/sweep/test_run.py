@@ -57,7 +57,7 @@ def test_executed_evaluations_are_those_planned(sweep, store):
 
 
 def test_a_unit_is_the_video_that_render_makes(sweep, store, sweep_file, tmp_path):
-    from vidcfg.render.cli import main as render
+    from vidcfg.render.__main__ import main as render
 
     assert sweep() == 0
     out = tmp_path / "single"

@@ -1,6 +1,4 @@
-"""Multi-head attention of the ST-DiT: QK RMS norm, 3-axis rotary positions, a choice of
-backend.
-"""
+"""Multi-head attention of the mini model: QK RMS norm, rotary positions, a choice of backend."""
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +13,24 @@ training in bf16 on CPUs), `xformers` its memory-efficient kernel on CUDA.
 """
 
 
-def check_backend(backend: str, device: torch.device) -> None:
-    """Refuse a backend that cannot run on this device.
-
-    Raises:
-        ValueError: for an unknown name, for xformers on anything but CUDA, and where xformers is
-        not installed.
-    """
+def check_backend(backend: str, device: torch.device | None = None) -> None:
+    """Raise ValueError for a backend that is unknown, or that cannot run on `device`."""
     if backend not in BACKENDS:
         raise ValueError(f"attention_backend is '{backend}'. Use one of: {', '.join(BACKENDS)}.")
-    if backend == "xformers" and device.type != "cuda":
+    if backend != "xformers" or device is None:
+        return
+    if device.type != "cuda":
         raise ValueError(
-            f"attention_backend is 'xformers', which needs a CUDA device, "
-            f"but the model is on '{device}'. "
-            "Use attention_backend: sdpa, or move the model to CUDA."
+            f"attention_backend is 'xformers', which needs a CUDA device, but the model is on "
+            f"'{device}'. Use attention_backend: sdpa, or move the model to CUDA."
         )
-    if backend == "xformers":
-        try:
-            import xformers.ops  # noqa: F401
-        except ImportError as error:
-            raise ValueError(
-                "attention_backend is 'xformers', but xformers is not installed. "
-                "Use attention_backend: sdpa, or type: pip install xformers"
-            ) from error
+    try:
+        import xformers.ops  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "attention_backend is 'xformers', but xformers is not installed. "
+            "Use attention_backend: sdpa, or type: pip install xformers"
+        ) from error
 
 
 def attend(
@@ -48,20 +41,22 @@ def attend(
     mask: Bool[Tensor, "B M"] | None = None,
     backend: str = "sdpa",
 ) -> Float[Tensor, "B H N D"]:
-    """softmax(q k^T / sqrt(D)) v over the keys that `mask` keeps (True = keep; each row keeps at
-    least one).
-    """
+    """softmax(q k^T / sqrt(D)) v over the keys where `mask` is True, at least one a row."""
     if has_torch_function((q, k, v)):
         return handle_torch_function(attend, (q, k, v), q, k, v, mask=mask, backend=backend)
-    if backend == "math":
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
-        return scores.softmax(dim=-1).to(v.dtype) @ v
+    if backend == "xformers":
+        check_backend(backend, q.device)
+        return _attend_xformers(q, k, v, mask)
     if backend == "sdpa":
         bias = None if mask is None else mask[:, None, None, :]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    check_backend(backend, q.device)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+    return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
+def _attend_xformers(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     import xformers.ops
 
     bias = None
@@ -76,9 +71,7 @@ def attend(
 
 
 def rotary_axes(head_dim: int) -> tuple[int, int, int]:
-    """How many of a head's channels turn with t, h and w: about a quarter with t, the rest
-    shared by h and w.
-    """
+    """How many channels of a head turn with t (about a quarter), h and w."""
     space = head_dim * 3 // 8 // 2 * 2
     return head_dim - 2 * space, space, space
 
@@ -102,18 +95,14 @@ def rotary_table(
 def rotate(
     x: Float[Tensor, "*batch N D"], cos: Float[Tensor, "#N half"], sin: Float[Tensor, "#N half"]
 ) -> Float[Tensor, "*batch N D"]:
-    """Turn the channel pairs (i, i + D / 2) by their angles: lengths stay, q . k depends on
-    differences only.
-    """
+    """Turn the channel pairs (i, i + D / 2): lengths stay, q . k depends on differences only."""
     a, b = x.chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` over `context` (itself without one), with RMS norm on queries
-    and keys.
-    """
+    """Multi-head attention of `x` over `context` (itself without one)."""
 
     def __init__(
         self, width: int, num_heads: int, context_width: int | None = None, backend: str = "sdpa"

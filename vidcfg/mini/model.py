@@ -1,6 +1,4 @@
-"""ST-DiT: a spatio-temporal diffusion transformer that predicts the flow velocity of video
-latents.
-"""
+"""ST-DiT: a spatio-temporal diffusion transformer for the flow velocity of video latents."""
 
 import math
 
@@ -12,9 +10,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
-from vidcfg.mini.attention import BACKENDS, Attention, check_backend, rotary_table
+from vidcfg.mini.attention import Attention, check_backend, rotary_table
+from vidcfg.mini.text import pooled
 
 LAYOUTS = ("full", "factorised")
+
+_ROWS = {"all": "b (f s) d", "space": "(b f) s d", "time": "(b s) f d"}
+"""How attention sees f frames of s places: all at once, frame by frame, or place by place."""
 
 
 class STDiT(ModelMixin, ConfigMixin):
@@ -26,8 +28,6 @@ class STDiT(ModelMixin, ConfigMixin):
     each block (adaLN-zero: a model at its start returns zeros). Positions enter through rotary
     angles alone, so any F, H, W can be given.
     """
-
-    _supports_gradient_checkpointing = False
 
     @register_to_config
     def __init__(
@@ -44,10 +44,7 @@ class STDiT(ModelMixin, ConfigMixin):
         super().__init__()
         if attention not in LAYOUTS:
             raise ValueError(f"attention is '{attention}'. Use one of: {', '.join(LAYOUTS)}.")
-        if attention_backend not in BACKENDS:
-            raise ValueError(
-                f"attention_backend is '{attention_backend}'. Use one of: {', '.join(BACKENDS)}."
-            )
+        check_backend(attention_backend)
         self.proj_in = nn.Linear(in_channels, width)
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.pool_embed = nn.Linear(text_width, width)
@@ -64,11 +61,7 @@ class STDiT(ModelMixin, ConfigMixin):
             nn.init.zeros_(layer.bias)
 
     def set_attention_backend(self, backend: str) -> None:
-        """Choose one of `BACKENDS` for every attention.
-
-        Raises:
-            ValueError: if this device cannot run it.
-        """
+        """Choose the backend of every attention; ValueError if this device cannot run it."""
         check_backend(backend, self.device)
         for module in self.modules():
             if isinstance(module, Attention):
@@ -82,32 +75,32 @@ class STDiT(ModelMixin, ConfigMixin):
         encoder_attention_mask: Bool[Tensor, "B L"] | None = None,
         return_dict: bool = True,
     ):
-        """Predict the velocity noise - x0 of `hidden_states` at `timestep` (0 clean .. 1000
-        noise).
+        """Predict the velocity noise - x0 at `timestep` (0 clean .. 1000 noise).
 
         `encoder_attention_mask` is True on real text tokens, at least one a row; padding does
         not change the result.
         """
-        sizes = hidden_states.shape[2:]
-        text = encoder_hidden_states.to(self.dtype)
-        mask = encoder_attention_mask
+        # inputs: one token per position, text, and what modulates the blocks
+        f, h, w = hidden_states.shape[2:]
+        text, mask = encoder_hidden_states.to(self.dtype), encoder_attention_mask
         if mask is None:
             mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
         x = self.proj_in(rearrange(hidden_states, "b c f h w -> b (f h w) c").to(self.dtype))
-        weight = mask.to(text.dtype)[:, :, None]
-        pooled = (text * weight).sum(1) / weight.sum(1)
         emb = self.time_embed(timestep_embedding(timestep, 256).to(self.dtype))
-        emb = nn.functional.silu(emb + self.pool_embed(pooled))
+        emb = nn.functional.silu(emb + self.pool_embed(pooled(text, mask)))
         modulation = rearrange(self.modulation(emb), "b (n d) -> b n 1 d", n=6)
+        # blocks, each along its axis
+        grids = {"all": (f, h, w)}
+        if self.config.attention == "factorised":
+            grids = {"space": (1, h, w), "time": (f, 1, 1)}
         head_dim = self.config.width // self.config.num_heads
-        axes = _axes(self.config.attention, sizes)
-        tables = {axis: rotary_table(grid, head_dim, device=x.device) for axis, grid in set(axes)}
+        axes = [(a, rotary_table(grid, head_dim, device=x.device)) for a, grid in grids.items()]
         for index, block in enumerate(self.transformer_blocks):
-            axis = axes[index % len(axes)][0]
-            x = block(x, text, mask, modulation, axis, sizes, tables[axis])
+            axis, table = axes[index % len(axes)]
+            x = block(x, text, mask, modulation, axis, f, table)
+        # output
         shift, scale = rearrange(self.modulation_out(emb), "b (n d) -> n b 1 d", n=2)
         x = self.proj_out(self.norm_out(x) * (1 + scale) + shift)
-        f, h, w = sizes
         sample = rearrange(x, "b (f h w) c -> b c f h w", f=f, h=h, w=w)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
@@ -130,38 +123,21 @@ class _Block(nn.Module):
             self.table[5].zero_()
             nn.init.zeros_(self.attn2.to_out.weight)
 
-    def forward(self, x, text, mask, modulation, axis, sizes, rotary):
+    def forward(self, x, text, mask, modulation, axis, num_frames, rotary):
         shift1, scale1, gate1, shift3, scale3, gate3 = (modulation + self.table).unbind(1)
         y = self.norm1(x) * (1 + scale1) + shift1
-        x = x + gate1 * _along(axis, sizes, y, lambda z: self.attn1(z, rotary=rotary))
+        y = rearrange(y, f"b (f s) d -> {_ROWS[axis]}", f=num_frames)
+        y = self.attn1(y, rotary=rotary)
+        y = rearrange(y, f"{_ROWS[axis]} -> b (f s) d", b=len(x), f=num_frames)
+        x = x + gate1 * y
         x = x + self.attn2(self.norm2(x), text, mask=mask)
         y = self.norm3(x) * (1 + scale3) + shift3
         return x + gate3 * self.mlp(y)
 
 
-def _axes(layout: str, sizes) -> list[tuple[str, tuple[int, int, int]]]:
-    f, h, w = sizes
-    if layout == "full":
-        return [("all", (f, h, w))]
-    return [("space", (1, h, w)), ("time", (f, 1, 1))]
-
-
-def _along(axis: str, sizes, x: Tensor, attention) -> Tensor:
-    """Run attention over all positions, within each frame, or along time at each place."""
-    if axis == "all":
-        return attention(x)
-    f = sizes[0]
-    if axis == "space":
-        y = attention(rearrange(x, "b (f s) d -> (b f) s d", f=f))
-        return rearrange(y, "(b f) s d -> b (f s) d", f=f)
-    y = attention(rearrange(x, "b (f s) d -> (b s) f d", f=f))
-    return rearrange(y, "(b s) f d -> b (f s) d", b=x.shape[0])
-
-
 def timestep_embedding(timestep: Real[Tensor, " B"], size: int) -> Float[Tensor, "B size"]:
     """Cosines and sines of timestep / 1000 at frequencies from 1 to 1000 radians, geometric."""
-    frequency = torch.exp(
-        math.log(1000.0) * torch.linspace(0, 1, size // 2, device=timestep.device)
-    )
+    steps = torch.linspace(0, 1, size // 2, device=timestep.device)
+    frequency = torch.exp(math.log(1000.0) * steps)
     angle = timestep.float()[:, None] / 1000 * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

@@ -1,33 +1,17 @@
-"""MiniVideoPipeline: the embedded text-to-video model as a diffusers pipeline, and the way to
-load it.
-"""
+"""The embedded text-to-video model as a diffusers pipeline, and the way to load it."""
 
 import inspect
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from diffusers.utils import BaseOutput
+from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedTokenizerFast
 
-from vidcfg.mini.codec import CausalVAE, valid_lengths
-from vidcfg.mini.loading import dtype_argument
+from vidcfg.mini import MINI_PATH, dtype_argument
+from vidcfg.mini.codec import CausalVAE, check_length
 from vidcfg.mini.model import STDiT
 from vidcfg.mini.text import TextEncoder, tokenize
-
-MINI_PATH = Path(str(files("vidcfg") / "mini" / "checkpoint"))
-"""Folder of the embedded checkpoint."""
-
-
-@dataclass
-class MiniVideoOutput(BaseOutput):
-    """`frames`: np [B, T, H, W, 3] or pt [B, T, 3, H, W] in 0..1, or latents [B, C, F, h, w]."""
-
-    frames: np.ndarray | torch.Tensor
 
 
 class MiniVideoPipeline(DiffusionPipeline):
@@ -52,27 +36,9 @@ class MiniVideoPipeline(DiffusionPipeline):
             tokenizer=tokenizer,
             scheduler=scheduler,
         )
-        self._guidance_scale, self._num_timesteps = 1.0, 0
-
-    @property
-    def vae_scale_factor_temporal(self) -> int:
-        return self.vae.temporal_compression_ratio
-
-    @property
-    def vae_scale_factor_spatial(self) -> int:
-        return self.vae.spatial_compression_ratio
-
-    @property
-    def guidance_scale(self) -> float:
-        return self._guidance_scale
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1.0
-
-    @property
-    def num_timesteps(self) -> int:
-        return self._num_timesteps
+        self.vae_scale_factor_temporal = vae.config.stride
+        self.vae_scale_factor_spatial = vae.config.patch
+        self.guidance_scale, self.num_timesteps = 1.0, 0
 
     def encode_prompt(
         self,
@@ -80,36 +46,27 @@ class MiniVideoPipeline(DiffusionPipeline):
         negative_prompt: str | list[str] | None = None,
         do_classifier_free_guidance: bool = True,
         num_videos_per_prompt: int = 1,
-        prompt_embeds: torch.Tensor | None = None,
-        prompt_attention_mask: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_attention_mask: torch.Tensor | None = None,
-        device: torch.device | None = None,
+        given: tuple[torch.Tensor | None, ...] = (None, None, None, None),
     ):
         """(prompt_embeds, mask, negative_prompt_embeds, negative mask), each repeated per video.
 
-        The negative side is None without guidance; no negative prompt is the empty prompt.
+        The negative side is None without guidance; no negative prompt is the empty prompt. What
+        is `given`, in the same order, is not encoded.
         """
-        device = device or self._execution_device
-        embeds, mask = self._encode(prompt, prompt_embeds, prompt_attention_mask, device)
-        size = embeds.shape[0]
-        sides = [embeds, mask]
+        embeds, mask, negative_embeds, negative_mask = given
+        sides = [*self._encode(prompt, embeds, mask), None, None]
         if do_classifier_free_guidance:
+            size = len(sides[0])
             negative = "" if negative_prompt is None else negative_prompt
             negative = [negative] * size if isinstance(negative, str) else list(negative)
-            if negative_prompt_embeds is None and len(negative) != size:
+            if negative_embeds is None and len(negative) != size:
                 raise ValueError(
                     f"{len(negative)} negative prompts for {size} prompts. "
                     "Give one, or one for each prompt."
                 )
-            sides += self._encode(
-                negative, negative_prompt_embeds, negative_prompt_attention_mask, device
-            )
-        else:
-            sides += [None, None]
-        return tuple(
-            x if x is None else x.repeat_interleave(num_videos_per_prompt, dim=0) for x in sides
-        )
+            sides[2:] = self._encode(negative, negative_embeds, negative_mask)
+        count = num_videos_per_prompt
+        return tuple(None if x is None else x.repeat_interleave(count, dim=0) for x in sides)
 
     def prepare_latents(
         self, batch_size, num_frames, height, width, *, device, generator=None, latents=None
@@ -127,25 +84,15 @@ class MiniVideoPipeline(DiffusionPipeline):
                 "Give one, or one for each video."
             )
         stride, patch = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
-        shape = (
-            batch_size,
-            self.transformer.config.in_channels,
-            1 + (num_frames - 1) // stride,
-            height // patch,
-            width // patch,
-        )
+        size = (1 + (num_frames - 1) // stride, height // patch, width // patch)
+        shape = (batch_size, self.transformer.config.in_channels, *size)
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def check_inputs(self, prompt, prompt_embeds, num_frames, height, width, output_type) -> None:
         """Raise a ValueError that says what to type for arguments that do not fit."""
         if (prompt is None) == (prompt_embeds is None):
             raise ValueError("Give either prompt or prompt_embeds, not both and not neither.")
-        below, above = valid_lengths(num_frames, self.vae_scale_factor_temporal)
-        if below != num_frames:
-            raise ValueError(
-                f"num_frames is {num_frames}, but this VAE makes "
-                f"{self.vae_scale_factor_temporal}k + 1 frames. Use {below} or {above}."
-            )
+        check_length(num_frames, self.vae_scale_factor_temporal)
         patch = self.vae_scale_factor_spatial
         for name, value in (("height", height), ("width", width)):
             if value < patch or value % patch:
@@ -179,8 +126,8 @@ class MiniVideoPipeline(DiffusionPipeline):
         callback_on_step_end=None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
     ):
-        """Sample videos. Above a `guidance_scale` of 1 each step runs two passes, conditional
-        first:
+        """Sample videos, `frames`: np [B, T, H, W, 3] or pt [B, T, 3, H, W] in 0..1, or latents
+        [B, C, F, h, w]. Above a `guidance_scale` of 1 each step runs cond, then uncond:
 
             guided = uncond + guidance_scale * (cond - uncond)
 
@@ -189,58 +136,45 @@ class MiniVideoPipeline(DiffusionPipeline):
         Raises:
             ValueError: for arguments that do not fit, each with the value to use.
         """
+        # inputs
         self.check_inputs(prompt, prompt_embeds, num_frames, height, width, output_type)
-        self._guidance_scale = guidance_scale
+        self.guidance_scale, is_guided = guidance_scale, guidance_scale > 1.0
         device = self._execution_device
-        prompt_embeds, mask, negative_prompt_embeds, negative_mask = self.encode_prompt(
-            prompt,
-            negative_prompt,
-            self.do_classifier_free_guidance,
-            num_videos_per_prompt,
-            prompt_embeds,
-            prompt_attention_mask,
-            negative_prompt_embeds,
-            negative_prompt_attention_mask,
-            device,
+        given = (prompt_embeds, prompt_attention_mask)
+        given += (negative_prompt_embeds, negative_prompt_attention_mask)
+        embeds, mask, negative_embeds, negative_mask = self.encode_prompt(
+            prompt, negative_prompt, is_guided, num_videos_per_prompt, given
         )
-        latents = self.prepare_latents(
-            prompt_embeds.shape[0],
-            num_frames,
-            height,
-            width,
-            device=device,
-            generator=generator,
-            latents=latents,
-        )
+        noise = {"device": device, "generator": generator, "latents": latents}
+        latents = self.prepare_latents(len(embeds), num_frames, height, width, **noise)
+        state = {"latents": latents, "prompt_embeds": embeds}
+        state["negative_prompt_embeds"] = negative_embeds
+        # the solver, with its noise where it draws some
         self.scheduler.set_timesteps(num_inference_steps, device=device)
-        self._num_timesteps = len(self.scheduler.timesteps)
-        extra = {}
-        if "generator" in inspect.signature(self.scheduler.step).parameters:
-            extra["generator"] = generator
-        with self.progress_bar(total=self._num_timesteps) as bar:
+        self.num_timesteps = len(self.scheduler.timesteps)
+        takes_noise = "generator" in inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if takes_noise else {}
+        with self.progress_bar(total=self.num_timesteps) as bar:
             for i, t in enumerate(self.scheduler.timesteps):
-                velocity = self._predict(latents, t, prompt_embeds, mask)
-                if self.do_classifier_free_guidance:
-                    uncond = self._predict(latents, t, negative_prompt_embeds, negative_mask)
+                # one step
+                latents = state["latents"]
+                velocity = self._predict(latents, t, state["prompt_embeds"], mask)
+                if is_guided:
+                    negative = state["negative_prompt_embeds"]
+                    uncond = self._predict(latents, t, negative, negative_mask)
                     velocity = uncond + guidance_scale * (velocity - uncond)
-                latents = self.scheduler.step(velocity, t, latents, return_dict=False, **extra)[0]
+                step = self.scheduler.step(velocity, t, latents, return_dict=False, **extra)
+                state["latents"] = step[0]
+                # what a callback changes
                 if callback_on_step_end is not None:
-                    tensors = {
-                        "latents": latents,
-                        "prompt_embeds": prompt_embeds,
-                        "negative_prompt_embeds": negative_prompt_embeds,
-                    }
-                    tensors = {k: tensors[k] for k in callback_on_step_end_tensor_inputs}
-                    out = callback_on_step_end(self, i, t, tensors) or {}
-                    latents = out.get("latents", latents)
-                    prompt_embeds = out.get("prompt_embeds", prompt_embeds)
-                    negative_prompt_embeds = out.get(
-                        "negative_prompt_embeds", negative_prompt_embeds
-                    )
+                    tensors = {k: state[k] for k in callback_on_step_end_tensor_inputs}
+                    state |= callback_on_step_end(self, i, t, tensors) or {}
                 bar.update()
+        # frames
+        latents = state["latents"]
         frames = latents if output_type == "latent" else self.decode(latents, output_type)
         self.maybe_free_model_hooks()
-        return MiniVideoOutput(frames=frames) if return_dict else (frames,)
+        return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
     def decode(self, latents: torch.Tensor, output_type: str = "pt"):
         """Latents [B, C, F, h, w] -> frames in 0..1, clamped."""
@@ -259,7 +193,8 @@ class MiniVideoPipeline(DiffusionPipeline):
             return_dict=False,
         )[0].float()
 
-    def _encode(self, prompt, embeds, mask, device) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode(self, prompt, embeds, mask) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self._execution_device
         if embeds is not None:
             if mask is None:
                 mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
@@ -276,19 +211,9 @@ def load_mini(
 
     `weak` takes the transformer of an early training step, for guidance by a weaker model.
     """
-    transformer = STDiT.from_pretrained(
-        MINI_PATH,
-        subfolder="transformer_weak" if weak else "transformer",
-        **dtype_argument(dtype),
-    )
-    return MiniVideoPipeline(
-        transformer=transformer,
-        vae=CausalVAE.from_pretrained(MINI_PATH, subfolder="vae", **dtype_argument(torch.float32)),
-        text_encoder=TextEncoder.from_pretrained(
-            MINI_PATH, subfolder="text_encoder", **dtype_argument(dtype)
-        ),
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(MINI_PATH / "tokenizer"),
-        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
-            MINI_PATH, subfolder="scheduler"
-        ),
-    ).to(device)
+    part = "transformer_weak" if weak else "transformer"
+    transformer = STDiT.from_pretrained(MINI_PATH, subfolder=part, **dtype_argument(dtype))
+    # The codec is small, and its pixels stay exact.
+    dtypes = dtype_argument({"vae": torch.float32, "default": dtype})
+    pipe = MiniVideoPipeline.from_pretrained(MINI_PATH, transformer=transformer, **dtypes)
+    return pipe.to(device)

@@ -1,6 +1,4 @@
-"""The mini scorer: a video-text dual encoder with one classifier per attribute of the moving
-shapes.
-"""
+"""The mini scorer: a video-text dual encoder with one classifier per attribute of the shapes."""
 
 import math
 
@@ -11,9 +9,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidcfg.mini.loading import dtype_argument
+from vidcfg.mini import MINI_PATH, dtype_argument
 from vidcfg.mini.shapes import ATTRIBUTES
-from vidcfg.mini.text import TextEncoder, build_tokenizer, tokenize
+from vidcfg.mini.text import TextEncoder, build_tokenizer, pooled, tokenize
 
 
 class Scorer(ModelMixin, ConfigMixin):
@@ -27,8 +25,8 @@ class Scorer(ModelMixin, ConfigMixin):
     def __init__(self, width: int = 32, embed: int = 128, text_width: int = 64):
         super().__init__()
         w = width
-        self.frame = nn.Sequential(_conv2d(3, w), _conv2d(w, 2 * w))
-        self.motion = nn.Sequential(_conv3d(2 * w, 3 * w), _conv3d(3 * w, 4 * w))
+        self.frame = nn.Sequential(_conv(nn.Conv2d, 3, w), _conv(nn.Conv2d, w, 2 * w))
+        self.motion = nn.Sequential(_conv(nn.Conv3d, 2 * w, 3 * w), _conv(nn.Conv3d, 3 * w, 4 * w))
         self.pool = nn.AdaptiveAvgPool3d(2)
         self.project = nn.Sequential(
             nn.Flatten(), nn.Linear(32 * w, 2 * embed), nn.SiLU(), nn.Linear(2 * embed, embed)
@@ -64,10 +62,8 @@ class Scorer(ModelMixin, ConfigMixin):
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "B D"]:
         """Unit vectors of prompts."""
         ids, mask = (x.to(self.device) for x in tokenize(self.tokenizer, prompts))
-        states = self.text_encoder(ids, mask)
-        weight = mask.to(states.dtype)[:, :, None]
-        pooled = (states * weight).sum(1) / weight.sum(1)
-        return nn.functional.normalize(self.text_project(pooled), dim=-1)
+        states = pooled(self.text_encoder(ids, mask), mask)
+        return nn.functional.normalize(self.text_project(states), dim=-1)
 
     def classify(self, video: Float[Tensor, "B T 3 H W"]) -> dict[str, Float[Tensor, "B n"]]:
         """Logits per attribute, in the order of `ATTRIBUTES`."""
@@ -91,17 +87,10 @@ class Scorer(ModelMixin, ConfigMixin):
 
 def load_scorer(device: str | torch.device = "cpu") -> Scorer:
     """The embedded scorer, read from the package with no network."""
-    from vidcfg.mini.pipeline import MINI_PATH
-
     scorer = Scorer.from_pretrained(MINI_PATH, subfolder="scorer", **dtype_argument(torch.float32))
     return scorer.to(device)
 
 
-def _conv2d(inputs: int, outputs: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-    return nn.Sequential(conv, nn.GroupNorm(8, outputs), nn.SiLU())
-
-
-def _conv3d(inputs: int, outputs: int) -> nn.Sequential:
-    conv = nn.Conv3d(inputs, outputs, 3, stride=2, padding=1)
+def _conv(kind: type[nn.Module], inputs: int, outputs: int) -> nn.Sequential:
+    conv = kind(inputs, outputs, 3, stride=2, padding=1)
     return nn.Sequential(conv, nn.GroupNorm(8, outputs), nn.SiLU())

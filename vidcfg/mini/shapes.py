@@ -7,9 +7,10 @@ frame.
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = {
@@ -30,9 +31,9 @@ MOTIONS = ("left", "right", "up", "down", "growing", "shrinking")
 
 ATTRIBUTES = {
     "shape": SHAPES,
-    "colour": tuple(COLOURS),
+    "colour": (*COLOURS,),
     "motion": MOTIONS,
-    "background": tuple(BACKGROUNDS),
+    "background": (*BACKGROUNDS,),
 }
 """Attribute name -> the values it can take, in the order that the scorer's heads use."""
 
@@ -41,10 +42,8 @@ HELD_OUT = (("blue", "triangle"), ("yellow", "cross"), ("white", "square"))
 
 _DIRECTION = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _SIZE_RANGE = {"growing": (0.5, 1.35), "shrinking": (1.35, 0.5)}
-_MOTION_WORDS = {name: f"moving {name}" for name in _DIRECTION} | {
-    "growing": "growing",
-    "shrinking": "shrinking",
-}
+MOTION_WORDS = {name: f"moving {name}" if name in _DIRECTION else name for name in MOTIONS}
+"""Motion -> its words in a caption."""
 
 
 @dataclass(frozen=True)
@@ -87,38 +86,14 @@ class Clip:
 
 def caption(scene: Scene) -> str:
     """The full caption, such as `a red circle moving left over a navy background`."""
-    words = f"a {scene.colour} {scene.shape} {_MOTION_WORDS[scene.motion]}"
+    words = f"a {scene.colour} {scene.shape} {MOTION_WORDS[scene.motion]}"
     words += f" over a {scene.background} background"
     return f"blurry, {words}" if scene.is_blurry else words
 
 
-def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that leaves out a random choice of attributes (at least one stays)."""
-    keep = rng.random(4) < 0.5
-    keep[rng.integers(4)] = True
-    colour, shape, motion, background = keep
-    words = [scene.colour] if colour else []
-    words += [scene.shape] if shape else ["shape"] if colour else []
-    words = ["a", *words] if words else []
-    words += [_MOTION_WORDS[scene.motion]] if motion else []
-    if background:
-        words += ["over"] if words else []
-        words += ["a", scene.background, "background"]
-    text = " ".join(words)
-    return f"blurry, {text}" if scene.is_blurry else text
-
-
 def all_scenes(*, held_out: bool | None = None) -> list[Scene]:
-    """Every combination of attributes, in a fixed order; `held_out` keeps only those in or out
-    of training.
-    """
-    scenes = [
-        Scene(shape=shape, colour=colour, motion=motion, background=background)
-        for shape in SHAPES
-        for colour in COLOURS
-        for motion in MOTIONS
-        for background in BACKGROUNDS
-    ]
+    """Every combination of attributes; `held_out` keeps those in or out of training alone."""
+    scenes = [Scene(*values) for values in product(*ATTRIBUTES.values())]
     return [s for s in scenes if held_out is None or s.is_held_out == held_out]
 
 
@@ -137,58 +112,44 @@ def vary(scene: Scene, rng: np.random.Generator) -> Scene:
 def sample_scene(
     rng: np.random.Generator, *, held_out: bool | None = False, blurry: float = 0.0
 ) -> Scene:
-    """A random scene: False never a held-out pair, True always one, None any. `blurry` is a
-    probability.
-    """
+    """A random scene: False never a held-out pair, True always one, None any."""
     while True:
-        scene = Scene(
-            **{name: values[rng.integers(len(values))] for name, values in ATTRIBUTES.items()}
-        )
+        drawn = {name: values[rng.integers(len(values))] for name, values in ATTRIBUTES.items()}
+        scene = Scene(**drawn)
         if held_out is None or scene.is_held_out == held_out:
-            break
-    return replace(vary(scene, rng), is_blurry=bool(rng.random() < blurry))
+            return replace(vary(scene, rng), is_blurry=bool(rng.random() < blurry))
 
 
 def sample_clip(
-    seed: int | tuple[int, ...],
-    *,
-    num_frames: int = 17,
-    height: int = 32,
-    width: int = 32,
-    held_out: bool | None = False,
-    blurry: float = 0.0,
-    partial: float = 0.0,
+    seed: int | tuple[int, ...], *, held_out: bool | None = False, blurry: float = 0.0, **size: int
 ) -> Clip:
-    """The clip of a seed: the same seed and sizes give the same frames and caption, whatever
-    else is drawn.
+    """The clip of a seed: the same seed and sizes give the same frames, whatever else is drawn.
 
-    `blurry` and `partial` are the probabilities of a blurred clip (its caption opens with
-    `blurry`) and of a caption that leaves attributes out; 0 is off.
+    `size` is as in `draw`. `blurry` is the probability of a blurred clip, whose caption opens
+    with `blurry`; 0 is off.
     """
-    rng = np.random.default_rng(seed)
-    scene = sample_scene(rng, held_out=held_out, blurry=blurry)
-    text = partial_caption(scene, rng) if rng.random() < partial else caption(scene)
-    return Clip(draw(scene, num_frames=num_frames, height=height, width=width), text, scene)
+    scene = sample_scene(np.random.default_rng(seed), held_out=held_out, blurry=blurry)
+    return Clip(draw(scene, **size), caption(scene), scene)
 
 
 def draw(
     scene: Scene, *, num_frames: int = 17, height: int = 32, width: int = 32
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """Draw a scene with edges antialiased over one pixel."""
+    # the path, in fractions of the shorter side
     side = min(height, width)
     progress = np.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else np.zeros(1)
     small, large = _SIZE_RANGE.get(scene.motion, (1.0, 1.0))
     radius = scene.radius * (small + (large - small) * (progress + 0.5))
-    step_x, step_y = _DIRECTION.get(scene.motion, (0, 0))
-    along = progress * scene.travel + scene.along
-    if (step_x, step_y) == (0, 0):
-        centre_x, centre_y = (
-            np.full_like(progress, scene.across),
-            np.full_like(progress, scene.along),
-        )
-    else:
+    if scene.motion in _DIRECTION:
+        step_x, step_y = _DIRECTION[scene.motion]
+        along = progress * scene.travel + scene.along
         centre_x = step_x * along + abs(step_y) * scene.across
         centre_y = step_y * along + abs(step_x) * scene.across
+    else:
+        centre_x = np.full_like(progress, scene.across)
+        centre_y = np.full_like(progress, scene.along)
+    # how much of each pixel the object covers
     radius, centre_x, centre_y = (
         (side * v).astype(np.float32)[:, None, None] for v in (radius, centre_x, centre_y)
     )
@@ -196,20 +157,16 @@ def draw(
     y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5 - height / 2) - centre_y
     distance = _DISTANCE[scene.shape](x, y, radius)
     cover = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    # colours
     front = np.float32(COLOURS[scene.colour]) / 255 + np.float32(scene.tint[0])
     back = np.float32(BACKGROUNDS[scene.background]) / 255 + np.float32(scene.tint[1])
     frames = back + cover * (front - back)
     if scene.is_blurry:
-        frames = blur(frames, sigma=side / 16)
+        from scipy.ndimage import gaussian_filter1d
+
+        for axis in (1, 2):
+            frames = gaussian_filter1d(frames, side / 16, axis=axis, mode="nearest")
     return (np.clip(frames, 0.0, 1.0) * 255).round().astype(np.uint8)
-
-
-def blur(frames: Float[np.ndarray, "T H W C"], *, sigma: float) -> Float[np.ndarray, "T H W C"]:
-    """Gaussian blur of every frame by `sigma` pixels, edges repeated."""
-    from scipy.ndimage import gaussian_filter1d
-
-    frames = gaussian_filter1d(frames, sigma, axis=1, mode="nearest")
-    return gaussian_filter1d(frames, sigma, axis=2, mode="nearest")
 
 
 # Distance in pixels to the outline, negative inside. Shapes have about the area of the circle,

@@ -13,34 +13,19 @@ from vidcfg.mini.shapes import ATTRIBUTES
 MAX_LENGTH = 20
 """Tokens of a prompt, end mark included; a full caption has twelve."""
 
-SPECIAL = ("<pad>", "<unk>", "</s>")
+WORDS = (
+    *("<pad>", "<unk>", "</s>"),
+    *(word for values in ATTRIBUTES.values() for word in values),
+    *["a", "the", "moving", "over", "on", "background", "shape", "blurry", ","],
+)
+"""The special tokens and every word of the captions, in the order of their numbers."""
 
 
-def vocabulary() -> list[str]:
-    """Every word of the captions, after the special tokens, in a fixed order."""
-    words = [word for values in ATTRIBUTES.values() for word in values]
-    return [
-        *SPECIAL,
-        *words,
-        "a",
-        "the",
-        "moving",
-        "over",
-        "on",
-        "background",
-        "shape",
-        "blurry",
-        ",",
-    ]
-
-
-def build_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer (lower case, punctuation apart) that ends every prompt with
-    `</s>`.
-    """
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer (lower case, punctuation apart); every prompt ends in `</s>`."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    index = {word: i for i, word in enumerate(words or vocabulary())}
+    index = {word: i for i, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(index, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -49,29 +34,18 @@ def build_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", index["</s>"])]
     )
+    marks = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="</s>",
-        padding_side="right",
-        model_max_length=MAX_LENGTH,
+        tokenizer_object=tokenizer, **marks, padding_side="right", model_max_length=MAX_LENGTH
     )
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerFast, prompts: list[str]
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """Token numbers padded to the longest length the tokenizer allows, and which of them are
-    real.
-    """
-    out = tokenizer(
-        prompts,
-        padding="max_length",
-        truncation=True,
-        return_tensors="pt",
-        return_token_type_ids=False,
-    )
+    """Token numbers, padded to the longest allowed, and which of them are real."""
+    shape = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    out = tokenizer(prompts, **shape, return_token_type_ids=False)
     return out.input_ids, out.attention_mask.bool()
 
 
@@ -116,3 +90,9 @@ class _TextBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x), mask=mask)
         return x + self.mlp(self.norm2(x))
+
+
+def pooled(states: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+    """The mean state of the real tokens."""
+    weight = mask.to(states.dtype)[:, :, None]
+    return (states * weight).sum(1) / weight.sum(1)

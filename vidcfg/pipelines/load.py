@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vidcfg.mini.loading import dtype_argument
+from vidcfg.mini import dtype_argument
 from vidcfg.pipelines.settings import DiffusersModel, MiniModel
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,7 +58,7 @@ def _load_mini(model: MiniModel, device: torch.device) -> Any:
     if not (folder / "model_index.json").is_file():
         raise ModelError(
             f"model.checkpoint is {folder}, which holds no model_index.json. Name a folder that "
-            f"`python -m vidcfg.train` exported, or leave it out for the embedded model."
+            f"`python scripts/train_mini` exported, or leave it out for the embedded model."
         )
     dtype = torch.float32 if model.dtype == "auto" else _DTYPES[model.dtype]
     # The codec is small, and its pixels stay exact.

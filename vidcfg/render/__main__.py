@@ -1,8 +1,174 @@
-"""python -m vidcfg.render config.yaml"""
+"""python -m vidcfg.render config.yaml. Heavy imports wait until there is work."""
 
+import argparse
+import json
+import shlex
+import shutil
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from vidcfg.render.cli import main
+from vidcfg import cli
+
+DETAILS = """\
+For each prompt and seed it writes the video, a contact sheet (.png) with the strength of every
+frame, and a record (.json) with all that is needed to make the video again; surface.png shows the
+strength of every step and frame. An image is a video of one frame, with its picture (.image.png)
+beside it; sound of a model that makes it is a .wav. After an interruption, --skip-existing
+continues.
+
+examples:
+  python -m vidcfg.render configs/quickstart.yaml
+  python -m vidcfg.render configs/quickstart.yaml --dry-run
+  python -m vidcfg.render configs/uniform.yaml --set guidance.scale=3.0 --seed 0-3 --out out/three
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    about = "Render the videos of a configuration, guided per frame and per step."
+    made = cli.parser("render", about, details=DETAILS)
+    add = made.add_argument
+    add("config", help="a YAML file such as configs/quickstart.yaml")
+    cli.add_set(made, "guidance.scale=3.0")
+    add("--seed", metavar="SEEDS", help="replace the seeds: 7, 0-3 or [1, 5]")
+    cli.add_out(made, "replace output.dir")
+    add("--overwrite", action="store_true", help="replace existing outputs")
+    add(
+        "--skip-existing",
+        action="store_true",
+        help="render only what is not there yet; with --overwrite also what has other settings",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved configuration, the strengths, the cost and the files; "
+        "load no model, write nothing",
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the result is its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    return cli.run(parser(), lambda arguments: _run(arguments, argv), argv)
+
+
+def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    # the settings
+    from vidcfg.render.config import load_render_config
+
+    overrides = list(arguments.set)
+    if arguments.out is not None:
+        # A JSON string is a YAML string, whatever characters it holds.
+        overrides.append(f"output.dir={json.dumps(arguments.out)}")
+    config = load_render_config(arguments.config, overrides, seeds=arguments.seed)
+    # what can be told of them
+    from vidcfg.render.checks import check_before_loading, image_warnings
+    from vidcfg.render.preview import early_warnings, preview
+    from vidcfg.render.units import units_of
+
+    units = units_of(config)
+    with _explained(arguments.config):
+        for text in early_warnings(config):
+            cli.warn(text)
+        check_before_loading(config)
+        for text in image_warnings(config):
+            cli.warn(text)
+        if arguments.dry_run:
+            width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+            print(preview(config, units, width=width, colour=sys.stdout.isatty()))
+    if not arguments.dry_run:
+        _render(config, units, arguments, argv)
+    return cli.DONE
+
+
+def _render(
+    config: Any, units: list[Any], arguments: argparse.Namespace, argv: Sequence[str]
+) -> None:
+    # what is there already
+    from vidcfg.files import make_folder
+    from vidcfg.render.files import pending_units
+
+    flags = {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
+    pending = pending_units(config, units, **flags)
+    say = (lambda text: None) if arguments.quiet else (lambda text: print(text, flush=True))
+    if not pending:
+        return say(f"all {len(units)} videos are in {config.output.dir}")
+    make_folder(units[0].stem.parent, "output.dir")
+    # the rest
+    begin, traces = time.monotonic(), []
+    say(f"loading {config.model.kind} model")
+    try:
+        with _explained(arguments.config):
+            _load_and_render(config, pending, arguments, lambda _, made: traces.append(made.trace))
+    except KeyboardInterrupt:
+        kept = [word for word in argv if word != "--skip-existing"]
+        command = shlex.join(["python", "-m", "vidcfg.render", *kept, "--skip-existing"])
+        done = f"{len(traces)} of {len(pending)} videos are finished"
+        raise KeyboardInterrupt(f"interrupted: {done}. Continue with: {command}") from None
+    run, naive = sum(t.total for t in traces), sum(t.planned.naive for t in traces)
+    videos = "1 video" if len(pending) == 1 else f"{len(pending)} videos"
+    say(
+        f"{videos} in {config.output.dir}, {time.monotonic() - begin:.1f} s, {run} model "
+        f"evaluations ({100 * run / naive:.0f} % of 2 per step)"
+    )
+
+
+def _load_and_render(config: Any, units: list[Any], arguments: Any, on_finished: Any) -> None:
+    from vidcfg.pipelines.load import load_pipeline
+    from vidcfg.progress import Progress
+    from vidcfg.render.checks import check_after_loading, late_warnings
+    from vidcfg.render.job import render_units
+
+    _quiet_libraries()
+    pipe = load_pipeline(config.model)
+    check_after_loading(config, pipe)
+    for text in late_warnings(config, pipe):
+        cli.warn(text)
+    progress = Progress("videos", len(units), quiet=arguments.quiet, stream=sys.stdout)
+    how = {"overwrite": arguments.overwrite, "progress": progress, "on_finished": on_finished}
+    render_units(config, pipe, units, **how)
+
+
+@contextmanager
+def _explained(config: str) -> Iterator[None]:
+    """Errors of settings name the file that they come from; lack of memory says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            raise
+        raise RuntimeError(
+            f"out of memory: {error} Use fewer or smaller frames, model.offload: model, or "
+            "model.vae_tiling: true."
+        ) from error
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise ValueError(f"{config}: {' '.join(str(error).split())}") from error
+
+
+def _quiet_libraries() -> None:
+    """No bars or hints of the libraries that load, and each note of the engine once: what it says
+    of a setting is the same for every video.
+    """
+    import logging
+    import warnings
+
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
+    said: dict[str, logging.LogRecord] = {}
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
+    logger = logging.getLogger("vidcfg")
+    logger.handlers, logger.propagate = [handler], False
+
 
 if __name__ == "__main__":
     sys.exit(main())

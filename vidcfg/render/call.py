@@ -24,18 +24,22 @@ def call_arguments(
         MediaError: if the image of the prompt cannot be read.
     """
     check_prompt(prompt, family, accepted)
-    video = config.video
+    video, size = config.video, config.video.model_dump(exclude={"fps"})
     call = {
         "prompt": prompt.text,
-        "num_frames": video.num_frames,
-        "height": video.height,
-        "width": video.width,
+        **size,
         "num_inference_steps": config.sampling.num_steps,
         "output_type": "np",
         **family.own_guidance,
     }
+    if family.fps_is_whole and video.fps != round(video.fps):
+        low = int(video.fps)
+        raise ValueError(
+            f"video.fps is {video.fps:g}, but {family.name} is conditioned on a whole number of "
+            f"frames per second. Use {max(low, 1)} or {low + 1}."
+        )
     if family.fps_argument:
-        call[family.fps_argument] = _rate(video.fps, family)
+        call[family.fps_argument] = round(video.fps) if family.fps_is_whole else video.fps
     if prompt.image:
         call["image"] = load_image(prompt.image, height=video.height, width=video.width)
     return {name: value for name, value in call.items() if name in accepted}
@@ -60,18 +64,6 @@ def check_prompt(prompt: Prompt, family: Any, accepted: Mapping[str, Parameter])
         )
 
 
-def _rate(fps: float, family: Any) -> float | int:
-    if not family.fps_is_whole:
-        return fps
-    if fps != round(fps):
-        low, high = int(fps), int(fps) + 1
-        raise ValueError(
-            f"video.fps is {fps:g}, but {family.name} is conditioned on a whole number of frames "
-            f"per second. Use {max(low, 1)} or {high}."
-        )
-    return round(fps)
-
-
 def check_shape(config: RenderConfig, family: Any) -> None:
     """Raise ValueError for a size or a number of frames that the family cannot make."""
     video = config.video
@@ -91,8 +83,7 @@ def check_shape(config: RenderConfig, family: Any) -> None:
 
 def check_made(config: RenderConfig, frames: np.ndarray, pipe: Any) -> None:
     """Raise ValueError if a pipeline made another number or size of frames than asked for."""
-    video, name = config.video, type(pipe).__name__
-    asked = {"num_frames": video.num_frames, "height": video.height, "width": video.width}
+    asked, name = config.video.model_dump(exclude={"fps"}), type(pipe).__name__
     for (setting, wanted), made in zip(asked.items(), frames.shape):
         if made != wanted:
             raise ValueError(f"video.{setting} is {wanted}, but {name} made {made}. Use {made}.")
@@ -120,12 +111,15 @@ def image_note(path: str, *, height: int, width: int, multiple: int = 16) -> str
     left, top, right, bottom = _kept(image.size, height, width)
     kept = (right - left) * (bottom - top) / (image.width * image.height)
     if kept < 0.99:
-        use_height, use_width = _same_area(image.size, height * width, multiple)
+        # about the same area, with the aspect ratio of the image
+        ratio = image.width / image.height
+        rows = max(1, round((height * width / ratio) ** 0.5 / multiple))
+        columns = max(1, round(rows * ratio))
         axis = "width" if right - left < image.width else "height"
         return (
             f"{path} is {image.width} x {image.height} and the video {width} x {height}: "
             f"{100 * (1 - kept):.0f} % of its {axis} is cut off. To keep it, write "
-            f"video.width: {use_width} and video.height: {use_height}."
+            f"video.width: {columns * multiple} and video.height: {rows * multiple}."
         )
     if right - left < width / 2:
         return (
@@ -147,18 +141,10 @@ def _opened(path: str) -> Any:
 
 def _kept(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
     """The largest box of the aspect ratio of the video, in the centre of an image."""
-    image_width, image_height = size
-    kept_width = min(image_width, max(1, round(image_height * width / height)))
-    kept_height = min(image_height, max(1, round(image_width * height / width)))
-    left, top = (image_width - kept_width) // 2, (image_height - kept_height) // 2
+    kept_width = min(size[0], max(1, round(size[1] * width / height)))
+    kept_height = min(size[1], max(1, round(size[0] * height / width)))
+    left, top = (size[0] - kept_width) // 2, (size[1] - kept_height) // 2
     return left, top, left + kept_width, top + kept_height
-
-
-def _same_area(size: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
-    """Height and width of about `area` with the aspect ratio of an image, in multiples."""
-    ratio = size[0] / size[1]
-    height = max(1, round((area / ratio) ** 0.5 / multiple)) * multiple
-    return height, max(1, round(height * ratio / multiple)) * multiple
 
 
 def frames_of(output: Any, family: Any) -> list[np.ndarray]:
@@ -181,5 +167,4 @@ def audio_of(output: Any, pipe: Any) -> list[tuple[np.ndarray, int]]:
     if waves is None or vocoder is None:
         return []
     rate = int(vocoder.config.output_sampling_rate)
-    waves = [wave.detach().float().cpu().numpy() for wave in waves]
-    return [(np.atleast_2d(wave).T.astype(np.float32), rate) for wave in waves]
+    return [(np.atleast_2d(wave.detach().float().cpu().numpy()).T, rate) for wave in waves]

@@ -74,17 +74,18 @@ def seeds_from(value: Any) -> tuple[int, ...]:
     return seeds
 
 
+Pixels = Annotated[int, AfterValidator(Range(1, 16_384))]
+Count = Annotated[int, AfterValidator(Range(1, 100_000))]
+Rate = Annotated[float, AfterValidator(Range(0, 1000, above=True))]
+
+
 class VideoShape(ConfigModel):
     """The clip: pixel frames, their size, and how fast they are shown."""
 
-    num_frames: Annotated[int, AfterValidator(Range(1, 100_000))] = Field(
-        description="a whole number"
-    )
-    height: Annotated[int, AfterValidator(Range(1, 16_384))] = Field(description="pixels")
-    width: Annotated[int, AfterValidator(Range(1, 16_384))] = Field(description="pixels")
-    fps: Annotated[float, AfterValidator(Range(0, 1000, above=True))] = Field(
-        description="frames per second"
-    )
+    num_frames: Count = Field(description="a whole number")
+    height: Pixels = Field(description="pixels")
+    width: Pixels = Field(description="pixels")
+    fps: Rate = Field(description="frames per second")
 
 
 class Output(ConfigModel):
@@ -119,42 +120,34 @@ class RenderConfig(ConfigModel):
     output: Output = Field(description="dir and how to encode")
 
     def findings(self):
-        run = {
-            "num_steps": self.sampling.num_steps,
-            "num_frames": self.video.num_frames,
-            "fps": self.video.fps,
-        }
-        yield from (found.below("guidance") for found in check_run(self.guidance, **run))
-        for path, scale in {t.path("scale"): t.scale for t in self.guidance.terms}.items():
-            if isinstance(self.model, MiniModel) and isinstance(scale, dict):
-                message = "names experts, but the mini model is one network. Write one schedule."
-                yield Finding(("guidance", *path), message)
-        solver = self.sampling.scheduler
-        if "cfg_pp" in self.guidance.kind.split("+") and solver in ("unipc", "dpm++", "heun"):
+        # guidance beside the length and the solver
+        video, sampling, guidance = self.video, self.sampling, self.guidance
+        run = {"num_steps": sampling.num_steps, "num_frames": video.num_frames, "fps": video.fps}
+        yield from (found.below("guidance") for found in check_run(guidance, **run))
+        solver = sampling.scheduler
+        if "cfg_pp" in guidance.kind.split("+") and solver in ("unipc", "dpm++", "heun"):
             message = f"is {solver}, but guidance.method cfg_pp needs flow_euler or ddim."
             yield Finding(("sampling", "scheduler"), message)
+        # the model
+        is_mini = isinstance(self.model, MiniModel)
+        for path, scale in {t.path("scale"): t.scale for t in guidance.terms}.items():
+            if is_mini and isinstance(scale, dict):
+                message = "names experts, but the mini model is one network. Write one schedule."
+                yield Finding(("guidance", *path), message)
+        # prompts
         for i, prompt in enumerate(self.prompts):
-            yield from (found.below("prompts", i) for found in self._prompt_findings(i, prompt))
-
-    def _prompt_findings(self, i: int, prompt: Prompt):
-        if prompt in self.prompts[:i]:
-            same = self.prompts.index(prompt)
-            yield Finding(
-                (), f"repeats prompts.{same}. Delete it; more videos come from more seeds."
-            )
-        if self.guidance.needs_negative and not prompt.negative.strip():
-            kind = self.guidance.kind
-            message = (
-                f"is empty, but guidance.method {kind} steers away from it. Write what to avoid."
-            )
-            yield Finding(("negative",), message)
-        if self.guidance.is_off and prompt.negative:
-            message = "has no effect: guidance.scale is off on every step."
-            yield Finding(("negative",), message, is_error=False)
-        if prompt.image and isinstance(self.model, MiniModel):
-            yield Finding(
-                ("image",), "is set, but the mini model starts from text alone. Delete it."
-            )
+            if prompt in self.prompts[:i]:
+                message = f"repeats prompts.{self.prompts.index(prompt)}. Delete it; more videos "
+                yield Finding(("prompts", i), message + "come from more seeds.")
+            if guidance.needs_negative and not prompt.negative.strip():
+                message = f"is empty, but guidance.method {guidance.kind} steers away from it. "
+                yield Finding(("prompts", i, "negative"), message + "Write what to avoid.")
+            if guidance.is_off and prompt.negative:
+                message = "has no effect: guidance.scale is off on every step."
+                yield Finding(("prompts", i, "negative"), message, is_error=False)
+            if prompt.image and is_mini:
+                message = "is set, but the mini model starts from text alone. Delete it."
+                yield Finding(("prompts", i, "image"), message)
 
 
 def load_render_config(
@@ -170,10 +163,7 @@ def load_render_config(
     """
     document = apply_overrides(load_document(path), overrides)
     if seeds is not None:
-        text = (
-            seeds
-            if isinstance(seeds, str)
-            else dump_yaml(seeds if isinstance(seeds, int) else list(seeds))
-        )
+        plain = seeds if isinstance(seeds, int | str) else list(seeds)
+        text = plain if isinstance(plain, str) else dump_yaml(plain)
         document = set_value(document, ("seeds",), text, source=f"--seed {text.strip()}")
     return validate(document, RenderConfig)

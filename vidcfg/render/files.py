@@ -1,64 +1,58 @@
-"""Where the results go: checks before a run, and sets of files that appear whole."""
+"""The files of a unit: which are there already, and sets of them that appear whole."""
 
+import io
 import json
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from vidcfg.files import atomic_path
-from vidcfg.media.video import MediaError
+from vidcfg.files import atomic_path, uninterrupted
+from vidcfg.render.config import RenderConfig
+from vidcfg.render.record import unit_settings
 from vidcfg.render.units import Unit
 
 SURFACE_NAME = "surface.png"
 
 
-class OutputError(ValueError):
-    """The output folder holds files that this run would replace."""
-
-
 def pending_units(
+    config: RenderConfig,
     units: list[Unit],
-    settings: list[dict[str, Any]],
     *,
     overwrite: bool = False,
     skip_existing: bool = False,
 ) -> list[Unit]:
     """The units that have to be rendered.
 
-    With `skip_existing` a unit whose record is there and was made with the same `settings` is
+    With `skip_existing` a unit whose record is there and was made with the same settings is
     done; a video without its record was interrupted and is made again. With both options, a unit
     of other settings is made again as well.
 
     Raises:
-        OutputError: if files are in the way and neither option allows for them, or if a finished
+        ValueError: if files are in the way and neither option allows for them, or if a finished
             unit was made with other settings and may not be replaced.
     """
     if skip_existing:
-        found = [unit.record.exists() for unit in units]
-        same = [
-            is_there and _settings_of(unit.record) == wanted
-            for unit, is_there, wanted in zip(units, found, settings, strict=True)
-        ]
-        other = [unit.record for unit, f, s in zip(units, found, same, strict=True) if f and not s]
+        is_same = {
+            unit.stem: _settings_of(unit.record) == unit_settings(config, unit)
+            for unit in units
+            if unit.record.exists()
+        }
+        other = [unit.record for unit in units if is_same.get(unit.stem) is False]
         if other and not overwrite:
-            raise OutputError(
+            raise ValueError(
                 f"made with other settings: {_listed(other)}. Add --overwrite to make them again, "
                 "or use --out with another folder."
             )
-        return [unit for unit, is_done in zip(units, same, strict=True) if not is_done]
-    if overwrite:
-        return units
-    present = [path for unit in units for path in unit.files if path.exists()]
-    surface = units[0].stem.parent / SURFACE_NAME
-    present += [surface] if surface.exists() else []
-    if present:
-        raise OutputError(
+        return [unit for unit in units if not is_same.get(unit.stem)]
+    places = [path for unit in units for path in unit.files]
+    places.append(units[0].stem.parent / SURFACE_NAME)
+    present = [path for path in places if path.exists()]
+    if present and not overwrite:
+        raise ValueError(
             f"already there: {_listed(present)}. Use --overwrite to replace them, "
             "--skip-existing to continue, or --out with another folder."
         )
@@ -76,86 +70,44 @@ def _settings_of(record: Path) -> Any:
     return None
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder and try to write there, before a model is loaded.
-
-    Raises:
-        MediaError: if that is not possible, with the reason.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise MediaError(f"output.dir is {folder}, which is a file, not a folder.") from None
-    except OSError as error:
-        raise MediaError(f"output.dir {folder} cannot be made: {_reason(error)}.") from None
-    probe = folder / f".tmp-{os.getpid()}"
-    try:
-        probe.write_bytes(b"vidcfg")
-    except OSError as error:
-        raise MediaError(f"output.dir {folder} cannot be written: {_reason(error)}.") from None
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def write_unit(
-    unit: Unit,
-    *,
-    video: bytes,
-    sheet: Image.Image,
-    record: str,
-    overwrite: bool,
-    extras: Mapping[Path, bytes] | None = None,
-) -> None:
-    """Write all files of a unit under temporary names, then rename them, the record last.
-
-    `extras` are further files by path: audio, or the picture of a clip of one frame.
+def write_together(contents: Mapping[Path, bytes], *, last: Path, overwrite: bool) -> None:
+    """Write files under temporary names, then rename them, the file `last` after all others.
 
     A Ctrl-C during the renames takes effect after them.
 
     Raises:
-        MediaError: if one of them cannot be written; then no temporary file stays behind.
+        FileError: if one of them cannot be written; then no temporary file stays behind.
     """
     with uninterrupted() as renaming, ExitStack() as stack:
-        # Left in reverse order: extras, video, sheet, record.
-        record_path = stack.enter_context(atomic_path(unit.record, overwrite=overwrite))
-        record_path.write_text(record, "utf-8")
-        sheet_path = stack.enter_context(atomic_path(unit.sheet, overwrite=overwrite))
-        sheet.save(sheet_path, format="png")
-        video_path = stack.enter_context(atomic_path(unit.video, overwrite=overwrite))
-        video_path.write_bytes(video)
-        for path, content in (extras or {}).items():
-            stack.enter_context(atomic_path(path, overwrite=overwrite)).write_bytes(content)
+        # The contexts are left in reverse order.
+        for path in sorted(contents, key=lambda path: path != last):
+            temporary = stack.enter_context(atomic_path(path, overwrite=overwrite))
+            temporary.write_bytes(contents[path])
         renaming()
         if overwrite:
-            # A record of the previous video must not vouch for this one.
-            unit.record.unlink(missing_ok=True)
+            # The one of the previous set must not vouch for this one.
+            last.unlink(missing_ok=True)
 
 
-def write_picture(path: Path, picture: Image.Image, *, overwrite: bool) -> None:
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        picture.save(temporary, format="png")
+def as_png(picture: Image.Image | np.ndarray) -> bytes:
+    """A picture, or a uint8 frame [H, W, 3], as a PNG file, every pixel kept."""
+    picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    return buffer.getvalue()
 
 
-@contextmanager
-def uninterrupted() -> Iterator[Any]:
-    """Once the given function is called, Ctrl-C waits for the end of the block."""
-    held: list[Any] = []
-    is_main = threading.current_thread() is threading.main_thread()
-    previous = signal.getsignal(signal.SIGINT) if is_main else None
+def as_wav(samples: np.ndarray, rate: int) -> bytes:
+    """Float samples [samples, channels] in -1..1 (louder ones are clipped) as a 16-bit WAV file.
 
-    def hold() -> None:
-        if is_main:
-            signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    Raises:
+        ValueError: if a sample is NaN or Inf.
+    """
+    from scipy.io import wavfile
 
-    try:
-        yield hold
-    finally:
-        if is_main:
-            signal.signal(signal.SIGINT, previous)
-    if held:
-        raise KeyboardInterrupt
+    if not np.isfinite(samples).all():
+        raise ValueError("the audio of the pipeline holds NaN or Inf. Use model.dtype: float32.")
+    levels = np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    buffer = io.BytesIO()
+    wavfile.write(buffer, rate, levels)
+    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """Render every unit of a configuration, one after the other, each on its own."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.files import atomic_path
 from vidcfg.media.sheet import contact_sheet, spread_over_pixels, surface_picture
 from vidcfg.media.video import check_range, to_uint8
 from vidcfg.media.write import encode_video
+from vidcfg.progress import Progress
 from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.files import SURFACE_NAME, write_picture, write_unit
-from vidcfg.render.picture_and_sound import as_png, as_wav
-from vidcfg.render.progress import Progress, Silent
+from vidcfg.render.files import SURFACE_NAME, as_png, as_wav, write_together
 from vidcfg.render.record import make_record, model_record, to_json
 from vidcfg.render.units import Unit, describe
 
@@ -33,6 +34,12 @@ class Rendered:
     pixels_of: list[range]
     seconds: float
     audio: tuple[np.ndarray, int] | None = None
+
+    @property
+    def strength_KT(self) -> np.ndarray:
+        """The strength that each pixel frame's latent frame was guided with, step by step."""
+        strength_KF = self.trace.surfaces[0].strength_KF
+        return spread_over_pixels(strength_KF, self.pixels_of, num_frames=len(self.frames_THWC))
 
 
 def render_units(
@@ -52,15 +59,29 @@ def render_units(
     Raises:
         ValueError: if model and settings do not fit each other.
         NonFiniteError: if a prediction holds NaN or Inf.
-        MediaError: if a file cannot be written. Units that are finished stay.
+        FileError: if a file cannot be written. Units that are finished stay.
     """
     from vidcfg.pipelines.schedulers import make_scheduler
 
-    own_scheduler = pipe.scheduler
-    pipe.scheduler = make_scheduler(pipe, config.sampling)
+    own_scheduler, model = pipe.scheduler, model_record(config, pipe)
+    surface_path = Path(config.output.dir) / SURFACE_NAME
+    progress = progress or Progress("videos", len(units), quiet=True)
     try:
-        with mini_threads(config), progress or Silent() as shown:
-            _render_all(config, pipe, units, overwrite, shown, on_finished)
+        pipe.scheduler = make_scheduler(pipe, config.sampling)
+        with mini_threads(config), progress:
+            for count, unit in enumerate(units, start=1):
+                # sampled
+                on_step = functools.partial(progress.step, what=unit.stem.name)
+                rendered = sample_unit(config, pipe, unit, on_step=on_step)
+                # written
+                if count == 1 and (overwrite or not surface_path.exists()):
+                    _write_surface(surface_path, config, rendered, overwrite=overwrite)
+                _write(config, pipe, unit, rendered, model=model, overwrite=overwrite)
+                # told
+                line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
+                progress.update(count, line=line)
+                if on_finished is not None:
+                    on_finished(unit, rendered)
     finally:
         pipe.scheduler = own_scheduler
 
@@ -82,20 +103,6 @@ def mini_threads(config: RenderConfig) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _render_all(config, pipe, units, overwrite, shown, on_finished) -> None:
-    model = model_record(config, pipe)
-    surface_path = Path(config.output.dir) / SURFACE_NAME
-    for index, unit in enumerate(units):
-        shown.start(unit, index, len(units))
-        rendered = sample_unit(config, pipe, unit, on_step=shown.step)
-        if index == 0 and (overwrite or not surface_path.exists()):
-            write_picture(surface_path, run_surface_picture(config, rendered), overwrite=overwrite)
-        _write(config, pipe, unit, rendered, model=model, overwrite=overwrite)
-        shown.finish(unit, rendered.seconds)
-        if on_finished is not None:
-            on_finished(unit, rendered)
 
 
 def sample_unit(
@@ -146,13 +153,6 @@ def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
     return callback
 
 
-def applied_strengths(rendered: Rendered) -> np.ndarray:
-    """The strength [K, T] that each pixel frame's latent frame was guided with."""
-    surface = rendered.trace.surfaces[0]
-    num_frames = len(rendered.frames_THWC)
-    return spread_over_pixels(surface.strength_KF, rendered.pixels_of, num_frames=num_frames)
-
-
 def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
     """The contact sheet of one video, with the strength that was applied to each frame."""
     subtitle = f"seed {unit.seed} · {describe(config)}"
@@ -162,20 +162,24 @@ def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
         rendered.frames_THWC,
         title=unit.prompt.text,
         subtitle=subtitle,
-        strengths=applied_strengths(rendered),
+        strengths=rendered.strength_KT,
     )
 
 
-def run_surface_picture(config: RenderConfig, rendered: Rendered) -> Any:
+def _write_surface(
+    path: Path, config: RenderConfig, rendered: Rendered, *, overwrite: bool
+) -> None:
     """The strength surface of the run, as asked for and as applied to latent frames."""
     surface = rendered.trace.surfaces[0]
-    return surface_picture(
+    picture = surface_picture(
         surface.strength_KT,
         applied_KF=surface.strength_KF,
         pixels_of=rendered.pixels_of,
         title=f"{config.name}: strength of guidance",
         subtitle=describe(config),
     )
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(as_png(picture))
 
 
 def _write(
@@ -187,42 +191,19 @@ def _write(
     model: dict[str, Any],
     overwrite: bool,
 ) -> None:
-    record = make_record(
-        config,
-        unit,
-        pipe=pipe,
-        frames_THWC=rendered.frames_THWC,
-        trace=rendered.trace,
-        seconds=rendered.seconds,
-        model=model,
-        audio=rendered.audio,
-    )
-    video = encode_video(
-        rendered.frames_THWC,
-        fps=config.video.fps,
-        codec=config.output.video,
-        enlarge=config.output.enlarge,
-    )
-    sheet = unit_sheet(config, unit, rendered)
-    extras = _extras(unit, rendered)
-    # A video without its record was interrupted, and nobody counts on it.
-    parts = (unit.video, unit.sheet, *extras)
-    leftover = not unit.record.exists() and any(path.exists() for path in parts)
-    write_unit(
-        unit,
-        video=video,
-        sheet=sheet,
-        record=to_json(record),
-        overwrite=overwrite or leftover,
-        extras=extras,
-    )
-
-
-def _extras(unit: Unit, rendered: Rendered) -> dict[Path, bytes]:
-    """The files beside the video: the picture of a clip of one frame, and the sound."""
-    extras = {}
-    if len(rendered.frames_THWC) == 1:
-        extras[unit.image] = as_png(rendered.frames_THWC[0])
+    frames, output = rendered.frames_THWC, config.output
+    record = make_record(config, unit, rendered, pipe=pipe, model=model)
+    contents = {
+        unit.record: to_json(record).encode(),
+        unit.sheet: as_png(unit_sheet(config, unit, rendered)),
+        unit.video: encode_video(
+            frames, fps=config.video.fps, codec=output.video, enlarge=output.enlarge
+        ),
+    }
+    if len(frames) == 1:
+        contents[unit.image] = as_png(frames[0])
     if rendered.audio is not None:
-        extras[unit.audio] = as_wav(*rendered.audio)
-    return extras
+        contents[unit.audio] = as_wav(*rendered.audio)
+    # A video without its record was interrupted, and nobody counts on it.
+    is_leftover = not unit.record.exists() and any(path.exists() for path in contents)
+    write_together(contents, last=unit.record, overwrite=overwrite or is_leftover)

@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-import math
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vidcfg import __version__
+from vidcfg.media.write import CODECS
+from vidcfg.mini import MINI_PATH
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.units import Unit
 
@@ -31,21 +31,20 @@ def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
 def make_record(
     config: RenderConfig,
     unit: Unit,
+    rendered: Any,
     *,
     pipe: Any,
-    frames_THWC: np.ndarray,
-    trace: Any,
-    seconds: float,
     model: dict[str, Any],
-    audio: tuple[np.ndarray, int] | None = None,
 ) -> dict[str, Any]:
-    """The record as plain data. `frames_sha256` is of the uint8 frames before encoding."""
-    from vidcfg.media.write import CODECS
+    """The record of a `Rendered` unit as plain data.
 
+    `frames_sha256` is of the uint8 frames before encoding.
+    """
+    frames_THWC, trace = rendered.frames_THWC, rendered.trace
     files = {"video": unit.video.name, "sheet": unit.sheet.name}
     if len(frames_THWC) == 1:
         files["image"] = unit.image.name
-    if audio is not None:
+    if rendered.audio is not None:
         files["audio"] = unit.audio.name
     return {
         "kind": "vidcfg.render/1",
@@ -54,16 +53,13 @@ def make_record(
         "seed": unit.seed,
         "files": files,
         "video": {
-            "num_frames": frames_THWC.shape[0],
-            "height": frames_THWC.shape[1],
-            "width": frames_THWC.shape[2],
-            "fps": config.video.fps,
+            **config.video.to_dict(),
             "codec": config.output.video,
             "lossless": CODECS[config.output.video].lossless,
             "enlarge": config.output.enlarge,
             "frames_sha256": hashlib.sha256(frames_THWC.tobytes()).hexdigest(),
         },
-        "seconds": round(seconds, 3),
+        "seconds": round(rendered.seconds, 3),
         "settings": unit_settings(config, unit),
         "config": config.to_dict(),
         "model": model,
@@ -92,13 +88,10 @@ def _compact(value: Any, depth: int) -> str:
 
 def scheduler_record(scheduler: Any) -> dict[str, Any]:
     """Class and settings of the scheduler that stepped the video."""
-    settings = {
-        # JSON has no infinity, which some schedulers keep as a limit.
-        name: str(value) if value in (math.inf, -math.inf) else value
-        for name, value in dict(scheduler.config).items()
-        if not name.startswith("_")
-    }
-    plain = json.loads(json.dumps(settings, default=str))
+    settings = {n: v for n, v in dict(scheduler.config).items() if not n.startswith("_")}
+    text = json.dumps(settings, default=str)
+    # JSON has no infinity, which some schedulers keep as a limit: it becomes a word.
+    plain = json.loads(text, parse_constant=lambda word: str(float(word)))
     return {"class": type(scheduler).__name__, "config": plain}
 
 
@@ -107,10 +100,8 @@ def versions() -> dict[str, str]:
     """Versions of vidcfg, Python and the packages that the pixels depend on."""
     found = {"vidcfg": __version__, "python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -120,18 +111,16 @@ def commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    try:
-        head = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head + "+changed" * bool(changed)
 
+    def git(*arguments: str) -> str:
+        command = ("git", "--no-optional-locks", "-C", str(root), *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ("git", "--no-optional-locks", "-C", str(root), *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    return done.stdout.strip()
+    with suppress(OSError, subprocess.SubprocessError):
+        is_changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "HEAD") + "+changed" * is_changed
+    return None
 
 
 def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
@@ -153,7 +142,7 @@ def model_folder(config: RenderConfig) -> Path | None:
     """The folder with the model's files, None for a repository name."""
     named = getattr(config.model, "checkpoint", None)
     if config.model.kind == "mini" and named is None:
-        return Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
+        return MINI_PATH
     return Path(named) if named and Path(named).is_dir() else None
 
 
@@ -169,11 +158,9 @@ def fingerprint(folder: Path) -> dict[str, Any]:
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         with open(path, "rb") as file:
-            if size <= WHOLE_FILE_BYTES:
-                digest.update(file.read())
-            else:
+            if size > WHOLE_FILE_BYTES:
                 sampled = True
                 digest.update(file.read(1 << 20))
                 file.seek(-(1 << 20), 2)
-                digest.update(file.read())
+            digest.update(file.read())
     return {"sha256": digest.hexdigest(), "sampled": sampled}

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vidcfg.media.write import CODECS
 from vidcfg.render.config import Prompt, RenderConfig
@@ -15,39 +16,25 @@ MAX_SLUG = 60
 
 @dataclass(frozen=True)
 class Unit:
-    """One video: a prompt, a seed, and the three files that it becomes."""
+    """One video: a prompt, a seed, and the files that it becomes."""
 
     prompt: Prompt
     seed: int
     stem: Path
     extension: str
 
-    @property
-    def video(self) -> Path:
-        return Path(f"{self.stem}{self.extension}")
+    def path(self, ending: str) -> Path:
+        return Path(f"{self.stem}{ending}")
 
-    @property
-    def sheet(self) -> Path:
-        return Path(f"{self.stem}.png")
-
-    @property
-    def image(self) -> Path:
-        """The picture at full size, of a clip of one frame alone."""
-        return Path(f"{self.stem}.image.png")
-
-    @property
-    def audio(self) -> Path:
-        """The sound, of pipelines that make one."""
-        return Path(f"{self.stem}.wav")
-
-    @property
-    def record(self) -> Path:
-        """Written last: while it is there, the others are complete."""
-        return Path(f"{self.stem}.json")
-
-    @property
-    def files(self) -> tuple[Path, Path, Path]:
-        return self.video, self.sheet, self.record
+    video = property(lambda self: self.path(self.extension))
+    sheet = property(lambda self: self.path(".png"))
+    # The picture at full size, of a clip of one frame alone.
+    image = property(lambda self: self.path(".image.png"))
+    # The sound, of pipelines that make one.
+    audio = property(lambda self: self.path(".wav"))
+    # Written last: while it is there, the others are complete.
+    record = property(lambda self: self.path(".json"))
+    files = property(lambda self: (self.video, self.sheet, self.record))
 
 
 def units_of(config: RenderConfig) -> list[Unit]:
@@ -94,31 +81,25 @@ def _digest(prompt: Prompt) -> str:
 
 def describe(config: RenderConfig) -> str:
     """The guidance and sampling settings in one line, for the head of a picture."""
-    guidance = config.guidance
-    parts = [_scale_words(guidance.scale)]
-    if guidance.kind != "cfg":
-        parts.insert(0, guidance.kind)
-    parts.append(f"frames {guidance.frames.kind}")
-    if guidance.windows:
-        parts.append(f"{len(guidance.windows)} window{'s' * (len(guidance.windows) > 1)}")
-    if guidance.rescale.amount:
-        parts.append(f"rescale {guidance.rescale.amount:g}")
-    if guidance.threshold is not None:
-        parts.append(f"threshold {guidance.threshold.percentile:g}")
-    if guidance.clamp is not None:
-        parts.append(f"clamp {guidance.clamp:g}")
-    parts.append(f"{config.sampling.num_steps} steps {config.sampling.scheduler}")
-    return " · ".join(parts)
+    guidance, windows = config.guidance, len(config.guidance.windows)
+    threshold, clamp = guidance.threshold, guidance.clamp
+    parts = [
+        guidance.kind if guidance.kind != "cfg" else "",
+        f"scale {_scale_words(guidance.scale)}",
+        f"frames {guidance.frames.kind}",
+        f"{windows} window{'s' * (windows > 1)}" if windows else "",
+        f"rescale {guidance.rescale.amount:g}" if guidance.rescale.amount else "",
+        f"threshold {threshold.percentile:g}" if threshold is not None else "",
+        f"clamp {clamp:g}" if clamp is not None else "",
+        f"{config.sampling.num_steps} steps {config.sampling.scheduler}",
+    ]
+    return " · ".join(part for part in parts if part)
 
 
-def _scale_words(scale) -> str:
+def _scale_words(scale: Any) -> str:
     if isinstance(scale, dict):
-        return "scale " + ", ".join(
-            f"{name}: {_scale_words(one).removeprefix('scale ')}" for name, one in scale.items()
-        )
+        return ", ".join(f"{name}: {_scale_words(one)}" for name, one in scale.items())
     if scale.kind == "constant":
-        return f"scale {scale.value:g}"
+        return f"{scale.value:g}"
     start, end = getattr(scale, "start", None), getattr(scale, "end", None)
-    if start is not None and end is not None:
-        return f"scale {scale.kind} {start:g} → {end:g}"
-    return f"scale {scale.kind}"
+    return scale.kind if None in (start, end) else f"{scale.kind} {start:g} → {end:g}"

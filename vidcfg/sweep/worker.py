@@ -191,15 +191,7 @@ class Worker:
         unit = self.units[key]
         (prompt,), (seed,) = config.prompts, config.seeds
         named = Unit(prompt, seed, Path("video"), CODECS[config.output.video].extension)
-        record = make_record(
-            config,
-            named,
-            pipe=pipe,
-            frames_THWC=rendered.frames_THWC,
-            trace=rendered.trace,
-            seconds=rendered.seconds,
-            model=model,
-        )
+        record = make_record(config, named, rendered, pipe=pipe, model=model)
         extras = _extras(rendered)
         record["files"] = {"video": named.video.name, "sheet": "sheet.png"}
         record["files"] |= {name.split(".")[0]: name for name in extras}
@@ -278,7 +270,7 @@ def _on_cuda(pipe: Any) -> bool:
 
 def _extras(rendered: Any) -> dict[str, bytes]:
     """The picture of a clip of one frame, and the sound of pipelines that make one."""
-    from vidcfg.render.picture_and_sound import as_png, as_wav
+    from vidcfg.render.files import as_png, as_wav
 
     made = {}
     if len(rendered.frames_THWC) == 1:

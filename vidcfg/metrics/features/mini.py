@@ -94,7 +94,8 @@ def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise MissingWeightsError(
-            f"there is no scorer in {folder}. Reinstall vidcfg, or train one with: vidcfg train"
+            f"there is no scorer in {folder}. Reinstall vidcfg, or train one with: "
+            "python scripts/train_mini configs/train/mini.yaml"
         )
     scorer = Scorer.from_pretrained(folder, torch_dtype=torch.float32).to(device)
     return MiniNet(scorer, sha256=sha256_of(files[0]), source=str(folder.name))

@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from vidcfg.settings.document import load_document
 
-Probability = Field(ge=0.0, le=1.0)
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

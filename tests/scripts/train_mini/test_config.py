@@ -1,12 +1,11 @@
 import pytest
-
-from vidcfg.train.config import load_config
+from train_mini.config import load_config
 
 
 def test_committed_configurations_load():
     from pathlib import Path
 
-    folder = Path(__file__).parents[2] / "configs" / "train"
+    folder = Path(__file__).parents[3] / "configs" / "train"
     paths = sorted(folder.glob("*.yaml"))
     assert paths
     for path in paths:

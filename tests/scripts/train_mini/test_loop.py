@@ -1,9 +1,7 @@
 import json
 
 import pytest
-
-from vidcfg.train.log import Log
-from vidcfg.train.loop import Clock, Stop, run_loop
+from train_mini.loop import Clock, Log, Stop, run_loop
 
 
 def test_budget_counts_steps_where_they_are_set_and_time_otherwise():

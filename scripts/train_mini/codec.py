@@ -5,13 +5,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from train_mini.config import TrainConfig
+from train_mini.data import draw_range, to_pixels
+from train_mini.loop import Clock, Log, Stop, descend, load_model, run_loop, save_model
 
 from vidcfg.mini.codec import CausalVAE
-from vidcfg.train.cache import draw_range, to_pixels
-from vidcfg.train.config import TrainConfig
-from vidcfg.train.log import Log
-from vidcfg.train.loop import Clock, Stop, run_loop
-from vidcfg.train.state import descend, load_state, save_state
 
 
 def fit_encoder(config: TrainConfig, clips: Float[Tensor, "B 3 T H W"]) -> CausalVAE:
@@ -28,8 +26,30 @@ def fit_encoder(config: TrainConfig, clips: Float[Tensor, "B 3 T H W"]) -> Causa
         decoder_width=settings.decoder_width,
         decoder_layers=settings.decoder_layers,
     )
-    vae.fit(clips)
+    fit(vae, clips)
     return vae
+
+
+@torch.no_grad()
+def fit(vae: CausalVAE, clips: Float[Tensor, "B 3 T H W"]) -> None:
+    """Set both projections to the principal components of these clips (closed form).
+
+    `spread` is the standard deviation to the power `scaling_power`, times one factor that makes
+    the mean latent variance 1: a power of 1 is full whitening, below 1 leaves fine components
+    smaller than coarse ones.
+    """
+    parts = (vae.first, vae.patches(clips[:, :, :1], 1))
+    for projection, patches in (parts, (vae.group, vae.patches(clips[:, :, 1:], vae.stride))):
+        x = patches.flatten(0, -2).double()
+        projection.mean.copy_(x.mean(0))
+        x = x - projection.mean
+        variance, vectors = torch.linalg.eigh(x.T @ x / len(x))
+        keep = projection.basis.shape[1]
+        variance, vectors = variance.flip(0)[:keep], vectors.flip(1)[:, :keep]
+        std = variance.clamp_min(1e-10).sqrt()
+        spread = std**vae.config.scaling_power
+        projection.basis.copy_(vectors)
+        projection.spread.copy_(spread * (std / spread).square().mean().sqrt())
 
 
 def decoder_loss(
@@ -60,7 +80,7 @@ def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | Non
         return
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     clock = Clock(settings.minutes, settings.max_steps)
-    load_state(checkpoint, vae, optimizer, clock)
+    load_model(checkpoint, vae, optimizer, clock)
 
     def train_step(step: int, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -76,7 +96,7 @@ def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | Non
         "codec",
         clock,
         train_step,
-        save=lambda: save_state(checkpoint, vae, optimizer, clock),
+        save=lambda: save_model(checkpoint, vae, optimizer, clock),
         log=log,
         stop=stop,
         checkpoint_minutes=config.checkpoint_minutes,

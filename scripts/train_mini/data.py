@@ -1,5 +1,5 @@
-"""Captioned latents on disk: drawn and encoded once, so that training spends its time on the
-model.
+"""Captioned clips, and their latents on disk: drawn and encoded once, so that training spends its
+time on the model.
 """
 
 import json
@@ -10,23 +10,46 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from train_mini.config import DataConfig
 
-from vidcfg.mini.shapes import sample_clip
-from vidcfg.train.config import DataConfig
+from vidcfg.files import write_json
+from vidcfg.mini.shapes import MOTION_WORDS, Clip, Scene, caption, draw, sample_scene
+
+
+def sample_clip(
+    seed: tuple[int, ...], data: DataConfig, *, partial: float, held_out: bool | None = False
+) -> Clip:
+    """The clip of a seed, as `vidcfg.mini.shapes.sample_clip`, with some captions cut short.
+
+    `partial` is the probability of such a caption.
+    """
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, held_out=held_out, blurry=data.blurry)
+    text = partial_caption(scene, rng) if rng.random() < partial else caption(scene)
+    size = {"num_frames": data.num_frames, "height": data.height, "width": data.width}
+    return Clip(draw(scene, **size), text, scene)
+
+
+def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption that leaves out a random choice of attributes (at least one stays)."""
+    keep = rng.random(4) < 0.5
+    keep[rng.integers(4)] = True
+    colour, shape, motion, background = keep
+    words = [scene.colour] if colour else []
+    words += [scene.shape] if shape else ["shape"] if colour else []
+    words = ["a", *words] if words else []
+    words += [MOTION_WORDS[scene.motion]] if motion else []
+    if background:
+        words += ["over"] if words else []
+        words += ["a", scene.background, "background"]
+    text = " ".join(words)
+    return f"blurry, {text}" if scene.is_blurry else text
 
 
 def draw_range(data: DataConfig, start: int, stop: int) -> tuple[np.ndarray, list[str]]:
     """Clips `start` to `stop` of a data set, uint8 [N, T, H, W, 3], and their captions."""
     clips = [
-        sample_clip(
-            (data.seed, index),
-            num_frames=data.num_frames,
-            height=data.height,
-            width=data.width,
-            blurry=data.blurry,
-            partial=data.partial,
-        )
-        for index in range(start, stop)
+        sample_clip((data.seed, index), data, partial=data.partial) for index in range(start, stop)
     ]
     return np.stack([c.frames for c in clips]), [c.caption for c in clips]
 
@@ -65,7 +88,7 @@ def build(folder: Path, data: DataConfig, vae, tokenize, *, workers: int = 2, lo
                 log(f"cache: {stop} of {data.num_clips} clips")
     latents.flush()
     tokens.flush()
-    done.write_text(json.dumps(key))
+    write_json(done, key)
 
 
 class LatentBatches:

@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from train_mini.config import TrainConfig, TransformerConfig
+from train_mini.data import LatentBatches
+from train_mini.loop import Clock, Log, Stop, run_loop, save_state
 
 from vidcfg.mini.model import STDiT
 from vidcfg.mini.text import TextEncoder
-from vidcfg.train.cache import LatentBatches
-from vidcfg.train.config import TrainConfig, TransformerConfig
-from vidcfg.train.log import Log
-from vidcfg.train.loop import Clock, Stop, run_loop
 
 
 class Denoiser(nn.Module):
@@ -132,17 +131,13 @@ class TransformerTraining:
         return {"loss": loss, "norm": float(norm), "rate": factor}
 
     def save(self, path: Path) -> None:
-        """Write by rename, so that an interruption leaves the checkpoint before it."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "step": self.clock.step,
-            "seconds": self.clock.seconds,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        save_state(
+            path,
+            self.clock,
+            model=self.model.state_dict(),
+            average=self.average,
+            optimizers=[o.state_dict() for o in self.optimizers],
+        )
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True, map_location=self.config.device)

@@ -5,31 +5,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
+from train_mini.config import TrainConfig
+from train_mini.data import sample_clip
+from train_mini.loop import Clock, Log, Stop, descend, load_model, run_loop, save_model
 
 from vidcfg.mini.codec import CausalVAE
 from vidcfg.mini.scorer import Scorer
-from vidcfg.mini.shapes import ATTRIBUTES, sample_clip
-from vidcfg.train.config import TrainConfig
-from vidcfg.train.log import Log
-from vidcfg.train.loop import Clock, Stop, run_loop
-from vidcfg.train.state import descend, load_state, save_state
+from vidcfg.mini.shapes import ATTRIBUTES
 
 
 class LabelledClips:
     """Clips of all colour x shape pairs, held-out ones too, so that every pair is judged alike."""
 
     def __init__(self, config: TrainConfig, *, num_clips: int, seed: int):
-        data = config.data
         clips = [
-            sample_clip(
-                (seed, index),
-                num_frames=data.num_frames,
-                height=data.height,
-                width=data.width,
-                held_out=None,
-                blurry=data.blurry,
-                partial=0.3,
-            )
+            sample_clip((seed, index), config.data, held_out=None, partial=0.3)
             for index in range(num_clips)
         ]
         self.frames = torch.from_numpy(np.stack([c.frames for c in clips])).permute(0, 1, 4, 2, 3)
@@ -115,7 +105,7 @@ def train_scorer(config: TrainConfig, log: Log, *, stop: Stop | None = None) -> 
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.02)
     clock, checkpoint = Clock(settings.minutes, settings.max_steps), config.run_dir / "scorer.pt"
-    load_state(checkpoint, model, optimizer, clock)
+    load_model(checkpoint, model, optimizer, clock)
 
     def train_step(step: int, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -128,7 +118,7 @@ def train_scorer(config: TrainConfig, log: Log, *, stop: Stop | None = None) -> 
         "scorer",
         clock,
         train_step,
-        save=lambda: save_state(checkpoint, model, optimizer, clock),
+        save=lambda: save_model(checkpoint, model, optimizer, clock),
         log=log,
         stop=stop,
         checkpoint_minutes=config.checkpoint_minutes,

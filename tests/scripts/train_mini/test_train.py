@@ -2,17 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from train_mini import data
+from train_mini.__main__ import main
+from train_mini.config import DataConfig, TransformerConfig, load_config
+from train_mini.transformer import draw_noise, rate_factor
 
 from vidcfg.mini.pipeline import MiniVideoPipeline
 from vidcfg.mini.shapes import ATTRIBUTES, Scene, all_scenes, caption
 from vidcfg.mini.text import build_tokenizer, tokenize
-from vidcfg.train import cache
-from vidcfg.train.__main__ import main
-from vidcfg.train.config import TransformerConfig, load_config
-from vidcfg.train.transformer import draw_noise, rate_factor
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,7 @@ def in_process_drawing(monkeypatch):
             return type("Job", (), {"get": lambda self: result})()
 
     context = type("Context", (), {"Pool": Pool})
-    monkeypatch.setattr(cache, "get_context", lambda method: context)
+    monkeypatch.setattr(data, "get_context", lambda method: context)
 
 
 def weights(folder):
@@ -61,7 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_file, tmp_path, monkeypa
     for stage in ("codec", "transformer"):
         assert main([str(whole), "--stage", stage]) == 0
 
-    from vidcfg.train.transformer import TransformerTraining
+    from train_mini.transformer import TransformerTraining
 
     original = TransformerTraining.train_step
 
@@ -128,7 +131,7 @@ def test_rate_warms_up_stays_and_decays_to_zero():
 def test_batches_of_an_epoch_visit_every_clip_once(tiny_file, tmp_path):
     main([str(tiny_file()), "--stage", "codec"])
     main([str(tiny_file()), "--stage", "transformer"])
-    batches = cache.LatentBatches(tmp_path / "run" / "data", batch_size=8, seed=0)
+    batches = data.LatentBatches(tmp_path / "run" / "data", batch_size=8, seed=0)
     rows = torch.cat([batches.get(step)[0] for step in range(3)])
     stored = torch.from_numpy(batches.latents[:].astype("float32"))
     order = (rows.flatten(1)[:, None] == stored.flatten(1)[None]).all(-1).nonzero()[:, 1]
@@ -136,7 +139,7 @@ def test_batches_of_an_epoch_visit_every_clip_once(tiny_file, tmp_path):
 
 
 def test_caption_and_clip_are_compatible_exactly_where_all_said_holds():
-    from vidcfg.train.scorer import _mentions, compatible
+    from train_mini.scorer import _mentions, compatible
 
     scenes = [Scene(), Scene(motion="up"), Scene(colour="blue")]
     labels = torch.tensor([list(s.labels().values()) for s in scenes])
@@ -148,8 +151,8 @@ def test_caption_and_clip_are_compatible_exactly_where_all_said_holds():
 
 
 def test_weak_model_that_adopts_a_text_encoder_predicts_as_with_its_own(tiny_file):
-    from vidcfg.train.export import adopt_text
-    from vidcfg.train.transformer import Denoiser
+    from train_mini.export import adopt_text
+    from train_mini.transformer import Denoiser
 
     tokenizer = build_tokenizer()
     settings = load_config(tiny_file()).transformer
@@ -175,10 +178,39 @@ def test_weak_model_that_adopts_a_text_encoder_predicts_as_with_its_own(tiny_fil
 
 def test_help_and_a_wrong_file_import_no_torch(tmp_path):
     code = (
-        "import sys; from vidcfg.train.__main__ import main\n"
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        "from train_mini.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         f"assert main([{str(tmp_path / 'none.yaml')!r}]) == 2\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'ray', 'decord', 'lpips', 'cv2'}\n"
         "sys.exit(len(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_folder_runs_as_a_command():
+    command = [sys.executable, str(SCRIPTS / "train_mini"), "no-such.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("train_mini: no-such.yaml: no such file.")
+
+
+def test_partial_captions_are_true_and_keep_at_least_one_attribute():
+    settings = DataConfig(num_frames=1, height=8, width=8)
+    for i in range(80):
+        clip = data.sample_clip((4, i), settings, partial=1.0)
+        words = set(clip.caption.split())
+        said = [
+            (name, value)
+            for name, values in ATTRIBUTES.items()
+            for value in values
+            if value in words
+        ]
+        assert said
+        assert all(getattr(clip.scene, name) == value for name, value in said)
+
+
+def test_training_imports_neither_ray_nor_decord_nor_lpips():
+    for path in (SCRIPTS / "train_mini").glob("*.py"):
+        words = {word for line in path.read_text().splitlines() for word in line.split()[:2]}
+        assert not {"ray", "decord", "lpips"} & words, path

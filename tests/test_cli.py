@@ -1,0 +1,192 @@
+"""What every command line shares: options, exit codes, errors, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vidcfg import __version__, cli
+from vidcfg.files import FileError, uninterrupted
+from vidcfg.media.video import MediaError
+
+ROOT = Path(__file__).parents[1]
+
+
+def _parser():
+    made = cli.parser("demo", "Show what is shared.", details="examples:\n  vidcfg demo x.yaml")
+    cli.add_set(made, "guidance.scale=3.0")
+    cli.add_out(made, "where the result goes")
+    cli.add_workers(made, "processes beside this one")
+    return made
+
+
+def _run(*argv, todo=lambda arguments: cli.DONE):
+    return cli.run(_parser(), todo, argv)
+
+
+def _raise(error):
+    def todo(arguments):
+        raise error
+
+    return todo
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("num_frames is 80. Use 77 or 81."), 2),
+        (MediaError("the image kite.png cannot be read"), 2),
+        (RuntimeError("the loss is nan"), 3),
+        (FileError("out/a.mp4 cannot be written"), 3),
+        (OSError(28, "No space left on device"), 3),
+        (KeyboardInterrupt(), 130),
+        (KeyboardInterrupt("interrupted: 1 of 2 videos are finished."), 130),
+    ],
+)
+def test_exit_code_and_one_line_tell_what_kind_of_error_it_was(capsys, error, code):
+    assert _run(todo=_raise(error)) == code
+    text = capsys.readouterr().err
+    assert text == f"vidcfg demo: {str(error) or 'interrupted'}\n"
+
+
+def test_lack_of_memory_has_a_line_though_python_gives_it_no_text(capsys):
+    assert _run(todo=_raise(MemoryError())) == 3
+    assert capsys.readouterr().err == "vidcfg demo: MemoryError\n"
+
+
+def test_a_bug_is_shown_with_its_traceback_and_asks_for_a_report(capsys):
+    assert _run(todo=_raise(KeyError("name"))) == 3
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert "vidcfg demo: a bug in vidcfg, please report it: KeyError: 'name'" in text
+
+
+def test_the_result_of_the_work_is_the_exit_code():
+    assert _run(todo=lambda arguments: cli.FAILED) == 1
+    assert _run() == 0
+
+
+def test_debug_adds_the_traceback(capsys):
+    assert _run("--debug", todo=_raise(ValueError("no"))) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert text.endswith("vidcfg demo: no\n")
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        _run("--version")
+    assert capsys.readouterr().out == f"vidcfg {__version__}\n"
+
+
+def test_help_ends_with_the_exit_codes(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        _run("--help")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: vidcfg demo")
+    assert text.index("vidcfg demo x.yaml") < text.index("exit codes:") < text.index("130  inter")
+
+
+def test_options_are_spelled_alike():
+    made = _parser()
+    assert made.parse_args(["-o", "a"]).out == made.parse_args(["--out", "a"]).out == "a"
+    plain = made.parse_args([])
+    assert (plain.out, plain.set, plain.workers) == (None, [], 0)
+    assert (plain.quiet, plain.debug) == (False, False)
+    assert made.parse_args(["--set", "a=1", "--set", "b=2"]).set == ["a=1", "b=2"]
+    assert made.parse_args(["--workers", "3"]).workers == 3
+
+
+@pytest.mark.parametrize("number", ["-1", "two", "1.5", ""])
+def test_a_number_of_workers_that_is_none_is_refused_with_a_sentence(capsys, number):
+    with pytest.raises(SystemExit, match="2"):
+        _run(f"--workers={number}")
+    error = capsys.readouterr().err
+    assert f"argument --workers: {number!r} is not a whole number of at least 0" in error
+
+
+def test_warnings_do_not_stop_a_command(capsys):
+    cli.warn("guidance.rescale has no effect")
+    assert capsys.readouterr().err == "warning: guidance.rescale has no effect\n"
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error():
+    code = "from vidcfg import cli\ncli.run(cli.parser('demo', ''), "
+    code += "lambda a: [print('line', flush=True) for _ in range(10**5)] and 0, [])"
+    with _process(code) as process:
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
+
+
+def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():
+    handler, done = signal.getsignal(signal.SIGINT), []
+
+    def block():
+        with uninterrupted() as hold:
+            hold()
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+# A command whose clean-up takes long, with a process beside it that must not outlive it.
+SLOW = """
+import atexit, multiprocessing, sys, time
+from vidcfg import cli
+
+def clean_up():
+    print("cleaning", flush=True)
+    time.sleep(60)
+
+def work(arguments):
+    spawn = multiprocessing.get_context("spawn")
+    child = spawn.Process(target=time.sleep, args=(60,), daemon=True)
+    child.start()
+    print(child.pid, flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        child.terminate()
+        child.join()
+
+if __name__ == "__main__":
+    atexit.register(clean_up)
+    sys.exit(cli.run(cli.parser("demo", ""), work, []))
+"""
+
+
+def _process(*arguments):
+    return subprocess.Popen(
+        [sys.executable, *(arguments if len(arguments) > 1 else ("-c", *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_second_ctrl_c_while_cleaning_up_ends_at_once_and_leaves_nothing(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    with _process("-u", str(script)) as process:
+        child = int(process.stdout.readline())
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "cleaning\n"
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert time.monotonic() - begin < 10
+        assert process.stderr.read() == "vidcfg demo: interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

@@ -1,1 +1,0 @@
-"""Training of the mini model: `python -m vidcfg.train config.yaml`."""
