@@ -25,11 +25,14 @@ def analyse(
     Raises:
         ResultsError: a metric or the baseline is unknown.
     """
+    # Compare.
     table = make_table(results, metrics=metrics)
     base = _baseline(results, table, baseline)
     found = find(table, base, {cell.id: cell.label for cell in results.cells})
     axis = axis_of(results.cells)
     front = found.front
+
+    # Say it as plain data.
     return {
         "kind": KIND,
         "name": results.name,

@@ -1,6 +1,6 @@
 """Videos for the page's players: strips of frames as WebP, as many as a size allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,12 @@ def embed(
 
     Pairs that all cells have come first, and every prompt once before any prompt twice.
     """
-    # Strips, pair by pair, until they are too large.
     units: dict[Pair, list[UnitResult]] = {}
     for unit in results.units:
         if unit.video is not None:
             units.setdefault(pair_of(unit), []).append(unit)
+
+    # Strips, pair by pair, until they are too large.
     pairs, strips, problems = [], {}, []
     used, count, total = 0, 0, sum(map(len, units.values()))
     is_changed = False
@@ -65,22 +66,23 @@ def embed(
                 is_changed |= strip.pop("is_changed")
                 strips[cell, len(pairs)] = strip
             pairs.append(pair)
+    notes = _notes(results, len(pairs), len(units), is_changed)
+    return Players(tuple(pairs), strips, (*notes, *problems))
 
-    # What a viewer has to know about them.
-    notes = []
-    if len(pairs) < len(units):
+
+def _notes(results: Results, shown: int, total: int, is_changed: bool) -> Iterator[str]:
+    if shown < total:
         where = results.root / "units" if results.kind == "sweep" else results.root
-        notes.append(
-            f"The players hold {len(pairs)} of {len(units)} pairs of prompt and seed, to keep "
-            f"this file small. All videos are in {where}."
+        yield (
+            f"The players hold {shown} of {total} pairs of prompt and seed, to keep this file "
+            f"small. All videos are in {where}."
         )
     if is_changed:
-        notes.append(
+        yield (
             f"Frames above {MAX_SIDE} pixels are made smaller, clips above {MAX_FRAMES} frames "
             f"are thinned evenly, and frames above {LOSSLESS_SIDE} pixels are compressed with "
             "loss. Numbers are of the full videos."
         )
-    return Players(tuple(pairs), strips, (*notes, *problems))
 
 
 def _order(pairs: list[Pair], shared: Sequence[Pair]) -> list[Pair]:

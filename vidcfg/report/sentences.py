@@ -67,6 +67,8 @@ def summary(found: Findings) -> list[Entry]:
     can_decide, cells = found.least_p <= LEVEL, found.table.cells
     if not cells:
         return [_entry("Nothing to compare", "No video is finished yet.", "note")]
+
+    # Whether it can be said at all, then who is best in one, in both, and what to be wary of.
     entries: list[Entry | None] = []
     if not can_decide and found.prompts and len(cells) > 1:
         text = (
@@ -83,6 +85,8 @@ def summary(found: Findings) -> list[Entry]:
     if can_decide:
         entries += [_balance(found), _front(found), _baseline(found)]
     entries.append(_motion(found))
+
+    # A page that has nothing to say tells why.
     if any(entries):
         return [entry for entry in entries if entry]
     if len(cells) < 2:
@@ -180,6 +184,8 @@ def _balance(found: Findings) -> Entry | None:
     if not {"flicker", "alignment"} <= set(names) or not found.clips or len(cells) < 2:
         return None
     best, same, tied = _ranked(found, "alignment", cells)
+
+    # Where alignment separates nothing, there is no pool to choose from.
     pool = [best, *same, *tied]
     if len(pool) == len(cells) > 2:
         return _entry(

@@ -109,6 +109,7 @@ def make_table(results: Results, *, metrics: Sequence[str] | None = None) -> Tab
     Raises:
         ResultsError: if a name of `metrics` was not measured.
     """
+    # The cells and pairs that are compared.
     units = {(unit.cell, pair_of(unit)): unit for unit in results.units}
     owned: dict[str, set[Pair]] = {cell.id: set() for cell in results.cells}
     for cell, pair in units:
@@ -121,6 +122,8 @@ def make_table(results: Results, *, metrics: Sequence[str] | None = None) -> Tab
         return rank.get(pair[0], len(rank)), pair[0], -1 if pair[1] is None else pair[1]
 
     pairs = tuple(sorted(shared, key=order))
+
+    # Their values, metric by metric.
     made: dict[str, MetricValues] = {}
     refused = {}
     for name in _names(results.units, metrics):

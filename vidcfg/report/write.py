@@ -37,9 +37,12 @@ def write_report(
             file.
         FileError: a file cannot be written.
     """
+    # Read and compare.
     results = read_results(store)
     analysis = analyse(results, metrics=metrics, baseline=baseline)
     shared = [tuple(pair) for pair in analysis["pairs"]]
+
+    # Embed the videos that fit, then write all three files.
     limit = int(max_megabytes * 1e6)
     players = embed(results, shared, max_bytes=limit, progress=progress)
     html = Path(out) if out is not None else results.root / "report" / "index.html"

@@ -7,6 +7,12 @@ from fake_store import unit_key, write_json, write_store
 from vidcfg.results import ResultsError, read_results
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """6 cells, 4 prompts, 2 seeds, all there. Tests that change files copy it."""
+    return write_store(tmp_path_factory.mktemp("sweep") / "store")
+
+
 @pytest.fixture
 def copied(store, tmp_path):
     return shutil.copytree(store, tmp_path / "store")
