@@ -1,38 +1,21 @@
 """Render every unit of a configuration, one after the other, each on its own."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidcfg.media.sheet import contact_sheet, spread_over_pixels, surface_picture
-from vidcfg.media.video import check_range, to_uint8
 from vidcfg.media.write import encode_video
-from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.files import SURFACE_NAME, write_picture, write_unit
 from vidcfg.render.picture_and_sound import as_png, as_wav
 from vidcfg.render.progress import Progress, Silent
 from vidcfg.render.record import make_record, model_record, to_json
+from vidcfg.render.sampling import Rendered, sample_units
 from vidcfg.render.units import Unit, describe
-
-
-@dataclass(frozen=True, eq=False)
-class Rendered:
-    """One sampled video before it is written: uint8 frames [T, H, W, 3], and how they came.
-
-    `audio` is what a pipeline made beside it: float32 [samples, channels], and their rate in Hz.
-    """
-
-    frames_THWC: np.ndarray
-    trace: Any
-    pixels_of: list[range]
-    seconds: float
-    audio: tuple[np.ndarray, int] | None = None
 
 
 def render_units(
@@ -89,61 +72,13 @@ def _render_all(config, pipe, units, overwrite, shown, on_finished) -> None:
     surface_path = Path(config.output.dir) / SURFACE_NAME
     for index, unit in enumerate(units):
         shown.start(unit, index, len(units))
-        rendered = sample_unit(config, pipe, unit, on_step=shown.step)
+        (rendered,) = sample_units([config], pipe, unit, on_step=shown.step).videos
         if index == 0 and (overwrite or not surface_path.exists()):
             write_picture(surface_path, run_surface_picture(config, rendered), overwrite=overwrite)
         _write(config, pipe, unit, rendered, model=model, overwrite=overwrite)
         shown.finish(unit, rendered.seconds)
         if on_finished is not None:
             on_finished(unit, rendered)
-
-
-def sample_unit(
-    config: RenderConfig,
-    pipe: Any,
-    unit: Unit,
-    *,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Rendered:
-    """Sample one video; `on_step(done, total)` is called after every step of the solver."""
-    import inspect
-
-    import torch
-
-    import vidcfg
-    from vidcfg.pipelines.families import family_of
-
-    family = family_of(pipe)
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    check_shape(config, family)
-    call = call_arguments(config, unit.prompt, family, accepted)
-    if on_step is not None and "callback_on_step_end" in accepted:
-        call["callback_on_step_end"] = _step_callback(on_step)
-    begin = time.perf_counter()
-    guided = vidcfg.guide(
-        pipe, config.guidance, negative_prompt=unit.prompt.negative, fps=config.video.fps
-    )
-    with guided as trace:
-        generator = torch.Generator("cpu").manual_seed(unit.seed)
-        output = pipe(**call, generator=generator)
-    frames = frames_of(output, family)[0]
-    check_range(frames, what=f"the decoded video of '{unit.stem.name}'")
-    check_made(config, frames, pipe)
-    return Rendered(
-        frames_THWC=to_uint8(frames),
-        trace=trace,
-        pixels_of=family.frame_map(pipe).pixels_of(len(frames)),
-        seconds=time.perf_counter() - begin,
-        audio=next(iter(audio_of(output, pipe)), None),
-    )
-
-
-def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
-    def callback(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
-        on_step(index + 1, len(pipe.scheduler.timesteps))
-        return {}
-
-    return callback
 
 
 def applied_strengths(rendered: Rendered) -> np.ndarray:

@@ -116,7 +116,7 @@ class Worker:
     def _make(self, keys: list[str], job: Job) -> list[dict[str, Any]]:
         from vidcfg.pipelines.schedulers import make_scheduler
         from vidcfg.render.record import model_record
-        from vidcfg.sweep.sampling import can_share, sample_together
+        from vidcfg.render.sampling import can_share, sample_units
 
         begin = time.perf_counter()
         configs = [self.config(key) for key in keys]
