@@ -56,7 +56,7 @@ class MiniWorker:
 
 
 def jobs_of(units: list[str]) -> list:
-    from vidcfg.sweep.executor import Job
+    from vidcfg.sweep.jobs import Job
 
     return [Job(id=f"{index}-{unit}", units=(unit,)) for index, unit in enumerate(units)]
 
