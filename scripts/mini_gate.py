@@ -47,7 +47,7 @@ def render(pipe, prompt: str, *, frames: dict | None = None, num_frames: int = 1
     import torch
 
     from vidcfg.render.config import RenderConfig
-    from vidcfg.render.job import sample_unit
+    from vidcfg.render.sampling import sample_units
     from vidcfg.render.units import units_of
 
     config = RenderConfig(
@@ -63,7 +63,7 @@ def render(pipe, prompt: str, *, frames: dict | None = None, num_frames: int = 1
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return sample_unit(config, pipe, units_of(config)[0]).frames_THWC
+        return sample_units([config], pipe, units_of(config)[0]).videos[0].frames_THWC
     finally:
         torch.set_num_threads(before)
 

@@ -38,7 +38,7 @@ class MiniWorker:
 
         from vidcfg.pipelines.schedulers import make_scheduler
         from vidcfg.render.config import load_render_config
-        from vidcfg.render.job import sample_unit
+        from vidcfg.render.sampling import sample_units
         from vidcfg.render.units import units_of
 
         torch.set_num_threads(1)
@@ -47,7 +47,7 @@ class MiniWorker:
         config = load_render_config(str(CONFIG), overrides, seeds=seed)
         self.pipe.scheduler = make_scheduler(self.pipe, config.sampling)
         begin = time.process_time()
-        rendered = sample_unit(config, self.pipe, units_of(config)[0])
+        rendered = sample_units([config], self.pipe, units_of(config)[0]).videos[0]
         return {
             "unit": unit,
             "cpu": time.process_time() - begin,
@@ -56,7 +56,7 @@ class MiniWorker:
 
 
 def jobs_of(units: list[str]) -> list:
-    from vidcfg.sweep.executor import Job
+    from vidcfg.sweep.jobs import Job
 
     return [Job(id=f"{index}-{unit}", units=(unit,)) for index, unit in enumerate(units)]
 

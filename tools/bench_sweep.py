@@ -20,7 +20,8 @@ from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.pipelines.settings import MiniModel
 from vidcfg.render.config import RenderConfig
-from vidcfg.sweep.sampling import sample_together
+from vidcfg.render.sampling import sample_units
+from vidcfg.render.units import units_of
 
 
 def main() -> None:
@@ -34,12 +35,13 @@ def main() -> None:
     configs = [config_of(schedule, options) for schedule in schedules]
     pipe = load_pipeline(MiniModel(device="cpu"))
     pipe.scheduler = make_scheduler(pipe, configs[0].sampling)
-    sample_together(configs[:1], pipe)
+    (unit,) = units_of(configs[0])
+    sample_units(configs[:1], pipe, unit)
     began = time.perf_counter(), time.process_time()
-    batch = sample_together(configs, pipe)
+    batch = sample_units(configs, pipe, unit)
     together = time.perf_counter() - began[0], time.process_time() - began[1]
     began = time.perf_counter(), time.process_time()
-    singles = [sample_together([config], pipe) for config in configs]
+    singles = [sample_units([config], pipe, unit) for config in configs]
     alone = time.perf_counter() - began[0], time.process_time() - began[1]
     expected = trie_count(schedules)
     assert batch.executed == batch.planned == expected, (batch.executed, expected)

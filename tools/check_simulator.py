@@ -11,9 +11,8 @@ comparison is free of what other work on the machine, and the shared memory bus,
 import sys
 
 from bench_ray import start_ray, with_ray
-
-from vidcfg.sweep.simulate_cost import fit_costs
-from vidcfg.sweep.simulate_fleet import Fleet, run_fleet
+from fleet import Fleet, run_fleet
+from simulate_cluster import fit_costs
 
 STEPS = (60, 45, 30, 20, 15, 10)
 

@@ -22,7 +22,7 @@ class FaultyWorker(Worker):
 
     @property
     def folder(self) -> Path:
-        return Path(self.spec.store).parent
+        return Path(self.url).parent
 
     def _store_unit(self, key, *arguments):
         faults = json.loads((self.folder / "faults.json").read_text())

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from vidcfg.sweep.executor import Job
+from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_executor import RayExecutor
 
 ENOUGH = 90.0

@@ -6,7 +6,8 @@ import torch
 
 import vidcfg.render.job as job
 from vidcfg.pipelines.schedulers import make_scheduler
-from vidcfg.render.job import render_units, sample_unit
+from vidcfg.render.job import render_units
+from vidcfg.render.sampling import sample_units
 from vidcfg.render.units import units_of
 
 
@@ -45,10 +46,12 @@ def test_global_random_state_has_no_part_in_it(config, tiny_pipeline):
     settings = config()
     unit = units_of(settings)[0]
     torch.manual_seed(1)
-    first = sample_unit(settings, tiny_pipeline, unit).frames_THWC
+    first = sample_units([settings], tiny_pipeline, unit).videos[0].frames_THWC
     torch.manual_seed(2)
     state = torch.random.get_rng_state()
-    assert np.array_equal(sample_unit(settings, tiny_pipeline, unit).frames_THWC, first)
+    assert np.array_equal(
+        sample_units([settings], tiny_pipeline, unit).videos[0].frames_THWC, first
+    )
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -64,15 +67,15 @@ def test_unguided_render_is_the_pipeline_itself(config, tiny_pipeline):
         guidance_scale=1.0,
         generator=torch.Generator().manual_seed(unit.seed),
     ).frames[0]
-    frames = sample_unit(settings, tiny_pipeline, unit).frames_THWC
+    frames = sample_units([settings], tiny_pipeline, unit).videos[0].frames_THWC
     assert np.array_equal(frames, np.rint(expected * 255))
 
 
 def test_every_solver_step_is_reported(config, tiny_pipeline):
     settings = config()
     steps = []
-    sample_unit(
-        settings,
+    sample_units(
+        [settings],
         tiny_pipeline,
         units_of(settings)[0],
         on_step=lambda done, total: steps.append((done, total)),
@@ -82,7 +85,7 @@ def test_every_solver_step_is_reported(config, tiny_pipeline):
 
 def test_strengths_on_the_sheet_are_those_of_each_frame_s_latent(config, tiny_pipeline):
     settings = config()
-    rendered = sample_unit(settings, tiny_pipeline, units_of(settings)[0])
+    rendered = sample_units([settings], tiny_pipeline, units_of(settings)[0]).videos[0]
     strengths = rendered.strength_KT
     used = np.stack([step.strength_BF[0] for step in rendered.trace.steps])
     assert strengths.shape == (3, 9)
@@ -106,7 +109,9 @@ def test_solvers_approach_the_same_video_with_more_steps(config, tiny_pipeline):
         tiny_pipeline.scheduler = make_scheduler(tiny_pipeline, settings.sampling)
         try:
             unit = units_of(settings)[0]
-            frames[name] = sample_unit(settings, tiny_pipeline, unit).frames_THWC.astype(float)
+            frames[name] = (
+                sample_units([settings], tiny_pipeline, unit).videos[0].frames_THWC.astype(float)
+            )
         finally:
             tiny_pipeline.scheduler = tiny_pipeline_scheduler
     spread = max(np.abs(f - frames["heun"]).mean() for f in frames.values())

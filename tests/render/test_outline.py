@@ -15,9 +15,9 @@ from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render.checks import check_before_loading
 from vidcfg.render.config import load_render_config
-from vidcfg.render.job import sample_unit
 from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
 from vidcfg.render.preview import preview
+from vidcfg.render.sampling import sample_units
 from vidcfg.render.units import units_of
 
 SETTINGS = """\
@@ -60,7 +60,7 @@ def _without_weights(folder, monkeypatch):
 def _traced(settings):
     pipe = load_pipeline(settings.model)
     pipe.scheduler = make_scheduler(pipe, settings.sampling)
-    return sample_unit(settings, pipe, units_of(settings)[0]).trace
+    return sample_units([settings], pipe, units_of(settings)[0]).videos[0].trace
 
 
 @pytest.mark.parametrize("scheduler", ["pipeline", "flow_euler", "heun"])

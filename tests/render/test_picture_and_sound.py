@@ -3,6 +3,7 @@
 import io
 import json
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from PIL import Image
 
 import vidcfg.render.job as job
 from vidcfg.render.files import as_png, as_wav
-from vidcfg.render.job import Rendered
 
 
 def test_png_keeps_every_pixel():
@@ -37,14 +37,15 @@ def test_sound_that_is_not_a_number_is_refused():
 def test_sound_of_a_pipeline_lies_beside_its_video_and_in_the_record(
     render, tmp_path, monkeypatch
 ):
-    sample = job.sample_unit
+    sample = job.sample_units
     wave_SC = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
 
     def with_sound(*arguments, **options):
         made = sample(*arguments, **options)
-        return Rendered(**{**vars(made), "audio": (wave_SC, 8000)})
+        (video,) = made.videos
+        return replace(made, videos=(replace(video, audio=(wave_SC, 8000)),))
 
-    monkeypatch.setattr(job, "sample_unit", with_sound)
+    monkeypatch.setattr(job, "sample_units", with_sound)
     assert render("--seed", "3") == 0
     (first, *rest) = sorted((tmp_path / "out").glob("*.wav"))
     assert len(rest) == 1

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from vidcfg.sweep.driver import ModelLoadError, SweepStopped, drive
-from vidcfg.sweep.executor import Event
-from vidcfg.sweep.in_process import InProcess
+from vidcfg.sweep.executor import Event, InProcess
+from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.store import Store
 
 GRID = "grid={guidance.scale: [1.0, 2.0, 3.0, 4.0, 5.0]}"
@@ -68,7 +68,7 @@ def run(plan, store):
     """`run(fate) -> (books, executor, plan)`."""
 
     def go(fate, *overrides, num_workers=3):
-        made = plan(*overrides)
+        made = plan(*overrides, f"workers.num={num_workers}")
         executor = Told(store, fate)
         executor.num_workers = num_workers
         return drive(made, store, executor, poll=0.0), executor, made
@@ -220,7 +220,7 @@ def test_units_that_another_driver_made_meanwhile_count_as_there(run, plan, stor
 def test_more_evaluations_than_planned_are_told(run):
     books, _, plan = run(lambda key, tries, job: "done")
     # The executor above notes one evaluation for each unit, which is too few.
-    assert len(books.mismatches) == len(plan.jobs(keys_of(plan), num_workers=3))
+    assert len(books.mismatches) == len(plan.jobs(keys_of(plan)))
     assert "were planned" in books.mismatches[0]
 
 
@@ -235,8 +235,6 @@ class Sleepy:
 
 
 def test_in_this_process_a_hanging_job_is_stopped_at_its_time_limit():
-    from vidcfg.sweep.executor import Job
-
     executor = InProcess(Sleepy(), time_limit=0.05)
     executor.submit(Job("a", ("x", "y")))
     (event,) = executor.wait(1.0)

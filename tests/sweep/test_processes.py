@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vidcfg.sweep.__main__ import main
+from vidcfg.sweep.cli import main
 from vidcfg.sweep.store import Store
 
 ENOUGH = 120.0

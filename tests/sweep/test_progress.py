@@ -4,15 +4,17 @@ import io
 
 import pytest
 
+from vidcfg.progress import Progress, duration
 from vidcfg.sweep.driver import Books
-from vidcfg.sweep.executor import Event, Job
-from vidcfg.sweep.progress import PlainProgress, Quiet, duration, progress_for, table, words
+from vidcfg.sweep.executor import Event
+from vidcfg.sweep.jobs import Job
+from vidcfg.sweep.tell import Follow
 
 
 @pytest.fixture
 def books(monkeypatch):
     """40 of 100 were there, 24 done in 12 seconds, 2 failed, 5 running."""
-    monkeypatch.setattr("time.monotonic", lambda: 112.0)
+    monkeypatch.setattr("vidcfg.sweep.driver.time.monotonic", lambda: 112.0)
     bad = Job("b", ("k1",))
     return Books(
         total=100,
@@ -27,19 +29,32 @@ def books(monkeypatch):
     )
 
 
-def test_one_line_has_all_counts(books):
-    assert words(books) == (
-        "24 of 60 done, 5 running, 2 failed, 40 were there, 2.0 a second, 17 s left"
-    )
+LINE = "24 of 60 done, 5 running, 2 failed, 40 were there, 2.0 a second, 17 s left"
 
 
-def test_the_table_shows_the_same_counts_and_failures_as_plain_text(books):
-    from rich.console import Console
+def test_one_line_has_all_counts_and_failures_are_told_once(books):
+    stream = io.StringIO()
+    with Progress("done", stream=stream) as progress:
+        follow = Follow(progress)
+        follow(books)
+        follow(books)
+    assert stream.getvalue().splitlines() == [
+        "failed k1: error: [bold]boom[/bold]",
+        "failed k2: lost: ",
+        LINE,
+    ]
 
-    console = Console(file=io.StringIO(), width=120)
-    console.print(table(books))
-    text = console.file.getvalue()
-    for word in ("done", "24", "running", "5", "failed", "were there", "40", "left", "34", "17 s"):
+
+def test_a_terminal_shows_the_same_counts_and_failures_as_plain_text(books):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with Progress("done", stream=stream) as progress:
+        Follow(progress)(books)
+    text = stream.getvalue()
+    for word in ("done", "24/60", "5 running", "2 failed", "40 were there", "17 s left"):
         assert word in text
     assert "[bold]boom[/bold]" in text
 
@@ -50,12 +65,3 @@ def test_the_table_shows_the_same_counts_and_failures_as_plain_text(books):
 )
 def test_durations_are_short(seconds, text):
     assert duration(float(seconds)) == text
-
-
-def test_without_a_terminal_there_are_plain_lines(books):
-    stream = io.StringIO()
-    with progress_for(stream, is_quiet=False) as progress:
-        assert isinstance(progress, PlainProgress)
-        progress(books)
-    assert stream.getvalue() == words(books) + "\n"
-    assert isinstance(progress_for(stream, is_quiet=True), Quiet)

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vidcfg.sweep.__main__ import main
+from vidcfg.sweep.cli import main
 from vidcfg.sweep.store import Store
 
 
@@ -118,13 +118,13 @@ def test_a_larger_grid_extends_a_store(sweep, store):
 def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, capsys):
     assert sweep() == 0
     before = plan_of(store)
-    assert sweep("--set", "set={sampling.num_steps: 2}") == 1
+    assert sweep("--set", "set={sampling.num_steps: 2}") == 2
     message = capsys.readouterr().err
     assert "16 finished videos" in message
     assert "--replace-plan" in message
-    assert sweep("--set", "metrics=[flicker]") == 1
+    assert sweep("--set", "metrics=[flicker]") == 2
     assert "measured by flicker, motion" in capsys.readouterr().err
-    assert sweep("--set", "name=other") == 1
+    assert sweep("--set", "name=other") == 2
     assert "holds the sweep 'tiny'" in capsys.readouterr().err
     assert plan_of(store) == before
     assert sweep("--set", "seeds=3", "--replace-plan") == 0
@@ -133,7 +133,7 @@ def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, caps
 def test_a_folder_with_other_files_is_refused(sweep, tmp_path, capsys):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "thesis.txt").write_text("mine")
-    assert sweep() == 1
+    assert sweep() == 2
     assert "holds other files" in capsys.readouterr().err
 
 
@@ -195,14 +195,15 @@ def test_an_unfinished_sweep_compares_what_all_cells_have(sweep, store):
     """Without one unit of a cell, its (prompt, seed) is left out of every cell."""
     import shutil
 
-    from vidcfg.sweep.aggregate import write_cells
+    from vidcfg.sweep.plan import read_plan
+    from vidcfg.sweep.run import write_cells
 
     assert sweep() == 0
     plan = plan_of(store)
     lost = plan["units"][0]["key"]
     shutil.rmtree(store.path(store.unit(lost)))
     done = store.done_keys([unit["key"] for unit in plan["units"]])
-    write_cells(store, plan, done)
+    write_cells(store, read_plan(plan), done)
     for cell in plan["cells"]:
         text = store.fs.cat_file(store.path(f"cells/{cell['id']}/records.jsonl")).decode()
         rows = {row["name"]: row for row in map(json.loads, text.splitlines())}

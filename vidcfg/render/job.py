@@ -2,44 +2,19 @@
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vidcfg.files import atomic_path
-from vidcfg.media.sheet import contact_sheet, spread_over_pixels, surface_picture
-from vidcfg.media.video import check_range, to_uint8
+from vidcfg.media.sheet import contact_sheet, surface_picture
 from vidcfg.media.write import encode_video
 from vidcfg.progress import Progress
-from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.files import SURFACE_NAME, as_png, as_wav, write_together
 from vidcfg.render.record import make_record, model_record, to_json
+from vidcfg.render.sampling import Rendered, sample_units
 from vidcfg.render.units import Unit, describe
-
-
-@dataclass(frozen=True, eq=False)
-class Rendered:
-    """One sampled video before it is written: uint8 frames [T, H, W, 3], and how they came.
-
-    `audio` is what a pipeline made beside it: float32 [samples, channels], and their rate in Hz.
-    """
-
-    frames_THWC: np.ndarray
-    trace: Any
-    pixels_of: list[range]
-    seconds: float
-    audio: tuple[np.ndarray, int] | None = None
-
-    @property
-    def strength_KT(self) -> np.ndarray:
-        """The strength that each pixel frame's latent frame was guided with, step by step."""
-        strength_KF = self.trace.surfaces[0].strength_KF
-        return spread_over_pixels(strength_KF, self.pixels_of, num_frames=len(self.frames_THWC))
 
 
 def render_units(
@@ -72,7 +47,7 @@ def render_units(
             for count, unit in enumerate(units, start=1):
                 # sampled
                 on_step = functools.partial(progress.step, what=unit.stem.name)
-                rendered = sample_unit(config, pipe, unit, on_step=on_step)
+                (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
                 # written
                 if count == 1 and (overwrite or not surface_path.exists()):
                     _write_surface(surface_path, config, rendered, overwrite=overwrite)
@@ -103,54 +78,6 @@ def mini_threads(config: RenderConfig) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def sample_unit(
-    config: RenderConfig,
-    pipe: Any,
-    unit: Unit,
-    *,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Rendered:
-    """Sample one video; `on_step(done, total)` is called after every step of the solver."""
-    import inspect
-
-    import torch
-
-    import vidcfg
-    from vidcfg.pipelines.families import family_of
-
-    family = family_of(pipe)
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    check_shape(config, family)
-    call = call_arguments(config, unit.prompt, family, accepted)
-    if on_step is not None and "callback_on_step_end" in accepted:
-        call["callback_on_step_end"] = _step_callback(on_step)
-    begin = time.perf_counter()
-    guided = vidcfg.guide(
-        pipe, config.guidance, negative_prompt=unit.prompt.negative, fps=config.video.fps
-    )
-    with guided as trace:
-        generator = torch.Generator("cpu").manual_seed(unit.seed)
-        output = pipe(**call, generator=generator)
-    frames = frames_of(output, family)[0]
-    check_range(frames, what=f"the decoded video of '{unit.stem.name}'")
-    check_made(config, frames, pipe)
-    return Rendered(
-        frames_THWC=to_uint8(frames),
-        trace=trace,
-        pixels_of=family.frame_map(pipe).pixels_of(len(frames)),
-        seconds=time.perf_counter() - begin,
-        audio=next(iter(audio_of(output, pipe)), None),
-    )
-
-
-def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
-    def callback(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
-        on_step(index + 1, len(pipe.scheduler.timesteps))
-        return {}
-
-    return callback
 
 
 def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:

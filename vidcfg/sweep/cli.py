@@ -4,51 +4,37 @@ import argparse
 import json
 import shlex
 import sys
-import traceback
+from collections.abc import Sequence
 from typing import Any
 
-EPILOG = """\
+from vidcfg import cli
+
+DETAILS = """\
 Every video of the grid is rendered, measured and put into the store; cells that are still on the
 same trajectory share their model evaluations. What is done is never made again: to resume, run
-the same command. `python -m vidcfg.sweep status STORE` tells how far a sweep is,
-`python -m vidcfg.sweep simulate --help` what it would take on a cluster.
+the same command. `vidcfg sweep status STORE` tells how far a sweep is; in a source checkout,
+`python tools/simulate_cluster.py --help` what it would take on a cluster.
 
 examples:
-  python -m vidcfg.sweep configs/sweep/quick.yaml --dry-run
-  python -m vidcfg.sweep configs/sweep/quick.yaml --workers 2
-  python -m vidcfg.sweep sweep.yaml --address auto --store s3://bucket/sweeps/kite
-
-exit codes:
-  0    every unit is done and the self-check holds
-  1    units failed, the self-check failed, the model cannot be loaded, or the store is full
-  2    a configuration or option that cannot be used
-  130  interrupted; finished units stay, the same command continues
+  vidcfg sweep configs/sweep/quick.yaml --dry-run
+  vidcfg sweep configs/sweep/quick.yaml --workers 2
+  vidcfg sweep sweep.yaml --address auto --store s3://bucket/sweeps/kite
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m vidcfg.sweep",
-        description="Render and measure a grid of guidance settings over prompts and seeds.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Render and measure a grid of guidance settings over prompts and seeds."
+    made = cli.parser("sweep", about, details=DETAILS)
     add = made.add_argument
     add("config", help="a YAML file such as configs/sweep/quick.yaml")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="replace a value of the file, such as workers.num=4; may be repeated",
-    )
-    add("--store", metavar="URL", help="replace store")
-    add("--workers", type=int, metavar="N", help="replace workers.num; 0 is this process")
+    cli.add_set(made, "workers.num=4")
+    add("--store", "-o", "--out", metavar="URL", help="replace store")
+    cli.add_workers(made, "replace workers.num; 0 is this process", default=None)
     add("--address", metavar="ADDRESS", help="of a Ray cluster; auto for the one of this machine")
     add(
         "--dry-run",
         action="store_true",
-        help="print cells, units and cost; load no model, write nothing",
+        help="print cells, units, jobs and cost; load no model, write nothing",
     )
     add(
         "--replace-plan",
@@ -56,39 +42,49 @@ def parser() -> argparse.ArgumentParser:
         help="go on in a store whose plan this one does not extend; files stay",
     )
     add("--no-report", action="store_true", help="write no report at the end")
-    add("--quiet", action="store_true", help="print warnings and errors only")
-    add("--debug", action="store_true", help="show the traceback of an error")
     return made
 
 
-def main(argv: list[str]) -> int:
-    """Run the command; the result is its exit code."""
-    arguments = parser().parse_args(argv)
-    from vidcfg.settings.errors import ConfigError
+def status_parser() -> argparse.ArgumentParser:
+    made = cli.parser(
+        "sweep status", "Tell what of a sweep is done, failed and missing, cell by cell."
+    )
+    made.add_argument("store", help="the store of a sweep: a folder, or s3://bucket/path")
+    return made
 
-    try:
-        plan = _plan(arguments)
-    except (ConfigError, ValueError) as error:
-        return _fail(str(error), 2, arguments)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`status STORE`, or a sweep file with options; the result is the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["status"]:
+        return cli.run(status_parser(), _status, argv[1:])
+    return cli.run(parser(), lambda arguments: _sweep(arguments, argv), argv)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from vidcfg.sweep.store import Store
+    from vidcfg.sweep.tell import status
+
+    text, is_complete = status(Store(arguments.store))
+    print(text)
+    return cli.DONE if is_complete else cli.FAILED
+
+
+def _sweep(arguments: argparse.Namespace, argv: list[str]) -> int:
+    plan = _plan(arguments)
     _warn_of_prompts(plan)
     if arguments.dry_run:
-        from vidcfg.sweep.preview import preview
+        from vidcfg.sweep.tell import preview
 
         print(preview(plan))
-        return 0
+        return cli.DONE
     try:
         return _run(plan, arguments)
     except KeyboardInterrupt:
         command = shlex.join(["python", "-m", "vidcfg.sweep", *argv])
-        text = (
-            f"\ninterrupted: what is finished is in {plan.sweep.store}. Continue with: {command}"
-        )
-        return _fail(text, 130, arguments)
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        return _fail(" ".join(str(error).split()), code, arguments)
+        raise KeyboardInterrupt(
+            f"interrupted: what is finished is in {plan.sweep.store}. Continue with: {command}"
+        ) from None
 
 
 def _plan(arguments: argparse.Namespace) -> Any:
@@ -114,66 +110,44 @@ def _warn_of_prompts(plan: Any) -> None:
     folder = model_folder(config)
     found = tokenizer_in(folder) if folder is not None else None
     for warning in prompt_warnings(texts_of(config), *found) if found else ():
-        print(f"warning: {warning}", file=sys.stderr)
+        cli.warn(warning)
 
 
 def _run(plan: Any, arguments: argparse.Namespace) -> int:
-    from vidcfg.sweep.preview import head
-    from vidcfg.sweep.progress import progress_for
+    from vidcfg.progress import Progress, duration
     from vidcfg.sweep.run import make_executor, run_sweep
     from vidcfg.sweep.store import Store
+    from vidcfg.sweep.tell import Follow, head
 
+    # The sweep
+    say = (lambda *words: None) if arguments.quiet else print
     store = Store(plan.sweep.store)
-    if not arguments.quiet:
-        print(head(plan), flush=True)
+    say(head(plan))
     executor = make_executor(plan, store, address=arguments.address)
-    with progress_for(sys.stdout, is_quiet=arguments.quiet) as progress:
+    with Progress("done", quiet=arguments.quiet) as progress:
         outcome = run_sweep(
-            plan, store, executor, on_change=progress, replace_plan=arguments.replace_plan
+            plan, store, executor, on_change=Follow(progress), replace_plan=arguments.replace_plan
         )
+
+    # What it came to
     for warning in outcome.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if not arguments.quiet:
-        print(_last_line(outcome, store))
-    if not arguments.no_report and outcome.summary["done"]:
-        _report(store, arguments)
-    for problem in outcome.problems:
-        print(problem, file=sys.stderr)
-    return 1 if outcome.problems else 0
-
-
-def _last_line(outcome: Any, store: Any) -> str:
-    from vidcfg.sweep.progress import duration
-
-    books, check = outcome.books, outcome.summary["self_check"]
+        cli.warn(warning)
+    summary, check = outcome.summary, outcome.summary["self_check"]
     held = {True: "holds", False: "FAILED", None: "not made"}[check["equal"]]
-    return (
-        f"{outcome.summary['done']} units in {store.url} ({books.cached} were there), "
-        f"{duration(outcome.summary['wall_s'])}, {books.executed} model evaluations, "
+    say(
+        f"{summary['done']} units in {store.url} ({summary['cached']} were there), "
+        f"{duration(summary['wall_s'])}, {summary['executed']} model evaluations, "
         f"self-check of {check['pairs']} pairs {held}"
     )
 
+    # The report, and all that is wrong
+    if summary["done"] and not arguments.no_report:
+        if store.is_local:
+            from vidcfg.report import write_report
 
-def _report(store: Any, arguments: argparse.Namespace) -> None:
-    from vidcfg.report import write_report
-
-    if not store.is_local:
-        print(f"no report: copy {store.url} to a disk, then python -m vidcfg.report FOLDER")
-        return
-    path = write_report(store.root)
-    if not arguments.quiet:
-        print(f"report: {path}")
-
-
-def _exit_code(error: Exception) -> int | None:
-    """1 for failures, 2 for settings that cannot be used, None for a bug."""
-    if isinstance(error, RuntimeError | OSError | MemoryError):
-        return 1
-    return 2 if isinstance(error, ValueError) else None
-
-
-def _fail(text: str, code: int, arguments: argparse.Namespace) -> int:
-    if arguments.debug:
-        traceback.print_exc()
-    print(text, file=sys.stderr)
-    return code
+            say(f"report: {write_report(store.root)}")
+        else:
+            print(f"no report: copy {store.url} to a disk, then python -m vidcfg.report FOLDER")
+    for problem in outcome.problems:
+        print(problem, file=sys.stderr)
+    return cli.FAILED if outcome.problems else cli.DONE

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidcfg.sweep.executor import Event, Executor, Job
-from vidcfg.sweep.plan import Plan
+from vidcfg.sweep.executor import Event, Executor
+from vidcfg.sweep.jobs import Job
+from vidcfg.sweep.plan import Plan, job_of
 from vidcfg.sweep.store import Store
 
 POLL_SECONDS = 2.0
 MAX_LEVEL = 2
 """Out of memory: after a job of one unit has failed at this level, the unit has failed."""
-
 
 AGAIN = "-again"
 """The name of a job that is handed out once more ends so."""
@@ -40,13 +40,11 @@ class Books:
     done: int = 0
     failed: dict[str, Event] = field(default_factory=dict)
     running: dict[str, Job] = field(default_factory=dict)
-    waiting: int = 0
     executed: int = 0
     planned: int = 0
     mismatches: list[str] = field(default_factory=list)
     attempts: Counter = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
-    seconds_of_work: float = 0.0
 
     @property
     def left(self) -> int:
@@ -58,10 +56,6 @@ class Books:
         """Units a second, since the first was handed out; None before one is finished."""
         elapsed = time.monotonic() - self.began
         return self.done / elapsed if self.done and elapsed > 0 else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        return None if not self.rate else self.left / self.rate
 
 
 def drive(
@@ -83,28 +77,28 @@ def drive(
         ModelLoadError: if the model cannot be loaded; nothing is tried twice.
         SweepStopped: if the store is full or cannot be written.
     """
-    keys = [unit.key for unit in plan.units]
-    there = store.done_keys(keys)
-    books = Books(total=len(keys), cached=len(there))
+    # What is left to do
+    there = store.done_keys(plan.keys)
+    books = Books(total=len(plan.units), cached=len(there))
     for key in there:
         store.remove(f"failed/{key}.json")
-    todo = [key for key in keys if key not in there]
+    todo = [key for key in plan.keys if key not in there]
+    on_change(books)
     if not todo:
-        on_change(books)
         return books
+
+    # Hand out, wait, book, until nothing waits or runs
     executor.start()
     try:
-        queue = deque(plan.jobs(todo, num_workers=executor.num_workers))
+        queue = deque(plan.jobs(todo))
         while queue or books.running:
             while queue and executor.free() > 0:
                 job = queue.popleft()
                 books.running[job.id] = job
                 executor.submit(job)
-            books.waiting = sum(len(job.units) for job in queue)
             on_change(books)
             for event in executor.wait(poll):
                 books.running.pop(event.job.id, None)
-                books.seconds_of_work += event.seconds
                 queue.extendleft(reversed(_settle(event, plan, store, books)))
                 on_change(books)
     finally:
@@ -114,6 +108,7 @@ def drive(
 
 def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     """Book one event; what it leaves to do."""
+    # What stops the sweep, and what went well
     job = event.job
     if event.kind == "model":
         raise ModelLoadError(event.message)
@@ -127,11 +122,15 @@ def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     left = tuple(key for key in job.units if key not in done)
     if not left:
         return []
+
+    # Several units are left: once more together, then in halves
     if event.kind == "lost" and len(left) > 1 and not job.id.endswith(AGAIN):
         return [replace(job, id=f"{job.id}{AGAIN}", units=left)]
     if len(left) > 1:
         middle = len(left) // 2
-        return [_part(job, left[:middle]), _part(job, left[middle:])]
+        return [job_of(half, level=job.level) for half in (left[:middle], left[middle:])]
+
+    # One unit: with less memory, or again, or given up
     (key,) = left
     books.attempts[key] += 1
     if event.kind == "oom" and job.level < MAX_LEVEL:
@@ -139,33 +138,16 @@ def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     if event.kind != "oom" and books.attempts[key] <= plan.sweep.workers.max_retries:
         return [replace(job, id=f"{job.id}-r{books.attempts[key]}", units=left)]
     books.failed[key] = event
-    unit = plan.by_key[key]
-    store.write_json(
-        f"failed/{key}.json",
-        {
-            "key": key,
-            "cell": unit.cell,
-            "prompt": unit.prompt,
-            "seed": unit.seed,
-            "kind": event.kind,
-            "message": event.message,
-            "attempts": books.attempts[key],
-            "log": f"logs/{key}.log",
-        },
-    )
+    facts = {"kind": event.kind, "message": event.message, "attempts": books.attempts[key]}
+    whole = vars(plan.by_key[key]) | facts | {"log": f"logs/{key}.log"}
+    store.write_json(f"failed/{key}.json", whole)
     return []
 
 
-def _part(job: Job, units: tuple[str, ...]) -> Job:
-    from vidcfg.sweep.identity import digest
-
-    return Job(id=digest("".join(units))[:16], units=units, level=job.level)
-
-
 def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
+    # Units that are "cached": another driver on the same store was first.
     statuses = Counter(result["status"] for result in event.results)
     books.done += statuses["done"]
-    # Another driver on the same store was first.
     books.cached += statuses["cached"]
     made = tuple(r["key"] for r in event.results if r["status"] == "done")
     facts: dict[str, Any] | None = store.read_json(f"jobs/{event.job.id}.json") if made else None
@@ -173,6 +155,8 @@ def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
         store.remove(f"failed/{result['key']}.json")
     if facts is None:
         return
+
+    # Evaluations, of jobs that were made whole
     books.executed += facts["executed"]
     if len(made) != len(event.job.units):
         return

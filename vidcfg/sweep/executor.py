@@ -1,20 +1,29 @@
-"""What the driver and whoever runs its jobs say to each other."""
+"""Who runs jobs: what it says to the driver, how errors are judged, and this process as one."""
 
+import contextlib
+import gc
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from vidcfg.sweep.jobs import Job
 
-@dataclass(frozen=True)
-class Job:
-    """Units that are made together, by their keys: they may share a trajectory.
+STICKY = (
+    "cuda error",
+    "device-side assert",
+    "cublas_status_execution_failed",
+    "cublas_status_not_initialized",
+    "cudnn_status_execution_failed",
+    "uncorrectable ecc",
+    "hip error",
+)
+"""Texts of errors after which the process cannot use its GPU again."""
 
-    `level` counts how often the job ran out of memory; each level needs less, and changes nothing
-    in the result.
-    """
-
-    id: str
-    units: tuple[str, ...]
-    level: int = 0
+MAX_MESSAGE = 600
 
 
 @dataclass(frozen=True)
@@ -36,21 +45,144 @@ class Event:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs jobs. Every submitted job comes back as one event, except after a `model` event."""
+    """Runs jobs. Every submitted job comes back as one event, except after a `model` event.
 
-    num_workers: int
+    `free` is how many jobs can be submitted at once; `wait` gives the events since the last call,
+    after at most `timeout` seconds; `close` leaves nothing behind.
+    """
+
+    def start(self) -> None: ...
+    def free(self) -> int: ...
+    def submit(self, job: Job) -> None: ...
+    def wait(self, timeout: float) -> list[Event]: ...
+    def close(self) -> None: ...
+
+
+def carry_out(worker: Any, job: Job) -> dict[str, Any]:
+    """Run a job: its kind, results, message and seconds; no Exception comes out of it.
+
+    Of the kinds of an event it says done, oom or error, and `sticky` where this process can no
+    longer use its GPU.
+    """
+    begin = time.perf_counter()
+    results, kind, message = (), "done", ""
+    try:
+        results = tuple(worker.run(job))
+    except Exception as error:
+        kind, message = kind_of(error), one_line(error)
+    if kind == "oom":
+        # Here the error is gone, and with it the frames that held the tensors.
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    seconds = time.perf_counter() - begin
+    return {"kind": kind, "results": results, "message": message, "seconds": seconds}
+
+
+def kind_of(error: BaseException) -> str:
+    """`oom`, `sticky` or `error`, by the exception and those that it was raised from.
+
+    `oom`: host or GPU memory ran out, and a job that needs less may still succeed in the same
+    process. `sticky`: CUDA is unusable in this process, which must be replaced. `error`: all else.
+    """
+    chain = list(_chain(error))
+    # By name: torch.OutOfMemoryError and ray.exceptions.OutOfMemoryError, without their import.
+    names = {base.__name__ for one in chain for base in type(one).__mro__}
+    texts = [str(one).lower() for one in chain if isinstance(one, RuntimeError)]
+    if names & {"OutOfMemoryError", "MemoryError"} or _says(
+        texts, ("out of memory", "can't allocate memory")
+    ):
+        return "oom"
+    return "sticky" if _says(texts, STICKY) else "error"
+
+
+def _says(texts: list[str], marks: tuple[str, ...]) -> bool:
+    return any(mark in text for text in texts for mark in marks)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from, without going round in circles."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def one_line(error: BaseException) -> str:
+    """`Type: text` on one line, at most 600 characters."""
+    text = " ".join(str(error).split())
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 3]}..."
+
+
+class _TookTooLong(BaseException):
+    """Raised by the alarm clock. Not an Exception, so that no library swallows it."""
+
+
+class InProcess:
+    """The executor of `workers.num: 0`: a job runs in this process when it is waited for.
+
+    `worker` has `.load()` and `.run(job)`. `time_limit` is in seconds for each unit of a job; it
+    interrupts Python code of the main thread, and code of libraries once that returns.
+    """
+
+    def __init__(self, worker: Any, *, time_limit: float | None = None):
+        self.worker, self.time_limit = worker, time_limit
+        self._waiting: list[Job] = []
+        self._is_loaded = False
 
     def start(self) -> None:
-        """Make ready to take jobs."""
+        """Nothing to do: the model is loaded with the first job."""
 
     def free(self) -> int:
-        """How many jobs can be submitted at once."""
+        return 0 if self._waiting else 1
 
     def submit(self, job: Job) -> None:
-        """Hand in a job."""
+        self._waiting.append(job)
 
     def wait(self, timeout: float) -> list[Event]:
-        """The events since the last call, after at most `timeout` seconds."""
+        if not self._waiting:
+            return []
+        job = self._waiting.pop(0)
+        if not self._is_loaded:
+            try:
+                self.worker.load()
+                self._is_loaded = True
+            except Exception as error:
+                return [Event(job, "this process", "model", message=one_line(error))]
+        limit = None if self.time_limit is None else self.time_limit * len(job.units)
+        try:
+            with _alarm(limit):
+                found = carry_out(self.worker, job)
+        except _TookTooLong:
+            message = f"took longer than {limit:g} s (workers.time_limit for {len(job.units)})"
+            found = {"kind": "timeout", "message": message, "seconds": limit}
+        if found["kind"] == "sticky":
+            # A broken GPU context would fail every job that follows.
+            found["kind"] = "model"
+        return [Event(job, "this process", **found)]
 
     def close(self) -> None:
-        """Stop, leaving nothing behind."""
+        self._waiting.clear()
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    """Raise _TookTooLong in the block after so many seconds; nothing where there are no alarms."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if seconds is None or not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(number: int, frame: Any) -> None:
+        raise _TookTooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,10 +1,5 @@
-"""What a sweep will do: units, the jobs that make them together, and the exact number of
-model evaluations.
-
-Units of one prompt and seed that differ in guidance alone start from the same noise and share
-every evaluation until their settings part. A job is such a group, or a piece of one where
-workers would stand idle.
-"""
+"""What a sweep will do: its units, the jobs that make them, and the exact number of model
+evaluations."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,9 +11,9 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.cost import calls_of
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.settings.document import ConfigDocument
-from vidcfg.sweep.cells import Cell, baseline_of, cells_of
+from vidcfg.settings.validation import validate
+from vidcfg.sweep.cells import GridCell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
-from vidcfg.sweep.executor import Job
 from vidcfg.sweep.identity import (
     anchored,
     canonical,
@@ -31,10 +26,9 @@ from vidcfg.sweep.identity import (
     surface_of,
     unit_key,
 )
+from vidcfg.sweep.jobs import Job, Units, best_cut
 
 KIND = "vidcfg.sweep/1"
-JOBS_PER_WORKER = 3
-"""Groups are cut until there are so many jobs for each worker, or nothing is left to cut."""
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
@@ -59,8 +53,8 @@ class Plan:
     """
 
     sweep: SweepConfig
-    cells: tuple[Cell, ...]
-    hidden: tuple[Cell, ...]
+    cells: tuple[GridCell, ...]
+    hidden: tuple[GridCell, ...]
     baseline: str
     units: tuple[SweepUnit, ...]
     check_pairs: tuple[tuple[str, str], ...]
@@ -70,6 +64,10 @@ class Plan:
     def by_key(self) -> dict[str, SweepUnit]:
         return {unit.key: unit for unit in self.units}
 
+    @property
+    def keys(self) -> list[str]:
+        return [unit.key for unit in self.units]
+
     @cached_property
     def grid_units(self) -> tuple[SweepUnit, ...]:
         """The units of the grid, without those of hidden cells."""
@@ -77,108 +75,70 @@ class Plan:
         return tuple(unit for unit in self.units if unit.cell not in hidden)
 
     @cached_property
-    def cell_of(self) -> dict[str, Cell]:
+    def cell_of(self) -> dict[str, GridCell]:
         return {cell.id: cell for cell in (*self.cells, *self.hidden)}
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         return self.cells[0].config.prompts
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Families of metrics: as written, else all that need no weights."""
+        from vidcfg.evaluate.settings import WEIGHT_FREE
+
+        if self.sweep.metrics is not None:
+            return self.sweep.metrics
+        is_mini = self.cells[0].config.model.kind == "mini"
+        return (*WEIGHT_FREE, "mini") if is_mini else WEIGHT_FREE
+
     def config_of(self, unit: SweepUnit) -> RenderConfig:
         """The render of one unit: one prompt, one seed."""
         config = self.cell_of[unit.cell].config
-        return config.model_copy(
-            update={"prompts": (config.prompts[unit.prompt],), "seeds": (unit.seed,)}
-        )
+        own = {"prompts": (config.prompts[unit.prompt],), "seeds": (unit.seed,)}
+        return config.model_copy(update=own)
+
+    # What units cost
 
     @cached_property
-    def _rows(self) -> dict[str, RunRow | None]:
-        """The row of each unit in a plan of evaluations; None where the model must tell."""
-        made: dict[tuple[str, int], RunRow | None] = {}
-        rows = {}
-        for unit in self.units:
-            known = (unit.cell, unit.prompt)
-            if known not in made:
-                made[known] = row_of(self.config_of(unit))
-            row = made[known]
-            rows[unit.key] = None if row is None else replace(row, start=unit.seed)
-        return rows
-
-    def evaluations(self, keys: tuple[str, ...]) -> RunPlan | None:
-        """The model evaluations of units that are made together; None where not known yet."""
-        units = [self.by_key[key] for key in keys]
-        known = tuple((unit.cell, unit.prompt, unit.seed - units[0].seed) for unit in units)
-        if known not in self._plans:
-            rows = [self._rows[key] for key in keys]
-            if None in rows or not rows:
-                return None
-            config = self.config_of(units[0])
-            calls = calls_of(config, steps_of(config))
-            share = config.guidance.share
-            self._plans[known] = plan_run(rows, share=share, evaluations_per_step=calls)
-        return self._plans[known]
+    def _kinds(self) -> dict[str, tuple]:
+        """Units of one kind cost the same: of a cell, and which of their texts are equal."""
+        texts = [(p.negative == p.text, not p.negative) for p in self.prompts]
+        return {unit.key: (unit.cell, *texts[unit.prompt]) for unit in self.units}
 
     @cached_property
-    def _plans(self) -> dict[tuple, RunPlan]:
-        """Plans that were asked for: the same units of another seed cost the same."""
+    def _rows(self) -> dict[tuple, RunRow | None]:
+        """The row of each kind in a plan of evaluations; None where the model must tell."""
+        units = {self._kinds[unit.key]: unit for unit in self.units}
+        rows = {kind: row_of(self.config_of(unit)) for kind, unit in units.items()}
+        # One start for all: units that are made together are of one seed, whichever it is.
+        return {kind: row and replace(row, start=0) for kind, row in rows.items()}
+
+    @cached_property
+    def _plans(self) -> dict[tuple, tuple[RunPlan | None, int]]:
+        """Plans that were asked for and their totals, by the kinds of their units."""
         return {}
 
-    def groups(self, keys: list[str]) -> list[tuple[str, ...]]:
-        """Units that can be made together, in the order in which their settings part."""
-        groups: dict[str, list[str]] = {}
-        for key in keys:
-            groups.setdefault(self._group_key(self.by_key[key]), []).append(key)
-        return [tuple(sorted(group, key=self._path)) for group in groups.values()]
+    def evaluations(self, keys: Units) -> RunPlan | None:
+        """The model evaluations of units of one prompt and seed that are made together; None
+        where the model must tell."""
+        return self._planned(keys)[0]
 
-    def _group_key(self, unit: SweepUnit) -> str:
-        # Units that share an evaluation are equal by themselves: one of them is made alone.
-        is_alone = unit.key == self.check_pairs[0][1]
-        return canonical([is_alone, self._cell_groups[unit.cell], unit.prompt, unit.seed])
+    def cost(self, keys: Units) -> int:
+        """Their model evaluations; the number of units where these are not known."""
+        return self._planned(keys)[1]
 
-    @cached_property
-    def _cell_groups(self) -> dict[str, Any]:
-        """What the cells of one run must have in common; hidden cells are made by themselves."""
-        grid = {cell.id: run_of(cell) for cell in self.cells}
-        return grid | {cell.id: cell.id for cell in self.hidden}
-
-    def _path(self, key: str) -> tuple:
-        row = self._rows[key]
-        if row is None:
-            return (self.by_key[key].cell,)
-        return (str(row.method), *row.strength_KF.ravel().tolist(), key)
-
-    def jobs(self, keys: list[str], *, num_workers: int) -> list[Job]:
-        """The jobs that make these units, the costliest first.
-
-        Groups are cut where they are larger than `workers.batch`, and the costliest are halved
-        while there are fewer than three jobs for each worker: some evaluations are then made
-        twice, and no worker waits for another.
-        """
-        pieces: list[tuple[str, ...]] = []
-        size = self.sweep.workers.batch
-        for group in self.groups(keys):
-            count = -(-len(group) // size)
-            pieces += [group[i * len(group) // count : (i + 1) * len(group) // count]
-                       for i in range(count)]  # fmt: skip
-        costs = {piece: self._cost(piece) for piece in pieces}
-        wanted = JOBS_PER_WORKER * num_workers if num_workers > 1 else 1
-        while len(costs) < wanted:
-            piece = max(costs, key=lambda p: (len(p) > 1, costs[p]))
-            if len(piece) == 1:
-                break
-            costs.pop(piece)
-            middle = len(piece) // 2
-            costs |= {half: self._cost(half) for half in (piece[:middle], piece[middle:])}
-        order = sorted(costs, key=lambda p: (self._model(p), -costs[p], p))
-        return [Job(id=digest("".join(piece))[:16], units=piece) for piece in order]
-
-    def _model(self, keys: tuple[str, ...]) -> str:
-        """Jobs of one model follow each other, so that workers seldom change it."""
-        return canonical(self.cell_of[self.by_key[keys[0]].cell].config.model.to_dict())
-
-    def _cost(self, keys: tuple[str, ...]) -> int:
-        plan = self.evaluations(keys)
-        return len(keys) if plan is None else plan.total
+    def _planned(self, keys: Units) -> tuple[RunPlan | None, int]:
+        kinds = tuple(self._kinds[key] for key in keys)
+        if kinds not in self._plans:
+            rows = [self._rows[kind] for kind in kinds]
+            config = self.config_of(self.by_key[keys[0]])
+            plan = None
+            if None not in rows:
+                calls = calls_of(config, steps_of(config))
+                plan = plan_run(rows, share=config.guidance.share, evaluations_per_step=calls)
+            self._plans[kinds] = plan, len(keys) if plan is None else plan.total
+        return self._plans[kinds]
 
     @cached_property
     def counts(self) -> dict[str, int | None]:
@@ -187,16 +147,67 @@ class Plan:
         alone = [self.evaluations((key,)) for key in keys]
         if None in alone:
             return {"naive": None, "separate": None, "shared": None}
-        shared = [self.evaluations(group) for group in self.groups(keys)]
         return {
             "naive": sum(plan.naive for plan in alone),
             "separate": sum(plan.total for plan in alone),
-            "shared": sum(plan.total for plan in shared),
+            "shared": sum(self.cost(group) for group in self.groups(keys)),
         }
+
+    # Units that are made together
+
+    def groups(self, keys: list[str]) -> list[Units]:
+        """Units that can be made together, in the order in which their settings part."""
+        groups: dict[tuple, list[str]] = {}
+        for key in keys:
+            unit = self.by_key[key]
+            # Units that share an evaluation are equal by themselves: one of them is made alone.
+            is_alone = key == self.check_pairs[0][1]
+            run = (is_alone, self._runs[unit.cell], unit.prompt, unit.seed)
+            groups.setdefault(run, []).append(key)
+        return [tuple(sorted(group, key=self._path)) for group in groups.values()]
+
+    @cached_property
+    def _runs(self) -> dict[str, str]:
+        """What the cells of one run must have in common; hidden cells are made by themselves."""
+        grid = {cell.id: canonical(run_of(cell)) for cell in self.cells}
+        return grid | {cell.id: cell.id for cell in self.hidden}
+
+    def _path(self, key: str) -> tuple:
+        return (*self._paths[self._kinds[key]], key)
+
+    @cached_property
+    def _paths(self) -> dict[tuple, tuple]:
+        """Strengths step by step: in this order, neighbours have the longest common past."""
+        return {
+            kind: (kind[0],) if row is None else (str(row.method), *row.strength_KF.flat)
+            for kind, row in self._rows.items()
+        }
+
+    def jobs(
+        self, keys: list[str], *, num_workers: int | None = None, batch: int | None = None
+    ) -> list[Job]:
+        """The jobs that make these units, the costliest first; see `best_cut`.
+
+        Jobs of one model follow each other. Another `num_workers` or `batch` than the sweep has
+        tells what it would do with them.
+        """
+        workers = self.sweep.workers
+        pieces = best_cut(
+            self.groups(keys),
+            self.cost,
+            num_workers=num_workers or workers.num or 1,
+            most=batch or workers.batch,
+            model=lambda piece: self._models[self.by_key[piece[0]].cell],
+        )
+        return [job_of(piece) for piece in pieces]
+
+    @cached_property
+    def _models(self) -> dict[str, str]:
+        return {id: canonical(cell.config.model.to_dict()) for id, cell in self.cell_of.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """`plan.json`: what workers, reports and a later run of the same sweep read."""
-        hidden = {cell.id for cell in self.hidden}
+        grid = {unit.key for unit in self.grid_units}
         return {
             "kind": KIND,
             "name": self.sweep.name,
@@ -205,18 +216,18 @@ class Plan:
             "cells": [self._cell_dict(cell) for cell in self.cells],
             "prompts": [anchored(prompt.to_dict(), "image") for prompt in self.prompts],
             "seeds": list(self.cells[0].config.seeds),
-            "units": [vars(unit) for unit in self.units if unit.cell not in hidden],
+            "units": [vars(unit) for unit in self.grid_units],
             "check": {
                 "cells": [self._cell_dict(cell) for cell in self.hidden],
-                "units": [vars(unit) for unit in self.units if unit.cell in hidden],
+                "units": [vars(unit) for unit in self.units if unit.key not in grid],
                 "pairs": [list(pair) for pair in self.check_pairs],
             },
-            "metrics": list(metrics_of(self.sweep, self.cells[0].config)),
+            "metrics": list(self.metrics),
             "planned": self.counts,
             "config": self.sweep.to_dict(),
         }
 
-    def _cell_dict(self, cell: Cell) -> dict[str, Any]:
+    def _cell_dict(self, cell: GridCell) -> dict[str, Any]:
         render = cell.config.to_dict()
         own = {name: value for name, value in render.items() if name not in ("prompts", "seeds")}
         unit = next((unit for unit in self.units if unit.cell == cell.id), None)
@@ -232,6 +243,43 @@ class Plan:
         }
 
 
+def job_of(units: Units, *, level: int = 0) -> Job:
+    """The job that makes these units: equal units, equal name."""
+    return Job(digest("".join(units))[:16], units, level)
+
+
+def read_plan(made: dict[str, Any]) -> Plan:
+    """The plan of a `plan.json`, as workers and tools need it.
+
+    Raises:
+        ConfigError: if its settings are none of this version.
+    """
+    common = {"prompts": made["prompts"], "seeds": made["seeds"]}
+
+    def cells(entries: list[dict[str, Any]]) -> tuple[GridCell, ...]:
+        return tuple(
+            GridCell(
+                entry["id"],
+                entry["label"],
+                entry["settings"],
+                validate(ConfigDocument("plan.json", entry["render"] | common, {}), RenderConfig),
+            )
+            for entry in entries
+        )
+
+    check = made["check"]
+    hidden = cells(check["cells"])
+    return Plan(
+        sweep=validate(ConfigDocument("plan.json", made["config"], {}), SweepConfig),
+        cells=cells(made["cells"]),
+        hidden=hidden,
+        baseline=made["baseline"],
+        units=tuple(SweepUnit(**unit) for unit in (*made["units"], *check["units"])),
+        check_pairs=tuple(map(tuple, check["pairs"])),
+        check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
+    )
+
+
 def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> Plan:
     """The plan of a sweep.
 
@@ -242,12 +290,19 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
     from vidcfg.render.checks import check_before_loading
 
     cells = cells_of(sweep, document=document)
-    _check_metrics(sweep, cells[0].config, document)
     for cell in cells:
         try:
             check_before_loading(cell.config)
         except ValueError as error:
             raise ValueError(f"cell {cell.label}: {error}") from None
+    plan = plan_of(sweep, cells)
+    _check_metrics(plan, document or ConfigDocument("sweep", {}, {}))
+    return plan
+
+
+def plan_of(sweep: SweepConfig, cells: tuple[GridCell, ...]) -> Plan:
+    """The plan of cells that have been checked."""
+    # A unit for each cell, prompt and seed; a cell of the self-check may be one of the grid
     checked, hidden = _check_cells(cells)
     models: dict[str, Any] = {}
     units: dict[str, SweepUnit] = {}
@@ -256,40 +311,40 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
         config = cell.config
         identity = models.setdefault(canonical(config.model.to_dict()), identity_of(config))
         common = cell_digest(config, identity, surface_of(config))
-        prompts = range(len(config.prompts)) if cell not in hidden else range(1)
-        seeds = config.seeds if cell not in hidden else config.seeds[:1]
-        for prompt in prompts:
-            for seed in seeds:
-                key = unit_key(common, config.prompts[prompt], seed)
-                at[cell.id, prompt, seed] = key
-                # A cell of the self-check may be one of the grid.
-                units.setdefault(key, SweepUnit(key, cell.id, prompt, seed))
+        most = 1 if cell in hidden else None
+        for number, prompt in enumerate(config.prompts[:most]):
+            for seed in config.seeds[:most]:
+                key = unit_key(common, prompt, seed)
+                at[cell.id, number, seed] = key
+                units.setdefault(key, SweepUnit(key, cell.id, number, seed))
+
+    # Which pairs of units the self-check compares
     first, second = checked
     pairs = tuple((key, at[second, *where]) for (cell, *where), key in at.items() if cell == first)
-    return Plan(
-        sweep, cells, hidden, baseline_of(sweep, cells), tuple(units.values()), pairs, checked
-    )
+    baseline = baseline_of(sweep, cells)
+    return Plan(sweep, cells, hidden, baseline, tuple(units.values()), pairs, checked)
 
 
-def _check_metrics(
-    sweep: SweepConfig, config: RenderConfig, document: ConfigDocument | None
-) -> None:
+def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
     """Raise ConfigError for metrics and references that there are not."""
     from vidcfg.evaluate.settings import Settings
 
-    document = document or ConfigDocument("sweep", {}, {})
     try:
-        Settings(families=metrics_of(sweep, config))
+        Settings(families=plan.metrics)
     except ValueError as error:
         raise document.error("metrics", f"metrics: {error}") from None
-    if sweep.reference not in (None, "mini") and not Path(sweep.reference).exists():
-        message = f"reference is {sweep.reference}, which does not exist. Give a folder, or mini."
+    reference = plan.sweep.reference
+    if reference not in (None, "mini") and not Path(reference).exists():
+        message = f"reference is {reference}, which does not exist. Give a folder, or mini."
         raise document.error("reference", message)
 
 
-def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:
+def _check_cells(
+    cells: tuple[GridCell, ...],
+) -> tuple[tuple[str, str], tuple[GridCell, ...]]:
     """Two cells with guidance off that differ in frame weights, from the grid or made for it."""
-    off: dict[str, list[Cell]] = {}
+    # Cells that are off, and equal but for their frame weights
+    off: dict[str, list[GridCell]] = {}
     for cell in cells:
         guidance = cell.config.guidance
         if guidance.is_off and guidance.kind == "cfg":
@@ -297,34 +352,20 @@ def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, 
             rest["guidance"].pop("frames")
             off.setdefault(canonical(rest), []).append(cell)
     for same in off.values():
-        if len({cell.config.guidance.frames.kind for cell in same}) > 1:
-            second = next(
-                c for c in same if c.config.guidance.frames != same[0].config.guidance.frames
-            )
+        modes = [cell.config.guidance.frames for cell in same]
+        if len({frames.kind for frames in modes}) > 1:
+            second = next(c for c, frames in zip(same, modes) if frames != modes[0])
             return (same[0].id, second.id), ()
+
+    # None in the grid: two that are made for it
+    config = cells[0].config
+    uneven = {"kind": "decay", "end": 0.0}
+    if config.video.num_frames == 1:
+        uneven = {"kind": "knots", "points": [[0.0, 0.5], [1.0, 0.5]]}
+    kept = {name: getattr(config.guidance, name) for name in ("passes", "micro_batch", "share")}
     made = []
-    for number, frames in enumerate(("uniform", {"kind": "decay", "end": 0.0}), start=1):
-        config = cells[0].config
-        if config.video.num_frames == 1:
-            half = {"kind": "knots", "points": [[0.0, 0.5], [1.0, 0.5]]}
-            frames = "uniform" if number == 1 else half
-        guidance = config.guidance
-        guidance = Guidance(
-            scale=guidance.off_value,
-            frames=frames,
-            passes=guidance.passes,
-            micro_batch=guidance.micro_batch,
-            share=guidance.share,
-        )
+    for number, frames in enumerate(("uniform", uneven), start=1):
+        guidance = Guidance(scale=config.guidance.off_value, frames=frames, **kept)
         name = f"{SELF_CHECK}-{number}"
-        made.append(Cell(name, name, {}, config.model_copy(update={"guidance": guidance})))
+        made.append(GridCell(name, name, {}, config.model_copy(update={"guidance": guidance})))
     return (made[0].id, made[1].id), tuple(made)
-
-
-def metrics_of(sweep: SweepConfig, config: RenderConfig) -> tuple[str, ...]:
-    """The families of metrics of a sweep: as written, else all that need no weights."""
-    from vidcfg.evaluate.settings import WEIGHT_FREE
-
-    if sweep.metrics is not None:
-        return sweep.metrics
-    return (*WEIGHT_FREE, "mini") if config.model.kind == "mini" else WEIGHT_FREE

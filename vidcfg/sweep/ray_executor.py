@@ -6,7 +6,10 @@ as jobs arrive, so that those which find no place are the demand that an autosca
 work begins with the first that is ready.
 """
 
+import importlib
 import logging
+import os
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -15,9 +18,8 @@ from typing import Any
 import ray
 from ray import exceptions as lost
 
-from vidcfg.sweep.executor import Event, Job
-from vidcfg.sweep.faults import kind_of, one_line
-from vidcfg.sweep.ray_actor import RenderActor
+from vidcfg.sweep.executor import Event, carry_out, kind_of, one_line
+from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_cluster import ClusterError, Need, describe_cluster, join, places
 
 logger = logging.getLogger("vidcfg")
@@ -29,6 +31,59 @@ LOADING_SECONDS = 3600.0
 LOOK_SECONDS = 1.0
 RELEASE_SECONDS = 30.0
 """Without a submission for this long, workers that have nothing to do are let go."""
+
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+)
+
+
+class RenderActor:
+    """What runs in a Ray worker process: one model, loaded once, and one job at a time.
+
+    `worker` names a class as "module:Name"; it is made from `spec` and has `.load()` and
+    `.run(job)`. The constructor only keeps its arguments: an exception in it would cost the actor.
+    """
+
+    def __init__(self, worker: str, spec: Any, *, threads: int, has_gpu: bool):
+        self.name, self.spec, self.threads = worker, spec, threads
+        self.worker: Any = None
+        # Before torch or OpenCV are imported: they read these once.
+        for variable in THREAD_VARIABLES:
+            os.environ[variable] = str(threads)
+        if not has_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
+
+    def place(self) -> str:
+        """Node and process of this worker: an answer means that it has been placed."""
+        return f"{ray.get_runtime_context().get_node_id()[:8]}:{os.getpid()}"
+
+    def load(self) -> str | None:
+        """Load the model; why it cannot be loaded, if so."""
+        try:
+            module, _, name = self.name.partition(":")
+            worker = getattr(importlib.import_module(module), name)(self.spec)
+            self._limit_threads()
+            worker.load()
+            self._limit_threads()
+        except Exception as error:
+            return one_line(error)
+        self.worker = worker
+        return None
+
+    def run(self, job: Any) -> dict[str, Any]:
+        """One job, as `carry_out` says it."""
+        return carry_out(self.worker, job)
+
+    def _limit_threads(self) -> None:
+        """For libraries that were imported before their variables could be set."""
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(self.threads)
+        if cv2 := sys.modules.get("cv2"):
+            cv2.setNumThreads(self.threads)
 
 
 @dataclass(eq=False)
@@ -166,12 +221,8 @@ class RayExecutor:
 
     def _hire(self, place: _Place) -> None:
         self.first_hire = self.first_hire or time.monotonic()
-        place.actor = self.kind.remote(
-            self.worker,
-            self.spec,
-            threads=max(1, int(self.need.cpus)),
-            has_gpu=self.need.gpus > 0,
-        )
+        threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
+        place.actor = self.kind.remote(self.worker, self.spec, threads=threads, has_gpu=has_gpu)
         place.state, place.answer = "placing", place.actor.place.remote()
 
     def _begin(self, place: _Place, job: Job) -> None:
@@ -225,6 +276,8 @@ class RayExecutor:
         return [event for answer in done for event in self._take(answers[answer])]
 
     def _take(self, place: _Place) -> list[Event]:
+        """What the answer of a worker leads to."""
+        # The call itself may have failed, and the worker with it
         if place.state == "empty":
             return []
         answer, place.answer = place.answer, None
@@ -235,23 +288,21 @@ class RayExecutor:
                 kind, is_alive = _fate(error)
                 return [self._finish(place, kind, is_alive=is_alive, message=one_line(error))]
             return self._died_before_ready(place, one_line(error))
+
+        # It is placed, has the model, or has run its job
         if place.state == "placing":
-            place.name = f"{found['node']}:{found['pid']}"
-            place.state, place.began = "loading", time.monotonic()
-            place.answer = place.actor.ready.remote()
+            place.name, place.state, place.began = found, "loading", time.monotonic()
+            place.answer = place.actor.load.remote()
             return []
+        if place.state == "loading" and found is not None:
+            return self._cannot_load(place, found)
         if place.state == "loading":
-            return self._loaded(place, found)
+            place.state, place.deaths, self.has_loaded = "idle", 0, True
+            return []
         kind = found.pop("kind")
         if kind == "sticky":
             return [self._finish(place, "lost", is_alive=False, **found)]
         return [self._finish(place, kind, is_alive=True, **found)]
-
-    def _loaded(self, place: _Place, found: dict[str, Any]) -> list[Event]:
-        if not found["ok"]:
-            return self._cannot_load(place, found["message"])
-        place.state, place.deaths, self.has_loaded = "idle", 0, True
-        return []
 
     def _died_before_ready(self, place: _Place, message: str) -> list[Event]:
         place.deaths += 1
@@ -279,32 +330,15 @@ class RayExecutor:
         self.waiting.clear()
         return [Event(job=job, worker=name, kind="model", message=message)]
 
-    def _finish(
-        self,
-        place: _Place,
-        kind: str,
-        *,
-        is_alive: bool,
-        results: tuple[dict, ...] = (),
-        message: str = "",
-        seconds: float | None = None,
-    ) -> Event:
+    def _finish(self, place: _Place, kind: str, *, is_alive: bool, **facts: Any) -> Event:
         """The event of the job at this place, whose worker stays if it `is_alive`."""
-        job = place.job
-        if seconds is None:
-            seconds = time.monotonic() - place.began
+        facts.setdefault("seconds", time.monotonic() - place.began)
+        event = Event(place.job, place.name, kind, **facts)
         if is_alive:
             place.state, place.job = "idle", None
         else:
             self._dismiss(place)
-        return Event(
-            job=job,
-            worker=place.name,
-            kind=kind,
-            results=results,
-            message=message,
-            seconds=seconds,
-        )
+        return event
 
     # Time limits
 

@@ -1,21 +1,27 @@
-"""A whole sweep: plan, store, executor, driver, sets, summary."""
+"""A whole sweep: plan, driver, then the cells' own rows, the self-check and the summary."""
 
 import contextlib
+import io
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vidcfg.sweep.aggregate import self_check, write_cells
+import numpy as np
+
 from vidcfg.sweep.driver import Books, SweepStopped, drive
-from vidcfg.sweep.executor import Executor
+from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
-from vidcfg.sweep.store import Store, StoreError
-from vidcfg.sweep.worker import Worker, WorkerSpec
+from vidcfg.sweep.store import NoStoreError, Store, StoreError
+from vidcfg.sweep.worker import Worker
+
+PARTS = {"units", "attempts", "logs", "jobs", "failed", "cells", "damaged", "report"}
+"""What a store holds beside its plan and its summary."""
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class SweepOutcome:
     """What a sweep came to. `problems` are sentences; without any the sweep has succeeded."""
 
     books: Books
@@ -24,7 +30,7 @@ class Outcome:
     warnings: tuple[str, ...]
 
 
-def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> dict[str, Any]:
+def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> None:
     """Write `plan.json`, or extend the one that is there: more cells, prompts or seeds keep all
     that is done.
 
@@ -32,24 +38,22 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> dict[str, An
     stay in the store, unread.
 
     Raises:
-        StoreError: if the store holds another sweep, or something else, and what to type.
+        NoStoreError: if the store holds another sweep, or something else, and what to type.
     """
-    known = store.read_json("plan.json")
-    made = plan.to_dict()
-    if known is None and store.names("") and not _is_ours(store.names("")):
-        raise StoreError(
+    known, made = store.read_json("plan.json"), plan.to_dict()
+    others = [n for n in store.names("") if n not in PARTS and not n.startswith(".tmp-")]
+    if known is None and others:
+        raise NoStoreError(
             f"the store {store.url} holds other files. Name an empty folder, or one of a sweep."
         )
-    if known is not None and not replace:
-        why = _conflict(store, known, made)
-        if why:
-            raise StoreError(
-                f"the store {store.url} holds {why}. Use --store with another folder, or "
-                f"--replace-plan to go on here: files stay, and what does not fit is not read."
-            )
+    why = _conflict(store, known, made) if known is not None and not replace else ""
+    if why:
+        raise NoStoreError(
+            f"the store {store.url} holds {why}. Use --store with another folder, or "
+            f"--replace-plan to go on here: files stay, and what does not fit is not read."
+        )
     if known != made:
         store.write_json("plan.json", made)
-    return made
 
 
 def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
@@ -57,36 +61,28 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     if known.get("kind") != made["kind"] or known.get("name") != made["name"]:
         return f"the sweep '{known.get('name')}', and this one is '{made['name']}'"
     mine = {unit["key"] for unit in made["units"]}
-    others = [unit for unit in known["units"] if unit["key"] not in mine]
-    done = store.done_keys([unit["key"] for unit in others])
+    others = {unit["key"]: unit["cell"] for unit in known["units"] if unit["key"] not in mine}
+    done = store.done_keys(others)
     if done:
-        cell = next(unit["cell"] for unit in others if unit["key"] in done)
+        cell = next(cell for key, cell in others.items() if key in done)
         return (
             f"{len(done)} finished videos that this sweep leaves out or would make otherwise "
             f"(one of the cell {cell})"
         )
-    if known["metrics"] != made["metrics"] and store.done_keys(list(mine)):
+    if known["metrics"] != made["metrics"] and store.done_keys(mine):
         old, new = (", ".join(one["metrics"]) for one in (known, made))
         return f"videos measured by {old}, and this sweep measures {new}"
     return ""
 
 
-def _is_ours(names: list[str]) -> bool:
-    parts = {"units", "attempts", "logs", "jobs", "failed", "cells", "damaged", "report"}
-    return all(name in parts or name.startswith(".tmp-") for name in names)
-
-
 def make_executor(plan: Plan, store: Store, *, address: str | None = None) -> Executor:
     """This process for `workers.num: 0`, else Ray."""
-    spec = WorkerSpec(store.url)
     workers = plan.sweep.workers
     if workers.num == 0:
-        from vidcfg.sweep.in_process import InProcess
-
-        return InProcess(Worker(spec), time_limit=workers.time_limit)
+        return InProcess(Worker(store.url), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
-    return RayExecutor(spec, workers, address)
+    return RayExecutor(store.url, workers, address)
 
 
 def run_sweep(
@@ -96,30 +92,35 @@ def run_sweep(
     *,
     on_change: Callable[[Books], None] = lambda books: None,
     replace_plan: bool = False,
-) -> Outcome:
+) -> SweepOutcome:
     """Make what is missing, then the sets and the summary.
 
     Raises:
-        ModelLoadError, SweepStopped, StoreError: see `drive` and `put_plan`.
+        ModelLoadError, SweepStopped, NoStoreError: see `drive` and `put_plan`.
         KeyboardInterrupt: what is finished stays; the summary says that the sweep is not.
     """
-    made = put_plan(store, plan, replace=replace_plan)
+    # The units
+    put_plan(store, plan, replace=replace_plan)
     begin = time.monotonic()
     try:
         books = drive(plan, store, executor, on_change=on_change)
     except StoreError as error:
         raise SweepStopped(str(error)) from error
     except (KeyboardInterrupt, RuntimeError) as error:
-        _note_stop(store, plan, error)
+        with contextlib.suppress(StoreError):
+            done, why = store.done_keys(plan.keys), str(error) or type(error).__name__
+            _write_summary(store, {"done": len(done), "finished": False, "stopped": why})
         raise
-    done = store.done_keys([unit.key for unit in plan.units])
-    warnings = write_cells(store, made, done)
-    check = self_check(store, made, done)
+
+    # What they say together
+    done = store.done_keys(plan.keys)
+    warnings = write_cells(store, plan, done)
+    check = self_check(store, plan, done)
     problems = list(books.mismatches)
     if books.failed:
         problems.append(f"{len(books.failed)} units failed: see failed/ in {store.url}")
     if check["equal"] is False:
-        first, second = check["cells"]
+        first, second = plan.check_cells
         problems.append(
             f"self-check: the cells {first} and {second} have guidance off and should be equal, "
             f"but {len(check['unequal'])} of {check['pairs']} pairs differ"
@@ -134,23 +135,134 @@ def run_sweep(
         "workers": plan.sweep.workers.num,
         "self_check": check,
         "mismatches": books.mismatches,
-        "versions": _versions(),
         "finished": len(done) == len(plan.units),
     }
-    store.write_json("summary.json", summary)
-    return Outcome(books, summary, tuple(problems), tuple(warnings))
+    _write_summary(store, summary)
+    return SweepOutcome(books, summary, tuple(problems), tuple(warnings))
 
 
-def _note_stop(store: Store, plan: Plan, error: BaseException) -> None:
-    """A summary that says why the sweep is not finished, as far as the store takes it."""
-    with contextlib.suppress(StoreError):
-        done = store.done_keys([unit.key for unit in plan.units])
-        why = str(error) or type(error).__name__
-        summary = {"done": len(done), "finished": False, "stopped": why, "versions": _versions()}
-        store.write_json("summary.json", summary)
-
-
-def _versions() -> dict[str, str]:
+def _write_summary(store: Store, summary: dict[str, Any]) -> None:
     from vidcfg.render.record import versions
 
-    return versions()
+    store.write_json("summary.json", summary | {"versions": versions()})
+
+
+def self_check(store: Store, plan: Plan, done: set[str]) -> dict[str, Any]:
+    """Whether the pairs of units that must be equal are, by the hash of their frames.
+
+    `equal` is None while no pair is complete.
+    """
+
+    def frames(key: str) -> str:
+        return store.read_json(f"{store.unit(key)}/record.json")["video"]["frames_sha256"]
+
+    pairs = [pair for pair in plan.check_pairs if done.issuperset(pair)]
+    unequal = [pair for pair in pairs if len(set(map(frames, pair))) > 1]
+    return {
+        "cells": None if plan.hidden else plan.check_cells,
+        "pairs": len(pairs),
+        "equal": not unequal if pairs else None,
+        "unequal": unequal,
+    }
+
+
+def complete_pairs(plan: Plan, done: set[str]) -> set[tuple[int, int]]:
+    """The (prompt, seed) that every cell of the plan has."""
+    by_cell: dict[str, set[tuple[int, int]]] = {cell.id: set() for cell in plan.cells}
+    for unit in plan.grid_units:
+        if unit.key in done:
+            by_cell[unit.cell].add((unit.prompt, unit.seed))
+    return set.intersection(*by_cell.values())
+
+
+def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
+    """Write `cells/<id>/records.jsonl` for every cell: means and distances; warnings, if any.
+
+    While units are missing, cells are compared on the prompts and seeds that all of them have;
+    where there are none, nothing is written.
+    """
+    from vidcfg.evaluate.run import row, set_records
+    from vidcfg.evaluate.settings import Settings
+    from vidcfg.metrics.record import Record
+
+    settings = Settings(families=plan.metrics, reference=plan.sweep.reference)
+    wanted = complete_pairs(plan, done)
+    distances = Distances(settings)
+    for cell in plan.cells if wanted else ():
+        units = [unit for unit in plan.grid_units if unit.cell == cell.id]
+        keys = [unit.key for unit in units if (unit.prompt, unit.seed) in wanted]
+        rows = [json.loads(line) for key in keys for line in _lines(store, key)]
+        means, _ = set_records([Record.from_dict(r) for r in rows], {}, Settings(), shapes=[])
+        video = cell.config.video
+        shapes = [(video.num_frames, video.height, video.width)] * len(keys)
+        of_set = means + distances.of(_features(store, keys, settings.nets), shapes)
+        lines = [json.dumps(row(record), allow_nan=False) for record in of_set]
+        store.write(f"cells/{cell.id}/records.jsonl", "\n".join(lines) + "\n")
+    return list(dict.fromkeys(distances.warnings))
+
+
+def _lines(store: Store, key: str) -> list[bytes]:
+    text = store.fs.cat_file(store.path(f"{store.unit(key)}/records.jsonl"))
+    return [line for line in text.splitlines() if line]
+
+
+def _features(
+    store: Store, keys: Iterable[str], nets: tuple[str, ...]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The vectors of units by net and key."""
+    found: dict[str, dict[str, np.ndarray]] = {net: {} for net in nets}
+    for key in keys if nets else ():
+        data = store.read(f"{store.unit(key)}/features.npz")
+        if data is not None:
+            with np.load(io.BytesIO(data)) as arrays:
+                for net in arrays.files:
+                    found.setdefault(net, {})[key] = arrays[net]
+    return found
+
+
+class Distances:
+    """Distances to the reference of a sweep, whose own features are made once."""
+
+    def __init__(self, settings: Any):
+        self.settings = settings
+        self.warnings: list[str] = []
+        self._known: dict[tuple, Any] = {}
+
+    def of(self, features: dict[str, dict[str, np.ndarray]], shapes: list[tuple]) -> list[Any]:
+        """The records of one cell from the features of its videos, by net and key."""
+        from vidcfg.evaluate.score import cached_net
+        from vidcfg.evaluate.sets import absent_distances, distances
+        from vidcfg.metrics.weight_files import MissingWeightsError
+
+        made = []
+        for name in self.settings.nets:
+            if self.settings.reference is None:
+                if name != "mini":
+                    made += absent_distances(name, "the sweep has no reference")
+                continue
+            try:
+                net = cached_net(name, self.settings)
+            except MissingWeightsError as error:
+                made += absent_distances(name, str(error))
+                continue
+            found = features.get(name, {})
+            if not found:
+                made += absent_distances(name, "no video has enough frames")
+                continue
+            generated = np.stack([found[key] for key in sorted(found)])
+            made += distances(net, generated, self._reference(net, shapes))
+        return made
+
+    def _reference(self, net: Any, shapes: list[tuple]) -> Any:
+        from vidcfg.evaluate.reference import open_reference
+        from vidcfg.evaluate.sets import reference_features
+
+        # Drawn clips have the shapes of the videos; how many videos there are does not change
+        # them unless there are very many.
+        known = (net.name, len(shapes), *sorted(set(shapes)))
+        if known not in self._known:
+            reference = open_reference(self.settings.reference, shapes=shapes)
+            size = self.settings.batch_size
+            self._known[known] = reference_features(net, reference, batch_size=size)
+            self.warnings += [f"reference: {problem}" for problem in reference.problems]
+        return self._known[known]

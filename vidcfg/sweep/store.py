@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from vidcfg.files import FileError, atomic_path
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20
@@ -25,11 +27,18 @@ WRITES = 3
 
 
 class StoreError(RuntimeError):
-    """The store cannot be used: it is full, not writable, or holds another sweep."""
+    """The store cannot be used any more: it is full, damaged or not writable."""
+
+
+class NoStoreError(StoreError, ValueError):
+    """What is given as the store is none, or that of another sweep."""
 
 
 class Store:
-    """Reads and writes the files of a sweep by their path below the root."""
+    """Reads and writes the files of a sweep by their path below the root.
+
+    Methods that write raise StoreError if the store is full or cannot be written.
+    """
 
     def __init__(self, url: str):
         import fsspec
@@ -38,8 +47,9 @@ class Store:
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise StoreError(f"the store {url} cannot be reached: {error}") from None
-        self.is_local = "file" in _protocols(self.fs)
+            raise NoStoreError(f"the store {url} cannot be reached: {error}") from None
+        protocols = self.fs.protocol
+        self.is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
     def path(self, name: str) -> str:
         """The full path of a file of the store."""
@@ -52,18 +62,22 @@ class Store:
     def exists(self, name: str) -> bool:
         return self.fs.exists(self.path(name))
 
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where it is missing."""
+        try:
+            return self.fs.cat_file(self.path(name))
+        except FileNotFoundError:
+            return None
+
     def read_json(self, name: str) -> Any:
         """The content of a JSON file; None where it is missing.
 
         Raises:
             StoreError: if it is no JSON.
         """
+        text = self.read(name)
         try:
-            text = self.fs.cat_file(self.path(name))
-        except FileNotFoundError:
-            return None
-        try:
-            return json.loads(text)
+            return None if text is None else json.loads(text)
         except ValueError:
             raise StoreError(f"{self.path(name)} is damaged. Delete it and run again.") from None
 
@@ -76,42 +90,37 @@ class Store:
         return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     def write(self, name: str, content: bytes | str) -> None:
-        """Write a file whole: readers see the old content or the new one.
-
-        Raises:
-            StoreError: if the store is full or cannot be written.
-        """
+        """Write a file whole: readers see the old content or the new one."""
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-        try:
+        with self._told():
             if not self.is_local:
                 self.fs.pipe_file(self.path(name), data)
                 return
             target = Path(self.path(name))
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
-            try:
-                _write_synced(temporary, data)
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._why(error) from error
+            with atomic_path(target, overwrite=True) as temporary, open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
     def append(self, name: str, line: str) -> None:
         """Add a line to a file that one worker writes at a time."""
-        try:
-            if self.is_local:
-                Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path(name), "a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+        with self._told():
+            if not self.is_local:
+                known = self.read(name) or b""
+                self.fs.pipe_file(self.path(name), known + line.encode() + b"\n")
                 return
-            known = self.fs.cat_file(self.path(name)) if self.exists(name) else b""
-            self.fs.pipe_file(self.path(name), known + line.encode() + b"\n")
-        except OSError as error:
-            raise self._why(error) from error
+            Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path(name), "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    def remove(self, name: str) -> None:
+        """Delete a file; nothing happens where there is none."""
+        if self.exists(name):
+            self.fs.rm_file(self.path(name))
 
     def is_done(self, key: str) -> bool:
         """Whether a unit is there, whole."""
@@ -129,10 +138,9 @@ class Store:
     def _fits(self, path: str, facts: Mapping[str, Any]) -> bool:
         if facts["size"] > HASHED_BYTES:
             return self.fs.size(path) == facts["size"]
-        data = self.fs.cat_file(path)
-        return len(data) == facts["size"] and _sha256(data) == facts["sha256"]
+        return _facts(self.fs.cat_file(path)) == facts
 
-    def done_keys(self, keys: list[str]) -> set[str]:
+    def done_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
         there: dict[str, set[str]] = {}
         for key in keys:
@@ -144,15 +152,12 @@ class Store:
         """Put a unit into the store; False if another worker was first.
 
         A directory that is there without being whole is moved to `damaged/`.
-
-        Raises:
-            StoreError: if the store is full or cannot be written.
         """
         if self.is_done(key):
             return False
-        facts = {n: {"size": len(data), "sha256": _sha256(data)} for n, data in files.items()}
+        facts = {name: _facts(data) for name, data in files.items()}
         whole = {**files, DONE: json.dumps(facts, sort_keys=True).encode()}
-        try:
+        with self._told():
             if self.is_local:
                 return self._commit_local(key, whole)
             self._set_aside(key)
@@ -161,8 +166,6 @@ class Store:
                     self.fs.pipe_file(self.path(f"{self.unit(key)}/{name}"), data)
                 if self.is_done(key):
                     return True
-        except OSError as error:
-            raise self._why(error) from error
         raise StoreError(f"{self.path(self.unit(key))} does not keep what is written there.")
 
     def _commit_local(self, key: str, files: Mapping[str, bytes]) -> bool:
@@ -203,30 +206,20 @@ class Store:
             with contextlib.suppress(OSError):
                 os.rename(self.path(aside), folder)
 
-    def remove(self, name: str) -> None:
-        """Delete a file; nothing happens where there is none."""
-        if self.exists(name):
-            self.fs.rm_file(self.path(name))
-
-    def _why(self, error: OSError) -> StoreError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StoreError(
-                f"the store {self.url} is full. Free some space and run the same command again: "
-                f"what is finished stays."
-            )
-        return StoreError(f"the store {self.url} cannot be written: {error}")
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """An error of the disk or the network as one that says what to do."""
+        try:
+            yield
+        except (OSError, FileError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreError(
+                    f"the store {self.url} is full. Free some space and run the same command "
+                    "again: what is finished stays."
+                ) from error
+            raise StoreError(f"the store {self.url} cannot be written: {error}") from error
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+def _facts(data: bytes) -> dict[str, Any]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

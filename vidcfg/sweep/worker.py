@@ -2,9 +2,10 @@
 
 import io
 import json
+import os
+import socket
 import time
 import traceback
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,69 +13,60 @@ from typing import Any
 import numpy as np
 
 from vidcfg.render.config import RenderConfig
-from vidcfg.settings.document import ConfigDocument
-from vidcfg.settings.validation import validate
-from vidcfg.sweep.executor import Job
+from vidcfg.sweep.jobs import Job
+from vidcfg.sweep.plan import Plan, read_plan
 from vidcfg.sweep.store import Store, StoreError
 
 OFFLOADS = ("none", "model", "sequential")
 """What a job that ran out of memory does next, on CUDA; the result stays the same."""
 
 
-@dataclass(frozen=True)
-class WorkerSpec:
-    """All that a worker needs: the address of a store, whose plan has the rest."""
-
-    store: str
-
-
 class Worker:
-    """Made cheaply; `load` reads the model. Units that are done are skipped."""
+    """Made from the address of a store, whose plan has all the rest; `load` reads the model.
 
-    def __init__(self, spec: WorkerSpec):
-        self.spec = spec
-        self._loaded: tuple[str, Any] | None = None
-        self._models: dict[str, dict[str, Any]] = {}
+    Units that are done are skipped.
+    """
+
+    def __init__(self, store: str):
+        self.url = store
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._loaded: tuple[str, Any, dict[str, Any]] | None = None
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.spec.store)
+        return Store(self.url)
 
     @cached_property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         plan = self.store.read_json("plan.json")
         if plan is None:
-            raise StoreError(f"the store {self.spec.store} has no plan.json.")
-        return plan
+            raise StoreError(f"the store {self.url} has no plan.json.")
+        return read_plan(plan)
 
     @cached_property
-    def units(self) -> dict[str, dict[str, Any]]:
-        return {unit["key"]: unit for unit in (*self.plan["units"], *self.plan["check"]["units"])}
+    def settings(self) -> Any:
+        """What is measured."""
+        from vidcfg.evaluate.settings import Settings
 
-    @cached_property
-    def cells(self) -> dict[str, dict[str, Any]]:
-        return {cell["id"]: cell for cell in (*self.plan["cells"], *self.plan["check"]["cells"])}
-
-    def config(self, key: str) -> RenderConfig:
-        """The render of one unit."""
-        unit = self.units[key]
-        data = self.cells[unit["cell"]]["render"]
-        prompt = self.plan["prompts"][unit["prompt"]]
-        data = data | {"prompts": [prompt], "seeds": [unit["seed"]]}
-        return validate(ConfigDocument("plan.json", data, {}), RenderConfig)
+        device = getattr(self._loaded[1], "_execution_device", None)
+        return Settings(
+            families=self.plan.metrics,
+            reference=self.plan.sweep.reference,
+            device="cuda" if getattr(device, "type", "cpu") == "cuda" else "cpu",
+        )
 
     def load(self) -> None:
-        """Load the model of the first cell.
+        """Load the model of the first unit.
 
         Raises:
             ModelError: if it cannot be loaded.
         """
-        first = next(iter(self.units))
-        self._pipe(self.config(first), level=0)
+        self._load(self.plan.config_of(self.plan.units[0]), level=0)
 
-    def _pipe(self, config: RenderConfig, *, level: int) -> Any:
-        """The pipeline of a configuration, kept until another one is needed."""
+    def _load(self, config: RenderConfig, *, level: int) -> tuple[Any, dict[str, Any]]:
+        """The pipeline of a configuration, kept until another is needed, and its record."""
         from vidcfg.pipelines.load import load_pipeline
+        from vidcfg.render.record import model_record
 
         model = config.model
         if level and model.kind == "diffusers" and model.device != "cpu":
@@ -82,11 +74,12 @@ class Worker:
             model = model.replace(offload=offload)
         name = json.dumps(model.to_dict(), sort_keys=True)
         if self._loaded is None or self._loaded[0] != name:
+            # Two models at once may not fit.
             self._loaded = None
             pipe = load_pipeline(model)
             pipe.set_progress_bar_config(disable=True)
-            self._loaded = (name, pipe)
-        return self._loaded[1]
+            self._loaded = (name, pipe, model_record(config, pipe))
+        return self._loaded[1:]
 
     def run(self, job: Job) -> tuple[dict[str, Any], ...]:
         """Make all units of a job that are not done: one small dict for each.
@@ -104,7 +97,7 @@ class Worker:
         for key in todo:
             self._attempt(key, "start", job)
         try:
-            with mini_threads(self.config(todo[0])):
+            with mini_threads(self.plan.config_of(self.plan.by_key[todo[0]])):
                 made = self._make(todo, job)
         except Exception as error:
             for key in todo:
@@ -114,126 +107,96 @@ class Worker:
         return (*results, *made)
 
     def _make(self, keys: list[str], job: Job) -> list[dict[str, Any]]:
+        from vidcfg.media.write import CODECS
         from vidcfg.pipelines.schedulers import make_scheduler
-        from vidcfg.render.record import model_record
-        from vidcfg.sweep.sampling import can_share, sample_together
+        from vidcfg.render.sampling import can_share, sample_units
+        from vidcfg.render.units import Unit
 
+        # One run for all, where the pipeline can
         begin = time.perf_counter()
-        configs = [self.config(key) for key in keys]
-        pipe = self._pipe(configs[0], level=job.level)
-        own = pipe.scheduler
-        shared = can_share(pipe, configs[0])
-        runs = [list(range(len(keys)))] if shared else [[i] for i in range(len(keys))]
-        results, executed, planned, bounded = [], 0, 0, False
+        configs = [self.plan.config_of(self.plan.by_key[key]) for key in keys]
+        first = configs[0]
+        (prompt,), (seed,) = first.prompts, first.seeds
+        unit = Unit(prompt, seed, Path("video"), CODECS[first.output.video].extension)
+        pipe, model = self._load(first, level=job.level)
+        indices = range(len(keys))
+        runs = [indices] if can_share(pipe, first) else [[index] for index in indices]
+
+        # Each run, and its units into the store
+        results, batches, own = [], [], pipe.scheduler
         try:
-            pipe.scheduler = make_scheduler(pipe, configs[0].sampling)
-            name = self._loaded[0]
-            if name not in self._models:
-                self._models[name] = model_record(configs[0], pipe)
-            model = self._models[name]
-            for members in runs:
-                batch = sample_together([configs[i] for i in members], pipe)
-                executed += batch.executed
-                planned += batch.planned
-                bounded |= batch.is_upper_bound
-                for i, rendered in zip(members, batch.videos):
-                    stored = self._store_unit(keys[i], configs[i], pipe, rendered, model, job)
-                    results.append(stored)
+            pipe.scheduler = make_scheduler(pipe, first.sampling)
+            for run in runs:
+                batch = sample_units([configs[i] for i in run], pipe, unit, name=prompt.text)
+                batches.append(batch)
+                for i, rendered in zip(run, batch.videos):
+                    made = (keys[i], configs[i], unit, pipe, rendered, model, job)
+                    results.append(self._store_unit(*made))
         finally:
             pipe.scheduler = own
-        self.store.write_json(
-            f"jobs/{job.id}.json",
-            {
-                "units": keys,
-                "planned": planned,
-                "planned_is_upper_bound": bounded,
-                "executed": executed,
-                "seconds": round(time.perf_counter() - begin, 3),
-                "worker": _name(),
-                "level": job.level,
-            },
-        )
+
+        # What the job took
+        facts = {
+            "units": keys,
+            "planned": sum(batch.planned for batch in batches),
+            "planned_is_upper_bound": any(batch.is_upper_bound for batch in batches),
+            "executed": sum(batch.executed for batch in batches),
+            "seconds": round(time.perf_counter() - begin, 3),
+            "worker": self.name,
+            "level": job.level,
+        }
+        self.store.write_json(f"jobs/{job.id}.json", facts)
         return results
 
     def _store_unit(
         self,
         key: str,
         config: RenderConfig,
+        unit: Any,
         pipe: Any,
         rendered: Any,
         model: dict[str, Any],
         job: Job,
     ) -> dict[str, Any]:
-        begin = time.perf_counter()
-        files, digest = self._files(key, config, pipe, rendered, model, job)
-        is_new = self.store.commit(key, files)
-        seconds = rendered.seconds + time.perf_counter() - begin
-        self._attempt(key, "done" if is_new else "cached", job, seconds=round(seconds, 3))
-        self._log(key, f"{len(job.units)} units together, {seconds:.2f} s, worker {_name()}")
-        status = "done" if is_new else "cached"
-        return {"key": key, "status": status, "seconds": seconds, "frames_sha256": digest}
-
-    def _files(
-        self,
-        key: str,
-        config: RenderConfig,
-        pipe: Any,
-        rendered: Any,
-        model: dict[str, Any],
-        job: Job,
-    ) -> tuple[dict[str, bytes], str]:
-        """The files of a unit's directory by name, and the sha256 of its frames."""
-        from vidcfg.media.write import CODECS, encode_video
-        from vidcfg.render.job import unit_sheet
+        """Measure, encode and commit one unit."""
         from vidcfg.render.record import make_record, to_json
-        from vidcfg.render.units import Unit
 
-        unit = self.units[key]
-        (prompt,), (seed,) = config.prompts, config.seeds
-        named = Unit(prompt, seed, Path("video"), CODECS[config.output.video].extension)
-        record = make_record(config, named, rendered, pipe=pipe, model=model)
-        extras = _extras(rendered)
-        record["files"] = {"video": named.video.name, "sheet": "sheet.png"}
-        record["files"] |= {name.split(".")[0]: name for name in extras}
-        record |= {"unit": key, "cell": unit["cell"]}
+        # The record, as render makes it, and what a sweep adds
+        begin = time.perf_counter()
+        record = make_record(config, unit, rendered, pipe=pipe, model=model)
+        seen = _pictures_and_sound(config, unit, rendered)
+        record["files"] = {name.split(".")[0]: name for name in seen}
+        record |= {"unit": key, "cell": self.plan.by_key[key].cell}
         record["job"] = {"id": job.id, "units": len(job.units), "level": job.level}
-        rows, features = self._measured(key, config, rendered)
-        video = encode_video(
-            rendered.frames_THWC,
-            fps=config.video.fps,
-            codec=config.output.video,
-            enlarge=config.output.enlarge,
-        )
-        sheet = io.BytesIO()
-        unit_sheet(config, named, rendered).save(sheet, format="png")
-        files = {
-            named.video.name: video,
-            "sheet.png": sheet.getvalue(),
-            "record.json": to_json(record).encode(),
-            "records.jsonl": "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows).encode(),
-        }
-        files |= extras
+
+        # Rows and features of the frames as they were sampled, before any encoding
+        rows, features = self._measured(key, config, unit, rendered)
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        files = seen | {"record.json": to_json(record).encode(), "records.jsonl": lines.encode()}
         if features:
             packed = io.BytesIO()
             np.savez(packed, **features)
             files["features.npz"] = packed.getvalue()
-        return files, record["video"]["frames_sha256"]
+
+        # Into the store, unless another worker was first
+        status = "done" if self.store.commit(key, files) else "cached"
+        seconds = rendered.seconds + time.perf_counter() - begin
+        self._attempt(key, status, job, seconds=round(seconds, 3))
+        self._log(key, f"{len(job.units)} units together, {seconds:.2f} s, worker {self.name}")
+        sha256 = record["video"]["frames_sha256"]
+        return {"key": key, "status": status, "seconds": seconds, "frames_sha256": sha256}
 
     def _measured(
-        self, key: str, config: RenderConfig, rendered: Any
+        self, key: str, config: RenderConfig, unit: Any, rendered: Any
     ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """Rows and features of the frames as they were sampled, before any encoding."""
         from vidcfg.evaluate.inputs import Item
         from vidcfg.evaluate.run import evaluate_frames
-        from vidcfg.media.write import CODECS
         from vidcfg.metrics.record import ClipInfo
 
-        (prompt,), (seed,) = config.prompts, config.seeds
         frames = rendered.frames_THWC.transpose(0, 3, 1, 2)
         stride = len(rendered.pixels_of[1]) if len(rendered.pixels_of) > 1 else 1
-        extension = CODECS[config.output.video].extension
-        path = Path(f"{self.store.unit(key)}/video{extension}")
-        item = Item(path, key, prompt.text, seed, stride, unit_key=key)
+        path = Path(f"{self.store.unit(key)}/{unit.video.name}")
+        item = Item(path, key, unit.prompt.text, unit.seed, stride, unit_key=key)
         clip = ClipInfo(
             num_frames=len(frames),
             height=frames.shape[2],
@@ -244,19 +207,8 @@ class Worker:
         )
         return evaluate_frames(iter(frames), item, self.settings, clip=clip)
 
-    @cached_property
-    def settings(self) -> Any:
-        """What is measured."""
-        from vidcfg.evaluate.settings import Settings
-
-        return Settings(
-            families=tuple(self.plan["metrics"]),
-            reference=self.plan["config"]["reference"],
-            device="cuda" if _on_cuda(self._loaded[1]) else "cpu",
-        )
-
     def _attempt(self, key: str, what: str, job: Job, **more: Any) -> None:
-        line = {"time": round(time.time(), 3), "what": what, "job": job.id, "worker": _name()}
+        line = {"time": round(time.time(), 3), "what": what, "job": job.id, "worker": self.name}
         self.store.append(f"attempts/{key}.jsonl", json.dumps(line | more))
 
     def _log(self, key: str, text: str) -> None:
@@ -264,24 +216,20 @@ class Worker:
         self.store.append(f"logs/{key}.log", f"{stamp} {text.rstrip()}")
 
 
-def _on_cuda(pipe: Any) -> bool:
-    return getattr(getattr(pipe, "_execution_device", None), "type", "cpu") == "cuda"
-
-
-def _extras(rendered: Any) -> dict[str, bytes]:
-    """The picture of a clip of one frame, and the sound of pipelines that make one."""
+def _pictures_and_sound(config: RenderConfig, unit: Any, rendered: Any) -> dict[str, bytes]:
+    """The video and its sheet, the picture of a clip of one frame, and sound where there is."""
+    from vidcfg.media.write import encode_video
     from vidcfg.render.files import as_png, as_wav
+    from vidcfg.render.job import unit_sheet
 
-    made = {}
-    if len(rendered.frames_THWC) == 1:
-        made["image.png"] = as_png(rendered.frames_THWC[0])
+    frames, output = rendered.frames_THWC, config.output
+    fps, codec, enlarge = config.video.fps, output.video, output.enlarge
+    video = encode_video(frames, fps=fps, codec=codec, enlarge=enlarge)
+    sheet = io.BytesIO()
+    unit_sheet(config, unit, rendered).save(sheet, format="png")
+    made = {unit.video.name: video, "sheet.png": sheet.getvalue()}
+    if len(frames) == 1:
+        made["image.png"] = as_png(frames[0])
     if rendered.audio is not None:
         made["audio.wav"] = as_wav(*rendered.audio)
     return made
-
-
-def _name() -> str:
-    import os
-    import socket
-
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from ray_driving import jobs_of, lines, make_executor, run_all, wait_until, worker_path
 
 from vidcfg.sweep import ray_cluster
-from vidcfg.sweep.executor import Job
+from vidcfg.sweep.jobs import Job
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray_driving import jobs_of, lines, run_all
 
-from vidcfg.sweep.executor import Job
+from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_cluster import ClusterError, Need, join
 
 pytestmark = pytest.mark.usefixtures("ray_here")

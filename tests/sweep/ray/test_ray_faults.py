@@ -11,8 +11,8 @@ from ray import exceptions as lost
 from ray_driving import jobs_of, lines, run_all, wait_until
 
 from vidcfg.sweep import ray_executor
-from vidcfg.sweep.executor import Job
-from vidcfg.sweep.faults import kind_of, one_line
+from vidcfg.sweep.executor import kind_of, one_line
+from vidcfg.sweep.jobs import Job
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

@@ -11,12 +11,11 @@ from collections import Counter
 import pytest
 from ray_driving import wait_until
 
-from vidcfg.sweep.__main__ import main
+from vidcfg.sweep.cli import main
 from vidcfg.sweep.driver import SweepStopped
 from vidcfg.sweep.ray_executor import RayExecutor
 from vidcfg.sweep.run import run_sweep
 from vidcfg.sweep.store import Store
-from vidcfg.sweep.worker import WorkerSpec
 
 
 @pytest.fixture
@@ -28,8 +27,7 @@ def sweep(ray_here, plan, tmp_path):
         by_index = {made.units[index].key: kind for index, kind in faults.items()}
         (tmp_path / "faults.json").write_text(json.dumps(by_index))
         store = Store(made.sweep.store)
-        spec = WorkerSpec(store.url)
-        executor = RayExecutor(spec, made.sweep.workers, worker="faulty_worker:FaultyWorker")
+        executor = RayExecutor(store.url, made.sweep.workers, worker="faulty_worker:FaultyWorker")
         return made, store, run_sweep(made, store, executor)
 
     return run
@@ -100,7 +98,7 @@ def test_a_model_that_cannot_load_ends_the_command_in_one_line(
     argv = [str(sweep_file), "--workers", "2", "--no-report", "--quiet"]
     code = main([*argv, "--set", f"set={{model.checkpoint: {broken}}}"])
     error = capsys.readouterr().err
-    assert code == 1
+    assert code == 3
     last = error.splitlines()[-1]
     assert "Traceback" not in error
     assert str(broken) in last or "safetensors" in last or "header" in last.lower(), last

@@ -1,6 +1,6 @@
-"""Several videos of one prompt and seed in one run of a pipeline, each with its own guidance.
+"""One prompt and seed in one run of a pipeline: one video, or several of different guidance.
 
-What they have in common is evaluated once. Each result is bit for bit that of a run of its own:
+What several videos have in common is evaluated once. Each is bit for bit that of a run of its own:
 rows of the model are evaluated one at a time, as a run of one video does, texts are encoded once
 and repeated, noise is drawn per sample, and decoding goes sample by sample.
 """
@@ -8,21 +8,42 @@ and repeated, noise is drawn per sample, and decoding goes sample by sample.
 import contextlib
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vidcfg.guidance.trace import Trace
+from vidcfg.media.sheet import spread_over_pixels
 from vidcfg.media.video import check_range, to_uint8
 from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.job import Rendered
+from vidcfg.render.units import Unit
 
 _COUNTS = ("num_videos_per_prompt", "num_images_per_prompt")
 _DECODED_BY_FRAME = ("svd", "animatediff")
 """Families that decode frames of different samples together: their videos are made one by one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """One sampled video before it is written: uint8 frames [T, H, W, 3], and how they came.
+
+    `audio` is what a pipeline made beside it: float32 [samples, channels], and their rate in Hz.
+    """
+
+    frames_THWC: np.ndarray
+    trace: Any
+    pixels_of: list[range]
+    seconds: float
+    audio: tuple[np.ndarray, int] | None = None
+
+    @property
+    def strength_KT(self) -> np.ndarray:
+        """The strength that each pixel frame's latent frame was guided with, step by step."""
+        strength_KF = self.trace.surfaces[0].strength_KF
+        return spread_over_pixels(strength_KF, self.pixels_of, num_frames=len(self.frames_THWC))
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +73,18 @@ def can_share(pipe: Any, config: RenderConfig) -> bool:
     return by_row and by_sample and not has_image and any(name in accepted for name in _COUNTS)
 
 
-def sample_together(configs: list[RenderConfig], pipe: Any) -> Batch:
-    """One video for each configuration; they differ in `guidance` alone.
+def sample_units(
+    configs: Sequence[RenderConfig],
+    pipe: Any,
+    unit: Unit,
+    *,
+    name: str = "",
+    on_step: Callable[[int, int], None] | None = None,
+) -> Batch:
+    """Sample the prompt and seed of `unit` once for each configuration.
 
-    Every configuration has one prompt and one seed. The scheduler of `pipe` is that of the
-    configurations.
+    The configurations differ in `guidance` alone, and `pipe` has their scheduler. `on_step(done,
+    total)` is called after every step of the solver; `name` stands for the video in errors.
 
     Raises:
         ValueError: if model and settings do not fit each other.
@@ -67,38 +95,54 @@ def sample_together(configs: list[RenderConfig], pipe: Any) -> Batch:
     import vidcfg
     from vidcfg.pipelines.families import family_of
 
+    # The call of the pipeline
     first, count = configs[0], len(configs)
-    assert all(c.prompts == first.prompts and c.seeds == first.seeds for c in configs)
     assert count == 1 or all(can_share(pipe, config) for config in configs)
     family = family_of(pipe)
     accepted = inspect.signature(type(pipe).__call__).parameters
     check_shape(first, family)
-    (prompt,), (seed,) = first.prompts, first.seeds
-    call = call_arguments(first, prompt, family, accepted)
-    generators = [torch.Generator("cpu").manual_seed(seed) for _ in configs]
+    call = call_arguments(first, unit.prompt, family, accepted)
+    guidance = [config.guidance for config in configs]
+    generators = [torch.Generator("cpu").manual_seed(unit.seed) for _ in configs]
     if count > 1:
         call[next(name for name in _COUNTS if name in accepted)] = count
-    begin = time.perf_counter()
-    guidance = [config.guidance for config in configs]
-    if count > 1:
         guidance = [one.replace(micro_batch=1) for one in guidance]
-    negative, fps = prompt.negative, first.video.fps
-    guided = vidcfg.guide(pipe, guidance, negative_prompt=negative, fps=fps)
+    if on_step is not None and "callback_on_step_end" in accepted:
+        call["callback_on_step_end"] = _step_callback(on_step)
+
+    # The run, with all guidance in it
+    begin = time.perf_counter()
+    negative, fps = unit.prompt.negative, first.video.fps
+    guided = vidcfg.guide(pipe, _one_or_all(guidance), negative_prompt=negative, fps=fps)
     with guided as trace, _decoding_alone(pipe, count):
-        output = pipe(**call, generator=generators if count > 1 else generators[0])
+        output = pipe(**call, generator=_one_or_all(generators))
     clips, sounds = frames_of(output, family), audio_of(output, pipe)
     assert len(clips) == count, "one video for each configuration"
+
+    # What became of each sample
     seconds = (time.perf_counter() - begin) / count
     videos = []
     for index, frames in enumerate(clips):
-        check_range(frames, what=f"the decoded video of '{prompt.text}'")
+        check_range(frames, what=f"the decoded video of '{name or unit.stem.name}'")
         check_made(first, frames, pipe)
         pixels_of = family.frame_map(pipe).pixels_of(len(frames))
         audio = sounds[index] if sounds else None
-        mine = _of_sample(trace, index)
+        mine = trace if count == 1 else _of_sample(trace, index)
         videos.append(Rendered(to_uint8(frames), mine, pixels_of, seconds, audio))
     planned = trace.planned
     return Batch(tuple(videos), trace.total, planned.total, planned.is_upper_bound)
+
+
+def _one_or_all(items: list) -> Any:
+    return items[0] if len(items) == 1 else items
+
+
+def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
+    def callback(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
+        on_step(index + 1, len(pipe.scheduler.timesteps))
+        return {}
+
+    return callback
 
 
 @contextlib.contextmanager
@@ -113,8 +157,7 @@ def _decoding_alone(pipe: Any, count: int) -> Iterator[None]:
 
     def decode(latents: Any, *args: Any, **kwargs: Any) -> Any:
         assert len(latents) == count, "the VAE is given one row for each sample"
-        outputs = [original(row, *args, **kwargs) for row in latents.split(1)]
-        return _joined(outputs)
+        return _joined([original(row, *args, **kwargs) for row in latents.split(1)])
 
     vae.decode = decode
     try:

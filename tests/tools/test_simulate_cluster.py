@@ -2,20 +2,24 @@
 
 import json
 import math
+from functools import cache
 
 import pytest
-
-from vidcfg.sweep.simulate import best, compare, main
-from vidcfg.sweep.simulate_cost import Costs, Work, fit_costs, read_store, work_of_plan
-from vidcfg.sweep.simulate_fleet import Fleet, run_fleet
-from vidcfg.sweep.simulate_work import (
-    OFF,
-    Cell,
-    cut,
-    guided_step,
-    interval_grid,
-    shared_evaluations,
+from fleet import Fleet, run_fleet
+from simulate_cluster import (
+    Costs,
+    best,
+    compare,
+    fit_costs,
+    interval_plan,
+    main,
+    read_store,
+    with_pairs,
 )
+
+from vidcfg.sweep.cli import main as sweep
+
+grid_plan = cache(interval_plan)
 
 IDEAL = {"dispatch_seconds": 0.0, "created_per_second": 1e12}
 """A fleet with these is ready at once and costs nothing to direct."""
@@ -27,48 +31,39 @@ IDEAL = {"dispatch_seconds": 0.0, "created_per_second": 1e12}
     [((8, 1, 1), 800, 786), ((8, 1, 4), 2720, 1242), ((8, 4, 4), 9920, 4500)],
 )
 def test_shared_evaluations_are_the_count_of_distinct_prefixes(grid, alone, shared):
-    cells = interval_grid(*grid, num_steps=50)
-    assert sum(cell.evaluations for cell in cells) == alone
-    assert shared_evaluations(cells) == shared
+    counts = grid_plan(*grid, num_steps=50, pairs=1).counts
+    assert (counts["separate"], counts["shared"]) == (alone, shared)
 
 
-def prefixes(cells):
+def prefixes(schedules):
     """The same count from its definition: one set of branches for every distinct past."""
     needed = {}
-    for cell in cells:
-        past = (cell.root,)
-        for k, step in enumerate(cell.steps):
-            needed.setdefault((k, past), set()).update(step.branches)
-            past = (*past, step.effect)
+    for values in schedules:
+        for k, value in enumerate(values):
+            branches = {"cond"} if value == 1 else {"cond", "uncond"}
+            needed.setdefault(tuple(values[:k]), set()).update(branches)
     return sum(len(branches) for branches in needed.values())
 
 
-def test_cells_of_different_roots_share_nothing():
-    steps = (OFF, guided_step(3.0), guided_step(3.0))
-    one, other = Cell("a", steps, root="euler"), Cell("b", steps, root="heun")
-    assert shared_evaluations([one, other]) == 2 * one.evaluations == 10
-    assert shared_evaluations([one, Cell("c", steps, root="euler")]) == one.evaluations
-
-
-@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 8, 31, 59, 60, 61])
-def test_a_cut_keeps_every_cell_once_and_counts_what_each_part_shares(num_tasks):
-    cells = interval_grid(5, 3, 4, num_steps=13)
-    groups = cut(cells, num_tasks)
-    assert sorted(cell.name for group in groups for cell in group.cells) == sorted(
-        cell.name for cell in cells
-    )
-    assert len(groups) <= num_tasks
-    for group in groups:
-        assert group.evaluations == prefixes(group.cells)
-    costs = [group.evaluations for group in groups]
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 7, 8, 31, 59, 60, 61])
+def test_a_cut_keeps_every_cell_once_and_counts_what_each_part_shares(num_workers):
+    plan = grid_plan(5, 3, 4, num_steps=13, pairs=1)
+    keys = [unit.key for unit in plan.grid_units]
+    jobs = plan.jobs(keys, num_workers=num_workers, batch=60)
+    assert sorted(key for job in jobs for key in job.units) == sorted(keys)
+    values = {cell.id: cell.settings["guidance.scale"] for cell in plan.cells}
+    costs = [plan.cost(job.units) for job in jobs]
+    for job, cost in zip(jobs, costs, strict=True):
+        assert cost == prefixes([values[plan.by_key[key].cell] for key in job.units])
     assert costs == sorted(costs, reverse=True)
 
 
-def test_more_parts_share_less_and_shorten_the_longest():
-    cells = interval_grid(8, 4, 4, num_steps=50)
-    found = [cut(cells, 2**i) for i in range(8)]
-    totals = [sum(group.evaluations for group in groups) for groups in found]
-    longest = [groups[0].evaluations for groups in found]
+def test_more_workers_share_less_and_shorten_the_longest():
+    plan = grid_plan(8, 4, 4, num_steps=50, pairs=1)
+    keys = [unit.key for unit in plan.grid_units]
+    found = [plan.jobs(keys, num_workers=2**i, batch=128) for i in range(8)]
+    costs = [[plan.cost(job.units) for job in jobs] for jobs in found]
+    totals, longest = [sum(one) for one in costs], [one[0] for one in costs]
     assert totals == sorted(totals)
     assert longest == sorted(longest, reverse=True)
     assert (totals[0], totals[-1]) == (4500, 9920)
@@ -163,79 +158,108 @@ def test_costs_are_never_negative():
 
 
 def test_few_gpus_share_all_and_many_gpus_share_less():
-    work = Work(name="w", cells=tuple(interval_grid(8, 4, 4, num_steps=50)), pairs=32)
+    plan = grid_plan(8, 4, 4, num_steps=50, pairs=4)
     costs = Costs(seconds_per_evaluation=0.358)
-    few = best(compare(work, costs, Fleet(gpus=8, load_seconds=60)))
-    many = best(compare(work, costs, Fleet(gpus=1000, load_seconds=60)))
+    choices = compare(plan, costs, Fleet(gpus=1, load_seconds=60))
+    few = best(choices)
+    many = best(compare(plan, costs, Fleet(gpus=125, load_seconds=60)))
     assert few.outcome.tasks < many.outcome.tasks
-    alone = compare(work, costs, Fleet(gpus=8, load_seconds=60))[0]
-    # 8 GPUs stay busy with shared work, so the time falls as the evaluations do: 9920 / 4500.
+    alone = next(choice for choice in choices if choice.batch == 1)
+    # One GPU stays busy with shared work, so the time falls as the evaluations do: 9920 / 4500.
     assert alone.outcome.seconds / few.outcome.seconds > 2.0
 
 
-PLAN = {
-    "name": "tiny",
-    "prompts": [{"text": "a"}, {"text": "b"}, {"text": "c"}],
-    "seeds": [0, 1],
-    "cells": [
-        {
-            "id": f"s{scale}",
-            "settings": {"guidance.scale": scale},
-            "guidance": {"method": {"kind": "cfg"}, "scale": scale, "rescale": {"amount": 0.0}},
-            "surface": {"latent_strength": [[1.0, 1.0], [scale, 1.0], [scale, scale]]},
-            "evaluations": 5,
-        }
-        for scale in (2.0, 3.0, 4.0)
-    ],
-}
+@pytest.fixture
+def run(plan, tmp_path):
+    """`run(*overrides)`: a sweep in this process whose work is cut as its plan says."""
+    from vidcfg.sweep.executor import InProcess
+    from vidcfg.sweep.run import run_sweep
+    from vidcfg.sweep.store import Store
+    from vidcfg.sweep.worker import Worker
+
+    def go(*overrides):
+        made = plan(*overrides)
+        store = Store(made.sweep.store)
+        return run_sweep(made, store, InProcess(Worker(store.url)))
+
+    return go
+
+
+@pytest.mark.parametrize("num_workers", [0, 3, 12])
+def test_what_is_simulated_is_what_the_dry_run_says_and_the_sweep_runs(
+    run, plan, sweep_file, tmp_path, num_workers, capsys
+):
+    workers = f"workers.num={num_workers}"
+    made = plan(workers)
+    jobs = made.jobs(made.keys)
+    planned = sum(made.cost(job.units) for job in jobs)
+    assert sweep([str(sweep_file), "--set", workers, "--dry-run"]) == 0
+    assert (
+        f"{planned} in {len(jobs)} jobs for {num_workers or 1} worker" in capsys.readouterr().out
+    )
+    outcome = run(workers)
+    assert outcome.summary["executed"] == outcome.summary["planned"] == planned
+    assert len(list((tmp_path / "store" / "jobs").iterdir())) == len(jobs)
+    gpus = str(num_workers or 1)
+    assert main([str(tmp_path / "store"), "--gpus", gpus, "--json", "--all-cuts"]) == 0
+    rows = json.loads(capsys.readouterr().out)["choices"]
+    (own,) = (row for row in rows if row["batch"] == 32)
+    assert (own["jobs"], own["evaluations"]) == (len(jobs), planned)
 
 
 @pytest.fixture
-def store(tmp_path):
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+def store(plan, tmp_path):
+    """The store of a sweep of three scales, whose jobs took half a second an evaluation."""
+    from vidcfg.sweep.run import put_plan
+    from vidcfg.sweep.store import Store
+
+    made = Store(str(tmp_path / "store"))
+    put_plan(made, plan("grid={guidance.scale: [2.0, 3.0, 4.0]}"))
     for index in range(6):
         job = {"units": ["x"] * 3, "planned": 12, "executed": 12, "seconds": 6.0, "worker": "w"}
-        (tmp_path / "jobs" / f"{index}.json").write_text(json.dumps(job))
-    return tmp_path
+        made.write_json(f"jobs/{index}.json", job)
+    return made.root
 
 
 def test_a_store_gives_grid_pairs_and_costs(store):
-    work, jobs = read_store(str(store))
-    assert (len(work.cells), work.pairs, work.evaluations_per_node) == (3, 6, 1.0)
-    # One shared step alone, one shared pair, then a pair for each of three scales.
-    assert shared_evaluations(work.cells) == 1 + 2 + 3 * 2
-    assert jobs == [(12, 3, 6.0)] * 6
+    plan, records = read_store(store)
+    assert (len(plan.cells), len(plan.grid_units)) == (3, 3 * 4)
+    # One shared pair, then two pairs for each of three scales.
+    assert plan.counts["shared"] == 4 * (2 + 3 * 4)
+    assert records == [(12, 3, 6.0)] * 6
+    more = with_pairs(plan, 9)
+    assert {(unit.prompt, unit.seed) for unit in more.grid_units} == {
+        (prompt, seed) for prompt in (0, 1) for seed in range(5)
+    }
 
 
-def test_cells_of_another_rule_or_solver_are_other_trajectories():
-    changed = json.loads(json.dumps(PLAN))
-    changed["cells"][1]["guidance"]["rescale"]["amount"] = 0.7
-    changed["cells"][1]["surface"] = changed["cells"][0]["surface"]
+def test_cells_of_another_rule_or_solver_are_other_trajectories(plan):
     # Equal strengths under another rule divide after the first guided step.
-    assert shared_evaluations(work_of_plan(changed).cells[:2]) == 1 + 2 + 2 * 2
-    changed["cells"][1]["settings"]["sampling.scheduler"] = "heun"
-    assert shared_evaluations(work_of_plan(changed).cells[:2]) == 2 * 5
+    made = plan("grid={guidance.rescale: [0.0, 0.7]}", "seeds=3", "prompts=[a red star]")
+    assert made.counts["shared"] == 2 + 2 * 4
+    made = plan("grid={sampling.scheduler: [flow_euler, unipc]}", "seeds=3", "prompts=[a star]")
+    assert made.counts["shared"] == made.counts["separate"] == 2 * 6
 
 
 def test_the_command_prints_a_row_per_choice_and_marks_the_best(store, capsys):
-    assert main([str(store), "--gpus", "2,6", "--load", "0", "--pairs", "60"]) == 0
+    assert main([store, "--gpus", "2,6", "--load", "0", "--pairs", "60", "--jitter", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "3 cells x 60 pairs of prompt and seed = 180 videos" in lines[0]
-    rows = [line for line in lines if "one task" in line or "tree" in line]
-    assert len(rows) == 6
-    assert sum(" * " in row for row in rows) == 2
-    # 60 whole trees of 9 evaluations at half a second, on 2 GPUs: 135 s.
-    whole = next(row for row in rows if "whole tree" in row).split()
-    assert float(whole[whole.index("540") + 1]) == pytest.approx(135 / 3600, abs=6e-4)
+    rows = [line.split() for line in lines[4:]]
+    assert {row[0] for row in rows} == {"2", "6"}
+    assert sum("*" in row for row in rows) == 2
+    # 60 whole groups of 14 evaluations at half a second and two videos of 3, on 2 GPUs: 211.5 s.
+    whole = next(row for row in rows if row[0] == "2" and "32" in row)
+    assert whole[whole.index("32") + 2] == "846"
+    assert float(whole[whole.index("846") + 1]) == pytest.approx(211.5 / 3600, abs=6e-4)
 
 
 def test_the_command_prints_json_that_agrees_with_its_parts(store, capsys):
-    assert main([str(store), "--gpus", "3", "--json", "--load", "1"]) == 0
+    assert main([store, "--gpus", "3", "--json", "--load", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["costs"]["seconds_per_evaluation"] == pytest.approx(0.5)
     assert [row["is_best"] for row in found["choices"]].count(True) == 1
-    assert {row["tasks"] for row in found["choices"]} == {6, 12, 18}
+    assert (found["cells"], found["pairs"]) == (3, 4)
 
 
 @pytest.mark.parametrize(

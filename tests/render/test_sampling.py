@@ -1,24 +1,24 @@
 """Videos that are made together: to the bits of videos made alone, with the fewest evaluations."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render.config import RenderConfig
-from vidcfg.sweep.sampling import sample_together
+from vidcfg.render.sampling import sample_units
+from vidcfg.render.units import Unit
 
 SCHEDULERS = ("flow_euler", "unipc", "dpm++", "heun")
 
 
-@pytest.fixture(scope="module")
-def pipe(tiny_model):
+@pytest.fixture
+def pipe(tiny_pipeline):
     torch.set_num_threads(1)
-    from vidcfg.pipelines.settings import MiniModel
-
-    return load_pipeline(MiniModel(checkpoint=str(tiny_model), device="cpu"))
+    return tiny_pipeline
 
 
 def render(guidance, *, num_steps=4, scheduler="flow_euler", negative="blurry") -> RenderConfig:
@@ -38,28 +38,19 @@ def render(guidance, *, num_steps=4, scheduler="flow_euler", negative="blurry") 
 
 
 def together(pipe, configs):
+    """The videos of all configurations in one run."""
     own = pipe.scheduler
     pipe.scheduler = make_scheduler(pipe, configs[0].sampling)
     try:
-        return sample_together(configs, pipe)
+        unit = Unit(configs[0].prompts[0], configs[0].seeds[0], Path("x"), ".mkv")
+        return sample_units(configs, pipe, unit)
     finally:
         pipe.scheduler = own
 
 
 def alone(pipe, config):
     """The video as `vidcfg render` makes it."""
-    from pathlib import Path
-
-    from vidcfg.render.job import sample_unit
-    from vidcfg.render.units import Unit
-
-    own = pipe.scheduler
-    pipe.scheduler = make_scheduler(pipe, config.sampling)
-    try:
-        unit = Unit(config.prompts[0], config.seeds[0], Path("x"), ".mkv")
-        return sample_unit(config, pipe, unit)
-    finally:
-        pipe.scheduler = own
+    return together(pipe, [config]).videos[0]
 
 
 SETTINGS = [

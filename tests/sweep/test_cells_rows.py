@@ -1,5 +1,7 @@
 """Distances of cells to real clips, whose own features are made once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from vidcfg.evaluate.reference import Reference
 from vidcfg.evaluate.settings import Settings
 from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Backend
-from vidcfg.sweep.aggregate import Distances, complete_pairs
+from vidcfg.sweep.plan import SweepUnit
+from vidcfg.sweep.run import Distances, complete_pairs
 
 
 class Net(FeatureNet):
@@ -62,12 +65,13 @@ def test_without_a_reference_there_are_no_distances_by_the_mini_net():
 
 def test_cells_are_compared_on_the_prompts_and_seeds_that_all_have():
     units = [
-        {"key": f"{cell}{prompt}{seed}", "cell": cell, "prompt": prompt, "seed": seed}
+        SweepUnit(f"{cell}{prompt}{seed}", cell, prompt, seed)
         for cell in "ab"
         for prompt in (0, 1)
         for seed in (7, 8, 9)
     ]
-    plan = {"cells": [{"id": "a"}, {"id": "b"}], "units": units}
-    done = {unit["key"] for unit in units} - {"a07", "b18", "b19", "a19"}
+    cells = [SimpleNamespace(id="a"), SimpleNamespace(id="b")]
+    plan = SimpleNamespace(cells=cells, grid_units=units)
+    done = {unit.key for unit in units} - {"a07", "b18", "b19", "a19"}
     assert complete_pairs(plan, done) == {(0, 8), (0, 9), (1, 7)}
     assert complete_pairs(plan, {"a07"}) == set()
