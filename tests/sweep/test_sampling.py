@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.load import MiniModel, load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render.config import RenderConfig
 from vidcfg.sweep.sampling import sample_together
@@ -16,7 +16,6 @@ SCHEDULERS = ("flow_euler", "unipc", "dpm++", "heun")
 @pytest.fixture(scope="module")
 def pipe(tiny_model):
     torch.set_num_threads(1)
-    from vidcfg.pipelines.settings import MiniModel
 
     return load_pipeline(MiniModel(checkpoint=str(tiny_model), device="cpu"))
 
@@ -125,12 +124,12 @@ def test_the_plan_of_a_published_grid_has_the_published_count(pipe):
     schedules = grid(50, (0, 5, 10, 15), (20, 30, 40, 50))
     assert trie_count(schedules) == 4500
     from vidcfg.guidance.plan import plan_run
-    from vidcfg.pipelines.cost import render_row
+    from vidcfg.render.forecast import forecast_of
 
     rows = []
     for values in schedules:
         config = render(Guidance(scale=list(values)), num_steps=50)
-        rows.append(render_row(config, config.prompts[0], 5))
+        rows.append(forecast_of(config).row(config.prompts[0], 5))
     plan = plan_run(rows)
     assert plan.total == 4500
     assert plan.naive == 12800

@@ -13,8 +13,8 @@ from typing import Any
 
 from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.cost import calls_of
 from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.render.forecast import forecast_of
 from vidcfg.settings.document import ConfigDocument
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
@@ -27,7 +27,6 @@ from vidcfg.sweep.identity import (
     identity_of,
     row_of,
     run_of,
-    steps_of,
     surface_of,
     unit_key,
 )
@@ -113,7 +112,7 @@ class Plan:
             if None in rows or not rows:
                 return None
             config = self.config_of(units[0])
-            calls = calls_of(config, steps_of(config))
+            calls = forecast_of(config).facts.calls
             share = config.guidance.share
             self._plans[known] = plan_run(rows, share=share, evaluations_per_step=calls)
         return self._plans[known]
