@@ -72,13 +72,16 @@ class Adapter:
     scheduler: Callable[[Any], Any]
 
 
+_EMBEDS = "prompt_embeds"
+
+
 def _wan_like(pipe: Any) -> FrameMap:
     return CausalMap(pipe.vae_scale_factor_temporal)
 
 
 @dataclass(frozen=True)
 class Family:
-    """A declaration: all that guidance must know of a pipeline class.
+    """A declaration: all that guidance must know of a pipeline class; defaults are Wan's.
 
     Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`.
 
@@ -128,12 +131,12 @@ class Family:
 
     name: str
     pipelines: tuple[str, ...]
-    own_guidance: Mapping[str, Any]
     module: str = "diffusers"
     layout: str = "BCFHW"
     frame_map: Callable[[Any], FrameMap] = _wan_like
-    texts: Mapping[str, str] = field(default_factory=dict)
-    encoded: tuple[str | None, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=lambda: {"encoder_hidden_states": _EMBEDS})
+    encoded: tuple[str | None, ...] = (_EMBEDS, None)
+    own_guidance: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
     hidden: str = "hidden_states"

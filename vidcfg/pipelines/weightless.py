@@ -48,7 +48,7 @@ def _made(model: MiniModel | DiffusersModel, cls: Any) -> Any:
         if adapter is not None:
             motion = Path(model.motion_adapter).expanduser()
             named = ("diffusers", adapter.cls) if motion.is_dir() else None
-            parts[adapter.part] = _part(motion, None, named)
+            parts[adapter.part] = _part(motion, "", named)
         with torch.device("meta"):
             pipe = cls.from_pretrained(folder, local_files_only=True, **parts)
     if adapter is not None and pipe.scheduler is not None:
@@ -56,19 +56,21 @@ def _made(model: MiniModel | DiffusersModel, cls: Any) -> Any:
     return pipe
 
 
-def _part(folder: Path, name: str | None, named: Any) -> Any:
-    """A part of a pipeline: models without weights, schedulers as they are, None for others."""
+def _part(folder: Path, name: str, named: Any) -> Any:
+    """A model without weights, a scheduler or tokenizer as it is; None for what serves others."""
     import torch
     from diffusers import ModelMixin, SchedulerMixin
     from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 
     library, class_name = named if isinstance(named, list | tuple) else (None, None)
-    if library is None or library == "transformers":
+    if library is None:
         return None
     cls = simple_get_class_obj(library, class_name)
+    if (folder / name / "tokenizer.json").is_file():
+        return cls.from_pretrained(folder / name, local_files_only=True)
     if not issubclass(cls, ModelMixin | SchedulerMixin):
         return None
-    settings = cls.load_config(folder, subfolder=name, local_files_only=True)
+    settings = cls.load_config(folder, subfolder=name or None, local_files_only=True)
     # The numbers of a scheduler are real, those of a model are not.
     with torch.device("meta") if issubclass(cls, ModelMixin) else contextlib.nullcontext():
         return cls.from_config(settings)

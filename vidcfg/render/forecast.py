@@ -99,12 +99,15 @@ def forecast_of(config: RenderConfig) -> Forecast:
 
     try:
         pipe = copy.copy(weightless(config.model))
-        family = family_of(pipe)
-        frame_map = family.frame_map(pipe)
     except NotKnownError as error:
         return Forecast(config, why_not=str(error))
+    try:
+        family = family_of(pipe)
+        frame_map = family.frame_map(pipe)
     except (ValueError, AttributeError) as error:
-        return Forecast(config, why_not=f"it needs the loaded model: {error}")
+        # No family, or a part that its frame map asks is not in the folder.
+        reason = str(error).split(". ")[0]
+        return Forecast(config, why_not=f"its files do not tell it: {reason}")
     return _stepped(config, pipe, family, frame_map)
 
 

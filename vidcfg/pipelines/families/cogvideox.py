@@ -13,8 +13,6 @@ FAMILY = Family(
         pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
     ),
     length_argument="num_frames",  # the padding of 1.5 hides it
-    texts={"encoder_hidden_states": "prompt_embeds"},
-    encoded=("prompt_embeds", None),
     own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},
     stock_passes="batched",
     combines_in_float32=True,

@@ -22,7 +22,6 @@ FAMILY = Family(
         "encoder_attention_mask": "prompt_attention_mask",
     },
     encoded=("prompt_embeds", "prompt_attention_mask", None, None),
-    own_guidance={"guidance_scale": 1.0},
     blocks=Blocks(
         ("transformer_blocks",), returns=("x",), layers={"stg": (6,), "slg": (3,)}, grid=_grid
     ),

@@ -14,7 +14,6 @@ FAMILY = Family(
         "encoder_attention_mask": "prompt_attention_mask",
     },
     encoded=("prompt_embeds", "prompt_attention_mask", None, None),
-    own_guidance={"guidance_scale": 1.0},
     stock_passes="batched",
     combines_in_float32=True,
     prediction="flow_reversed",
