@@ -15,8 +15,7 @@ import torch
 import vidcfg
 from vidcfg.media.sheet import comparison_sheet, spread_over_pixels
 from vidcfg.pipelines.families import family_of
-from vidcfg.pipelines.load import load_pipeline
-from vidcfg.pipelines.settings import MiniModel
+from vidcfg.pipelines.load import MiniModel, load_pipeline
 
 MODES = {
     "uniform": "uniform",

@@ -110,11 +110,11 @@ def matched(label: str, options: argparse.Namespace) -> tuple[int, int, dict[str
 
     The gradient of a classifier is not a model evaluation.
     """
-    from vidcfg.pipelines.cost import plan_render
+    from vidcfg.render.forecast import forecast_of
 
     best = None
     for steps in range(2, options.budget + 1):
-        branches = plan_render(config_of(label, steps)).evaluations
+        branches = forecast_of(config_of(label, steps)).plan().evaluations
         count = sum(n for name, n in branches.items() if name != "classifier")
         if count <= options.budget:
             best = (steps, count, branches)
@@ -159,8 +159,7 @@ def render(label: str, steps: int, clips: int):
 
     from vidcfg import Guidance, guide
     from vidcfg.metrics.features.base import load_net
-    from vidcfg.pipelines.load import load_pipeline
-    from vidcfg.pipelines.settings import MiniModel
+    from vidcfg.pipelines.load import MiniModel, load_pipeline
 
     torch.set_num_threads(1)
     pipe = load_pipeline(MiniModel(device="cpu"))

@@ -120,8 +120,7 @@ def check_settings(options: argparse.Namespace) -> None:
 
 def make_batches(options: argparse.Namespace, todo: list) -> None:
     from vidcfg.metrics.features.base import load_net
-    from vidcfg.pipelines.load import load_pipeline
-    from vidcfg.pipelines.settings import MiniModel
+    from vidcfg.pipelines.load import MiniModel, load_pipeline
 
     pipe = load_pipeline(MiniModel(device=options.device, checkpoint=options.checkpoint))
     pipe.transformer.set_attention_backend(options.attention)

@@ -23,8 +23,7 @@ import torch
 
 import vidcfg
 from vidcfg.pipelines.families import Family, family_of
-from vidcfg.pipelines.load import load_pipeline
-from vidcfg.pipelines.settings import DiffusersModel, MiniModel
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, load_pipeline
 
 PROMPT, NEGATIVE = "a red circle moving left over a navy background", "blurry"
 STOCK = "stock pipeline, its own guidance"

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.load import MiniModel, load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
-from vidcfg.pipelines.settings import MiniModel
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.sampling import sample_units
 from vidcfg.render.units import units_of

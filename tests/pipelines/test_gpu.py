@@ -11,8 +11,7 @@ from tiny_pipelines import BUILDERS, generators
 from tiny_text import with_prompts
 
 import vidcfg
-from vidcfg.pipelines.load import load_pipeline
-from vidcfg.pipelines.settings import DiffusersModel, MiniModel
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, load_pipeline
 
 pytestmark = pytest.mark.gpu
 

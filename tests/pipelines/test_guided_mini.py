@@ -6,8 +6,7 @@ from tiny_pipelines import generators
 
 import vidcfg
 from vidcfg.mini.pipeline import load_mini
-from vidcfg.pipelines.load import load_pipeline
-from vidcfg.pipelines.settings import MiniModel
+from vidcfg.pipelines.load import MiniModel, load_pipeline
 
 PROMPTS = ["a red circle moving left over a navy background", "a blue cross growing"]
 

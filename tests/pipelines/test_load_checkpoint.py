@@ -10,8 +10,7 @@ from tiny_video import wan
 
 import vidcfg
 from vidcfg.mini.scorer import load_scorer
-from vidcfg.pipelines.load import ModelError, load_pipeline
-from vidcfg.pipelines.settings import MiniModel
+from vidcfg.pipelines.load import MiniModel, ModelError, load_pipeline
 from vidcfg.render.config import RenderConfig
 
 

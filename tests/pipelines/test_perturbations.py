@@ -10,8 +10,10 @@ from explicit_attention import EXPLICIT, MiniExplicit, Skipped
 from tiny_pipelines import BUILDERS, generators, ltx2
 
 from vidcfg.guidance.perturbation import Degradation, Perturbation
-from vidcfg.pipelines.changes import find_layers, perturbed, token_grid, watched
 from vidcfg.pipelines.changes.blur import blur_tokens
+from vidcfg.pipelines.changes.layers import find_layers, token_grid
+from vidcfg.pipelines.changes.perturbed import perturbed
+from vidcfg.pipelines.changes.sag import watched
 from vidcfg.pipelines.families import FAMILIES, family_of
 
 GRIDS = {

@@ -4,74 +4,20 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import kites
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from torch import nn
+from kites import KITE, KitePipeline
 
 import vidcfg
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.families import FAMILIES, Family
+from vidcfg.pipelines.families import FAMILIES
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 
 
-class KiteDenoiser(nn.Module):
-    """Predicts a flow from the latents, the time and the mean of its context."""
-
-    def __init__(self):
-        super().__init__()
-        self.mix = nn.Linear(5, 5)
-
-    def forward(self, x, t, context, scale_of_time=1.0):
-        context_B = context.mean(dim=(1, 2)) + t / 1000 * scale_of_time
-        return (self.mix(x.movedim(1, -1)).movedim(-1, 1) + context_B[:, None, None, None, None],)
-
-
-class KitePipeline(DiffusionPipeline):
-    """A pipeline of somebody else, with names of its own."""
-
-    def __init__(self, denoiser, scheduler):
-        super().__init__()
-        self.register_modules(denoiser=denoiser, scheduler=scheduler)
-        self.text_encoder = None
-        self.set_progress_bar_config(disable=True)
-
-    @torch.no_grad()
-    def __call__(
-        self, prompt_embeds, negative_prompt_embeds=None, guidance_scale=4.0, generator=None
-    ):
-        x = torch.randn(len(prompt_embeds), 5, 3, 2, 4, generator=generator)
-        self.scheduler.set_timesteps(4)
-        for t in self.scheduler.timesteps:
-            times = t.expand(len(x))
-            flow = self.denoiser(x, times, context=prompt_embeds)[0]
-            if guidance_scale > 1:
-                other = self.denoiser(x, times, context=negative_prompt_embeds)[0]
-                flow = other + guidance_scale * (flow - other)
-            x = self.scheduler.step(flow, t, x, return_dict=False)[0]
-        return x
-
-
-KITE = Family(
-    name="kite",
-    pipelines=("KitePipeline",),
-    layout="BCFHW",
-    frame_map=lambda pipe: CausalMap(4),
-    denoisers={"denoiser": None},
-    hidden="x",
-    per_sample=("t",),
-    texts={"context": "prompt_embeds"},
-    encoded=("prompt_embeds",),
-    own_guidance={"guidance_scale": 1.0},
-)
-
-
 @pytest.fixture
 def kite():
-    torch.manual_seed(0)
-    pipe = KitePipeline(KiteDenoiser(), FlowMatchEulerDiscreteScheduler())
-    yield pipe, torch.randn(2, 6, 7), torch.randn(2, 6, 7)
+    yield kites.kite(), torch.randn(2, 6, 7), torch.randn(2, 6, 7)
     FAMILIES.pop("kite", None)
 
 

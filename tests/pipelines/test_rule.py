@@ -5,9 +5,9 @@ import pytest
 
 import vidcfg
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.cost import plan_render, render_surface
 from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.render.config import RenderConfig
+from vidcfg.render.forecast import forecast_of
 
 
 def surface(num_steps: int = 5, **settings):
@@ -88,24 +88,23 @@ def render_config(**guidance) -> RenderConfig:
 
 
 def test_cost_of_a_render_counts_each_prompt_seed_and_second_order_call():
-    plan = plan_render(
-        render_config(scale={"kind": "interval", "value": 4.0, "from": 0.5, "to": 0.75})
-    )
+    scale = {"kind": "interval", "value": 4.0, "from": 0.5, "to": 0.75}
+    plan = forecast_of(render_config(scale=scale)).plan()
     assert plan.naive == 2 * 6 * 9
     assert plan.evaluations == {"cond": 6 * 9, "uncond": 6 * 4}
 
 
 def test_cost_of_three_branches_counts_the_negative_pass():
     config = render_config(scale=4.0, method={"kind": "dual", "negative_scale": 1.0})
-    assert plan_render(config).evaluations == {"cond": 54, "uncond": 54, "negative": 54}
+    assert forecast_of(config).plan().evaluations == {"cond": 54, "uncond": 54, "negative": 54}
 
 
 def test_surface_of_a_render_covers_its_steps_and_frames():
-    assert render_surface(render_config(scale=4.0)).strength_KT.shape == (5, 9)
+    assert forecast_of(render_config(scale=4.0)).surfaces["cfg"].strength_KT.shape == (5, 9)
 
 
 def test_empty_side_of_dual_is_one_text_for_all_negative_prompts():
     config = render_config(scale=4.0, method={"kind": "dual", "negative_scale": 1.0})
-    plan = plan_render(config, batch_size=6)
+    plan = forecast_of(config).plan(batch_size=6)
     # at the first call the three seeds are shared by both prompts on the empty side alone
     assert plan.per_step[0] == {"cond": 6, "uncond": 3, "negative": 6}

@@ -243,8 +243,8 @@ def test_second_stream_keeps_its_branches_under_every_rule():
 
 
 def test_preview_shows_the_strengths_of_every_rule():
-    from vidcfg.pipelines.cost import render_surfaces
     from vidcfg.render.config import RenderConfig
+    from vidcfg.render.forecast import forecast_of
 
     config = RenderConfig(
         schema=1,
@@ -257,7 +257,7 @@ def test_preview_shows_the_strengths_of_every_rule():
         guidance={"scale": 4.0, "method": ["cfg", {"kind": "apg", "scale": 2.0}]},
         output={"dir": "out"},
     )
-    surfaces = render_surfaces(config)
+    surfaces = forecast_of(config).surfaces
     assert list(surfaces) == ["cfg", "apg"]
     assert (surfaces["cfg"].strength_KT == 4).all()
     assert (surfaces["apg"].strength_KT == 2).all()

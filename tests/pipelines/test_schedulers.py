@@ -1,8 +1,7 @@
 import diffusers
 import pytest
 
-from vidcfg.pipelines.schedulers import make_scheduler, possible_schedulers
-from vidcfg.pipelines.settings import Sampling
+from vidcfg.pipelines.schedulers import Sampling, make_scheduler, possible_schedulers
 
 
 class WanPipelineLike:

@@ -116,12 +116,12 @@ def test_the_plan_of_a_published_grid_has_the_published_count(pipe):
     schedules = grid(50, (0, 5, 10, 15), (20, 30, 40, 50))
     assert trie_count(schedules) == 4500
     from vidcfg.guidance.plan import plan_run
-    from vidcfg.pipelines.cost import render_row
+    from vidcfg.render.forecast import forecast_of
 
     rows = []
     for values in schedules:
         config = render(Guidance(scale=list(values)), num_steps=50)
-        rows.append(render_row(config, config.prompts[0], 5))
+        rows.append(forecast_of(config).row(config.prompts[0], 5))
     plan = plan_run(rows)
     assert plan.total == 4500
     assert plan.naive == 12800

@@ -19,7 +19,8 @@ class RunRow:
 
     Strengths and weights are (K, F), or (K, N, F) for a rule of N terms. `start` identifies the
     initial noise (seed), `texts` the text that each branch sees, and `rule` everything else that
-    decides the guided prediction (limits, statistics). `experts` names the model of each step.
+    decides the guided prediction (limits, statistics). `experts` names the model of each step;
+    branches in `always` run on every step.
     """
 
     method: Method
@@ -29,6 +30,7 @@ class RunRow:
     texts: tuple[tuple[str, object], ...] = ()
     rule: object = None
     experts: tuple[str, ...] | None = None
+    always: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class RunPlan:
 
 
 def required_branches(
-    method: Method, strength_F: np.ndarray, weight_F: np.ndarray
+    method: Method, strength_F: np.ndarray, weight_F: np.ndarray, always: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """The branches one sample needs on one step, in the method's own order."""
-    needed = method.required(strength_F, weight_F)
+    needed = method.required(strength_F, weight_F).union(always)
     return tuple(branch for branch in method.branches if branch in needed)
 
 
@@ -107,7 +109,7 @@ def plan_run(
 def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple | None]:
     """The branches of one sample on step k, and what makes its result; None where it is `cond`."""
     strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
-    branches = required_branches(method, strength_F, weight_F)
+    branches = required_branches(method, strength_F, weight_F, row.always)
     if method.is_off(strength_F, weight_F).all():
         return branches, None
     deltas = method.deltas(strength_F, weight_F)

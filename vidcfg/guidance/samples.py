@@ -19,7 +19,7 @@ class SampleRows:
 
     Strengths and weights have one entry per sample: (K, F), or (K, N, F) for a rule of N terms.
     `experts` names the model of each step (None: one model); `levels` are the noise levels before
-    and after each step, for rules that depend on both.
+    and after each step, for rules that depend on both. Branches in `always` run on every step.
     """
 
     rules: tuple[Rule, ...]
@@ -27,6 +27,7 @@ class SampleRows:
     weights_BKF: Sequence[np.ndarray] | np.ndarray
     experts: tuple[str, ...] | None = None
     levels: tuple[tuple[Level, Level], ...] | None = None
+    always: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -54,7 +55,7 @@ class SampleRows:
     def branches(self, sample: int, step: int) -> tuple[str, ...]:
         """The branches that a sample needs on a step, unless its rule has stopped by then."""
         rows = (self.strength_BKF[sample][step], self.weights_BKF[sample][step])
-        return required_branches(self.methods[sample][step], *rows)
+        return required_branches(self.methods[sample][step], *rows, self.always)
 
 
 def stacked(terms: Sequence[np.ndarray]) -> np.ndarray:
@@ -114,7 +115,7 @@ def sample_steps(
         stopped = memory.stopped.get((b, expert))
         if stopped is not None:
             strength, weight = np.where(stopped, 1.0, strength), np.where(stopped, 0.0, weight)
-        branches = required_branches(method, strength, weight)
+        branches = required_branches(method, strength, weight, samples.always)
         remembered = memory.vectors.get((b, expert), {})
         found.append(SampleStep(b, rule, method, strength, weight, branches, remembered))
     return found

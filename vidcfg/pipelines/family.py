@@ -6,9 +6,35 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import FrameMap
+from vidcfg.guidance.frame_map import CausalMap, FrameMap
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.pipelines.blocks import Blocks
+
+Grid = tuple[int, int, int]
+"""Latent frames, rows and columns in which the video tokens of a denoiser call stand."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The transformer blocks of a denoiser, and how tokens run through them.
+
+    Args:
+        lists: paths of the lists of blocks; layer i counts through all of them in this order.
+        attention: attribute of a block that holds the attention over video tokens.
+        joint: where text tokens stand in that attention: "before" or "after" the video tokens,
+            None where video tokens are alone.
+        returns: the block's arguments that a skipped block hands on, in the order of its results.
+        layers: rule -> layers that are perturbed where the user names none. "stg" serves the rules
+            that are not listed; without it, the middle layer does. "all" means every layer.
+        grid: (denoiser, its arguments, layer) -> token grid (F, H, W) of that layer; None reads it
+            from the latents and the patch size of the denoiser's config.
+    """
+
+    lists: tuple[str, ...]
+    attention: str = "attn1"
+    joint: str | None = None
+    returns: tuple[str, ...] = ("hidden_states",)
+    layers: Mapping[str, tuple[int, ...] | str] = field(default_factory=dict)
+    grid: Callable[[Any, Mapping[str, Any], int], Grid] | None = None
 
 
 @dataclass(frozen=True)
@@ -25,16 +51,44 @@ class SecondStream:
     scale_argument: str
     fallback: float
 
+    def scale_of(self, call: Mapping[str, Any]) -> float:
+        """The scale that a pipeline call asks for."""
+        scale = call.get(self.scale_argument)
+        return self.fallback if scale is None else scale
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A part that makes the pipeline of this family of another family's checkpoint.
+
+    Args:
+        part: name of the part in the pipeline, and of the setting `model.<part>`.
+        cls: its class in diffusers.
+        scheduler: the checkpoint's scheduler -> the one that the part was trained with.
+    """
+
+    part: str
+    cls: str
+    scheduler: Callable[[Any], Any]
+
+
+_EMBEDS = "prompt_embeds"
+
+
+def _wan_like(pipe: Any) -> FrameMap:
+    return CausalMap(pipe.vae_scale_factor_temporal)
+
 
 @dataclass(frozen=True)
 class Family:
-    """A declaration: all that guidance must know of a pipeline class.
+    """A declaration: all that guidance must know of a pipeline class; defaults are Wan's.
 
     Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`.
 
     Args:
         name: short name, as printed by `vidcfg families`.
         pipelines: names of the pipeline classes it covers.
+        module: Python module that has these classes.
         layout: axes of the latents that the denoiser sees (vidcfg.guidance.layout).
         frame_map: pipeline -> FrameMap of its VAE.
         texts: denoiser argument -> text input it takes, in the pipeline's own words; what the
@@ -50,6 +104,8 @@ class Family:
         combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
+        length_argument: pipeline argument that holds the pixel frames, where latent frames do not
+            tell them.
         expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
         unconditional: denoiser arguments -> the ones that the unconditional branch sees instead,
             for models without a text (`texts` is then empty).
@@ -60,10 +116,12 @@ class Family:
             number that a scale is multiplied by in it.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
+        adapter: a part that makes such a pipeline of another checkpoint.
         refusal: pipeline -> why it cannot be guided in its present state, or None.
         fps_argument: pipeline argument that holds the frame rate, where there is one.
         fps_is_whole: whether that argument is a whole number.
         size_multiple: height and width that the pipeline makes are multiples of it.
+        decodes_together: whether frames of different samples are decoded in one call.
         frame_rule: the frame map in words, for the table of families.
         tested: what tests show of a uniform scale against the stock pipeline: "exact" (bit for
             bit), "close" (to float32 rounding) or "no".
@@ -73,11 +131,12 @@ class Family:
 
     name: str
     pipelines: tuple[str, ...]
-    layout: str
-    frame_map: Callable[[Any], FrameMap]
-    own_guidance: Mapping[str, Any]
-    texts: Mapping[str, str] = field(default_factory=dict)
-    encoded: tuple[str | None, ...] = ()
+    module: str = "diffusers"
+    layout: str = "BCFHW"
+    frame_map: Callable[[Any], FrameMap] = _wan_like
+    texts: Mapping[str, str] = field(default_factory=lambda: {"encoder_hidden_states": _EMBEDS})
+    encoded: tuple[str | None, ...] = (_EMBEDS, None)
+    own_guidance: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
     hidden: str = "hidden_states"
@@ -85,6 +144,7 @@ class Family:
     combines_in_float32: bool = False
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
+    length_argument: str | None = None
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
@@ -92,10 +152,12 @@ class Family:
     embedded: tuple[str, float] | None = None
     guider: str | None = None
     blocks: Blocks | None = None
+    adapter: Adapter | None = None
     refusal: Callable[[Any], str | None] | None = None
     fps_argument: str | None = None
     fps_is_whole: bool = False
     size_multiple: int = 1
+    decodes_together: bool = False
     frame_rule: str = ""
     tested: str = "no"
     is_image: bool = False
@@ -105,6 +167,15 @@ class Family:
     @property
     def frame_layout(self) -> FrameLayout:
         return FrameLayout(self.layout)
+
+    @property
+    def channel_axis(self) -> int:
+        return 2 if self.layout == "tokens" else self.layout.index("C")
+
+    def models_of(self, pipe: Any) -> dict[str, Any]:
+        """The denoisers that a pipeline has, by attribute."""
+        found = {name: getattr(pipe, name, None) for name in self.denoisers}
+        return {name: module for name, module in found.items() if module is not None}
 
     def scale_note(self, scale: float) -> str | None:
         """A sentence for a scale (its peak over the run) outside the usual range, or None."""

@@ -1,25 +1,27 @@
 """`vidcfg.guide`: put frame-aware guidance into a pipeline, and take it out again."""
 
+import contextlib
 import functools
 import inspect
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from vidcfg.guidance.denoiser import Passes
 from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.changes.classifier import LogProb
+from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
-from vidcfg.pipelines.installed import guided_forwards, guider_off
-from vidcfg.pipelines.session import Session
+from vidcfg.pipelines.run import GuidedRun
 from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.pipelines.texts import BranchTexts, negative_inputs
 
 
-@contextmanager
+@contextlib.contextmanager
 def guide(
     pipe: Any,
     guidance: Guidance | float | Sequence[Guidance | float],
@@ -60,28 +62,11 @@ def guide(
             "this pipeline is already inside a vidcfg.guide block: guidance would be applied "
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
-    settings = _settings(guidance)
-    if family.is_image:
-        settings = [_without_frames(setting, family) for setting in settings]
-    inputs = negative_inputs(family, negative, negative_prompt)
-    if inputs and negative_prompt:
-        raise ValueError(
-            "guide() got a negative_prompt and negative embeddings. Pass one of them."
-        )
-    texts = BranchTexts(
-        negative=negative_prompt,
-        conditions=_conditions(settings),
-        inputs={"negative": inputs} if inputs else {},
-    )
-    session = Session(
-        pipe,
-        family,
-        [build_rule(s) for s in settings],
-        texts,
-        settings[0],
-        fps=fps,
-        classifier=classifier,
-    )
+    settings = _settings(guidance, family)
+    given = negative_inputs(family, negative, negative_prompt)
+    inputs = {"negative": given} if given else {}
+    texts = BranchTexts(negative_prompt, _conditions(settings), inputs)
+    session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
     original_class = type(pipe)
     pipe.__class__ = _guided_class(original_class, session)
     try:
@@ -91,7 +76,75 @@ def guide(
         session.close()
 
 
-def _settings(guidance: Any) -> list[Guidance]:
+class Session:
+    """One `guide` block: a pipeline, the rules for it, and the run in progress."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        family: Family,
+        settings: list[Guidance],
+        texts: BranchTexts,
+        *,
+        fps: float | int | None,
+        classifier: LogProb | None,
+    ):
+        self.pipe, self.family, self.texts = pipe, family, texts
+        self.fps, self.classifier = fps, classifier
+        self.rules = [build_rule(setting) for setting in settings]
+        self.passes = Passes(
+            mode=settings[0].passes,
+            stock=family.stock_passes,
+            micro_batch=settings[0].micro_batch,
+            share=settings[0].share,
+        )
+        self.trace = Trace()
+        self._call: Mapping[str, Any] = {}
+        self._run: GuidedRun | None = None
+        self._noted = False
+
+    def close(self) -> None:
+        """Let go of the pipeline, so that a kept trace keeps no model alive."""
+        self.pipe = self._run = None
+
+    @contextlib.contextmanager
+    def run(self, call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """One pipeline call with these arguments (defaults filled in).
+
+        Yields the arguments that guidance takes over from the pipeline, with their off values.
+
+        Raises:
+            ValueError: if the pipeline is in a state that cannot be guided.
+        """
+        reason = self.family.refusal(self.pipe) if self.family.refusal else None
+        if reason is not None:
+            raise ValueError(reason)
+        self._call = call
+        second = self.family.second_stream
+        try:
+            yield {} if second is None else {second.scale_argument: 1.0}
+        finally:
+            self._call, self._run = {}, None
+
+    def forward(
+        self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
+    ) -> Any:
+        """The guided replacement of one denoiser forward."""
+        if self._run is None:
+            self._run = GuidedRun(self, self._call, module, arguments)
+        return self._run.step(module, original, expert, arguments)
+
+    def note_scales(self, surfaces: list[Surface]) -> None:
+        """Log, once per block, a scale outside of what people use with this family."""
+        peaks = {float(s.scale_K[abs(s.scale_K - 1).argmax()]) for s in surfaces}
+        notes = [] if self._noted else filter(None, map(self.family.scale_note, sorted(peaks)))
+        for note in notes:
+            logging.getLogger("vidcfg").warning("note: %s", note)
+        self._noted = True
+
+
+def _settings(guidance: Any, family: Family) -> list[Guidance]:
+    """The settings as a list; for an image, without what acts along frames."""
     several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
     settings = [
         item if isinstance(item, Guidance) else Guidance(scale=item)
@@ -105,6 +158,8 @@ def _settings(guidance: Any) -> list[Guidance]:
                 f"guidance.{name} differs between samples of one batch. It says how the model is "
                 f"called, so all samples must share it."
             )
+    if family.is_image:
+        return [_without_frames(setting, family) for setting in settings]
     return settings
 
 
@@ -122,7 +177,7 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
     warnings.warn(
         f"{family.name} makes one frame, so guidance.{' and guidance.'.join(found)} cannot matter "
         f"and is left out: the whole image gets the full scale.",
-        stacklevel=5,
+        stacklevel=6,
     )
     none = {"frames": Guidance(scale=1.0).frames, "windows": ()}
     method = setting.method
@@ -152,18 +207,17 @@ def _conditions(settings: list[Guidance]) -> dict[str, str]:
 
 def _guided_class(cls: type, session: Session) -> type:
     """A subclass of the pipeline's class, under its name, whose call is checked and counted."""
-    signature = inspect.signature(cls.__call__)
+    signature, family = inspect.signature(cls.__call__), session.family
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
         bound = signature.bind(self, *args, **kwargs)
-        given = _without_own_guidance(session.family, dict(bound.arguments), signature)
+        given = _without_own_guidance(family, dict(bound.arguments), signature)
         given.pop("self")
         extra = given.pop("kwargs", {})
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
-        guider = guider_off(self, session.family.guider)
-        installed = guided_forwards(self, session.family, session)
-        with session.run(defaults | given | extra) as taken, guider, installed:
+        installed = _guided_forwards(self, family, session.forward)
+        with session.run(defaults | given | extra) as taken, installed:
             given |= taken
             return cls.__call__(self, **given, **extra)
 
@@ -206,3 +260,56 @@ def _without_own_guidance(
             f"guidance is off. Pass it to vidcfg.guide(...)."
         )
     return given
+
+
+@contextlib.contextmanager
+def _guided_forwards(pipe: Any, family: Family, forward: Callable) -> Iterator[None]:
+    """Replace `forward` of every denoiser, and switch the pipeline's own guider off.
+
+    Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
+    on again between calls, and `forward` with them.
+
+    Raises:
+        ValueError: for a denoiser compiled as a whole.
+    """
+    replaced = []
+    for attribute, module in family.models_of(pipe).items():
+        compiled = getattr(module, "_compiled_call_impl", None) is not None
+        if compiled or type(module).__name__ == "OptimizedModule":
+            raise ValueError(
+                f"pipe.{attribute} is compiled as a whole, so vidcfg.guide cannot reach into its "
+                f"call. Compile its blocks instead: pipe.{attribute}.compile_repeated_blocks()."
+            )
+        own = vars(module).get("forward")
+        module.forward = _guided_forward(module, family.denoisers[attribute], forward)
+        replaced.append((module, module.forward, own))
+    guider = getattr(pipe, family.guider, None) if family.guider else None
+    enabled = guider is not None and guider._enabled
+    if enabled:
+        guider.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            guider._enabled = enabled
+        for module, guided, own in replaced:
+            if module.__dict__.get("forward") is not guided:
+                continue  # a hook was taken off meanwhile and restored its own forward
+            if own is not None:
+                module.forward = own
+            else:
+                del module.forward
+
+
+def _guided_forward(module: Any, expert: str | None, forward: Callable) -> Callable:
+    """`forward(module, its own forward, expert, arguments by name)` as a method of a denoiser."""
+    before, signature = module.forward, inspect.signature(type(module).forward)
+
+    @functools.wraps(before)
+    def guided(*args, **kwargs):
+        arguments = signature.bind(module, *args, **kwargs).arguments
+        arguments = dict(list(arguments.items())[1:])
+        arguments |= arguments.pop("kwargs", {})
+        return forward(module, before, expert, arguments)
+
+    return guided

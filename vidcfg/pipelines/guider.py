@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
@@ -117,15 +116,12 @@ class FrameGuidance(BaseGuidance):
             self._surface = self._make_surface(self._given_frames)
         if self._surface is None:
             return 2
-        row, weight = (rows[self._step] for rows in self._rows())
-        return len(required_branches(self._rule.method, row, weight))
+        rows = (self._surface.strength_KF[self._step], self._surface.weights_KF[self._step])
+        return len(required_branches(self._rule.method, *rows))
 
     def _inside(self) -> bool:
         first, last = (int(x * self._num_inference_steps) for x in (self._start, self._stop))
         return first <= self._step < last
-
-    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._surface.strength_KF, self._surface.weights_KF
 
     def _make_surface(self, num_frames: int) -> Surface:
         return self._rule.surface(
@@ -154,13 +150,8 @@ class FrameGuidance(BaseGuidance):
         return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=pred_uncond)
 
     def _guided(self, predictions: dict[str, Tensor | None], num_frames: int) -> Tensor:
-        num_samples = len(predictions["cond"])
-        strength_KF, weights_KF = self._rows()
-        samples = SampleRows(
-            rules=(self._rule,) * num_samples,
-            strength_BKF=np.stack([strength_KF] * num_samples),
-            weights_BKF=np.stack([weights_KF] * num_samples),
-        )
+        num_samples, surface = len(predictions["cond"]), self._surface
+        samples = SampleRows.of([self._rule] * num_samples, [(surface,)] * num_samples)
         denoiser = GuidedDenoiser(self._layout, samples, Passes(share=False))
         inputs = StepInputs(
             shared={"prediction": predictions["cond"]},
@@ -179,15 +170,13 @@ def _setting(guidance: Guidance | dict | float) -> Guidance:
         guidance = Guidance(**guidance)
     elif not isinstance(guidance, Guidance):
         guidance = Guidance(scale=guidance)
-    foreign = []
-    if guidance.kind != "cfg":
-        foreign.append(f"method: {guidance.kind}")
-    if guidance.threshold is not None:
-        foreign.append("threshold")
-    if guidance.passes != "pipeline":
-        foreign.append(f"passes: {guidance.passes}")
-    if guidance.micro_batch is not None:
-        foreign.append("micro_batch")
+    beyond = {
+        f"method: {guidance.kind}": guidance.kind != "cfg",
+        "threshold": guidance.threshold is not None,
+        f"passes: {guidance.passes}": guidance.passes != "pipeline",
+        "micro_batch": guidance.micro_batch is not None,
+    }
+    foreign = [name for name, is_set in beyond.items() if is_set]
     if foreign:
         raise ValueError(
             f"a guider sees two predictions and nothing else, so it cannot do "

@@ -1,18 +1,252 @@
-"""`model:` of a config to a loaded pipeline on its device."""
+"""`model:` of a config, and the pipeline that it names, loaded."""
 
+import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import torch
+from pydantic import AfterValidator, Field
 
-from vidcfg.mini import dtype_argument
-from vidcfg.pipelines.settings import DiffusersModel, MiniModel
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from vidcfg.settings.base import ConfigModel, Finding, refuse
+from vidcfg.settings.validation import choose
 
 
 class ModelError(RuntimeError):
     """A model that cannot be loaded; the message says what to do."""
+
+
+def _known_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise refuse(choose(value, ("auto", "cpu", "cuda", "cuda:0")))
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise refuse("but must be text of at least one character.")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Device = Annotated[str, AfterValidator(_known_device)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class MiniModel(ConfigModel):
+    """The model that ships with vidcfg; `checkpoint` is a folder with another training of it."""
+
+    kind: Literal["mini"] = "mini"
+    checkpoint: Text | None = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+
+    def findings(self):
+        if self.attention == "xformers" and self.device == "cpu":
+            message = (
+                "is 'xformers', which needs CUDA, but device is cpu. Write sdpa, or device: cuda."
+            )
+            yield Finding(("attention",), message)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        if self.checkpoint is not None:
+            return Path(self.checkpoint)
+        return Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
+
+    @property
+    def frame_map(self) -> Any:
+        """The frame map of its codec, from a small file alone: no library is loaded."""
+        from vidcfg.guidance.frame_map import CausalMap
+
+        path = self.folder / "vae" / "config.json"
+        return CausalMap(json.loads(path.read_text("utf-8"))["stride"] if path.is_file() else 4)
+
+    def load(self, device: Any) -> Any:
+        """See `load_pipeline`."""
+        import torch
+
+        from vidcfg.mini import dtype_argument
+        from vidcfg.mini.pipeline import MiniVideoPipeline
+
+        if not (self.folder / "model_index.json").is_file():
+            raise ModelError(
+                f"model.checkpoint is {self.folder}, which holds no model_index.json. Name a "
+                f"folder that `python scripts/train_mini` exported, or leave it out for the embedded "
+                f"model."
+            )
+        dtype = torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype)
+        # The codec is small, and its pixels stay exact.
+        dtypes = dtype_argument({"vae": torch.float32, "default": dtype})
+        pipe = MiniVideoPipeline.from_pretrained(self.folder, **dtypes).to(device)
+        pipe.transformer.set_attention_backend(self.attention)
+        return pipe
+
+
+class DiffusersModel(ConfigModel):
+    """A checkpoint of a supported diffusers pipeline: a folder or a repository name."""
+
+    kind: Literal["diffusers"] = "diffusers"
+    checkpoint: Text = Field(
+        description="a folder or a repository such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    )
+    revision: Text | None = None
+    motion_adapter: Text | None = Field(
+        None, description="AnimateDiff's motion modules: a folder or a repository"
+    )
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    offload: Literal["none", "model", "sequential"] = "none"
+    vae_tiling: bool = False
+    attention: Text | None = None
+    compile: bool = False
+
+    def findings(self):
+        if self.offload != "none" and self.device == "cpu":
+            message = f"is '{self.offload}', but device is cpu. Write none, or device: cuda."
+            yield Finding(("offload",), message)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are; None for the name of a repository."""
+        folder = Path(self.checkpoint).expanduser()
+        return folder if folder.is_dir() else None
+
+    @property
+    def adapter(self) -> Any:
+        """The adapter that makes another pipeline of the checkpoint, None for its own."""
+        from vidcfg.pipelines.families import adapted_family
+
+        return adapted_family("motion_adapter").adapter if self.motion_adapter else None
+
+    def load(self, device: Any) -> Any:
+        """See `load_pipeline`."""
+        import torch
+
+        self._check_place()
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if device.type == "cuda" else "float32"
+        try:
+            pipe = self._loaded(getattr(torch, dtype))
+        except MemoryError as error:
+            raise ModelError(self._no_memory("this machine")) from error
+        except (OSError, ValueError, ImportError, AttributeError) as error:
+            raise ModelError(self._why_not(error)) from error
+        try:
+            return self._placed(pipe, device)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(self._no_memory(str(device))) from error
+
+    def _loaded(self, dtype: Any) -> Any:
+        """The pipeline that the checkpoint names, or that an adapter makes of it."""
+        import diffusers
+
+        from vidcfg.mini import dtype_argument
+
+        options = {"local_files_only": self.folder is not None, **dtype_argument(dtype)}
+        options["revision"] = self.revision
+        where, adapter = str(self.folder or self.checkpoint), self.adapter
+        if adapter is None:
+            cls = pipeline_class_of(self) or diffusers.DiffusionPipeline
+            return cls.from_pretrained(where, **options)
+        motion = Path(self.motion_adapter).expanduser()
+        part = getattr(diffusers, adapter.cls).from_pretrained(
+            str(motion) if motion.is_dir() else self.motion_adapter,
+            local_files_only=motion.is_dir(),
+            **dtype_argument(dtype),
+        )
+        cls = pipeline_class_of(self)
+        pipe = cls.from_pretrained(where, **options, **{adapter.part: part})
+        pipe.scheduler = adapter.scheduler(pipe.scheduler)
+        return pipe
+
+    def _check_place(self) -> None:
+        """Raise a ModelError for a folder that holds no pipeline, or a path that is nowhere."""
+        folder = self.folder
+        if folder and not (folder / "model_index.json").is_file():
+            raise ModelError(
+                f"model.checkpoint is {folder}, a folder without model_index.json. Name the "
+                f"folder that `save_pretrained` of a diffusers pipeline wrote."
+            )
+        if folder and self.revision is not None:
+            raise ModelError(
+                f"model.revision is {self.revision}, but {folder} is a folder, which has one "
+                f"version. Delete model.revision."
+            )
+        is_path = self.checkpoint.startswith((".", "/", "~")) or self.checkpoint.count("/") != 1
+        if not folder and is_path:
+            raise ModelError(
+                f"model.checkpoint is {self.checkpoint}, and there is no such folder. Name a "
+                f"folder, or a repository such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
+            )
+
+    def _why_not(self, error: Exception) -> str:
+        """One line on a checkpoint that cannot be loaded, with what to do."""
+        name = type(error).__name__
+        if self.folder:
+            return f"the pipeline in {self.folder} cannot be loaded: {name}: {_short(error)}"
+        if name in ("RepositoryNotFoundError", "GatedRepoError"):
+            return (
+                f"there is no repository {self.checkpoint} that this account may read. Check the "
+                f"name; for a gated one accept its terms and run `hf auth login`."
+            )
+        if name == "RevisionNotFoundError":
+            return (
+                f"{self.checkpoint} has no revision {self.revision}. Delete model.revision, or "
+                f"name a branch, tag or commit of it."
+            )
+        return (
+            f"{self.checkpoint} is not on this machine and cannot be fetched ({name}). Download "
+            f"it where there is a network, with `hf download {self.checkpoint} --local-dir "
+            f"FOLDER`, and write model.checkpoint: FOLDER."
+        )
+
+    def _no_memory(self, where: str) -> str:
+        advice = {
+            "none": "Write model.offload: model",
+            "model": "Write model.offload: sequential",
+            "sequential": "Use a smaller checkpoint",
+        }[self.offload]
+        return f"{self.checkpoint} does not fit into the memory of {where}. {advice}."
+
+    def _placed(self, pipe: Any, device: Any) -> Any:
+        """`pipe` with its attention, compilation, tiling and place."""
+        from vidcfg.pipelines.families import family_of
+
+        try:
+            family = family_of(pipe)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        for name, denoiser in family.models_of(pipe).items():
+            if self.attention is not None:
+                _set_attention(name, denoiser, self.attention)
+            if self.compile:
+                _compile(name, denoiser)
+        if self.vae_tiling:
+            if not hasattr(pipe.vae, "enable_tiling"):
+                name = type(pipe.vae).__name__
+                raise ModelError(f"model.vae_tiling is true, but {name} cannot tile. Delete it.")
+            pipe.vae.enable_tiling()
+        if self.offload == "model":
+            pipe.enable_model_cpu_offload(device=device)
+        elif self.offload == "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+        else:
+            pipe.to(device)
+        return pipe
+
+
+def model_from(value: Any) -> Any:
+    """`mini`, or a mapping, as the setting of a model."""
+    if value == "mini":
+        return {"kind": "mini"}
+    if not isinstance(value, dict | ConfigModel):
+        raise refuse(
+            "but must be mini or a mapping such as {kind: diffusers, checkpoint: folder}."
+        )
+    return value
 
 
 def load_pipeline(model: MiniModel | DiffusersModel) -> Any:
@@ -21,18 +255,31 @@ def load_pipeline(model: MiniModel | DiffusersModel) -> Any:
     Raises:
         ModelError: if the checkpoint or the device is not there.
     """
-    device = pick_device(model.device)
-    pipe = _load_mini(model, device) if model.kind == "mini" else _load_checkpoint(model, device)
+    pipe = model.load(pick_device(model.device))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def pick_device(wanted: str) -> torch.device:
+def pipeline_class_of(model: MiniModel | DiffusersModel) -> type | None:
+    """The pipeline class that a folder names, or that an adapter makes; None where not known."""
+    from vidcfg.pipelines.families import adapted_family, pipeline_class
+
+    if getattr(model, "motion_adapter", None):
+        return pipeline_class(adapted_family("motion_adapter").pipelines[0])
+    index = model.folder and model.folder / "model_index.json"
+    if not index or not index.is_file():
+        return None
+    return pipeline_class(json.loads(index.read_text("utf-8")).get("_class_name", ""))
+
+
+def pick_device(wanted: str) -> Any:
     """`auto` takes CUDA where there is one.
 
     Raises:
         ModelError: if CUDA is asked for and there is none, or not that many devices.
     """
+    import torch
+
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
@@ -44,175 +291,12 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
-def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA and float32 on the CPU."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return _DTYPES[wanted]
-
-
-def _load_mini(model: MiniModel, device: torch.device) -> Any:
-    from vidcfg.mini.pipeline import MINI_PATH, MiniVideoPipeline
-
-    folder = Path(model.checkpoint) if model.checkpoint else MINI_PATH
-    if not (folder / "model_index.json").is_file():
-        raise ModelError(
-            f"model.checkpoint is {folder}, which holds no model_index.json. Name a folder that "
-            f"`python scripts/train_mini` exported, or leave it out for the embedded model."
-        )
-    dtype = torch.float32 if model.dtype == "auto" else _DTYPES[model.dtype]
-    # The codec is small, and its pixels stay exact.
-    dtypes = dtype_argument({"vae": torch.float32, "default": dtype})
-    pipe = MiniVideoPipeline.from_pretrained(folder, **dtypes).to(device)
-    pipe.transformer.set_attention_backend(model.attention)
-    return pipe
-
-
-def _load_checkpoint(model: DiffusersModel, device: torch.device) -> Any:
-    """A diffusers checkpoint from a folder or a repository, offloaded as asked."""
-    dtype = pick_dtype(model.dtype, device)
-    folder = Path(model.checkpoint).expanduser()
-    _check_place(model, folder)
-    try:
-        pipe = _loaded(model, folder, dtype)
-    except MemoryError as error:
-        raise ModelError(_no_memory(model, "this machine")) from error
-    except (OSError, ValueError, ImportError, AttributeError) as error:
-        raise ModelError(_why_not(model, folder, error)) from error
-    _check_guidable(pipe)
-    try:
-        return _placed(pipe, model, device)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(_no_memory(model, str(device))) from error
-
-
-def _loaded(model: DiffusersModel, folder: Path, dtype: torch.dtype) -> Any:
-    """The pipeline that the checkpoint names; AnimateDiff where a motion adapter is named."""
-    from diffusers import AnimateDiffPipeline, DiffusionPipeline, MotionAdapter
-
-    where = str(folder) if folder.is_dir() else model.checkpoint
-    options = {
-        "revision": model.revision,
-        "local_files_only": folder.is_dir(),
-        **dtype_argument(dtype),
-    }
-    if model.motion_adapter is None:
-        return DiffusionPipeline.from_pretrained(where, **options)
-    motion = Path(model.motion_adapter).expanduser()
-    adapter = MotionAdapter.from_pretrained(
-        str(motion) if motion.is_dir() else model.motion_adapter,
-        local_files_only=motion.is_dir(),
-        **dtype_argument(dtype),
-    )
-    pipe = AnimateDiffPipeline.from_pretrained(where, motion_adapter=adapter, **options)
-    pipe.scheduler = animatediff_scheduler(pipe.scheduler)
-    return pipe
-
-
-def animatediff_scheduler(scheduler: Any) -> Any:
-    """DDIM with the noise schedule that motion adapters are trained with.
-
-    Source: the AnimateDiff page of diffusers.
-    """
-    from diffusers import DDIMScheduler
-
-    trained = {"beta_schedule": "linear", "timestep_spacing": "linspace", "clip_sample": False}
-    return DDIMScheduler.from_config(scheduler.config, **trained, steps_offset=1)
-
-
-def _check_place(model: DiffusersModel, folder: Path) -> None:
-    """Raise a ModelError for a folder that holds no pipeline, or a path that is nowhere."""
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise ModelError(
-            f"model.checkpoint is {folder}, a folder without model_index.json. Name the folder "
-            f"that `save_pretrained` of a diffusers pipeline wrote."
-        )
-    if folder.is_dir() and model.revision is not None:
-        raise ModelError(
-            f"model.revision is {model.revision}, but {folder} is a folder, which has one "
-            f"version. Delete model.revision."
-        )
-    is_path = model.checkpoint.startswith((".", "/", "~")) or model.checkpoint.count("/") != 1
-    if not folder.is_dir() and is_path:
-        raise ModelError(
-            f"model.checkpoint is {model.checkpoint}, and there is no such folder. Name a folder, "
-            f"or a repository such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
-        )
-
-
-def _why_not(model: DiffusersModel, folder: Path, error: Exception) -> str:
-    """One line on a checkpoint that cannot be loaded, with what to do."""
-    name = type(error).__name__
-    reason = " ".join(str(error).split())
-    if folder.is_dir():
-        return f"the pipeline in {folder} cannot be loaded: {name}: {reason[:300]}"
-    if name in ("RepositoryNotFoundError", "GatedRepoError"):
-        return (
-            f"there is no repository {model.checkpoint} that this account may read. Check the "
-            f"name; for a gated one accept its terms and run `hf auth login`."
-        )
-    if name == "RevisionNotFoundError":
-        return (
-            f"{model.checkpoint} has no revision {model.revision}. Delete model.revision, or "
-            f"name a branch, tag or commit of it."
-        )
-    return (
-        f"{model.checkpoint} is not on this machine and cannot be fetched ({name}). Download it "
-        f"where there is a network, with `hf download {model.checkpoint} --local-dir FOLDER`, "
-        f"and write model.checkpoint: FOLDER."
-    )
-
-
-def _no_memory(model: DiffusersModel, where: str) -> str:
-    advice = {
-        "none": "Write model.offload: model",
-        "model": "Write model.offload: sequential",
-        "sequential": "Use a smaller checkpoint",
-    }[model.offload]
-    return f"{model.checkpoint} does not fit into the memory of {where}. {advice}."
-
-
-def _check_guidable(pipe: Any) -> None:
-    from vidcfg.pipelines.families import family_of
-
-    try:
-        family_of(pipe)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
-
-
-def _placed(pipe: Any, model: DiffusersModel, device: torch.device) -> Any:
-    """`pipe` with its attention, compilation, tiling and place."""
-    from vidcfg.pipelines.families import family_of
-
-    denoisers = {name: getattr(pipe, name, None) for name in family_of(pipe).denoisers}
-    for name, denoiser in denoisers.items():
-        if denoiser is not None and model.attention is not None:
-            _set_attention(name, denoiser, model.attention)
-        if denoiser is not None and model.compile:
-            _compile(name, denoiser)
-    if model.vae_tiling:
-        if not hasattr(pipe.vae, "enable_tiling"):
-            raise ModelError(
-                f"model.vae_tiling is true, but {type(pipe.vae).__name__} cannot tile. Delete it."
-            )
-        pipe.vae.enable_tiling()
-    if model.offload == "model":
-        pipe.enable_model_cpu_offload(device=device)
-    elif model.offload == "sequential":
-        pipe.enable_sequential_cpu_offload(device=device)
-    else:
-        pipe.to(device)
-    return pipe
-
-
 def _set_attention(name: str, denoiser: Any, backend: str) -> None:
     try:
         denoiser.set_attention_backend(backend)
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
-        reason = " ".join(str(error).split())
         raise ModelError(
-            f"model.attention is {backend}, which {name} cannot use: {reason[:300]}"
+            f"model.attention is {backend}, which {name} cannot use: {_short(error)}"
         ) from error
 
 
@@ -224,3 +308,7 @@ def _compile(name: str, denoiser: Any) -> None:
             f"blocks to compile. Delete it."
         )
     denoiser.compile_repeated_blocks()
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

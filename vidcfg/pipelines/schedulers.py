@@ -1,14 +1,83 @@
-"""`sampling.scheduler` to a diffusers scheduler that fits what the model predicts."""
+"""`sampling:` of a config: how a pipeline is stepped, and the scheduler that does it."""
 
 import inspect
 import re
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from vidcfg.pipelines.noise_level import is_flow, prediction_kind
-from vidcfg.pipelines.settings import Sampling
+from pydantic import AfterValidator, Field
 
-FLOW_SOLVERS = ("flow_euler", "unipc", "dpm++", "heun")
-DIFFUSION_SOLVERS = ("ddim", "dpm++", "unipc")
+from vidcfg.settings.base import ConfigModel, Positive, Range
+
+FLOW_SOLVERS = {
+    "flow_euler": "FlowMatchEulerDiscreteScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "heun": "FlowMatchHeunDiscreteScheduler",
+}
+"""`sampling.scheduler` -> class in diffusers, for models that predict a flow."""
+
+DIFFUSION_SOLVERS = {
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""The same for models that predict noise, x0 or v."""
+
+SNR_SHIFTED_SOLVERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
+"""CogVideoX shifts its signal-to-noise ratio, which the general solvers do not know."""
+
+
+class Sampling(ConfigModel):
+    """The solver. `pipeline` is the scheduler that the checkpoint itself names."""
+
+    num_steps: Annotated[int, AfterValidator(Range(1, 10_000))] = Field(
+        description="a whole number"
+    )
+    scheduler: Literal[("pipeline", *(FLOW_SOLVERS | DIFFUSION_SOLVERS))] = "pipeline"
+    shift: Positive | None = None
+
+    @property
+    def usual_calls(self) -> tuple[int, ...]:
+        """Model calls of each step, as far as the solver's name tells."""
+        each = 2 if self.scheduler == "heun" else 1
+        return (each,) * (self.num_steps - 1) + (1,)
+
+    def scheduler_for(self, pipe: Any) -> Any:
+        """See `make_scheduler`."""
+        current, name = pipe.scheduler, self.scheduler
+        possible = possible_schedulers(pipe)
+        if name not in possible:
+            what = "a flow" if is_flow(current) else prediction_kind(current)
+            raise ValueError(
+                f"sampling.scheduler is {name}, but {type(pipe).__name__} predicts {what} and "
+                f"steps it with {type(current).__name__}. Use one of: {', '.join(possible)}."
+            )
+        if is_flow(current):
+            return self._flow_scheduler(current)
+        if self.shift is not None:
+            raise ValueError(
+                f"sampling.shift is {self.shift:g}, but it has an effect on flow models alone and "
+                f"{type(pipe).__name__} is not one. Delete it."
+            )
+        if name == "pipeline":
+            return type(current).from_config(current.config)
+        return _diffusers(_diffusion_solvers(current)[name]).from_config(current.config)
+
+    def _flow_scheduler(self, current: Any) -> Any:
+        config, shift = current.config, self.shift
+        if self.scheduler == "pipeline":
+            key = "shift" if "shift" in config else "flow_shift"
+            return type(current).from_config(config, **({} if shift is None else {key: shift}))
+        if shift is None:
+            shift = config.get("shift", config.get("flow_shift", 1.0))
+        made = _diffusers(FLOW_SOLVERS[self.scheduler])
+        if made is type(current) and self.scheduler == "flow_euler":
+            return made.from_config(config, shift=shift)
+        settings = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
+        if "use_flow_sigmas" in inspect.signature(made).parameters:
+            flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+            return made(**settings, **flow, flow_shift=shift)
+        return made(**settings, shift=shift)
 
 
 def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
@@ -21,99 +90,53 @@ def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
         ValueError: if this solver cannot step what the model predicts, naming those that can, or
             if `shift` has no effect.
     """
-    return scheduler_for(type(pipe), pipe.scheduler, sampling)
-
-
-def scheduler_for(cls: type, current: Any, sampling: Sampling) -> Any:
-    """`make_scheduler` by the class of a pipeline and the scheduler that it comes with."""
-    name = sampling.scheduler
-    possible = _possible(cls, current)
-    if name not in possible:
-        what = "a flow" if is_flow(current) else prediction_kind(current)
-        raise ValueError(
-            f"sampling.scheduler is {name}, but {cls.__name__} predicts {what} and steps "
-            f"it with {type(current).__name__}. Use one of: {', '.join(possible)}."
-        )
-    if is_flow(current):
-        return _flow_scheduler(current, name, sampling.shift)
-    if sampling.shift is not None:
-        raise ValueError(
-            f"sampling.shift is {sampling.shift:g}, but it has an effect on flow models alone and "
-            f"{cls.__name__} is not one. Delete it."
-        )
-    return _diffusion_scheduler(current, name)
+    return sampling.scheduler_for(pipe)
 
 
 def possible_schedulers(pipe: Any) -> tuple[str, ...]:
     """The values of `sampling.scheduler` that this pipeline can be stepped with."""
-    return _possible(type(pipe), pipe.scheduler)
-
-
-def _possible(cls: type, current: Any) -> tuple[str, ...]:
+    current = pipe.scheduler
     if not is_flow(current):
-        own = _cogvideox_solvers(current)
-        return ("pipeline", *(own or DIFFUSION_SOLVERS))
+        return ("pipeline", *_diffusion_solvers(current))
     # These pipelines hand the noise levels of each step, or a shift that depends on the size of
     # the clip, to set_timesteps, which other solvers do not take.
-    needs_levels = _passes_sigmas(cls) or current.config.get("use_dynamic_shifting", False)
-    return ("pipeline", "flow_euler") if needs_levels else ("pipeline", *FLOW_SOLVERS)
+    passes_sigmas = re.search(r"retrieve_timesteps\([^()]*\bsigmas\b", _call_of(pipe))
+    if passes_sigmas or current.config.get("use_dynamic_shifting", False):
+        return ("pipeline", "flow_euler")
+    return ("pipeline", *FLOW_SOLVERS)
 
 
-def _passes_sigmas(cls: type) -> bool:
-    source = inspect.getsource(cls.__call__)
-    return re.search(r"retrieve_timesteps\([^()]*\bsigmas\b", source) is not None
-
-
-def own_noise_levels(cls: type, scheduler: Any) -> str | None:
+def own_noise_levels(pipe: Any) -> str | None:
     """Why the noise levels of a run are not those of `scheduler.set_timesteps(num_steps)`."""
-    if scheduler.config.get("use_dynamic_shifting", False):
+    if pipe.scheduler.config.get("use_dynamic_shifting", False):
         return "its scheduler shifts them by the size of the clip"
-    if re.search(r"^\s+sigmas = ", inspect.getsource(cls.__call__), re.M):
-        return f"{cls.__name__} hands its own to the scheduler"
+    if re.search(r"^\s+sigmas = ", _call_of(pipe), re.M):
+        return f"{type(pipe).__name__} hands its own to the scheduler"
     return None
 
 
-def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:
-    import diffusers
+def prediction_kind(scheduler: Any) -> str:
+    """The kind of prediction that a scheduler expects (vidcfg.guidance.prediction.KINDS)."""
+    kind = scheduler.config.get("prediction_type", "flow_prediction")
+    return "flow" if kind == "flow_prediction" else kind
 
-    config = current.config
-    if name == "pipeline":
-        key = "shift" if "shift" in config else "flow_shift"
-        changes = {} if shift is None else {key: shift}
-        return type(current).from_config(config, **changes)
-    if shift is None:
-        shift = config.get("shift", config.get("flow_shift", 1.0))
-    shared = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
-    if name == "flow_euler":
-        if type(current) is diffusers.FlowMatchEulerDiscreteScheduler:
-            return type(current).from_config(config, shift=shift)
-        return diffusers.FlowMatchEulerDiscreteScheduler(shift=shift, **shared)
-    if name == "heun":
-        return diffusers.FlowMatchHeunDiscreteScheduler(shift=shift, **shared)
-    multistep = {
-        "unipc": diffusers.UniPCMultistepScheduler,
-        "dpm++": diffusers.DPMSolverMultistepScheduler,
-    }
-    return multistep[name](
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, **shared
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether x_t = (1 - sigma) x0 + sigma eps in this scheduler's sigmas."""
+    return (
+        scheduler.config.get("use_flow_sigmas", False) or "FlowMatch" in type(scheduler).__name__
     )
 
 
-def _cogvideox_solvers(current: Any) -> dict[str, str] | None:
-    """CogVideoX shifts its signal-to-noise ratio, which the general solvers do not know."""
-    if "snr_shift_scale" not in current.config:
-        return None
-    return {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
+def _call_of(pipe: Any) -> str:
+    return inspect.getsource(type(pipe).__call__)
 
 
-def _diffusion_scheduler(current: Any, name: str) -> Any:
+def _diffusion_solvers(current: Any) -> dict[str, str]:
+    return SNR_SHIFTED_SOLVERS if "snr_shift_scale" in current.config else DIFFUSION_SOLVERS
+
+
+def _diffusers(name: str) -> Any:
     import diffusers
 
-    if name == "pipeline":
-        return type(current).from_config(current.config)
-    classes = _cogvideox_solvers(current) or {
-        "ddim": "DDIMScheduler",
-        "dpm++": "DPMSolverMultistepScheduler",
-        "unipc": "UniPCMultistepScheduler",
-    }
-    return getattr(diffusers, classes[name]).from_config(current.config)
+    return getattr(diffusers, name)

@@ -1,4 +1,7 @@
-"""The texts of the branches: encoded by the pipeline itself, or taken from the user."""
+"""What the branches of a run see: texts, encoded by the pipeline itself or given by the user.
+
+Arguments of a denoiser call go by name; some lie in a dict: `added_cond_kwargs.time_ids`.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -7,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vidcfg.guidance.denoiser import SampleRows
 from vidcfg.pipelines.family import Family
 
 _LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
@@ -46,13 +50,123 @@ class BranchTexts:
         return list(self.negative)
 
 
+def tensor_at(arguments: Mapping[str, Any], path: str) -> Tensor | None:
+    """The tensor that `path` names, or None where there is no tensor with rows."""
+    value: Any = arguments
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Tensor) and value.ndim > 0 else None
+
+
+def with_rows(arguments: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`arguments` with rows in their places, repeated per frame where the pipeline passed it so.
+
+    Nothing that was passed in is changed.
+    """
+    result = dict(arguments)
+    for path, tensor in rows.items():
+        if tensor.ndim > tensor_at(arguments, path).ndim:
+            tensor = tensor.flatten(0, 1)
+        *outer, name = path.split(".")
+        place = result
+        for key in outer:
+            place[key] = dict(place[key])
+            place = place[key]
+        place[name] = tensor
+    return result
+
+
+def shared_inputs(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The arguments with one row per sample that all branches see; the noisy latents first."""
+    found = {name: tensor_at(arguments, name) for name in (family.hidden, *family.per_sample)}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def cond_inputs(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What `cond` sees in the places that other branches fill anew, one entry per sample.
+
+    Rows repeated per frame, [B * F, ...], become [B, F, ...].
+    """
+    if family.unconditional is not None:
+        return {name: arguments[name] for name in family.unconditional(arguments)}
+    num_samples = arguments[family.hidden].shape[0]
+    found = {name: tensor_at(arguments, name) for name in family.texts}
+    return {
+        name: tensor if len(tensor) == num_samples else tensor.unflatten(0, (num_samples, -1))
+        for name, tensor in found.items()
+        if tensor is not None
+    }
+
+
+def branch_inputs(
+    pipe: Any,
+    family: Family,
+    texts: BranchTexts,
+    samples: SampleRows,
+    *,
+    call: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> dict[str, dict[str, Tensor]]:
+    """The text arguments of every branch that the run needs and that sees other than `cond`.
+
+    Raises:
+        ValueError: if a text cannot be encoded, or does not fit the samples.
+    """
+    sources = _needed_sources(samples)
+    if family.unconditional is not None:
+        for branch, source in sources.items():
+            if source not in ("negative", "empty"):
+                raise ValueError(
+                    f"the {branch} branch needs a prompt, but a {family.pipelines[0]} is "
+                    f"conditioned on an image. Use guidance.method: cfg."
+                )
+        return {branch: family.unconditional(arguments) for branch in sources}
+    cond, repeats = cond_inputs(family, arguments), rows_per_prompt(call)
+    num_prompts = arguments[family.hidden].shape[0] // repeats
+    inputs: dict[str, dict[str, Tensor]] = {}
+    for source in dict.fromkeys(sources.values()):
+        words = None if source in texts.inputs else texts.text(source, num_prompts)
+        given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
+        finish = family.finish_texts
+        inputs[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
+    return {
+        branch: {
+            argument: as_rows(inputs[source][name], cond[argument], name, repeats=repeats)
+            for argument, name in family.texts.items()
+            if argument in cond
+        }
+        for branch, source in sources.items()
+    }
+
+
+def _needed_sources(samples: SampleRows) -> dict[str, str]:
+    """Branch -> text source, for branches that some sample needs and that see other than `cond`.
+
+    Raises:
+        ValueError: where two rules read a branch from different texts.
+    """
+    sources: dict[str, str] = {}
+    for b, rule in enumerate(samples.rules):
+        needed = {name for k in range(samples.num_steps) for name in samples.branches(b, k)}
+        for branch, source in rule.method.sources().items():
+            if branch not in needed or source == "cond":
+                continue
+            if sources.setdefault(branch, source) != source:
+                raise ValueError(
+                    f"the samples of this batch use rules whose {branch} branch sees different "
+                    f"texts ({sources[branch]} and {source} prompt). Render them in two calls."
+                )
+    return sources
+
+
 def negative_inputs(
     family: Family, given: Mapping[str, Tensor], negative_prompt: str | list[str]
 ) -> dict[str, Tensor]:
     """`negative_<text input>` arguments of `guide` as text inputs of the family.
 
     Raises:
-        ValueError: for an argument that this family does not take, or a set that is incomplete.
+        ValueError: for an argument that this family does not take, a set that is incomplete, or a
+            negative prompt beside it.
     """
     if family.unconditional is not None and (given or negative_prompt):
         names = ", ".join(given) or "negative_prompt"
@@ -70,10 +184,14 @@ def negative_inputs(
     missing = [name for name in wanted if name not in given]
     if given and missing:
         raise ValueError(f"guide() got {', '.join(given)}; {', '.join(missing)} is missing too.")
+    if given and negative_prompt:
+        raise ValueError(
+            "guide() got a negative_prompt and negative embeddings. Pass one of them."
+        )
     return {wanted[name]: tensor for name, tensor in given.items()}
 
 
-def encode(
+def _encoded(
     pipe: Any, family: Family, texts: list[str], call: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """The text inputs of `texts`, encoded as the pipeline encodes a prompt of this call.

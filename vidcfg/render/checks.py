@@ -1,14 +1,13 @@
 """What can be known to fail, or to be pointless, before time is spent on it."""
 
-from collections.abc import Mapping
-from inspect import Parameter, signature
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from vidcfg.media.write import check_size
 from vidcfg.render.call import check_prompt, check_shape, image_note
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.outline import known_frame_map, outline_of
+from vidcfg.render.forecast import forecast_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_of
 from vidcfg.render.record import model_folder
 
@@ -23,27 +22,20 @@ def check_before_loading(config: RenderConfig) -> None:
     if config.model.kind == "mini":
         _check_mini(config)
         return
-    outline = outline_of(config)
-    if outline is not None and outline.family is not None:
-        _check_family(config, outline.family, outline.parameters)
-        frame_map = known_frame_map(config)
-        if frame_map is not None:
-            frame_map.check(video.num_frames)
+    forecast = forecast_of(config)
+    if forecast.pipe is not None:
+        check_after_loading(config, forecast.pipe)
+        forecast.facts.frame_map.check(video.num_frames)
 
 
 def check_after_loading(config: RenderConfig, pipe: Any) -> None:
-    """Raise ValueError for what the loaded pipeline cannot make, before anything is sampled."""
+    """Raise ValueError for what this pipeline cannot make, before anything is sampled."""
     from vidcfg.pipelines.families import family_of
 
-    _check_family(config, family_of(pipe), signature(type(pipe).__call__).parameters)
-
-
-def _check_family(
-    config: RenderConfig, family: Any, accepted: Mapping[str, Parameter] | None
-) -> None:
+    family = family_of(pipe)
     check_shape(config, family)
-    for prompt in config.prompts if accepted is not None else ():
-        check_prompt(prompt, family, accepted)
+    for prompt in config.prompts:
+        check_prompt(prompt, family, signature(type(pipe).__call__).parameters)
 
 
 def _check_mini(config: RenderConfig) -> None:
@@ -52,9 +44,7 @@ def _check_mini(config: RenderConfig) -> None:
             "sampling.scheduler is ddim, but the mini model predicts a flow. "
             "Use one of: pipeline, flow_euler, unipc, dpm++, heun."
         )
-    from vidcfg.guidance.frame_map import CausalMap
-
-    CausalMap(4).check(config.video.num_frames)
+    config.model.frame_map.check(config.video.num_frames)
 
 
 def image_warnings(config: RenderConfig) -> list[str]:

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.setting_checks import check_run
-from vidcfg.pipelines.settings import DiffusersModel, MiniModel, Sampling, Text, model_from
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
+from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
 from vidcfg.settings.document import apply_overrides, load_document, set_value
 from vidcfg.settings.strict_yaml import dump_yaml

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from vidcfg.pipelines.cost import plan_render, render_surfaces
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
+from vidcfg.render.forecast import Forecast, follows_levels, forecast_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_in
 from vidcfg.render.record import model_folder
 from vidcfg.render.units import Unit, describe
@@ -34,29 +33,25 @@ def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: boo
     from vidcfg.guidance.surface import terminal_heat_map
 
     head = f"guidance: {describe(config)}"
-    frame_map = known_frame_map(config)
-    if frame_map is None:
-        why = "the checkpoint is not in a local folder, so its latent frames are not known"
-        return f"{head}\nsurface and cost: told when the model is loaded ({why})."
-    steps, why_not = _steps_of(config)
-    if steps is None and _needs_scheduler(config.guidance):
+    forecast = forecast_of(config)
+    later = f"{head}\nsurface and cost: told when the model is loaded"
+    if forecast.facts is None:
+        return f"{later} ({forecast.why_not}, so its latent frames are not known)."
+    if forecast.why_not and follows_levels(config.guidance):
         what = "the scale follows the scheduler's noise levels or the model's experts"
-        return f"{head}\nsurface and cost: told when the model is loaded ({what}, and {why_not})."
-    surfaces = render_surfaces(config, frame_map, steps=steps)
+        return f"{later} ({what}, and {forecast.why_not})."
+    surfaces = forecast.surfaces
     parts = [head, ""]
     for name, surface in surfaces.items():
         parts += [f"{name}:"] if len(surfaces) > 1 else []
         parts += [terminal_heat_map(surface, width=width, colour=colour), ""]
-    surface = next(iter(surfaces.values()))
-    if steps is not None and _needs_scheduler(config.guidance):
-        parts += [_by_step(surface, steps), ""]
-    return "\n".join([*parts, _cost_line(config, num_units, frame_map, steps, why_not)])
+    if follows_levels(config.guidance):
+        parts += [_by_step(next(iter(surfaces.values())), forecast.facts), ""]
+    return "\n".join([*parts, _cost_line(forecast, num_units)])
 
 
-def _cost_line(
-    config: RenderConfig, num_units: int, frame_map: Any, steps: Any, why_not: str
-) -> str:
-    plan = plan_render(config, frame_map=frame_map, steps=steps)
+def _cost_line(forecast: Forecast, num_units: int) -> str:
+    plan = forecast.plan()
     at_most = "at most " if plan.is_upper_bound else ""
     by_branch = ", ".join(f"{count} {branch}" for branch, count in plan.evaluations.items())
     share = 100 * plan.total / plan.naive
@@ -64,19 +59,9 @@ def _cost_line(
         f"model evaluations: {at_most}{plan.total} ({by_branch}) for {num_units} videos, "
         f"{share:.0f} % of {plan.naive} at 2 per step"
     )
-    if why_not and config.sampling.scheduler == "pipeline":
-        line += f" (if the scheduler calls the model once a step: {why_not})"
+    if forecast.why_not and forecast.config.sampling.scheduler == "pipeline":
+        line += f" (if the scheduler calls the model once a step: {forecast.why_not})"
     return line
-
-
-def _steps_of(config: RenderConfig) -> tuple[Any, str]:
-    """What is known of the steps, or why it is not; the mini model is asked only where needed."""
-    if config.model.kind == "mini" and not _needs_scheduler(config.guidance):
-        return None, ""
-    try:
-        return known_steps(outline_of(config), config.sampling), ""
-    except NotKnownError as error:
-        return None, str(error)
 
 
 def _by_step(surface: Any, steps: Any) -> str:
@@ -90,12 +75,6 @@ def _by_step(surface: Any, steps: Any) -> str:
             line += f"{steps.sigmas_K[k]:>8.3f}"
         lines.append(line + (f"  {steps.experts[k]}" if steps.experts else ""))
     return "\n".join(lines)
-
-
-def _needs_scheduler(guidance: Any) -> bool:
-    """Whether some scale follows noise levels or experts."""
-    scales = [term.scale for term in guidance.terms]
-    return any(isinstance(scale, dict) or scale.over == "sigma" for scale in scales)
 
 
 def _memory_part(config: RenderConfig) -> str:

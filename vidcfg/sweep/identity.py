@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.guidance.plan import RunRow
-from vidcfg.pipelines.cost import render_row, render_surface
 from vidcfg.render.config import Prompt, RenderConfig
-from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
+from vidcfg.render.forecast import forecast_of
 from vidcfg.render.record import fingerprint, model_folder
 from vidcfg.sweep.cells import GridCell
-
-NEVER_SHARED = ("sag",)
-"""Rules that make a branch from the result of another, sample by sample."""
 
 
 def cell_digest(config: RenderConfig, model: str | None, surface: dict | None) -> str:
@@ -58,8 +54,7 @@ def run_of(cell: GridCell) -> dict[str, Any]:
     kept = {name: whole[name] for name in ("model", "video", "sampling")}
     calls = {name: guidance[name] for name in ("passes", "micro_batch", "share")}
     # A branch made from another one's result is never shared, nor is anything beside it.
-    is_alone = any(method.kind in NEVER_SHARED for method in config.guidance.methods)
-    if is_alone or not shares_exactly(config):
+    if not forecast_of(config).is_shared or not shares_exactly(config):
         return kept | {"cell": cell.id}
     return kept | calls
 
@@ -75,49 +70,27 @@ def shares_exactly(config: RenderConfig) -> bool:
         return guidance.passes == "sequential" or guidance.micro_batch == 1
     if config.model.kind == "mini":
         return True
-    outline = outline_of(config)
-    family = None if outline is None else outline.family
+    family = forecast_of(config).family
     return family is None or family.stock_passes == "sequential"
 
 
 def surface_of(config: RenderConfig) -> dict | None:
     """The strengths of a render, where they are known before its model is loaded."""
-    frame_map = known_frame_map(config)
-    if frame_map is None:
-        return None
+    forecast = forecast_of(config)
     try:
-        return render_surface(config, frame_map, steps=steps_of(config)).to_dict()
+        return forecast.facts and next(iter(forecast.surfaces.values())).to_dict()
     except ValueError:
         return None
 
 
 def row_of(config: RenderConfig) -> RunRow | None:
     """The first video of a render in a plan of evaluations; None where the model must tell."""
-    frame_map = known_frame_map(config)
-    if frame_map is None:
-        return None
-    steps = steps_of(config)
+    forecast = forecast_of(config)
     try:
-        prompt, seed = config.prompts[0], config.seeds[0]
-        return render_row(config, prompt, seed, frame_map=frame_map, steps=steps)
+        return forecast.facts and forecast.row(config.prompts[0], config.seeds[0])
     except ValueError:
         # A scale by experts or noise levels that only the loaded model knows.
         return None
-
-
-def steps_of(config: RenderConfig) -> Any:
-    """Noise levels and calls of the steps; None where each step is one call, or not known."""
-    if config.model.kind == "mini" and not _follows_levels(config.guidance):
-        return None
-    try:
-        return known_steps(outline_of(config), config.sampling)
-    except NotKnownError:
-        return None
-
-
-def _follows_levels(guidance: Any) -> bool:
-    scales = [term.scale for term in guidance.terms]
-    return any(isinstance(scale, dict) or scale.over == "sigma" for scale in scales)
 
 
 def identity_of(config: RenderConfig) -> str | None:

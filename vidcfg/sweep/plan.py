@@ -8,8 +8,8 @@ from typing import Any
 
 from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.cost import calls_of
 from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.render.forecast import forecast_of
 from vidcfg.settings.document import ConfigDocument
 from vidcfg.settings.validation import validate
 from vidcfg.sweep.cells import GridCell, baseline_of, cells_of
@@ -22,7 +22,6 @@ from vidcfg.sweep.identity import (
     identity_of,
     row_of,
     run_of,
-    steps_of,
     surface_of,
     unit_key,
 )
@@ -135,7 +134,7 @@ class Plan:
             config = self.config_of(self.by_key[keys[0]])
             plan = None
             if None not in rows:
-                calls = calls_of(config, steps_of(config))
+                calls = forecast_of(config).facts.calls
                 plan = plan_run(rows, share=config.guidance.share, evaluations_per_step=calls)
             self._plans[kinds] = plan, len(keys) if plan is None else plan.total
         return self._plans[kinds]

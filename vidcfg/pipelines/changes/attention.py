@@ -5,8 +5,10 @@ Processors differ from family to family; what they have in common is one call of
 Video tokens are one slice of N, text tokens the rest.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from vidcfg.mini.attention import attend
+from vidcfg.pipelines.changes.layers import Layer, forward_replaced
+from vidcfg.pipelines.family import Blocks, Grid
 
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
@@ -48,6 +52,12 @@ class AttentionCall:
             return video
         parts = [text, video] if self.video.start else [video, text]
         return torch.cat(parts, dim=-2)
+
+    def by_head(self, shared: Tensor) -> Tensor:
+        """Keys or values with one entry per head of the queries, where heads share them."""
+        heads = self.query.shape[1]
+        each = heads // shared.shape[1]
+        return shared if each == 1 else shared.repeat_interleave(each, dim=1)
 
 
 class AttentionMode(TorchFunctionMode):
@@ -113,21 +123,30 @@ def _attend(*, query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor
     return attend(query, key, value, **rest)
 
 
-def identity(call: AttentionCall) -> Tensor:
-    """Every video token keeps its own value; text tokens attend as before."""
-    value = call.value
-    if value.shape[1] != call.query.shape[1]:  # grouped heads
-        value = value.repeat_interleave(call.query.shape[1] // value.shape[1], dim=1)
-    text = None if call.text is None else call.run(call.query[..., call.text, :], call.text)
-    return call.joined(value[..., call.video, :], text)
+def attending(
+    layer: Layer, blocks: Blocks, grid: Grid, change: Callable[[AttentionCall], Tensor]
+) -> contextlib.AbstractContextManager:
+    """The attention of one layer goes through `change` inside the block.
 
+    Raises (when the layer runs):
+        ValueError: if it computes its attention in a way that is not seen.
+    """
 
-def with_queries(change: Callable[[Tensor], Tensor]) -> Callable[[AttentionCall], Tensor]:
-    """Attention with the queries of the video tokens changed."""
+    def wrap(forward: Callable) -> Callable:
+        def changed(*args, **kwargs):
+            mode = AttentionMode(
+                change, num_video=prod(grid), joint=blocks.joint, layer=layer.name
+            )
+            with mode:
+                result = forward(*args, **kwargs)
+            if not mode.hits:
+                raise ValueError(
+                    f"{layer.name} computes its attention with a kernel that cannot be perturbed. "
+                    f"Use torch's own: pipe.transformer.set_attention_backend('native'), or "
+                    f"pipe.disable_xformers_memory_efficient_attention()."
+                )
+            return result
 
-    def changed(call: AttentionCall) -> Tensor:
-        video = change(call.query[..., call.video, :])
-        text = None if call.text is None else call.query[..., call.text, :]
-        return call.run(call.joined(video, text), slice(None))
+        return changed
 
-    return changed
+    return forward_replaced(layer, layer.block.get_submodule(blocks.attention), wrap)

@@ -1,6 +1,6 @@
 """The weaker model of autoguidance: another checkpoint, or the model itself degraded."""
 
-import hashlib
+import contextlib
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +10,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidcfg.guidance.perturbation import WeakModel
+from vidcfg.guidance.perturbation import Perturbation, WeakModel
+from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
+from vidcfg.pipelines.changes.cads import seeded_noise
+from vidcfg.pipelines.changes.perturbed import perturbed
 
 _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 """Denoiser -> its weak models; they live as long as the denoiser itself."""
+
+
+@changes_model(WeakModel)
+class WeakPass(ModelChange):
+    """The pass of a weaker model in the place of the denoiser."""
+
+    @property
+    def skipping(self) -> list[str]:
+        return [weak.rule for weak in self.of.values() if weak.skip]
+
+    def run(self, call: StepCall) -> Any:
+        weak = self.of[call.branches[0]]
+        model = weak_model(call.module, weak, call.attribute, self.start.hidden.device)
+        changed = contextlib.nullcontext()
+        if weak.skip:
+            skip = Perturbation("skip", weak.skip, weak.rule)
+            changed = perturbed(model, call.family, skip, call.arguments)
+        with changed:
+            return call.plain() if model is call.module else model(**call.arguments)
 
 
 def weak_model(module: Any, weak: WeakModel, attribute: str, device: torch.device) -> Any:
@@ -47,9 +69,7 @@ def _degraded(name: str, tensor: Tensor, weak: WeakModel) -> Tensor:
         return tensor
     value = tensor.detach().float()
     if weak.noise:
-        digest = hashlib.sha256(f"{weak.seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        noise = torch.randn(value.shape, generator=generator).to(value.device)
+        noise = seeded_noise(f"{weak.seed}/{name}", value.shape).to(value.device)
         value = value + weak.noise * value.std() * noise
     if weak.bits is not None:
         value = rounded(value, weak.bits)

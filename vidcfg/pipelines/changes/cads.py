@@ -8,69 +8,62 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidcfg.guidance.rules.cads import Annealing, ConditionAnnealed
-from vidcfg.guidance.samples import SampleRows
-from vidcfg.pipelines.families import Family
+from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, changes_model
 
 
-def annealings(samples: SampleRows, family: Family) -> tuple[Annealing | None, ...]:
-    """The annealing of every sample, None where its condition stays.
+@changes_model(ConditionAnnealed)
+class AnnealedCondition(ModelChange):
+    """Anneals what `cond` sees, with noise that follows each sample wherever it is in a batch.
 
-    Raises:
-        ValueError: for a rule with two different ones, or a model without a text.
+    Rows of samples without an annealing, and masks, are kept. Inputs that hold a row per frame
+    get the same noise in all of them.
     """
-    found = []
-    for rule in samples.rules:
-        terms = getattr(rule.method, "terms", (rule.method,))
-        own = {t.annealing for t in terms if getattr(t, "name", "") == ConditionAnnealed.name}
-        if len(own) > 1:
+
+    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
+        super().__init__(start, asked)
+        self.settings: dict[int, Annealing] = {}
+        for each in asked:
+            own = each.setting.annealing
+            if self.settings.setdefault(each.sample, own) != own:
+                raise ValueError(
+                    "guidance.method combines two cads terms that anneal differently. Give one."
+                )
+        # From tau1 = 1 on no step is annealed.
+        self.settings = {b: own for b, own in self.settings.items() if own.tau1 < 1}
+        if self.settings and start.family.unconditional is not None:
             raise ValueError(
-                "guidance.method combines two cads terms that anneal differently. Give one."
+                f"cads anneals a text, but a {start.family.pipelines[0]} is conditioned on an "
+                f"image. Use guidance.method: cfg."
             )
-        found.append(next((a for a in own if a.tau1 < 1), None))
-    if any(found) and family.unconditional is not None:
-        raise ValueError(
-            f"cads anneals a text, but a {family.pipelines[0]} is conditioned on an image. Use "
-            f"guidance.method: cfg."
-        )
-    return tuple(found)
+        self.starts = {b: _fingerprint(start.hidden[b]) for b in self.settings}
+
+    def tag(self, sample: int) -> object:
+        return self.settings.get(sample)
+
+    def condition(self, cond: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        result, num_steps = dict(cond), self.start.samples.num_steps
+        gammas = {b: own.gamma(step, num_steps) for b, own in self.settings.items()}
+        gammas = {b: gamma for b, gamma in gammas.items() if gamma < 1}
+        for name, tensor in cond.items() if gammas else ():
+            if "mask" in name or not tensor.is_floating_point():
+                continue
+            passed = self.start.arguments.get(name)
+            by_frame = isinstance(passed, Tensor) and len(passed) != len(tensor)
+            rows = list(tensor.unbind(0))
+            for b, gamma in gammas.items():
+                setting = self.settings[b]
+                words = f"{setting.seed}/{self.starts[b]}/{step}/{name}"
+                shape = rows[b].shape[1:] if by_frame else rows[b].shape
+                noise = seeded_noise(words, shape).to(tensor.device)
+                rows[b] = anneal(rows[b], noise, gamma, setting)
+            result[name] = torch.stack(rows)
+        return result
 
 
-def fingerprint(row: Tensor) -> str:
-    """What tells one sample's first noisy latents from another's, wherever it is in a batch."""
+def _fingerprint(row: Tensor) -> str:
+    """What tells one sample's first noisy latents from another's."""
     data = row.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(data).hexdigest()
-
-
-def annealed(
-    condition: Mapping[str, Tensor],
-    settings: tuple[Annealing | None, ...],
-    starts: tuple[str, ...],
-    *,
-    step: int,
-    num_steps: int,
-    repeated: frozenset[str] = frozenset(),
-) -> dict[str, Tensor]:
-    """The condition of one step: rows of samples without an annealing, and masks, are kept.
-
-    `starts` are the fingerprints of the samples; inputs in `repeated` hold a row per frame, which
-    all get the same noise.
-    """
-    gammas = [1.0 if a is None else a.gamma(step, num_steps) for a in settings]
-    if all(gamma == 1 for gamma in gammas):
-        return dict(condition)
-    result = dict(condition)
-    for name, tensor in condition.items():
-        if "mask" in name or not tensor.is_floating_point():
-            continue
-        rows = list(tensor.unbind(0))
-        for b, gamma in enumerate(gammas):
-            if gamma < 1:
-                words = f"{settings[b].seed}/{starts[b]}/{step}/{name}"
-                shape = rows[b].shape[1:] if name in repeated else rows[b].shape
-                noise = seeded_noise(words, shape).to(tensor.device)
-                rows[b] = anneal(rows[b], noise, gamma, settings[b])
-        result[name] = torch.stack(rows)
-    return result
 
 
 def seeded_noise(words: str, shape: torch.Size) -> Tensor:

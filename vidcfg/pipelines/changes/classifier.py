@@ -1,14 +1,30 @@
 """Classifier guidance: what the gradient of a log-probability does to a prediction."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidcfg.guidance.prediction import coefficients
+from vidcfg.guidance.rules.classifier import Classifier
+from vidcfg.pipelines.changes.base import LogProb, ModelChange, StepCall, changes_model
 
-LogProb = Callable[[Tensor, float, int], Tensor]
-"""(noisy latents [B, ...] in the model's layout, sigma, step) -> log p(y | x_t) [B]."""
+
+@changes_model(Classifier)
+class ClassifierShift(ModelChange):
+    """The branch without a model: a gradient in the place of a prediction."""
+
+    def run(self, call: StepCall) -> Any:
+        noisy, _ = call.noisy()
+        inputs = call.inputs
+        shift = classifier_shift(
+            self.start.classifier,
+            noisy,
+            level=inputs.level,
+            kind=inputs.prediction,
+            step=inputs.step,
+        )
+        return (shift,)
 
 
 def classifier_shift(
@@ -18,13 +34,10 @@ def classifier_shift(
     level: tuple[float, float] | None,
     kind: str,
     step: int,
-    num_channels: int | None = None,
-    channel_axis: int = 1,
 ) -> Tensor:
     """How a prediction of `kind` moves when eps moves by -sigma grad log p.
 
-    `noisy` may hold further channels behind those of a prediction, which get no gradient. At
-    alpha = 0 (pure noise) the shift is 0.
+    At alpha = 0 (pure noise) the shift is 0.
 
     Raises:
         ValueError: without a `log_prob`, without a noise level, or if its result is not one
@@ -41,8 +54,6 @@ def classifier_shift(
             "scheduler does not give. Use a flow or DDIM scheduler."
         )
     alpha, sigma = level
-    if num_channels is not None:
-        noisy = noisy.narrow(channel_axis, 0, num_channels)
     if alpha == 0:
         return torch.zeros_like(noisy)
     with torch.enable_grad():

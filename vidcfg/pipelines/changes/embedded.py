@@ -1,54 +1,39 @@
 """The scale that a guidance-distilled model takes as an input, per sample, step and branch."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidcfg.guidance.rules.embedded import Embedded, scale_at
-from vidcfg.guidance.samples import SampleRows
-from vidcfg.pipelines.arguments import tensor_at
-from vidcfg.pipelines.families import Family
+from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, changes_model
+from vidcfg.pipelines.texts import tensor_at
 
 
-def embedded_terms(samples: SampleRows) -> tuple[int | None, ...]:
-    """For every sample the place of its `embedded` term, None where it has none."""
-    found = []
-    for rule in samples.rules:
-        terms = getattr(rule.method, "terms", (rule.method,))
-        places = [i for i, t in enumerate(terms) if getattr(t, "name", "") == Embedded.name]
-        if len(places) > 1:
+@changes_model(Embedded)
+class EmbeddedScale(ModelChange):
+    """Fills the scale input of every branch; samples of other rules keep the pipeline's own."""
+
+    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
+        super().__init__(start, asked)
+        self.places = {each.sample: each.place for each in asked}
+        if len(self.places) < len(asked):
             raise ValueError("guidance.method holds `embedded` twice. Give one scale schedule.")
-        found.append(places[0] if places else None)
-    return tuple(found)
+        name = (start.family.embedded or (None,))[0]
+        if name is None or tensor_at(start.arguments, name) is None:
+            raise ValueError(
+                f"this {type(start.module).__name__} takes no guidance scale as an input (it is "
+                f"not guidance-distilled). Use guidance.method: cfg."
+            )
 
-
-def check_embedded(family: Family, module: Any, arguments: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a model that takes no scale as an input."""
-    if family.embedded is None or tensor_at(arguments, family.embedded[0]) is None:
-        raise ValueError(
-            f"this {type(module).__name__} takes no guidance scale as an input (it is not "
-            f"guidance-distilled). Use guidance.method: cfg."
-        )
-
-
-def embedded_scales(
-    samples: SampleRows, terms: tuple[int | None, ...], step: int, branch: str
-) -> list[float | None]:
-    """The scale that each sample's model input holds in a branch; None: the pipeline's own."""
-    scales: list[float | None] = []
-    for b, term in enumerate(terms):
-        if term is None:
-            scales.append(None)
-            continue
-        strength, weight = (
-            np.atleast_2d(rows[b][step])[term]
-            for rows in (samples.strength_BKF, samples.weights_BKF)
-        )
-        scales.append(scale_at(strength, weight) if branch == "embedded" else 1.0)
-    return scales
+    def inputs(self, branch: str, step: int) -> dict[str, Tensor]:
+        name, factor = self.start.family.embedded
+        own = self.start.arguments[name]
+        scales: list[float | None] = [None] * len(self.start.samples.rules)
+        for sample, place in self.places.items():
+            rows = (self.start.samples.strength_BKF, self.start.samples.weights_BKF)
+            values = (np.atleast_2d(each[sample][step])[place] for each in rows)
+            scales[sample] = scale_at(*values) if branch == "embedded" else 1.0
+        return {name: with_scales(own, scales, factor)}
 
 
 def with_scales(own: Tensor, scales: list[float | None], factor: float) -> Tensor:

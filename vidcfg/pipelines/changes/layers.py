@@ -1,10 +1,14 @@
-"""Which blocks of a denoiser a perturbation acts on."""
+"""The blocks of a denoiser that a rule acts on, and the grid in which their tokens stand."""
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from vidcfg.guidance.perturbation import Perturbation
-from vidcfg.pipelines.blocks import Blocks
+from vidcfg.pipelines.family import Blocks, Family, Grid
 
 
 @dataclass(frozen=True)
@@ -16,25 +20,16 @@ class Layer:
     block: Any
 
 
-def all_layers(module: Any, blocks: Blocks) -> list[Layer]:
-    """Every block of a denoiser, numbered through the family's lists."""
-    found: list[Layer] = []
-    for path in blocks.lists:
-        for i, block in enumerate(module.get_submodule(path)):
-            found.append(Layer(len(found), f"{path}.{i}", block))
-    return found
-
-
 def find_layers(module: Any, blocks: Blocks, perturbation: Perturbation) -> list[Layer]:
     """The blocks that a perturbation names, or the family's own choice for its rule.
 
     Raises:
         ValueError: for a layer that this model does not have, with the ones that it has.
     """
-    layers = all_layers(module, blocks)
-    wanted, own = perturbation.layers, False
+    named = ((f"{p}.{i}", b) for p in blocks.lists for i, b in enumerate(module.get_submodule(p)))
+    layers = [Layer(index, name, block) for index, (name, block) in enumerate(named)]
+    wanted = perturbation.layers
     if not wanted:
-        own = True
         wanted = blocks.layers.get(perturbation.rule, blocks.layers.get("stg", ()))
         if wanted == "all":
             return layers
@@ -42,17 +37,70 @@ def find_layers(module: Any, blocks: Blocks, perturbation: Perturbation) -> list
     by_key = {key: layer for layer in layers for key in (layer.index, layer.name)}
     missing = [key for key in wanted if key not in by_key]
     if missing:
-        raise ValueError(_no_such_layer(missing, layers, module, perturbation.rule, own))
+        known = ", ".join(f"{layer.index} ({layer.name})" for layer in layers)
+        why = "" if perturbation.layers else "which is the usual one of this family, "
+        raise ValueError(
+            f"{perturbation.rule} perturbs layer {', '.join(map(str, missing))}, {why}but this "
+            f"{type(module).__name__} has the layers {known}. Give some of them, by number or by "
+            f"name: layers: [{len(layers) // 2}]."
+        )
     return [by_key[key] for key in dict.fromkeys(wanted)]
 
 
-def _no_such_layer(
-    missing: list[int | str], layers: list[Layer], module: Any, rule: str, own: bool
-) -> str:
-    told = ", ".join(map(str, missing))
-    known = ", ".join(f"{layer.index} ({layer.name})" for layer in layers)
-    why = "which is the usual one of this family, " if own else ""
-    return (
-        f"{rule} perturbs layer {told}, {why}but this {type(module).__name__} has the layers "
-        f"{known}. Give some of them, by number or by name: layers: [{len(layers) // 2}]."
-    )
+def token_grid(family: Family, module: Any, arguments: Mapping[str, Any], layer: int = 0) -> Grid:
+    """The token grid (F, H, W) of one layer; tokens run with columns fastest, then rows.
+
+    Raises:
+        ValueError: if the arguments do not tell the grid.
+    """
+    if family.blocks is not None and family.blocks.grid is not None:
+        return family.blocks.grid(module, arguments, layer)
+    hidden = arguments[family.hidden]
+    if family.layout == "tokens":
+        sizes = tuple(arguments.get(name) for name in ("num_frames", "height", "width"))
+        if None in sizes or prod(sizes) != hidden.shape[1]:
+            raise ValueError(
+                f"the token grid of this {type(module).__name__} is not known: it got "
+                f"{hidden.shape[1]} tokens and num_frames, height, width {sizes}."
+            )
+        return sizes
+    # Latent frames, rows and columns per token.
+    patch = getattr(module.config, "patch_size", None) or 1
+    if isinstance(patch, int):
+        patch = (getattr(module.config, "patch_size_t", None) or 1, patch, patch)
+    sizes = (family.frame_layout.num_frames(hidden), *hidden.shape[-2:])
+    return tuple(size // per_token for size, per_token in zip(sizes, patch))
+
+
+@contextlib.contextmanager
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute set for the length of the block, and then as before: its own or its class's."""
+    before = vars(owner).get(name, ...)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is ...:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def forward_replaced(
+    layer: Layer, module: Any, wrap: Callable[[Callable], Callable]
+) -> Iterator[None]:
+    """`module.forward`, of a layer or inside it, replaced by `wrap` of it.
+
+    A block compiled by itself runs as written, because its graph knows no change, and the
+    attention with torch's own kernel, which can be reached.
+    """
+    processor = getattr(module, "processor", None)
+    with contextlib.ExitStack() as stack:
+        if getattr(layer.block, "_compiled_call_impl", None) is not None:
+            stack.enter_context(swapped(layer.block, "_compiled_call_impl", None))
+        if hasattr(processor, "_attention_backend"):
+            stack.enter_context(swapped(processor, "_attention_backend", "native"))
+        changed = functools.wraps(module.forward)(wrap(module.forward))
+        stack.enter_context(swapped(module, "forward", changed))
+        yield

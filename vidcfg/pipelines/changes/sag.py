@@ -1,6 +1,9 @@
-"""The degraded latents of self-attention guidance, and the way back to a prediction."""
+"""Self-attention guidance: latents blurred where the model looks most, and the way back."""
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,9 +11,68 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.perturbation import Degradation
+from vidcfg.guidance.perturbation import Degradation, Perturbation
 from vidcfg.guidance.prediction import convert
+from vidcfg.pipelines.changes.attention import AttentionCall, attending
+from vidcfg.pipelines.changes.base import (
+    Asked,
+    ModelChange,
+    RunStart,
+    StepCall,
+    changes_model,
+    first,
+)
 from vidcfg.pipelines.changes.blur import blur_matrix
+from vidcfg.pipelines.changes.layers import find_layers, token_grid
+from vidcfg.pipelines.family import Family
+
+_CHUNK = 1024
+
+
+@changes_model(Degradation)
+class DegradedPass(ModelChange):
+    """Passes on degraded latents, made from what `cond` predicted and attended to."""
+
+    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
+        super().__init__(start, asked)
+        self.seen: dict[int, tuple[Tensor, dict]] = {}
+        """Sample -> its prediction of `cond` on this step, and the attention by layers."""
+
+    def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
+        wanted = self._wanted(call.inputs.step) if "cond" in call.branches else ()
+        if not wanted:
+            return run()
+        with contextlib.ExitStack() as stack:
+            maps = {
+                change.layers: stack.enter_context(
+                    watched(call.module, call.family, change, call.arguments)
+                )
+                for change in wanted
+            }
+            outputs = run()
+        for row, (branch, sample) in enumerate(zip(call.branches, call.samples)):
+            if branch == "cond":
+                own = slice(row, row + 1)
+                rows = {layers: seen.volume()[own] for layers, seen in maps.items()}
+                self.seen[sample] = (first(outputs)[own], rows)
+        return outputs
+
+    def _wanted(self, step: int) -> tuple[Degradation, ...]:
+        """One degradation for each layer whose attention some sample needs on a step."""
+        samples = self.start.samples
+        needed = {b for s in range(len(samples.rules)) for b in samples.branches(s, step)}
+        return tuple({d.layers: d for b, d in self.of.items() if b in needed}.values())
+
+    def run(self, call: StepCall) -> Any:
+        change, space = self.of[call.branches[0]], _space(call)
+        noisy, rest = call.noisy()
+        cond = torch.cat([self.seen[sample][0] for sample in call.samples])
+        maps = torch.cat([self.seen[sample][1][change.layers] for sample in call.samples])
+        latents = degraded_latents(noisy, cond, maps, change, space)
+        hidden = torch.cat([latents, rest], dim=call.family.channel_axis)
+        outputs = call.plain(**{call.family.hidden: hidden})
+        prediction = seen_from(noisy, latents, first(outputs), space)
+        return prediction if isinstance(outputs, Tensor) else (prediction, *outputs[1:])
 
 
 @dataclass(frozen=True)
@@ -44,6 +106,23 @@ class Space:
         return convert(latents, noisy, before, after, alpha=alpha, sigma=sigma)
 
 
+def _space(call: StepCall) -> Space:
+    if call.inputs.level is None:
+        raise ValueError(
+            "guidance.method: sag needs the noise level of the scheduler, which this "
+            "scheduler does not give. Use guidance.method: pag."
+        )
+    sizes = call.arguments[call.family.hidden].shape[-2:]
+    if call.family.layout == "tokens":
+        sizes = token_grid(call.family, call.module, call.arguments)[1:]
+    return Space(
+        layout=call.family.frame_layout,
+        sizes=(call.inputs.num_frames, *sizes),
+        kind=call.inputs.prediction,
+        level=call.inputs.level,
+    )
+
+
 def degraded_latents(
     noisy: Tensor,
     cond: Tensor,
@@ -60,8 +139,10 @@ def degraded_latents(
         return noisy
     x, p = noisy.float(), cond.float()
     x0 = space.volume(space.change(p, x, space.kind, "sample"))
-    mask = salient(saliency, degradation.threshold, space.sizes)
-    x0 = torch.where(mask, blurred_frames(x0, degradation.blur), x0)
+    # Salient: tokens that receive more than `threshold` times the mean attention.
+    mask = (saliency > degradation.threshold).float()[:, None]
+    mask = interpolate(mask, size=space.sizes, mode="nearest").movedim(1, 2) > 0.5
+    x0 = torch.where(mask, _blurred_frames(x0, degradation.blur), x0)
     eps = space.change(p, x, space.kind, "epsilon")
     return (alpha * space.restore(x0) + sigma * eps).to(noisy.dtype)
 
@@ -74,17 +155,79 @@ def seen_from(noisy: Tensor, degraded: Tensor, prediction: Tensor, space: Space)
     return space.change(eps, noisy.float(), "epsilon", space.kind).to(prediction.dtype)
 
 
-def salient(
-    saliency: Float[Tensor, "B F2 H2 W2"], threshold: float, sizes: tuple[int, int, int]
-) -> Tensor:
-    """Where tokens receive more than `threshold` times the mean attention: [B, F, 1, H, W]."""
-    mask = (saliency > threshold).float()[:, None]
-    return interpolate(mask, size=sizes, mode="nearest").movedim(1, 2) > 0.5
-
-
-def blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Tensor, "B F C H W"]:
+def _blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Tensor, "B F C H W"]:
     """Each frame blurred by a Gaussian; weights are normalised inside the frame at its edges."""
     rows = blur_matrix(video.shape[-2], sigma, video.device)
     columns = blur_matrix(video.shape[-1], sigma, video.device)
     with torch.autocast(video.device.type, enabled=False):
         return rows @ video @ columns.T
+
+
+@dataclass
+class Saliency:
+    """Attention received by the video tokens of one layer: rows [B, N], mean 1, of a grid."""
+
+    grid: tuple[int, int, int] = (1, 1, 1)
+    rows: list[Tensor] = field(default_factory=list)
+
+    def volume(self) -> Float[Tensor, "B F H W"]:
+        """The received attention in its grid."""
+        return torch.cat(self.rows).unflatten(-1, self.grid)
+
+
+@contextlib.contextmanager
+def watched(
+    module: Any, family: Family, degradation: Degradation, arguments: Mapping[str, Any]
+) -> Iterator[Saliency]:
+    """Collect the saliency of one layer while the block runs; the model computes as before.
+
+    Raises:
+        ValueError: if the family declares no blocks that see whole frames, the layer does not
+            exist or is not a single one, or its attention cannot be reached.
+    """
+    if family.blocks is None or family.hidden == "sample":
+        raise ValueError(
+            f"{degradation.rule} reads the attention of a video transformer, which the family "
+            f"'{family.name}' does not have. Use guidance.method: pag."
+        )
+    layer, *further = find_layers(
+        module, family.blocks, Perturbation("identity", degradation.layers, degradation.rule)
+    )
+    if further:
+        raise ValueError(f"{degradation.rule} reads one layer. Give one: layers: [{layer.index}].")
+    seen = Saliency(token_grid(family, module, arguments, layer.index))
+
+    def watch(call: AttentionCall) -> Tensor:
+        seen.rows.append(received(call))
+        return call.run(call.query, slice(None))
+
+    with attending(layer, family.blocks, seen.grid, watch):
+        yield seen
+
+
+def received(call: AttentionCall) -> Float[Tensor, "B N"]:
+    """The attention that each video token gets from all video tokens, mean over heads.
+
+    Every query gives 1 away, part of it to text tokens in joint attention; the result is divided
+    by its mean over the tokens. Computed in float32 over chunks of queries, so that no map of all
+    pairs is held.
+    """
+    keys = call.by_head(call.key.float())
+    total = 0.0
+    with torch.autocast(keys.device.type, enabled=False):
+        for start in range(call.video.start, call.video.stop, _CHUNK):
+            rows = slice(start, min(start + _CHUNK, call.video.stop))
+            scores = call.query[..., rows, :].float() @ keys.transpose(-1, -2)
+            scores = _masked(scores * keys.shape[-1] ** -0.5, call.mask, rows)
+            total = total + scores.softmax(dim=-1)[..., call.video].sum(dim=-2)
+    mass = total.mean(dim=1)
+    return mass / mass.mean(dim=-1, keepdim=True)
+
+
+def _masked(scores: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
+    if mask is None:
+        return scores
+    mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, float("-inf"))
+    return scores + mask

@@ -1,30 +1,18 @@
-"""The pipelines that can be guided: one small declaration each, one row in a table."""
+"""The pipelines that can be guided: one small declaration each, found by walking this folder."""
 
+import pkgutil
+from importlib import import_module
 from typing import Any
 
-from vidcfg.pipelines.families import (
-    animatediff,
-    cogvideox,
-    flux,
-    hunyuan_video,
-    hunyuan_video15,
-    ltx,
-    ltx2,
-    mini,
-    mochi,
-    skyreels_v2,
-    stable_diffusion,
-    svd,
-    wan,
-)
 from vidcfg.pipelines.family import Family
 
-_VIDEO = (mini, wan, skyreels_v2, ltx, ltx2, cogvideox, hunyuan_video, hunyuan_video15, mochi)
-_UNETS = (svd, animatediff)
-_IMAGE = (stable_diffusion.SD15, stable_diffusion.SDXL, stable_diffusion.SD3, flux.FAMILY)
+_MODULES = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (*(m.FAMILY for m in (*_VIDEO, *_UNETS)), *_IMAGE)
+    value.name: value
+    for module in _MODULES
+    for value in vars(module).values()
+    if isinstance(value, Family)
 }
 
 
@@ -61,4 +49,22 @@ def family_of(pipe: Any) -> Family:
     )
 
 
-__all__ = ["FAMILIES", "Family", "family_of", "register_family"]
+def pipeline_class(name: str) -> type | None:
+    """The pipeline class of that name, from the module of its family; None if there is none."""
+    module = next((f.module for f in FAMILIES.values() if name in f.pipelines), "diffusers")
+    return getattr(import_module(module), name, None)
+
+
+def adapted_family(part: str) -> Family:
+    """The family whose pipeline that part makes of another family's checkpoint."""
+    return next(f for f in FAMILIES.values() if f.adapter is not None and f.adapter.part == part)
+
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "adapted_family",
+    "family_of",
+    "pipeline_class",
+    "register_family",
+]

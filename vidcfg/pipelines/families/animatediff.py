@@ -1,8 +1,7 @@
 """AnimateDiff: a Stable Diffusion UNet with motion modules; text rows repeated per frame."""
 
-from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.blocks import UNET
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.families.unet import UNET
+from vidcfg.pipelines.family import Adapter, Family
 
 
 def _refusal(pipe) -> str | None:
@@ -13,24 +12,27 @@ def _refusal(pipe) -> str | None:
     return None
 
 
+def _scheduler(scheduler):
+    """DDIM with the noise schedule that motion adapters are trained with.
+
+    Source: the AnimateDiff page of diffusers.
+    """
+    from diffusers import DDIMScheduler
+
+    trained = {"beta_schedule": "linear", "timestep_spacing": "linspace", "clip_sample": False}
+    return DDIMScheduler.from_config(scheduler.config, **trained, steps_offset=1)
+
+
 FAMILY = Family(
+    **UNET,
     name="animatediff",
     pipelines=("AnimateDiffPipeline",),
-    layout="BCFHW",
     frame_rule="one to one",
     tested="exact",
-    frame_map=lambda pipe: OneToOneMap(),
-    denoisers={"unet": None},
-    hidden="sample",
     per_sample=(),
-    texts={"encoder_hidden_states": "prompt_embeds"},
-    encoded=("prompt_embeds", None),
-    own_guidance={"guidance_scale": 1.0},
-    stock_passes="batched",
-    prediction=None,
+    adapter=Adapter("motion_adapter", "MotionAdapter", _scheduler),
     refusal=_refusal,
-    blocks=UNET,
-    size_multiple=8,
+    decodes_together=True,
     default_scale=7.5,
     usual_range=(5.0, 9.0),
 )

@@ -1,8 +1,7 @@
 """CogVideoX 1.0 and 1.5, text and image to video: frames before channels, one batched call."""
 
 from vidcfg.guidance.frame_map import CogVideoXMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="cogvideox",
@@ -13,8 +12,7 @@ FAMILY = Family(
     frame_map=lambda pipe: CogVideoXMap(
         pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
     ),
-    texts={"encoder_hidden_states": "prompt_embeds"},
-    encoded=("prompt_embeds", None),
+    length_argument="num_frames",  # the padding of 1.5 hides it
     own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},
     stock_passes="batched",
     combines_in_float32=True,

@@ -1,8 +1,7 @@
 """Flux.1: one image as packed tokens; true guidance beside the embedded scale."""
 
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 
 def _grid(module, arguments, layer: int) -> tuple[int, int, int]:

@@ -1,16 +1,12 @@
 """HunyuanVideo-1.5: its guider is switched off, two text encoders, two sequential passes."""
 
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="hunyuan_video15",
     pipelines=("HunyuanVideo15Pipeline",),
-    layout="BCFHW",
     frame_rule="4k + 1",
     tested="exact",
-    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_embeds_mask",

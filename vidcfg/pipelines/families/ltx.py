@@ -1,8 +1,7 @@
 """LTX-Video: latents are packed into tokens, one batched call, combined in float32."""
 
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="ltx",

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family, SecondStream
+from vidcfg.pipelines.family import Blocks, Family, SecondStream
 
 
 def _connected(pipe, inputs: Mapping[str, Tensor], texts: list[str] | None) -> dict[str, Tensor]:

@@ -1,8 +1,6 @@
 """The embedded mini model: laid out and stepped as Wan."""
 
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 
 def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
@@ -15,17 +13,15 @@ def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
 
 FAMILY = Family(
     name="mini",
+    module="vidcfg.mini.pipeline",
     pipelines=("MiniVideoPipeline",),
-    layout="BCFHW",
     frame_rule="4k + 1",
     tested="exact",
-    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_attention_mask",
     },
     encoded=("prompt_embeds", "prompt_attention_mask", None, None),
-    own_guidance={"guidance_scale": 1.0},
     blocks=Blocks(
         ("transformer_blocks",), returns=("x",), layers={"stg": (6,), "slg": (3,)}, grid=_grid
     ),

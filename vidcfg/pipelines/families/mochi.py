@@ -1,13 +1,11 @@
 """Mochi: one batched call, combined in float32, reversed time."""
 
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="mochi",
     pipelines=("MochiPipeline",),
-    layout="BCFHW",
     frame_rule="6k + 1",
     tested="exact",
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_scale_factor),
@@ -16,7 +14,6 @@ FAMILY = Family(
         "encoder_attention_mask": "prompt_attention_mask",
     },
     encoded=("prompt_embeds", "prompt_attention_mask", None, None),
-    own_guidance={"guidance_scale": 1.0},
     stock_passes="batched",
     combines_in_float32=True,
     prediction="flow_reversed",

@@ -1,31 +1,24 @@
 """Stable Diffusion 1.5, SDXL and SD3: images as one-frame videos, one batched call."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.blocks import UNET, Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.families.unet import UNET
+from vidcfg.pipelines.family import Blocks, Family
 
 SD15 = Family(
+    **UNET,
     name="sd15",
     pipelines=("StableDiffusionPipeline",),
     layout="BCHW",
     frame_rule="one image",
     tested="exact",
-    frame_map=lambda pipe: OneToOneMap(),
-    denoisers={"unet": None},
-    hidden="sample",
     per_sample=(),
-    texts={"encoder_hidden_states": "prompt_embeds"},
-    encoded=("prompt_embeds", None),
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
-    stock_passes="batched",
-    prediction=None,
-    blocks=UNET,
     is_image=True,
-    size_multiple=8,
     default_scale=7.5,
     usual_range=(5.0, 12.0),
 )
@@ -40,15 +33,10 @@ def _zeros_for_empty(
     return {name: torch.zeros_like(tensor) for name, tensor in inputs.items()}
 
 
-SDXL = Family(
+SDXL = replace(
+    SD15,
     name="sdxl",
     pipelines=("StableDiffusionXLPipeline",),
-    layout="BCHW",
-    frame_rule="one image",
-    tested="exact",
-    frame_map=lambda pipe: OneToOneMap(),
-    denoisers={"unet": None},
-    hidden="sample",
     per_sample=("added_cond_kwargs.time_ids",),
     texts={
         "encoder_hidden_states": "prompt_embeds",
@@ -56,12 +44,6 @@ SDXL = Family(
     },
     encoded=("prompt_embeds", None, "pooled_prompt_embeds", None),
     finish_texts=_zeros_for_empty,
-    own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
-    stock_passes="batched",
-    prediction=None,
-    blocks=UNET,
-    is_image=True,
-    size_multiple=8,
     default_scale=7.0,
     usual_range=(5.0, 10.0),
 )

@@ -2,8 +2,7 @@
 
 import torch
 
-from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.blocks import UNET
+from vidcfg.pipelines.families.unet import UNET
 from vidcfg.pipelines.family import Family
 
 _LATENT_CHANNELS = 4
@@ -18,23 +17,20 @@ def _zero_image(arguments) -> dict[str, torch.Tensor]:
 
 
 FAMILY = Family(
+    **UNET,
     name="svd",
     pipelines=("StableVideoDiffusionPipeline",),
     layout="BFCHW",
     frame_rule="one to one",
     tested="exact",
-    frame_map=lambda pipe: OneToOneMap(),
-    denoisers={"unet": None},
-    hidden="sample",
     per_sample=("added_time_ids",),
+    texts={},
+    encoded=(),
     unconditional=_zero_image,
     own_guidance={"min_guidance_scale": 1.0, "max_guidance_scale": 1.0},
-    stock_passes="batched",
-    prediction=None,
     fps_argument="fps",
     fps_is_whole=True,
-    blocks=UNET,
-    size_multiple=8,
+    decodes_together=True,
     default_scale=3.0,
     usual_range=(1.5, 4.0),
 )

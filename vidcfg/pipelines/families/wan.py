@@ -4,9 +4,7 @@ Wan 2.2 changes the model at a noise level: `high` above it, `low` below. TI2V-5
 a timestep of its own. Image to video puts the image behind the latents, as further channels.
 """
 
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.blocks import Blocks
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 
 def _expert(pipe, timestep: float) -> str | None:
@@ -20,15 +18,10 @@ def _expert(pipe, timestep: float) -> str | None:
 FAMILY = Family(
     name="wan",
     pipelines=("WanPipeline", "WanImageToVideoPipeline"),
-    layout="BCFHW",
     frame_rule="4k + 1",
     tested="exact",
-    frame_map=lambda pipe: CausalMap(pipe.vae_scale_factor_temporal),
     denoisers={"transformer": "high", "transformer_2": "low"},
-    texts={"encoder_hidden_states": "prompt_embeds"},
-    encoded=("prompt_embeds", None),
     per_sample=("timestep", "encoder_hidden_states_image"),
-    own_guidance={"guidance_scale": 1.0},
     expert_of=_expert,
     blocks=Blocks(("blocks",), layers={"stg": (2,), "slg": (10,)}),
     size_multiple=16,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidcfg.pipelines.noise_level import calls_per_step, first_calls, step_of_call, step_sigmas
+from vidcfg.pipelines.steps import calls_per_step, first_calls, step_of_call, step_sigmas
 
 
 def _set(scheduler, num_steps):

@@ -1,28 +1,32 @@
-"""What a dry run reads in a checkpoint folder is what the loaded pipeline then does."""
+"""What a dry run tells of a checkpoint folder is what the loaded pipeline then does."""
 
 import inspect
 import json
 import re
 
+import kites
 import numpy as np
 import pytest
 from tiny_images import flux, sd15
 from tiny_text import with_prompts
 from tiny_wan import wan22
 
+import vidcfg
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
+from vidcfg.pipelines.families import FAMILIES
 from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
+from vidcfg.render import __main__ as cli
 from vidcfg.render.checks import check_before_loading
 from vidcfg.render.config import load_render_config
-from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
+from vidcfg.render.forecast import forecast_of
 from vidcfg.render.preview import preview
 from vidcfg.render.sampling import sample_units
 from vidcfg.render.units import units_of
 
 SETTINGS = """\
 schema: 1
-name: outline
+name: forecast
 model: {{kind: diffusers, checkpoint: "{folder}", device: cpu}}
 prompts: [a red circle moving left]
 video: {{num_frames: 9, height: 16, width: 32, fps: 8}}
@@ -33,7 +37,7 @@ output: {{dir: out, video: ffv1}}
 
 
 def _settings(folder, tmp_path, *overrides):
-    path = tmp_path / "outline.yaml"
+    path = tmp_path / "forecast.yaml"
     path.write_text(SETTINGS.format(folder=folder))
     return load_render_config(path, overrides)
 
@@ -71,7 +75,7 @@ def test_experts_and_noise_levels_are_those_of_the_run(experts, tmp_path, schedu
         "guidance.scale={high: {kind: linear, start: 6.0, end: 2.0, over: sigma}, low: 1.5}",
         f"sampling.scheduler={scheduler}",
     )
-    steps = known_steps(outline_of(settings), settings.sampling)
+    steps = forecast_of(settings).facts
     trace = _traced(settings)
     assert set(steps.experts) == {"high", "low"}
     scales = trace.surfaces[0].scale_K
@@ -114,7 +118,7 @@ def test_cost_counts_the_further_call_of_pndm(tmp_path):
     tiny.pipe.save_pretrained(tmp_path / "sd15")
     shape = "video={num_frames: 1, height: 16, width: 32, fps: 8}"
     settings = _settings(tmp_path / "sd15", tmp_path, shape)
-    assert known_steps(outline_of(settings), settings.sampling).calls == (2, 1, 1, 1, 1)
+    assert forecast_of(settings).facts.calls == (2, 1, 1, 1, 1)
     text = preview(settings, units_of(settings), width=80, colour=False)
     assert "model evaluations: 12 (6 cond, 6 uncond)" in text
     assert ".png .json .image.png" in text
@@ -126,8 +130,7 @@ def test_what_a_pipeline_finds_while_it_runs_is_said_plainly(tmp_path):
     shape = "video={num_frames: 1, height: 16, width: 32, fps: 8}"
     scale = "guidance.scale={kind: linear, start: 6.0, end: 2.0, over: sigma}"
     settings = _settings(tmp_path / "flux", tmp_path, shape, scale)
-    with pytest.raises(NotKnownError, match="FluxPipeline hands its own to the scheduler"):
-        known_steps(outline_of(settings), settings.sampling)
+    assert "FluxPipeline hands its own to the scheduler" in forecast_of(settings).why_not
     text = preview(settings, units_of(settings), width=80, colour=False)
     assert "told when the model is loaded (the scale follows" in text
     assert "the noise levels are found while it runs: FluxPipeline" in text
@@ -135,7 +138,7 @@ def test_what_a_pipeline_finds_while_it_runs_is_said_plainly(tmp_path):
 
 def test_a_repository_name_leaves_surface_and_cost_for_later(tmp_path):
     settings = _settings("Somebody/Video-5B", tmp_path)
-    assert outline_of(settings) is None
+    assert forecast_of(settings).pipe is None
     text = preview(settings, units_of(settings), width=80, colour=False)
     assert "its latent frames are not known" in text
 
@@ -148,10 +151,17 @@ def test_a_repository_name_leaves_surface_and_cost_for_later(tmp_path):
         ("LTXPipeline", {}, CausalMap(8)),
         ("LTX2Pipeline", {}, CausalMap(8)),
         ("MochiPipeline", {}, CausalMap(6)),
-        ("HunyuanVideo15Pipeline", {"vae": {"temporal_compression_ratio": 2}}, CausalMap(2)),
+        (
+            "HunyuanVideo15Pipeline",
+            {"vae": ("AutoencoderKLHunyuanVideo15", {"temporal_compression_ratio": 2})},
+            CausalMap(2),
+        ),
         (
             "CogVideoXPipeline",
-            {"vae": {"temporal_compression_ratio": 4}, "transformer": {"patch_size_t": 2}},
+            {
+                "vae": ("AutoencoderKLCogVideoX", {"temporal_compression_ratio": 4}),
+                "transformer": ("CogVideoXTransformer3DModel", {"patch_size_t": 2}),
+            },
             CogVideoXMap(4, 2),
         ),
         ("StableVideoDiffusionPipeline", {}, OneToOneMap()),
@@ -164,16 +174,19 @@ def test_latent_frames_of_a_checkpoint_folder_are_known_from_its_files(
     tmp_path, pipeline, parts, expected
 ):
     folder = _folder(tmp_path, pipeline, parts)
-    assert known_frame_map(_settings(folder, tmp_path)) == expected
+    facts = forecast_of(_settings(folder, tmp_path)).facts
+    assert (None if facts is None else facts.frame_map) == expected
 
 
 def _folder(tmp_path, pipeline, parts=None):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    for name, values in (parts or {}).items():
+    index = {"_class_name": pipeline}
+    for name, (cls, values) in (parts or {}).items():
+        index[name] = ["diffusers", cls]
         (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(values))
+        (folder / name / "config.json").write_text(json.dumps({"_class_name": cls, **values}))
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
@@ -197,6 +210,63 @@ def test_settings_that_do_not_fit_a_folder_are_told_before_it_is_loaded(
 def test_a_motion_adapter_makes_an_animatediff_pipeline_of_a_checkpoint(tmp_path):
     folder = _folder(tmp_path, "StableDiffusionPipeline")
     settings = _settings(folder, tmp_path, "model.motion_adapter=somebody/motion")
-    outline = outline_of(settings)
-    assert (outline.pipeline, outline.family.name) == ("AnimateDiffPipeline", "animatediff")
-    assert "num_frames" in inspect.signature(outline.cls.__call__).parameters
+    forecast = forecast_of(settings)
+    assert type(forecast.pipe).__name__ == "AnimateDiffPipeline"
+    assert forecast.family.name == "animatediff"
+    assert "num_frames" in inspect.signature(type(forecast.pipe).__call__).parameters
+
+
+def test_a_motion_adapter_steps_a_checkpoint_as_its_own_ddim_does(tmp_path):
+    from diffusers import MotionAdapter
+
+    with_prompts(sd15()).pipe.save_pretrained(tmp_path / "sd15")
+    shape = {"block_out_channels": (8, 16), "motion_layers_per_block": 1}
+    heads = {"motion_norm_num_groups": 2, "motion_num_attention_heads": 2}
+    adapter = MotionAdapter(**shape, **heads, use_motion_mid_block=False)
+    adapter.save_pretrained(tmp_path / "adapter")
+    settings = _settings(
+        tmp_path / "sd15",
+        tmp_path,
+        f"model.motion_adapter={tmp_path / 'adapter'}",
+        "guidance.scale={kind: linear, start: 6.0, end: 2.0, over: sigma}",
+    )
+    forecast, trace = forecast_of(settings), _traced(settings)
+    assert type(forecast.pipe.scheduler).__name__ == "DDIMScheduler"
+    np.testing.assert_array_equal(forecast.facts.sigmas_K, [s.sigma for s in trace.steps])
+    np.testing.assert_array_equal(
+        forecast.surfaces["cfg"].strength_KF, trace.surfaces[0].strength_KF
+    )
+    assert forecast.plan().evaluations == trace.evaluations
+
+
+def test_a_declared_pipeline_has_its_surface_and_cost_in_a_dry_run(tmp_path, monkeypatch, capsys):
+    """A pipeline of somebody else, in a folder, with a VAE of 3k + 1 frames."""
+    kites.kite().save_pretrained(tmp_path / "kite")
+    overrides = [
+        "video={num_frames: 7, height: 16, width: 32, fps: 8}",
+        "guidance.scale={kind: linear, start: 6.0, end: 2.0, over: sigma}",
+        "guidance.frames={kind: ramp, first: 0.0, last: 1.0}",
+    ]
+    settings = _settings(tmp_path / "kite", tmp_path, *overrides)
+    assert forecast_of(settings).facts is None
+    vidcfg.register_family(kites.KITE)
+    try:
+        with monkeypatch.context() as patched:
+            _without_weights(tmp_path / "kite", patched)
+            forecast = forecast_of(settings)
+            sets = [word for override in overrides for word in ("--set", override)]
+            assert cli.main([str(tmp_path / "forecast.yaml"), "--dry-run", *sets]) == 0
+        nine = "video={num_frames: 9, height: 16, width: 32, fps: 8}"
+        with pytest.raises(ValueError, match=r"this VAE makes 3k \+ 1 frames. Use 7 or 10"):
+            check_before_loading(_settings(tmp_path / "kite", tmp_path, nine))
+        trace = _traced(settings)
+    finally:
+        FAMILIES.pop("kite")
+    assert forecast.pipe.denoiser.mix.weight.is_meta
+    assert trace.evaluations == forecast.plan().evaluations == {"cond": 5, "uncond": 5}
+    surface = forecast.surfaces["cfg"]
+    np.testing.assert_array_equal(surface.strength_KF, trace.surfaces[0].strength_KF)
+    assert surface.strength_KF.shape == (5, 3)
+    shown = capsys.readouterr().out
+    assert "model evaluations: 10 (5 cond, 5 uncond) for 1 videos" in shown
+    assert re.search(r"^ +0 +6\.00 +1\.000$", shown, re.M)

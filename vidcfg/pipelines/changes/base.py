@@ -1,0 +1,138 @@
+"""What a rule may do to the model beside asking for other texts: one class for each kind."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vidcfg.guidance.denoiser import StepInputs
+from vidcfg.guidance.samples import SampleRows
+from vidcfg.pipelines.family import Family
+
+LogProb = Callable[[Tensor, float, int], Tensor]
+"""(noisy latents [B, ...] in the model's layout, sigma, step) -> log p(y | x_t) [B]."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunStart:
+    """What a run begins with: the rules of all samples, a denoiser and its first arguments."""
+
+    family: Family
+    samples: SampleRows
+    module: Any
+    arguments: Mapping[str, Any]
+    classifier: LogProb | None = None
+
+    @property
+    def hidden(self) -> Tensor:
+        """The noisy latents."""
+        return self.arguments[self.family.hidden]
+
+
+@dataclass(frozen=True, eq=False)
+class StepCall:
+    """One call of a denoiser: `arguments` hold the rows of one branch, or of several unchanged.
+
+    `samples` tells the sample of each row, where that is asked for; `original` is the denoiser's
+    own forward, `attribute` its name in the pipeline, `inputs` what the step brings.
+    """
+
+    family: Family
+    module: Any
+    attribute: str
+    original: Callable
+    arguments: Mapping[str, Any]
+    branches: tuple[str, ...]
+    samples: tuple[int, ...]
+    inputs: StepInputs
+
+    def plain(self, **changed: Any) -> Any:
+        """The model's outputs, with some arguments changed."""
+        return self.original(**{**self.arguments, **changed})
+
+    def noisy(self) -> tuple[Tensor, Tensor]:
+        """The noisy latents, and the further channels that some models have behind them."""
+        hidden, axis = self.arguments[self.family.hidden], self.family.channel_axis
+        count = self.inputs.num_channels or hidden.shape[axis]
+        rest = hidden.shape[axis] - count
+        return hidden.narrow(axis, 0, count), hidden.narrow(axis, count, rest)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A setting that asks for a change: its sample, and the place of its term in that rule."""
+
+    sample: int
+    place: int
+    setting: Any
+
+
+class ModelChange:
+    """What the settings of one kind do to the model over a run; made when the run begins.
+
+    A setting is a rule, or what a rule's `changes()` names. Each kind says here what it does; the
+    defaults are a change that does nothing.
+
+    Raises:
+        ValueError: if the model cannot do what a setting asks.
+    """
+
+    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
+        self.start, self.asked = start, asked
+        self.of = {b: each.setting for each in asked for b in branches_made(each.setting)}
+        """Branch -> the setting by which `run` makes it, in calls of its own."""
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether a branch is made from another's result, sample by sample, so none is shared."""
+        return any(getattr(setting, "follows_cond", False) for setting in self.of.values())
+
+    @property
+    def skipping(self) -> list[str]:
+        """The rules that leave out blocks, where a cache may keep its state."""
+        return []
+
+    def tag(self, sample: int) -> object:
+        """What the condition of a sample depends on beside its text."""
+        return None
+
+    def condition(self, cond: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """What `cond`, and every branch that sees the same, gets on a step."""
+        return cond
+
+    def inputs(self, branch: str, step: int) -> dict[str, Tensor]:
+        """Further inputs of a branch on a step."""
+        return {}
+
+    def run(self, call: StepCall) -> Any:
+        """The outputs of a branch in `of`, in the form of the model's own."""
+        raise NotImplementedError
+
+    def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
+        """The outputs `run()` of unchanged branches, which may be looked at on the way."""
+        return run()
+
+
+KINDS: dict[type, type[ModelChange]] = {}
+"""Class of a setting -> what it does to a model; filled by `changes_model`."""
+
+
+def changes_model(setting: type) -> Callable[[type[ModelChange]], type[ModelChange]]:
+    """Declare that settings of this class do what the decorated class says."""
+
+    def declare(cls: type[ModelChange]) -> type[ModelChange]:
+        KINDS[setting] = cls
+        return cls
+
+    return declare
+
+
+def branches_made(setting: Any) -> Collection[str]:
+    """The branches that exist because of a setting, each run in calls of its own."""
+    return (setting.branch,) if hasattr(setting, "branch") else setting.isolated
+
+
+def first(outputs: Any) -> Tensor:
+    """The prediction among a model's outputs."""
+    return outputs if isinstance(outputs, Tensor) else outputs[0]

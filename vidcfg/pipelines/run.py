@@ -1,0 +1,245 @@
+"""One call of a pipeline under guidance: what it keeps, and its denoiser calls made guided."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidcfg.guidance.denoiser import GuidedDenoiser, StepInputs, equal_rows
+from vidcfg.guidance.passes import PassTimer
+from vidcfg.guidance.plan import RunRow
+from vidcfg.guidance.samples import Memory, SampleRows
+from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
+from vidcfg.pipelines.changes import Changes
+from vidcfg.pipelines.changes.base import RunStart, StepCall, first
+from vidcfg.pipelines.schedulers import prediction_kind
+from vidcfg.pipelines.steps import RunFacts, noise_level, solver_levels, step_of_call, steps_of
+from vidcfg.pipelines.texts import (
+    branch_inputs,
+    cond_inputs,
+    rows_per_prompt,
+    shared_inputs,
+    with_rows,
+)
+
+ROW = "vidcfg_row"
+"""Name under which the number of its sample travels with every row of a model call."""
+
+
+class GuidedRun:
+    """The state of one pipeline call, from the first call of its denoiser on.
+
+    Raises:
+        ValueError: if settings, texts or the state of the pipeline do not fit the run.
+    """
+
+    def __init__(
+        self, session: Any, call: Mapping[str, Any], module: Any, arguments: Mapping[str, Any]
+    ):
+        pipe, family = session.pipe, session.family
+        self.pipe, self.family, self.num_calls, self.memory = pipe, family, 0, Memory()
+        hidden = arguments[family.hidden]
+        layout, passes = family.frame_layout, session.passes
+        latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
+        self.num_frames = latent_frames(arguments)
+        self.second_scale = family.second_stream and family.second_stream.scale_of(call)
+        self.returns_tensor = "return_dict" not in _parameters(module)
+
+        # The rule of every sample, and its surfaces.
+        rules = _per_sample(session.rules, hidden.shape[0], call)
+        told = family.length_argument and call.get(family.length_argument)
+        num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
+        self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
+        made = {id(rule): self.facts.surfaces(rule) for rule in rules}
+        surfaces = [made[id(rule)] for rule in rules]
+        session.note_scales([terms[0] for terms in surfaces])
+        levels = None
+        if any(rule.method.needs_levels for rule in rules):
+            levels = solver_levels(pipe.scheduler)
+        facts = {"experts": self.facts.experts, "always": self.facts.always}
+        samples = SampleRows.of(rules, surfaces, levels=levels, **facts)
+
+        # What they ask of the model, and what the pipeline's state allows.
+        start = RunStart(family, samples, module, arguments, session.classifier)
+        self.changes = Changes(start)
+        cache = cache_of(module)
+        if cache is not None:
+            check_cache(cache, samples, passes, self.changes.skipping)
+        if cache or self.changes.needs_samples or self.second_scale is not None:
+            passes = replace(passes, share=False)
+
+        # Texts of the branches, the plan, the denoiser.
+        self.by_branch = branch_inputs(
+            pipe, family, session.texts, samples, call=call, arguments=arguments
+        )
+        rows = self._rows(rules, surfaces, arguments)
+        planned = self.facts.plan(rows, share=passes.share)
+        session.trace.start_run(
+            surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
+        )
+        self.trace = session.trace
+        self.denoiser = GuidedDenoiser(
+            layout,
+            samples,
+            passes,
+            combine_dtype=torch.float32 if family.combines_in_float32 else None,
+            timer=PassTimer((type(module).__name__, tuple(hidden.shape), str(hidden.device))),
+        )
+
+    def _rows(
+        self, rules: list[Any], surfaces: list[tuple], arguments: Mapping[str, Any]
+    ) -> list[RunRow]:
+        """The samples as rows of a plan; equal starts and texts are told by their content."""
+        everyone = list(range(len(rules)))
+        starts = equal_rows(list(shared_inputs(self.family, arguments).values()), everyone)
+        inputs = self.by_branch | {"cond": cond_inputs(self.family, arguments)}
+        texts = {b: equal_rows(list(rows.values()), everyone) for b, rows in inputs.items()}
+        conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
+        texts |= dict.fromkeys(self.changes.followers, conditions)
+        seen = [tuple((branch, each[b]) for branch, each in texts.items()) for b in everyone]
+        return [
+            self.facts.row(rules[b], surfaces[b], start=starts[b], texts=seen[b]) for b in everyone
+        ]
+
+    def step(
+        self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
+    ) -> Any:
+        """The guided replacement of one denoiser forward."""
+        models = self.family.models_of(self.pipe)
+        attribute = next(name for name, found in models.items() if found is module)
+        inputs = self._inputs(module, arguments, expert if len(models) > 1 else None)
+        second: dict[tuple[str, int], Tensor] = {}
+
+        def plain(**given: Any) -> Any:
+            outputs = original(**given)
+            self.returns_tensor = isinstance(outputs, Tensor)
+            return outputs
+
+        def evaluate(rows: dict[str, Tensor], branches: tuple[str, ...]) -> Tensor:
+            order = rows.pop(ROW, None)
+            given = with_rows(arguments, rows)
+            if "return_dict" in _parameters(module):
+                given["return_dict"] = False
+            call = StepCall(
+                family=self.family,
+                module=module,
+                attribute=attribute,
+                original=plain,
+                arguments=given,
+                branches=branches,
+                samples=() if order is None else tuple(order.tolist()),
+                inputs=inputs,
+            )
+            with cache_context(module, branches, inputs, len(self.facts.calls)):
+                outputs = self.changes.run(call)
+            if self.second_scale is not None and len(outputs) > 1:
+                output = outputs[self.family.second_stream.output]
+                second.update(zip(zip(branches, call.samples), output.split(1)))
+            return first(outputs)
+
+        guided, step = self.denoiser.predict(inputs, evaluate, self.memory)
+        self.trace.steps.append(step)
+        self.num_calls += 1
+        if self.second_scale is not None:
+            return guided, _second_guided(second, self.second_scale, len(guided))
+        if self.returns_tensor:
+            return guided
+        if arguments.get("return_dict", True):
+            from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+            return Transformer2DModelOutput(sample=guided)
+        return (guided,)
+
+    def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
+        """What this call of the denoiser brings.
+
+        Raises:
+            ValueError: where the pipeline runs its denoiser more often than it has steps.
+        """
+        family, scheduler = self.family, self.pipe.scheduler
+        if self.num_calls >= len(scheduler.timesteps):
+            raise ValueError(
+                f"the pipeline calls its denoiser more than {self.num_calls} times, which is all "
+                f"that its scheduler has, so the step of the surface cannot be told. "
+                f"Switch off what repeats the denoising loop."
+            )
+        level = noise_level(scheduler, self.num_calls)
+        step = step_of_call(scheduler)[self.num_calls]
+        shared = shared_inputs(family, arguments)
+        hidden = arguments[family.hidden]
+        if self.second_scale is not None or self.changes.needs_samples:
+            shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
+        by_branch = self.by_branch
+        if family.unconditional is not None:
+            by_branch = {branch: family.unconditional(arguments) for branch in by_branch}
+        by_branch = by_branch | {"cond": cond_inputs(family, arguments)}
+        # Models that see tokens may be told their rows and columns (LTX).
+        grid = (arguments.get("height"), arguments.get("width"))
+        channels = getattr(getattr(module, "config", None), "out_channels", None)
+        return StepInputs(
+            shared=shared,
+            by_branch=self.changes.by_branch(by_branch, step),
+            num_frames=self.num_frames,
+            step=step,
+            sigma=None if level is None else level[1],
+            level=level,
+            prediction=family.prediction or prediction_kind(scheduler),
+            expert=expert,
+            grid=grid if all(isinstance(size, int) for size in grid) else None,
+            num_channels=None if family.layout == "tokens" else channels,
+        )
+
+
+def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(module).forward).parameters
+
+
+def run_facts(
+    pipe: Any, family: Any, call: Mapping[str, Any], *, num_frames: int, fps: float | int | None
+) -> RunFacts:
+    """What a run of `num_frames` pixel frames is; the scheduler of `pipe` has its timesteps."""
+    if fps is None and family.fps_argument:
+        fps = call.get(family.fps_argument)
+    second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
+    return RunFacts(
+        num_frames=num_frames,
+        frame_map=family.frame_map(pipe),
+        fps=None if fps is None else float(fps),
+        # A second stream is guided on every step, whatever the frames of the first.
+        always=() if second == 1 else ("cond", "uncond"),
+        **steps_of(pipe, family),
+    )
+
+
+def _per_sample(rules: list[Any], num_samples: int, call: Mapping[str, Any]) -> list[Any]:
+    """One rule per row of the batch.
+
+    Raises:
+        ValueError: if the number of settings fits neither the samples nor the prompts.
+    """
+    repeats = rows_per_prompt(call)
+    if len(rules) == 1:
+        return rules * num_samples
+    if len(rules) == num_samples:
+        return list(rules)
+    if len(rules) * repeats == num_samples:
+        return [rule for rule in rules for _ in range(repeats)]
+    raise ValueError(
+        f"guide() got {len(rules)} guidance settings, but the call makes {num_samples} "
+        f"samples. Pass one setting, or one per sample."
+    )
+
+
+def _second_guided(
+    rows: Mapping[tuple[str, int], Tensor], scale: float, num_samples: int
+) -> Tensor:
+    """uncond + scale * (cond - uncond) in float32; cond alone where the scale is 1."""
+    everyone = range(num_samples)
+    cond = torch.cat([rows["cond", b] for b in everyone]).float()
+    if scale == 1:
+        return cond
+    uncond = torch.cat([rows["uncond", b] for b in everyone]).float()
+    return uncond + scale * (cond - uncond)

@@ -1,0 +1,94 @@
+"""The pipeline of a checkpoint folder without its weights: the class and parts that a run has."""
+
+import contextlib
+import functools
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, pipeline_class_of
+
+
+class NotKnownError(ValueError):
+    """Something that only the loaded model can tell; the message says why."""
+
+
+@functools.lru_cache(maxsize=8)
+def weightless(model: MiniModel | DiffusersModel) -> Any:
+    """The pipeline that `load_pipeline` gives for a folder, its models on the meta device.
+
+    It is made by the same class from the same small files; no weight is read. What serves texts
+    and images alone is left out. Do not change it: it is kept for the next caller.
+
+    Raises:
+        NotKnownError: where the folder is not here, or does not tell its pipeline.
+    """
+    if model.folder is None or not (model.folder / "model_index.json").is_file():
+        raise NotKnownError("the checkpoint is not in a local folder")
+    cls = pipeline_class_of(model)
+    if cls is None:
+        raise NotKnownError(f"{model.folder} names a pipeline that is not in diffusers")
+    try:
+        return _made(model, cls)
+    except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise NotKnownError(f"the files in {model.folder} do not tell it: {reason}") from error
+
+
+def _made(model: MiniModel | DiffusersModel, cls: Any) -> Any:
+    import torch
+
+    folder, adapter = model.folder, getattr(model, "adapter", None)
+    index = cls.load_config(folder, local_files_only=True)
+    wanted, _ = cls._get_signature_keys(cls)
+    with _silent():
+        parts = {name: _part(folder, name, index.get(name)) for name in wanted}
+        if adapter is not None:
+            motion = Path(model.motion_adapter).expanduser()
+            named = ("diffusers", adapter.cls) if motion.is_dir() else None
+            parts[adapter.part] = _part(motion, "", named)
+        with torch.device("meta"):
+            pipe = cls.from_pretrained(folder, local_files_only=True, **parts)
+    if adapter is not None and pipe.scheduler is not None:
+        pipe.scheduler = adapter.scheduler(pipe.scheduler)
+    return pipe
+
+
+def _part(folder: Path, name: str, named: Any) -> Any:
+    """A model without weights, a scheduler or tokenizer as it is; None for what serves others."""
+    import torch
+    from diffusers import ModelMixin, SchedulerMixin
+    from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
+
+    library, class_name = named if isinstance(named, list | tuple) else (None, None)
+    if library is None:
+        return None
+    cls = simple_get_class_obj(library, class_name)
+    if (folder / name / "tokenizer.json").is_file():
+        return cls.from_pretrained(folder / name, local_files_only=True)
+    if not issubclass(cls, ModelMixin | SchedulerMixin):
+        return None
+    settings = cls.load_config(folder, subfolder=name or None, local_files_only=True)
+    # The numbers of a scheduler are real, those of a model are not.
+    with torch.device("meta") if issubclass(cls, ModelMixin) else contextlib.nullcontext():
+        return cls.from_config(settings)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bar and no notes of the libraries on parts that are left out."""
+    from diffusers.utils import logging as own
+
+    level, shows_progress = own.get_verbosity(), own.is_progress_bar_enabled()
+    own.set_verbosity(logging.CRITICAL)
+    own.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        own.set_verbosity(level)
+        if shows_progress:
+            own.enable_progress_bar()

@@ -1,0 +1,142 @@
+"""What a render will do and cost, exactly, before a weight is loaded: the run's own way to it."""
+
+import copy
+from collections import Counter
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from vidcfg.guidance.plan import RunPlan, RunRow
+from vidcfg.guidance.surface import Surface
+from vidcfg.pipelines.setting_to_rule import build_rule
+from vidcfg.pipelines.steps import RunFacts
+from vidcfg.render.config import Prompt, RenderConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What is known of a render.
+
+    `pipe` is its pipeline without weights, `facts` are those of its runs; None where only the
+    loaded model can tell, with the reason in `why_not`. A reason beside `facts` tells that noise
+    levels and experts are not known, and that each step is taken to call the model as usual.
+    """
+
+    config: RenderConfig
+    pipe: Any = None
+    facts: RunFacts | None = None
+    why_not: str = ""
+
+    @property
+    def family(self) -> Any:
+        """The family of the pipeline, None where it is not known."""
+        from vidcfg.pipelines.families import family_of
+
+        return None if self.pipe is None else family_of(self.pipe)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether videos made together may share evaluations.
+
+        Not where a rule makes a branch from the result of another, sample by sample.
+        """
+        method = build_rule(self.config.guidance).method
+        terms = getattr(method, "terms", (method,))
+        changes = (c for term in terms for c in getattr(term, "changes", dict)().values())
+        return not any(change.follows_cond for change in changes)
+
+    @property
+    def surfaces(self) -> dict[str, Surface]:
+        """The surface of every rule by its name, in the order of `guidance.method`.
+
+        Raises:
+            ValueError: if the settings do not fit the clip, or need what is not known.
+        """
+        rule = build_rule(self.config.guidance)
+        return dict(zip(rule.term_names(), self.facts.surfaces(rule)))
+
+    def row(self, prompt: Prompt, seed: int) -> RunRow:
+        """One video as a row of a plan: its strengths, texts and start."""
+        rule = build_rule(self.config.guidance)
+        seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
+        sources = {"cond": "cond"} | rule.method.sources()
+        texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())
+        return self.facts.row(rule, self.facts.surfaces(rule), start=seed, texts=texts)
+
+    def plan(self, batch_size: int = 1) -> RunPlan:
+        """The model evaluations of the whole render, made `batch_size` videos at a time.
+
+        Prompts run in order, and the seeds of a prompt follow each other.
+        """
+        config = self.config
+        rows = [self.row(prompt, seed) for prompt in config.prompts for seed in config.seeds]
+        share = config.guidance.share
+        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        plans = [self.facts.plan(batch, share=share) for batch in batches]
+        steps = zip(*(plan.per_step for plan in plans))
+        per_step = tuple(dict(sum(map(Counter, counts), Counter())) for counts in steps)
+        at_most = any(plan.is_upper_bound for plan in plans)
+        return RunPlan(per_step, sum(plan.naive for plan in plans), at_most)
+
+
+def follows_levels(guidance: Any) -> bool:
+    """Whether some scale follows noise levels or experts."""
+    scales = [term.scale for term in guidance.terms]
+    return any(isinstance(scale, dict) or scale.over == "sigma" for scale in scales)
+
+
+def forecast_of(config: RenderConfig) -> Forecast:
+    """What is known of a render from its configuration and the small files of its model.
+
+    Raises:
+        ValueError: for a scheduler that cannot step this model.
+    """
+    if config.model.kind == "mini" and not follows_levels(config.guidance):
+        # The embedded model needs no library to be known so far.
+        return Forecast(config, facts=_facts(config, config.model.frame_map))
+    from vidcfg.pipelines.families import family_of
+    from vidcfg.pipelines.weightless import NotKnownError, weightless
+
+    try:
+        pipe = copy.copy(weightless(config.model))
+    except NotKnownError as error:
+        return Forecast(config, why_not=str(error))
+    try:
+        family = family_of(pipe)
+        frame_map = family.frame_map(pipe)
+    except (ValueError, AttributeError) as error:
+        # No family, or a part that its frame map asks is not in the folder.
+        reason = str(error).split(". ")[0]
+        return Forecast(config, why_not=f"its files do not tell it: {reason}")
+    return _stepped(config, pipe, family, frame_map)
+
+
+def _stepped(config: RenderConfig, pipe: Any, family: Any, frame_map: Any) -> Forecast:
+    """The forecast of a pipeline without weights, with the steps that its scheduler tells."""
+    from vidcfg.pipelines.run import run_facts
+    from vidcfg.pipelines.schedulers import make_scheduler, own_noise_levels
+
+    if pipe.scheduler is None:
+        why = f"{config.model.folder / 'scheduler'} names no scheduler of diffusers"
+        return Forecast(config, pipe, _facts(config, frame_map), why)
+    pipe.scheduler = make_scheduler(pipe, config.sampling)
+    why = own_noise_levels(pipe)
+    if why is not None:
+        why = f"the noise levels are found while it runs: {why}"
+        return Forecast(config, pipe, _facts(config, frame_map), why)
+    pipe.scheduler.set_timesteps(config.sampling.num_steps)
+    call = {name: p.default for name, p in signature(type(pipe).__call__).parameters.items()}
+    video = config.video
+    facts = run_facts(pipe, family, call, num_frames=video.num_frames, fps=video.fps)
+    return Forecast(config, pipe, facts)
+
+
+def _facts(config: RenderConfig, frame_map: Any) -> RunFacts:
+    """A run whose steps are not known but by the name of the solver."""
+    video = config.video
+    return RunFacts(
+        num_frames=video.num_frames,
+        frame_map=frame_map,
+        fps=float(video.fps),
+        calls=config.sampling.usual_calls,
+    )
