@@ -11,7 +11,7 @@ from vidcfg.pipelines.cost import render_row, render_surface
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, outline_of
 from vidcfg.render.record import fingerprint, model_folder
-from vidcfg.sweep.cells import GridCell
+from vidcfg.sweep.cells import Cell
 
 NEVER_SHARED = ("sag",)
 """Rules that make a branch from the result of another, sample by sample."""
@@ -50,7 +50,7 @@ def anchored(data: dict[str, Any], name: str) -> dict[str, Any]:
     return data | {name: str(Path(value).resolve())} if is_here else data
 
 
-def run_of(cell: GridCell) -> dict[str, Any]:
+def run_of(cell: Cell) -> dict[str, Any]:
     """What videos of one run must have in common, beside prompt and seed."""
     config = cell.config
     whole = config.to_dict()
