@@ -10,6 +10,7 @@ from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.cost import calls_of
 from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.results import PLAN_KIND
 from vidcfg.settings.document import ConfigDocument
 from vidcfg.settings.validation import validate
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
@@ -27,8 +28,6 @@ from vidcfg.sweep.identity import (
     unit_key,
 )
 from vidcfg.sweep.jobs import Job, Units, best_cut
-
-KIND = "vidcfg.sweep/1"
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
@@ -209,7 +208,7 @@ class Plan:
         """`plan.json`: what workers, reports and a later run of the same sweep read."""
         grid = {unit.key for unit in self.grid_units}
         return {
-            "kind": KIND,
+            "kind": PLAN_KIND,
             "name": self.sweep.name,
             "baseline": self.baseline,
             "self_check": None if self.hidden else list(self.check_cells),
