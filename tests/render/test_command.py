@@ -114,7 +114,7 @@ def test_skip_existing_renders_what_is_missing_or_without_a_record(render, tmp_p
     (out / f"{STEMS[2]}.mkv").write_bytes(b"half")
     assert render("--skip-existing") == 0
     assert (out / f"{STEMS[0]}.mkv").stat().st_mtime_ns == kept
-    assert len(read_video(out / f"{STEMS[2]}.mkv")) == 9
+    assert len(read_video(out / f"{STEMS[2]}.mkv").frames) == 9
     assert len(_names(out)) == 13
     capsys.readouterr()
     assert render("--skip-existing") == 0

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shlex
 from functools import cache
+from pathlib import Path
 
 import pytest
 from fleet import Fleet, run_fleet
@@ -13,6 +15,7 @@ from simulate_cluster import (
     fit_costs,
     interval_plan,
     main,
+    parser,
     read_store,
     with_pairs,
 )
@@ -277,3 +280,13 @@ def test_what_cannot_be_simulated_is_said_in_one_line(argv, message, capsys, tmp
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_commands_of_the_documentation_are_taken_by_the_parser():
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text().replace("\\\n", " ")
+    found = [
+        line for line in text.splitlines() if line.startswith("python tools/simulate_cluster")
+    ]
+    assert len(found) >= 2
+    for line in found:
+        parser().parse_args(shlex.split(line)[2:])

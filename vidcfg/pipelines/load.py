@@ -73,8 +73,8 @@ class MiniModel(ConfigModel):
         if not (self.folder / "model_index.json").is_file():
             raise ModelError(
                 f"model.checkpoint is {self.folder}, which holds no model_index.json. Name a "
-                f"folder that `python scripts/train_mini` exported, or leave it out for the embedded "
-                f"model."
+                f"folder that `python scripts/train_mini` exported, or leave it out for the "
+                f"embedded model."
             )
         dtype = torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype)
         # The codec is small, and its pixels stay exact.

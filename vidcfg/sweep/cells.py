@@ -21,7 +21,7 @@ _TRIMMED = ("guidance.", "sampling.", "video.", "model.")
 
 
 @dataclass(frozen=True)
-class GridCell:
+class Cell:
     """One combination: `settings` are the values of the grid, `config` the whole render."""
 
     id: str
@@ -30,9 +30,7 @@ class GridCell:
     config: RenderConfig
 
 
-def cells_of(
-    sweep: SweepConfig, *, document: ConfigDocument | None = None
-) -> tuple[GridCell, ...]:
+def cells_of(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> tuple[Cell, ...]:
     """All cells, the last dotted path of the grid varying fastest.
 
     Raises:
@@ -44,7 +42,7 @@ def cells_of(
         " · ".join(_words(n, v, sweep.grid[n]) for n, v in zip(sweep.grid, values))
         for values in combinations
     ]
-    made: list[GridCell] = []
+    made: list[Cell] = []
     problems: dict[Problem, list[str]] = {}
     for values, label, name in zip(combinations, labels, _ids(labels, combinations)):
         settings = dict(zip(sweep.grid, values))
@@ -53,7 +51,7 @@ def cells_of(
             for path, value in settings.items():
                 source = f"grid {path}={_short(value)}"
                 cell_document = _put(cell_document, path, value, source=source)
-            made.append(GridCell(name, label, settings, validate(cell_document, RenderConfig)))
+            made.append(Cell(name, label, settings, validate(cell_document, RenderConfig)))
         except ConfigError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(label)
@@ -135,7 +133,7 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     return tuple(made)
 
 
-def baseline_of(sweep: SweepConfig, cells: tuple[GridCell, ...]) -> str:
+def baseline_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> str:
     """The id of the cell that others are compared with: as written, else the first uniform one."""
     if sweep.baseline is not None:
         wanted = sweep.baseline.items()
@@ -155,8 +153,8 @@ def _put(document: ConfigDocument, path: str, value: Any, *, source: str) -> Con
     return set_value(document, tuple(path.split(".")), dump_yaml(value), source=source)
 
 
-def _refuse_equal_cells(cells: list[GridCell]) -> None:
-    same: dict[str, GridCell] = {}
+def _refuse_equal_cells(cells: list[Cell]) -> None:
+    same: dict[str, Cell] = {}
     for cell in cells:
         text = json.dumps(cell.config.to_dict(), sort_keys=True)
         other = same.setdefault(text, cell)

@@ -10,7 +10,7 @@ from vidcfg.guidance.plan import RunRow
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.record import fingerprint, model_folder
-from vidcfg.sweep.cells import GridCell
+from vidcfg.sweep.cells import Cell
 
 
 def cell_digest(config: RenderConfig, model: str | None, surface: dict | None) -> str:
@@ -46,7 +46,7 @@ def anchored(data: dict[str, Any], name: str) -> dict[str, Any]:
     return data | {name: str(Path(value).resolve())} if is_here else data
 
 
-def run_of(cell: GridCell) -> dict[str, Any]:
+def run_of(cell: Cell) -> dict[str, Any]:
     """What videos of one run must have in common, beside prompt and seed."""
     config = cell.config
     whole = config.to_dict()

@@ -10,9 +10,10 @@ from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
+from vidcfg.results import PLAN_KIND
 from vidcfg.settings.document import ConfigDocument
 from vidcfg.settings.validation import validate
-from vidcfg.sweep.cells import GridCell, baseline_of, cells_of
+from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.identity import (
     anchored,
@@ -26,8 +27,6 @@ from vidcfg.sweep.identity import (
     unit_key,
 )
 from vidcfg.sweep.jobs import Job, Units, best_cut
-
-KIND = "vidcfg.sweep/1"
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
@@ -52,8 +51,8 @@ class Plan:
     """
 
     sweep: SweepConfig
-    cells: tuple[GridCell, ...]
-    hidden: tuple[GridCell, ...]
+    cells: tuple[Cell, ...]
+    hidden: tuple[Cell, ...]
     baseline: str
     units: tuple[SweepUnit, ...]
     check_pairs: tuple[tuple[str, str], ...]
@@ -74,7 +73,7 @@ class Plan:
         return tuple(unit for unit in self.units if unit.cell not in hidden)
 
     @cached_property
-    def cell_of(self) -> dict[str, GridCell]:
+    def cell_of(self) -> dict[str, Cell]:
         return {cell.id: cell for cell in (*self.cells, *self.hidden)}
 
     @property
@@ -208,7 +207,7 @@ class Plan:
         """`plan.json`: what workers, reports and a later run of the same sweep read."""
         grid = {unit.key for unit in self.grid_units}
         return {
-            "kind": KIND,
+            "kind": PLAN_KIND,
             "name": self.sweep.name,
             "baseline": self.baseline,
             "self_check": None if self.hidden else list(self.check_cells),
@@ -226,7 +225,7 @@ class Plan:
             "config": self.sweep.to_dict(),
         }
 
-    def _cell_dict(self, cell: GridCell) -> dict[str, Any]:
+    def _cell_dict(self, cell: Cell) -> dict[str, Any]:
         render = cell.config.to_dict()
         own = {name: value for name, value in render.items() if name not in ("prompts", "seeds")}
         unit = next((unit for unit in self.units if unit.cell == cell.id), None)
@@ -255,9 +254,9 @@ def read_plan(made: dict[str, Any]) -> Plan:
     """
     common = {"prompts": made["prompts"], "seeds": made["seeds"]}
 
-    def cells(entries: list[dict[str, Any]]) -> tuple[GridCell, ...]:
+    def cells(entries: list[dict[str, Any]]) -> tuple[Cell, ...]:
         return tuple(
-            GridCell(
+            Cell(
                 entry["id"],
                 entry["label"],
                 entry["settings"],
@@ -299,7 +298,7 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
     return plan
 
 
-def plan_of(sweep: SweepConfig, cells: tuple[GridCell, ...]) -> Plan:
+def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
     """The plan of cells that have been checked."""
     # A unit for each cell, prompt and seed; a cell of the self-check may be one of the grid
     checked, hidden = _check_cells(cells)
@@ -339,11 +338,11 @@ def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
 
 
 def _check_cells(
-    cells: tuple[GridCell, ...],
-) -> tuple[tuple[str, str], tuple[GridCell, ...]]:
+    cells: tuple[Cell, ...],
+) -> tuple[tuple[str, str], tuple[Cell, ...]]:
     """Two cells with guidance off that differ in frame weights, from the grid or made for it."""
     # Cells that are off, and equal but for their frame weights
-    off: dict[str, list[GridCell]] = {}
+    off: dict[str, list[Cell]] = {}
     for cell in cells:
         guidance = cell.config.guidance
         if guidance.is_off and guidance.kind == "cfg":
@@ -366,5 +365,5 @@ def _check_cells(
     for number, frames in enumerate(("uniform", uneven), start=1):
         guidance = Guidance(scale=config.guidance.off_value, frames=frames, **kept)
         name = f"{SELF_CHECK}-{number}"
-        made.append(GridCell(name, name, {}, config.model_copy(update={"guidance": guidance})))
+        made.append(Cell(name, name, {}, config.model_copy(update={"guidance": guidance})))
     return (made[0].id, made[1].id), tuple(made)

@@ -120,18 +120,20 @@ def _not_joined(address: str, error: Exception) -> ClusterError:
 
 def places(need: Need) -> int:
     """How many workers the machines of the cluster hold at once, busy or not."""
-    return sum(need.fitting(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    return sum(map(need.fitting, _machines()))
 
 
 def describe_cluster() -> str:
     """What the cluster has, in words: `2 nodes with 16 CPUs, 1 GPU together`."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    have: dict[str, float] = {}
-    for node in nodes:
-        for name, amount in node["Resources"].items():
-            have[name] = have.get(name, 0) + amount
-    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    return f"{count} with {_amounts(have)}{' together' if len(nodes) > 1 else ''}"
+    machines = _machines()
+    have = {name: sum(one.get(name, 0) for one in machines) for name in ("CPU", "GPU")}
+    if len(machines) == 1:
+        return f"1 node with {_amounts(have)}"
+    return f"{len(machines)} nodes with {_amounts(have)} together"
+
+
+def _machines() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _amounts(resources: dict[str, Any], *, is_need: bool = False) -> str:

@@ -8,6 +8,7 @@ work begins with the first that is ready.
 
 import importlib
 import logging
+import math
 import os
 import sys
 import time
@@ -32,13 +33,7 @@ LOOK_SECONDS = 1.0
 RELEASE_SECONDS = 30.0
 """Without a submission for this long, workers that have nothing to do are let go."""
 
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "OPENCV_FOR_THREADS_NUM",
-)
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 class RenderActor:
@@ -52,7 +47,7 @@ class RenderActor:
         self.name, self.spec, self.threads = worker, spec, threads
         self.worker: Any = None
         # Before torch or OpenCV are imported: they read these once.
-        for variable in THREAD_VARIABLES:
+        for variable in _THREADS:
             os.environ[variable] = str(threads)
         if not has_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
@@ -99,6 +94,7 @@ class _Place:
     name: str = ""
     job: Job | None = None
     began: float = 0.0
+    limit: float | int = math.inf
     deaths: int = 0
 
 
@@ -127,7 +123,7 @@ class RayExecutor:
         self.places: list[_Place] = []
         self.waiting: deque[Job] = deque()
         self.kind: Any = None
-        self.owns_ray = self.has_loaded = self.is_broken = False
+        self.owns_ray = self.has_loaded = False
         self.first_hire = self.last_submit = 0.0
 
     def start(self) -> None:
@@ -162,8 +158,6 @@ class RayExecutor:
 
     def free(self) -> int:
         """Jobs that can be submitted at once: workers, there or still to come, without a job."""
-        if self.is_broken:
-            return 0
         busy = sum(place.state == "busy" for place in self.places)
         return len(self.places) - busy - len(self.waiting)
 
@@ -187,7 +181,8 @@ class RayExecutor:
         """
         end = time.monotonic() + timeout
         while True:
-            events = self._collect(min(end, self._next_limit(), time.monotonic() + LOOK_SECONDS))
+            limits = [place.limit for place in self.places]
+            events = self._collect(min([end, time.monotonic() + LOOK_SECONDS, *limits]))
             events += self._expire()
             self._staff()
             self._release()
@@ -211,29 +206,32 @@ class RayExecutor:
         """Give waiting jobs to idle workers, and ask for a worker for every job beyond them."""
         for place in self.places:
             if self.waiting and place.state == "idle":
-                self._begin(place, self.waiting.popleft())
+                place.job = self.waiting.popleft()
+                limit = (self.time_limit or math.inf) * len(place.job.units)
+                self._ask(place, "busy", place.actor.run.remote(place.job), limit=limit)
         coming = sum(place.state in ("placing", "loading") for place in self.places)
-        wanted = 0 if self.is_broken else len(self.waiting) - coming
-        for place in self.places:
-            if wanted > 0 and place.state == "empty":
-                self._hire(place)
-                wanted -= 1
-
-    def _hire(self, place: _Place) -> None:
-        self.first_hire = self.first_hire or time.monotonic()
+        empty = [place for place in self.places if place.state == "empty"]
         threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
-        place.actor = self.kind.remote(self.worker, self.spec, threads=threads, has_gpu=has_gpu)
-        place.state, place.answer = "placing", place.actor.place.remote()
+        for place in empty[: max(0, len(self.waiting) - coming)]:
+            self.first_hire = self.first_hire or time.monotonic()
+            place.actor = self.kind.remote(
+                self.worker, self.spec, threads=threads, has_gpu=has_gpu
+            )
+            self._ask(place, "placing", place.actor.place.remote())
 
-    def _begin(self, place: _Place, job: Job) -> None:
-        place.state, place.job, place.began = "busy", job, time.monotonic()
-        place.answer = place.actor.run.remote(job)
+    def _ask(
+        self, place: _Place, state: str, answer: Any, *, limit: float | int = math.inf
+    ) -> None:
+        """The worker at this place is at something, which may take `limit` seconds."""
+        place.state, place.answer, place.began = state, answer, time.monotonic()
+        place.limit = place.began + limit
 
     def _dismiss(self, place: _Place) -> None:
         """Kill the worker, whatever it is at, and leave its place empty."""
         if place.actor is not None:
             ray.kill(place.actor, no_restart=True)
-        place.state, place.actor, place.answer, place.job = "empty", None, None, None
+        place.actor = place.job = None
+        self._ask(place, "empty", None)
 
     def _release(self) -> None:
         """Let go of workers that no job is left for, so that a cluster can shrink at the end."""
@@ -291,13 +289,14 @@ class RayExecutor:
 
         # It is placed, has the model, or has run its job
         if place.state == "placing":
-            place.name, place.state, place.began = found, "loading", time.monotonic()
-            place.answer = place.actor.load.remote()
+            place.name = found
+            self._ask(place, "loading", place.actor.load.remote(), limit=LOADING_SECONDS)
             return []
         if place.state == "loading" and found is not None:
             return self._cannot_load(place, found)
         if place.state == "loading":
-            place.state, place.deaths, self.has_loaded = "idle", 0, True
+            self._ask(place, "idle", None)
+            place.deaths, self.has_loaded = 0, True
             return []
         kind = found.pop("kind")
         if kind == "sticky":
@@ -324,48 +323,35 @@ class RayExecutor:
             self.places.remove(place)
             return []
         job = self.waiting[0]
-        self.is_broken = True
         for one in self.places:
             self._dismiss(one)
+        self.places.clear()
         self.waiting.clear()
-        return [Event(job=job, worker=name, kind="model", message=message)]
+        return [Event(job, name, "model", message=message)]
 
     def _finish(self, place: _Place, kind: str, *, is_alive: bool, **facts: Any) -> Event:
         """The event of the job at this place, whose worker stays if it `is_alive`."""
         facts.setdefault("seconds", time.monotonic() - place.began)
         event = Event(place.job, place.name, kind, **facts)
         if is_alive:
-            place.state, place.job = "idle", None
+            place.job = None
+            self._ask(place, "idle", None)
         else:
             self._dismiss(place)
         return event
 
-    # Time limits
-
-    def _limit_of(self, place: _Place) -> float | int:
-        if place.state == "loading":
-            return place.began + LOADING_SECONDS
-        if place.state != "busy" or self.time_limit is None:
-            return float("inf")
-        return place.began + self.time_limit * len(place.job.units)
-
-    def _next_limit(self) -> float | int:
-        return min((self._limit_of(place) for place in self.places), default=float("inf"))
-
     def _expire(self) -> list[Event]:
-        now, events = time.monotonic(), []
-        for place in list(self.places):
-            if now < self._limit_of(place):
-                continue
+        events = []
+        for place in [one for one in self.places if time.monotonic() >= one.limit]:
             if place.state == "loading":
                 events += self._died_before_ready(place, f"no model in {LOADING_SECONDS:g} s")
-            else:
-                limit = self.time_limit * len(place.job.units)
-                message = (
-                    f"took longer than {limit:g} s (workers.time_limit {self.time_limit:g} s for "
-                    f"each of {len(place.job.units)} units)"
-                )
-                events.append(self._finish(place, "timeout", is_alive=False, message=message))
+                continue
+            count = len(place.job.units)
+            message = (
+                f"took longer than {self.time_limit * count:g} s (workers.time_limit "
+                f"{self.time_limit:g} s for each of {count} units)"
+            )
+            events.append(self._finish(place, "timeout", is_alive=False, message=message))
         return events
 
 

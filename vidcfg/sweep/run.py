@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.results import records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
@@ -183,7 +184,6 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     """
     from vidcfg.evaluate.run import row, set_records
     from vidcfg.evaluate.settings import Settings
-    from vidcfg.metrics.record import Record
 
     settings = Settings(families=plan.metrics, reference=plan.sweep.reference)
     wanted = complete_pairs(plan, done)
@@ -191,8 +191,8 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     for cell in plan.cells if wanted else ():
         units = [unit for unit in plan.grid_units if unit.cell == cell.id]
         keys = [unit.key for unit in units if (unit.prompt, unit.seed) in wanted]
-        rows = [json.loads(line) for key in keys for line in _lines(store, key)]
-        means, _ = set_records([Record.from_dict(r) for r in rows], {}, Settings(), shapes=[])
+        records = [record for key in keys for record in unit_records(store, key)]
+        means, _ = set_records(records, {}, Settings(), shapes=[])
         video = cell.config.video
         shapes = [(video.num_frames, video.height, video.width)] * len(keys)
         of_set = means + distances.of(_features(store, keys, settings.nets), shapes)
@@ -201,9 +201,10 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     return list(dict.fromkeys(distances.warnings))
 
 
-def _lines(store: Store, key: str) -> list[bytes]:
-    text = store.fs.cat_file(store.path(f"{store.unit(key)}/records.jsonl"))
-    return [line for line in text.splitlines() if line]
+def unit_records(store: Store, key: str) -> list[Any]:
+    """The records of one unit."""
+    path = store.path(f"{store.unit(key)}/records.jsonl")
+    return [record for record, _ in records_of(store.fs.cat_file(path).decode(), path)]
 
 
 def _features(
