@@ -15,13 +15,13 @@ import time
 import numpy as np
 import torch
 from diffusers.guiders import ClassifierFreeGuidance
-
 from vidcfg.guidance.apply import Group, guide_group
+
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale
+from vidcfg.guidance.plan import SampleStep
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.samples import SampleStep
-from vidcfg.guidance.schedules import Constant
+from vidcfg.guidance.schedule import Constant
 
 SHAPE = (1, 16, 21, 60, 104)
 SCALE = 6.5

@@ -8,21 +8,17 @@ import torch
 from guidance_cases import LAYOUTS, C, F, H, W, bits, into, out_of, video
 
 from vidcfg.guidance import passes
-from vidcfg.guidance.denoiser import (
-    GuidedDenoiser,
-    NonFiniteError,
-    Passes,
-    SampleRows,
-    StepInputs,
-    equal_rows,
-)
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.passes import PassTimer
-from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.passes import Passes, PassTimer, StepInputs, equal_rows
+from vidcfg.guidance.plan import RunRow, SampleRows, plan_run
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import ClassifierFree, Dual, Multi, PerpNeg
-from vidcfg.guidance.schedules import Constant
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.rules.multi import Multi
+from vidcfg.guidance.rules.perp_neg import PerpNeg
+from vidcfg.guidance.schedule import Constant
+from vidcfg.guidance.step import GuidedDenoiser, NonFiniteError
 
 BRANCHES = {"cond": 0.9, "uncond": -0.4, "negative": 0.3, "condition:style": -1.1}
 
@@ -44,7 +40,7 @@ class Counting:
 
 
 def rule(method=None, **options):
-    return Rule(Constant(1.0), method=method or ClassifierFree(), **options)
+    return Rule(Constant(1.0), method=method or Cfg(), **options)
 
 
 def denoiser(rules, strength, weight=None, axes="BCFHW", **options):
@@ -67,7 +63,7 @@ def inputs(x, *, step=0, texts=None, **options):
 def random_case(seed, count=5, steps=3):
     """Rules, strengths and weights with exact zeros and ones among them, some samples equal."""
     random = np.random.default_rng(seed)
-    kinds = [ClassifierFree(), Dual(2.0), Multi((("style", 1.5),)), PerpNeg(1.0)]
+    kinds = [Cfg(), Dual(2.0), Multi((("style", 1.5),)), PerpNeg(1.0)]
     limits = [{}, {"rescale": Rescale(0.7)}, {"clamp": Clamp(2.0), "statistics": "clip"}]
     rules = [rule(random.choice(kinds), **random.choice(limits)) for _ in range(count)]
     weight = random.choice([0.0, 1.0, 0.5, 0.3], size=(count, steps, F))
@@ -254,7 +250,7 @@ def test_a_sample_depends_neither_on_its_neighbours_nor_on_its_place(axes):
         assert torch.equal(bits(alone), bits(together[one]))
 
 
-@pytest.mark.parametrize("method", [ClassifierFree(), Dual(2.0), PerpNeg(1.0)])
+@pytest.mark.parametrize("method", [Cfg(), Dual(2.0), PerpNeg(1.0)])
 def test_a_branch_that_is_left_out_does_not_matter(method):
     for strengths in itertools.product([0.0, 1.0, 3.0], repeat=2):
         strength = np.repeat(strengths, [2, 3])[None, None]

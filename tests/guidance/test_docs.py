@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from vidcfg.guidance.frame_weights import FRAME_WEIGHTS
-from vidcfg.guidance.rules import METHODS
+from vidcfg.guidance.frames import FrameWeights
+from vidcfg.guidance.rules import RULES
 from vidcfg.guidance.setting import Guidance
 
 DOC = (Path(__file__).parents[2] / "docs" / "guidance.md").read_text()
@@ -30,10 +30,10 @@ def setting_of(kind: str):
 
 
 def test_every_rule_has_a_row_and_every_row_a_rule():
-    assert list(rows("rules")) == list(METHODS)
+    assert list(rows("rules")) == list(RULES)
 
 
-@pytest.mark.parametrize("kind", list(METHODS))
+@pytest.mark.parametrize("kind", list(RULES))
 def test_row_names_every_value_with_its_default(kind):
     method, cells = setting_of(kind), rows("rules")[kind]
     for name, field in type(method).model_fields.items():
@@ -46,13 +46,13 @@ def test_row_names_every_value_with_its_default(kind):
     assert all(cells)
 
 
-@pytest.mark.parametrize("kind", list(METHODS))
+@pytest.mark.parametrize("kind", list(RULES))
 def test_row_names_the_space_that_the_rule_is_taken_in(kind):
-    made = {"multi": METHODS["multi"](scales=(("a", 1.0),))}
-    method, cell = made.get(kind) or METHODS[kind](), rows("rules")[kind][5]
+    made = {"multi": RULES["multi"](scales=(("a", 1.0),))}
+    method, cell = made.get(kind) or RULES[kind](), rows("rules")[kind][5]
     if "space" in type(setting_of(kind)).model_fields:
         assert cell == method.space
 
 
 def test_every_frame_mode_has_a_row():
-    assert set(rows("frames")) == set(FRAME_WEIGHTS)
+    assert set(rows("frames")) == set(FrameWeights.kinds)

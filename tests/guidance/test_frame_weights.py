@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidcfg.guidance.frame_weights import (
-    FRAME_WEIGHTS,
+from vidcfg.guidance.frames import (
     Decay,
-    FrameWindow,
+    FrameWeights,
     Keyframes,
     KnotWeights,
     Ramp,
     Trapezoid,
     Triangle,
     Uniform,
+    Window,
     window_mask,
 )
-from vidcfg.guidance.schedules import progress
+from vidcfg.guidance.schedule import progress
 
 SHARES = st.floats(0, 1)
 
@@ -57,11 +57,11 @@ def test_weights_are_one_share_per_frame(weights, num_frames):
 
 def test_every_kind_of_the_design_has_one_class():
     names = ["uniform", "keyframes", "decay", "ramp", "triangle", "trapezoid", "knots"]
-    assert list(FRAME_WEIGHTS) == names
+    assert list(FrameWeights.kinds) == names
 
 
 def test_only_keyframes_are_reduced_by_max():
-    by_max = [kind for kind, cls in FRAME_WEIGHTS.items() if cls.default_reducer == "max"]
+    by_max = [kind for kind, cls in FrameWeights.kinds.items() if cls.default_reducer == "max"]
     assert by_max == ["keyframes"]
 
 
@@ -235,13 +235,13 @@ def test_bad_keyframes_say_what_to_type(arguments, message):
 
 
 def test_a_window_guides_its_frames_inside_its_interval_alone():
-    mask = window_mask([FrameWindow(1, 2, 0.5, 1.0)], progress(3), 5)
+    mask = window_mask([Window((1, 2), 0.5, 1.0)], progress(3), 5)
     off, on = [True, False, False, True, True], [True] * 5
     assert mask.tolist() == [off, on, on]
 
 
 def test_overlapping_windows_guide_while_any_of_them_does():
-    windows = [FrameWindow(0, 2, 0.0, 0.0), FrameWindow(2, -1, 1.0, 1.0)]
+    windows = [Window((0, 2), 0.0, 0.0), Window((2, -1), 1.0, 1.0)]
     mask = window_mask(windows, progress(3), 4)
     assert mask.tolist() == [
         [True, True, True, False],
@@ -257,9 +257,9 @@ def test_without_windows_every_frame_is_guided_on_every_step():
 @pytest.mark.parametrize(
     ("window", "message"),
     [
-        (FrameWindow(0, 9), "last frame is 9, but the video has 9 frames. Use 0 to 8"),
-        (FrameWindow(-10, 3), "first frame is -10"),
-        (FrameWindow(-1, 3), r"run from 8 back to 3. Use \[3, 8\]"),
+        (Window((0, 9)), "last frame is 9, but the video has 9 frames. Use 0 to 8"),
+        (Window((-10, 3)), "first frame is -10"),
+        (Window((-1, 3)), r"run from 8 back to 3. Use \[3, 8\]"),
     ],
 )
 def test_a_window_outside_the_video_is_refused(window, message):

@@ -11,14 +11,14 @@ from vidcfg.guidance.combination import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold, frame_std
-from vidcfg.guidance.rules import ClassifierFree
+from vidcfg.guidance.rules.cfg import Cfg
 
 ONES = np.ones((B, F))
 
 
 def rescaled(frames, rescale, strength_BF, statistics):
     gram = gram_of(frames, base="uncond")
-    plain = ClassifierFree().combination(
+    plain = Cfg().combination(
         None, strength_BF=strength_BF, weight_BF=np.ones_like(strength_BF)
     )
     combination = rescale.apply(plain, gram, statistics=statistics)
@@ -81,7 +81,7 @@ def test_constant_predictions_give_neither_nan_nor_a_blow_up(which, statistics):
 
 def test_amount_zero_changes_nothing():
     frames = pair()
-    plain = ClassifierFree().combination(None, strength_BF=SURFACE_BF, weight_BF=ONES)
+    plain = Cfg().combination(None, strength_BF=SURFACE_BF, weight_BF=ONES)
     guided, _ = rescaled(frames, Rescale(0.0), SURFACE_BF, "frame")
     assert torch.equal(guided, combine(frames, plain))
 

@@ -7,8 +7,9 @@ from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import ClassifierFree, Multi
-from vidcfg.guidance.schedules import Interval
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.multi import Multi
+from vidcfg.guidance.schedule import Interval
 
 SCALES = (("style", 3.0), ("place", -0.75))
 
@@ -38,7 +39,7 @@ def test_formula_frame_by_frame():
 def test_scales_of_zero_are_plain_guidance():
     frames = predictions()
     off = Multi((("style", 0.0), ("place", 0.0)))
-    plain = guided_by(ClassifierFree(), {n: frames[n] for n in ("cond", "uncond")})
+    plain = guided_by(Cfg(), {n: frames[n] for n in ("cond", "uncond")})
     assert torch.equal(guided_by(off, frames), plain)
     assert off.required(SURFACE_BF[0], WEIGHT_BF[0]) == {"cond", "uncond"}
 

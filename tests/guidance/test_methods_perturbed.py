@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
+from vidcfg.pipelines.setting_to_rule import build_rule
 
 from vidcfg.guidance.combination import combine
+from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.perturbation import Perturbation
-from vidcfg.guidance.rules import METHODS, Composite
+from vidcfg.guidance.rules import RULES
 from vidcfg.guidance.rules.autoguidance import autoguidance
 from vidcfg.guidance.rules.cads import cads
 from vidcfg.guidance.rules.classifier import Classifier
@@ -20,7 +22,6 @@ from vidcfg.guidance.rules.seg import seg
 from vidcfg.guidance.rules.slg import slg
 from vidcfg.guidance.rules.stg import stg
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.settings.errors import ConfigError
 
 AWAY = {"pag": pag(), "slg": slg(), "stg": stg(), "seg": seg(), "sag": sag()}
@@ -93,7 +94,7 @@ def test_embedded_runs_one_pass_where_all_frames_agree():
 
 
 def test_a_composition_with_a_classifier_sums_what_each_rule_adds():
-    method = Composite((METHODS["cfg"](), Classifier(), pag()))
+    method = Composite((RULES["cfg"](), Classifier(), pag()))
     frames = {n: video(i) for i, n in enumerate(("cond", "uncond", "classifier", "perturbed:pag"))}
     strength = np.stack([np.array(SURFACE_BF), SURFACE_BF[:, ::-1], SURFACE_BF / 2 + 0.5], axis=1)
     guided = guided_by(method, frames, strength, np.ones_like(strength))

@@ -6,9 +6,11 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
 from rule_runs import assert_follows, one_step, rule_of
 
+from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
 from vidcfg.guidance.plan import RunRow, plan_run
-from vidcfg.guidance.rules import ClassifierFree, Composite, ZeroStar
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.zero_star import ZeroStar
 
 
 def pair():
@@ -95,7 +97,7 @@ def test_limits_leave_a_zeroed_step_at_zero(limits):
 
 
 def test_zeroed_step_takes_over_from_all_terms():
-    method = Composite((ZeroStar(1), ClassifierFree()))
+    method = Composite((ZeroStar(1), Cfg()))
     strength = np.stack([SURFACE_BF, np.where(np.arange(F) < 2, 1.0, 2.0) * np.ones((B, 1))], 1)
     guided, trace, _ = one_step(method, pair(), strength, steps=4)
     off = (strength == 1).all(axis=1)

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from vidcfg.guidance.plan import RunRow, plan_run, required_branches
-from vidcfg.guidance.rules import ClassifierFree, Dual, Multi, PerpNeg
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.rules.multi import Multi
+from vidcfg.guidance.rules.perp_neg import PerpNeg
 
 K, F = 5, 3
 TEXTS = (("cond", "a kite"), ("uncond", ""), ("negative", "blurry"))
@@ -19,7 +22,7 @@ def row(strength, *, weight=1.0, start=0, method=None, rule=None, texts=TEXTS, n
         np.broadcast_to(np.reshape(np.asarray(v, float), (-1, 1)), shape).copy()
         for v in (strength, weight)
     )
-    method = method or ClassifierFree()
+    method = method or Cfg()
     return RunRow(method, strength, weight, start=start, texts=texts, rule=rule)
 
 
@@ -38,7 +41,7 @@ def test_a_row_of_ones_runs_one_pass_and_zeros_the_other():
 def test_one_guided_frame_is_enough_to_need_both():
     strength = np.ones((K, F))
     strength[2, 1] = 1.5
-    plan = plan_run([RunRow(ClassifierFree(), strength, np.ones((K, F)))])
+    plan = plan_run([RunRow(Cfg(), strength, np.ones((K, F)))])
     assert plan.evaluations == {"cond": K, "uncond": 1}
     assert plan.naive == 2 * K
 
@@ -159,7 +162,7 @@ def test_a_cost_can_be_planned_without_torch():
 def test_evaluations_are_listed_in_the_order_of_the_method_whatever_the_hash_seed():
     code = """
 import numpy as np
-from vidcfg.guidance.rules import Dual
+from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.plan import RunRow, plan_run
 ones = np.ones((2, 3))
 row = RunRow(method=Dual(1.0), strength_KF=4 * ones, weights_KF=ones, start=0)

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
-from vidcfg.guidance.frame_weights import FrameWindow, Keyframes, Ramp
+from vidcfg.guidance.frames import Keyframes, Ramp, Window
 from vidcfg.guidance.limits import Clamp, Rescale, Threshold
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import Dual
-from vidcfg.guidance.schedules import Constant, Linear
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.schedule import Constant, Linear
 
 RUN = {"num_steps": 4, "num_frames": 5, "frame_map": OneToOneMap()}
 
 
 def test_surface_has_the_schedule_weights_windows_and_reducer_of_the_rule():
-    rule = Rule(Linear(5.0, 2.0), frames=Ramp(0, 1), windows=(FrameWindow(0, 1, 0.5, 1.0),))
+    rule = Rule(Linear(5.0, 2.0), frames=Ramp(0, 1), windows=(Window((0, 1), 0.5, 1.0),))
     surface = rule.surface(**RUN)
     assert surface.strength_KF[0].tolist() == [1.0, 1.0, 3.0, 4.0, 5.0]
     assert surface.strength_KF[-1].tolist() == [1.0, 1.25, 1.5, 1.75, 2.0]

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidcfg.guidance.schedules import (
-    SCHEDULES,
+from vidcfg.guidance.schedule import (
     Constant,
     Cosine,
     Interval,
     Knots,
     Linear,
     Listed,
+    Schedule,
     Step,
     from_w,
     progress,
@@ -43,7 +43,7 @@ def test_progress_needs_a_step(bad):
 
 def test_every_kind_of_the_design_has_one_class():
     names = ["constant", "linear", "cosine", "step", "interval", "knots", "list"]
-    assert list(SCHEDULES) == names
+    assert list(Schedule.kinds) == names
 
 
 def test_constant_is_its_value_on_every_step():
@@ -168,12 +168,12 @@ def test_sigmas_that_cannot_be_followed_say_why(sigmas, message):
 
 
 def test_the_w_convention_raises_every_scale_by_one_and_no_position():
-    assert from_w(Constant(5.0)) == Constant(6.0)
-    assert from_w(Linear(4.0, 0.0, over="sigma")) == Linear(5.0, 1.0, over="sigma")
-    assert from_w(Cosine(4.0, 0.0)) == Cosine(5.0, 1.0)
-    assert from_w(Step(4.0, 0.0, 0.5)) == Step(5.0, 1.0, 0.5)
-    assert from_w(Knots([[0.0, 4.0], [1.0, 0.0]])) == Knots([[0.0, 5.0], [1.0, 1.0]])
-    assert from_w(Listed([4.0, 0.0])) == Listed([5.0, 1.0])
+    assert Constant(5.0).raised() == Constant(6.0)
+    assert Linear(4.0, 0.0, over="sigma").raised() == Linear(5.0, 1.0, over="sigma")
+    assert Cosine(4.0, 0.0).raised() == Cosine(5.0, 1.0)
+    assert Step(4.0, 0.0, 0.5).raised() == Step(5.0, 1.0, 0.5)
+    assert Knots([[0.0, 4.0], [1.0, 0.0]]).raised() == Knots([[0.0, 5.0], [1.0, 1.0]])
+    assert Listed([4.0, 0.0]).raised() == Listed([5.0, 1.0])
 
 
 def test_an_interval_in_the_w_convention_is_off_outside():

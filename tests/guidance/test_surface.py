@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
-from vidcfg.guidance.frame_weights import (
+from vidcfg.guidance.frames import (
     Decay,
-    FrameWindow,
     Keyframes,
     KnotWeights,
     Ramp,
     Trapezoid,
     Triangle,
     Uniform,
+    Window,
 )
-from vidcfg.guidance.schedules import Constant, Cosine, Interval, Linear, Listed, Step
+from vidcfg.guidance.schedule import Constant, Cosine, Interval, Linear, Listed, Step
 from vidcfg.guidance.surface import build_surface, strength_of, terminal_heat_map
 
 FINITE = st.floats(-30, 30)
@@ -116,7 +116,7 @@ def test_windows_turn_frames_off_outside_their_interval_before_reduction():
         Uniform(),
         num_steps=3,
         num_frames=9,
-        windows=[FrameWindow(3, 6, 0.5, 1.0)],
+        windows=[Window((3, 6), 0.5, 1.0)],
     )
     assert surface.weights_KT[0].tolist() == [1, 1, 1, 0, 0, 0, 0, 1, 1]
     assert surface.weights_KF.tolist() == [[1.0, 0.5, 0.5], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
@@ -125,7 +125,7 @@ def test_windows_turn_frames_off_outside_their_interval_before_reduction():
 
 def test_a_window_that_holds_no_step_is_an_error():
     with pytest.raises(ValueError, match="window of frames 0 to 3 .* none of the 3 steps"):
-        build(Constant(2.0), Uniform(), num_steps=3, windows=[FrameWindow(0, 3, 0.6, 0.9)])
+        build(Constant(2.0), Uniform(), num_steps=3, windows=[Window((0, 3), 0.6, 0.9)])
 
 
 def test_a_schedule_over_sigma_keeps_step_progress_on_the_axis():
@@ -169,7 +169,7 @@ def test_a_surface_survives_json_to_the_last_bit():
 
 
 def test_weights_that_change_over_steps_are_all_in_the_dict():
-    surface = build(Constant(4.0), Uniform(), windows=[FrameWindow(0, 4, 0.0, 0.5)])
+    surface = build(Constant(4.0), Uniform(), windows=[Window((0, 4), 0.0, 0.5)])
     assert np.array(surface.to_dict()["weights"]).tolist() == surface.weights_KT.tolist()
 
 

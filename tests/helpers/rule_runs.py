@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from guidance_cases import B, F, into, out_of, video
 
-from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, StepInputs
 from vidcfg.guidance.layout import FrameLayout
+from vidcfg.guidance.passes import Passes, StepInputs
+from vidcfg.guidance.plan import Memory, SampleRows
 from vidcfg.guidance.rule import Rule, Term
-from vidcfg.guidance.rules import METHODS
-from vidcfg.guidance.samples import Memory, SampleRows
-from vidcfg.guidance.schedules import Constant
+from vidcfg.guidance.rules import RULES
+from vidcfg.guidance.schedule import Constant
+from vidcfg.guidance.step import GuidedDenoiser
 
 GRID = (4, 6)
 LEVEL = (0.35, 0.65)
@@ -20,12 +21,12 @@ LEVEL = (0.35, 0.65)
 def every_rule() -> dict:
     """A rule of each kind, with values of its own where it has none by default."""
     made = {
-        "multi": METHODS["multi"](scales=(("style", 1.5),)),
-        "apg": METHODS["apg"](eta=0.3, norm=0.9, momentum=-0.4),
-        "freq": METHODS["freq"](space_low=0.4, space_high=1.5, time_low=1.2, time_high=0.1),
-        "cfg_pp": METHODS["cfg_pp"](ratio=0.7),
+        "multi": RULES["multi"](scales=(("style", 1.5),)),
+        "apg": RULES["apg"](eta=0.3, norm=0.9, momentum=-0.4),
+        "freq": RULES["freq"](space_low=0.4, space_high=1.5, time_low=1.2, time_high=0.1),
+        "cfg_pp": RULES["cfg_pp"](ratio=0.7),
     }
-    return {name: made.get(name) or make() for name, make in METHODS.items()}
+    return {name: made.get(name) or make() for name, make in RULES.items()}
 
 
 def rule_of(method, **options) -> Rule:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from vidcfg.pipelines.setting_to_rule import build_rule
 
 import vidcfg
 from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.pipelines.cost import plan_render, render_surface
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.render.config import RenderConfig
 
 

@@ -12,9 +12,12 @@ from itertools import count
 import numpy as np
 from jaxtyping import Float64
 
-from vidcfg.guidance.checks import check_choice, check_count
 
-REDUCERS = ("mean", "max")
+def _count(what: str, value: int) -> int:
+    """`value`, which must be a whole number of at least 1."""
+    if isinstance(value, bool) or value != int(value) or value < 1:
+        raise ValueError(f"{what} is {value!r}, but must be a whole number of at least 1.")
+    return int(value)
 
 
 class FrameMap(ABC):
@@ -78,7 +81,8 @@ class FrameMap(ABC):
         Raises:
             ValueError: for another reducer, or a length that the VAE cannot make.
         """
-        check_choice("reduce", reducer, REDUCERS)
+        if reducer not in ("mean", "max"):
+            raise ValueError(f"reduce is {reducer!r}. Use one of: mean, max.")
         ranges = self.pixels_of(curve.shape[-1])
         padding = sum(len(pixels) == 0 for pixels in ranges)
         parts = [curve[..., pixels.start : pixels.stop] for pixels in ranges[padding:]]
@@ -107,14 +111,12 @@ class CausalMap(FrameMap):
     ratio: int
 
     def __post_init__(self):
-        check_count("frame map: ratio", self.ratio)
+        _count("frame map: ratio", self.ratio)
 
     def num_pixels(self, num_latents: int) -> int:
-        """1 + ratio * (num_latents - 1)."""
-        return 1 + self.ratio * (check_count("num_latents", num_latents) - 1)
+        return 1 + self.ratio * (_count("num_latents", num_latents) - 1)
 
     def pixels_of(self, num_pixels: int) -> list[range]:
-        """See `FrameMap.pixels_of`."""
         self.check(num_pixels, "num_frames")
         return _ranges([1] + [self.ratio] * ((num_pixels - 1) // self.ratio))
 
@@ -142,9 +144,9 @@ class CogVideoXMap(FrameMap):
     patch_frames: int | None = None
 
     def __post_init__(self):
-        check_count("frame map: ratio", self.ratio)
+        _count("frame map: ratio", self.ratio)
         if self.patch_frames is not None:
-            check_count("frame map: patch_frames", self.patch_frames)
+            _count("frame map: patch_frames", self.patch_frames)
 
     def num_pixels(self, num_latents: int) -> int:
         """The decoded length; where padding may be in front, the one with an odd latent count.
@@ -166,7 +168,7 @@ class CogVideoXMap(FrameMap):
 
         Raises ValueError as `num_pixels` does.
         """
-        check_count("num_latents", num_latents)
+        _count("num_latents", num_latents)
         patch = self.patch_frames or 1
         if num_latents % patch != 0:
             raise ValueError(
@@ -179,19 +181,16 @@ class CogVideoXMap(FrameMap):
     def pixels_of(self, num_pixels: int) -> list[range]:
         """See `FrameMap.pixels_of`; padding latents come first, with empty ranges."""
         self.check(num_pixels, "num_frames")
-        decoded = self._decoded_latents(num_pixels)
+        decoded = (num_pixels - 1) // self.ratio + 1
         first = 1 if decoded % 2 == 1 else self.ratio
         padding = -decoded % (self.patch_frames or 1)
         return _ranges([0] * padding + [first] + [self.ratio] * (decoded - 1))
-
-    def _decoded_latents(self, num_pixels: int) -> int:
-        return (num_pixels - 1) // self.ratio + 1
 
     def _decoded_length(self, decoded: int) -> int:
         return self.ratio * (decoded - 1) + 1 if decoded % 2 == 1 else self.ratio * decoded
 
     def _makes(self, num_pixels: int) -> bool:
-        return self._decoded_length(self._decoded_latents(num_pixels)) == num_pixels
+        return self._decoded_length((num_pixels - 1) // self.ratio + 1) == num_pixels
 
     def _rule(self) -> str:
         return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
@@ -202,11 +201,9 @@ class OneToOneMap(FrameMap):
     """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
 
     def num_pixels(self, num_latents: int) -> int:
-        """num_latents."""
-        return check_count("num_latents", num_latents)
+        return _count("num_latents", num_latents)
 
     def pixels_of(self, num_pixels: int) -> list[range]:
-        """See `FrameMap.pixels_of`."""
         self.check(num_pixels, "num_frames")
         return _ranges([1] * num_pixels)
 

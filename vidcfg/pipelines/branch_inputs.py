@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import SampleRows
+from vidcfg.guidance.plan import SampleRows
 from vidcfg.pipelines.arguments import grouped, tensor_at
 from vidcfg.pipelines.families import Family
 from vidcfg.pipelines.texts import BranchTexts, as_rows, encode, rows_per_prompt

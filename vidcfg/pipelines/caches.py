@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from vidcfg.guidance.denoiser import Passes, SampleRows
+from vidcfg.guidance.passes import Passes
+from vidcfg.guidance.plan import SampleRows
 
 _SKIP_STEPS = ("FirstBlockCache", "PyramidAttentionBroadcast")
 """Caches that compare what they see, or count per branch: a branch may pause for some steps."""

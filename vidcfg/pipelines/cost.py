@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidcfg.guidance.frame_map import CausalMap, FrameMap
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
-from vidcfg.guidance.rules import Method
-from vidcfg.guidance.samples import stacked
+from vidcfg.guidance.plan import RunPlan, RunRow, plan_run, stacked
+from vidcfg.guidance.rule import Method
 from vidcfg.guidance.surface import Surface
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.render.config import Prompt, RenderConfig
 
 MINI_FRAME_MAP = CausalMap(4)
@@ -33,14 +31,14 @@ def render_surface(
     Raises:
         ValueError: if it is missing there, or if the settings do not fit the clip.
     """
-    return build_rule(config.guidance).surface(**_run(config, frame_map, steps))
+    return config.guidance.surface(**_run(config, frame_map, steps))
 
 
 def render_surfaces(
     config: RenderConfig, frame_map: FrameMap = MINI_FRAME_MAP, *, steps: KnownSteps | None = None
 ) -> dict[str, Surface]:
     """The surface of every rule of a render by its name, in the order of `guidance.method`."""
-    rule = build_rule(config.guidance)
+    rule = config.guidance
     return dict(zip(rule.term_names(), rule.surfaces(**_run(config, frame_map, steps))))
 
 
@@ -91,7 +89,7 @@ def render_row(
     steps: KnownSteps | None = None,
 ) -> RunRow:
     """One video of a render as a row of a plan: its strengths, texts and start."""
-    rule = build_rule(config.guidance)
+    rule = config.guidance
     surfaces = rule.surfaces(**_run(config, frame_map, steps))
     return RunRow(
         method=rule.method,

@@ -15,7 +15,6 @@ from vidcfg.pipelines.changes.classifier import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.installed import guided_forwards, guider_off
 from vidcfg.pipelines.session import Session
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.pipelines.texts import BranchTexts, negative_inputs
 
 
@@ -76,7 +75,7 @@ def guide(
     session = Session(
         pipe,
         family,
-        [build_rule(s) for s in settings],
+        settings,
         texts,
         settings[0],
         fps=fps,
@@ -124,11 +123,7 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
         f"and is left out: the whole image gets the full scale.",
         stacklevel=5,
     )
-    none = {"frames": Guidance(scale=1.0).frames, "windows": ()}
-    method = setting.method
-    if isinstance(method, tuple):
-        method = tuple(m.model_copy(update={"frames": None, "windows": None}) for m in method)
-    return setting.model_copy(update=none | {"method": method})
+    return setting.without_frames()
 
 
 def _conditions(settings: list[Guidance]) -> dict[str, str]:

@@ -1,14 +1,14 @@
 """The second output of a denoiser (LTX-2's audio): guided by one scale of its own."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import Method
+from vidcfg.guidance.rule import Method
+from vidcfg.guidance.setting import Guidance
 
 ROW = "vidcfg_row"
 """Name under which the number of its sample travels with every row of a model call."""
@@ -35,9 +35,9 @@ class KeepsUncond:
 Method.register(KeepsUncond)
 
 
-def keeping_uncond(rule: Rule) -> Rule:
+def keeping_uncond(rule: Guidance) -> Guidance:
     """`rule`, running cond and uncond on every step."""
-    return replace(rule, method=KeepsUncond(rule.method))
+    return rule.model_copy(update={"method": KeepsUncond(rule.method)})
 
 
 @dataclass

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, SampleRows, StepInputs, equal_rows
 from vidcfg.guidance.frame_map import CogVideoXMap
-from vidcfg.guidance.passes import PassTimer
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.samples import Memory
+from vidcfg.guidance.passes import Passes, PassTimer, StepInputs, equal_rows
+from vidcfg.guidance.plan import Memory, RunPlan, RunRow, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import tensor_at, ungrouped, with_tensors
@@ -61,7 +59,7 @@ class Session:
         self,
         pipe: Any,
         family: Family,
-        rules: list[Rule],
+        rules: list[Guidance],
         texts: BranchTexts,
         setting: Guidance,
         *,
@@ -260,7 +258,7 @@ class Session:
         for note in filter(None, map(self.family.scale_note, sorted(peaks))):
             logging.getLogger("vidcfg").warning("note: %s", note)
 
-    def _rules_per_sample(self, num_samples: int, call: Mapping[str, Any]) -> list[Rule]:
+    def _rules_per_sample(self, num_samples: int, call: Mapping[str, Any]) -> list[Guidance]:
         """One rule per row of the batch.
 
         Raises:
@@ -287,7 +285,7 @@ class Session:
         experts = tuple(self.family.expert_of(self.pipe, t) for t in times)
         return None if None in experts else experts
 
-    def _surfaces(self, rules: list[Rule], run: Run) -> list[tuple[Surface, ...]]:
+    def _surfaces(self, rules: list[Guidance], run: Run) -> list[tuple[Surface, ...]]:
         """The surfaces of every sample, one for each term of its rule."""
         scheduler = self.pipe.scheduler
         num_steps = run.num_steps

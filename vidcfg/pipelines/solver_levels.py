@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidcfg.guidance.rules.base import Level
+from vidcfg.guidance.rule import Level
 from vidcfg.pipelines.noise_level import noise_level
 
 _EULER = ("FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler")

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.setting_checks import check_run
 from vidcfg.pipelines.settings import DiffusersModel, MiniModel, Sampling, Text, model_from
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
 from vidcfg.settings.document import apply_overrides, load_document, set_value
@@ -124,15 +123,17 @@ class RenderConfig(ConfigModel):
             "num_frames": self.video.num_frames,
             "fps": self.video.fps,
         }
-        yield from (found.below("guidance") for found in check_run(self.guidance, **run))
-        for path, scale in {t.path("scale"): t.scale for t in self.guidance.terms}.items():
-            if isinstance(self.model, MiniModel) and isinstance(scale, dict):
+        yield from (found.below("guidance") for found in self.guidance.check_run(**run))
+        for term in self.guidance.terms:
+            if isinstance(self.model, MiniModel) and isinstance(term.scale, dict):
                 message = "names experts, but the mini model is one network. Write one schedule."
-                yield Finding(("guidance", *path), message)
+                yield Finding(("guidance", *term.at["scale"]), message)
         solver = self.sampling.scheduler
-        if "cfg_pp" in self.guidance.kind.split("+") and solver in ("unipc", "dpm++", "heun"):
-            message = f"is {solver}, but guidance.method cfg_pp needs flow_euler or ddim."
-            yield Finding(("sampling", "scheduler"), message)
+        for rule in self.guidance.methods:
+            if rule.solvers and solver not in ("pipeline", *rule.solvers):
+                needed = " or ".join(rule.solvers)
+                message = f"is {solver}, but guidance.method {rule.kind} needs {needed}."
+                yield Finding(("sampling", "scheduler"), message)
         for i, prompt in enumerate(self.prompts):
             yield from (found.below("prompts", i) for found in self._prompt_findings(i, prompt))
 

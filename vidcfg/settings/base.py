@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import get_annotations
 from typing import Annotated, Any
 
 from pydantic import (
@@ -34,11 +35,15 @@ class Finding:
     def below(self, *above: str | int) -> "Finding":
         return Finding((*above, *self.path), self.message, self.is_error)
 
+    def __str__(self) -> str:
+        return f"{dotted(self.path)} {self.message}".lstrip()
+
 
 class ConfigModel(BaseModel):
     """A part of a configuration. Values are checked when it is made and never change after.
 
-    Made in Python it takes the same shorthands as in YAML and raises `ConfigError`.
+    Made in Python it takes the same shorthands as in YAML, values without a name in the order in
+    which its class writes them, and raises `ConfigError`.
     """
 
     model_config = ConfigDict(
@@ -51,7 +56,11 @@ class ConfigModel(BaseModel):
         protected_namespaces=(),
     )
 
-    def __init__(self, /, **data: Any) -> None:
+    def __init__(self, /, *values: Any, **data: Any) -> None:
+        if values:
+            order = [n for c in type(self).__mro__ for n in get_annotations(c)]
+            names = [name for name in order if name in type(self).model_fields]
+            data = dict(zip(names[: len(values)], values, strict=True)) | data
         try:
             self.__pydantic_validator__.validate_python(data, self_instance=self)
         except ValidationError as error:
@@ -74,7 +83,7 @@ class ConfigModel(BaseModel):
     @property
     def notes(self) -> list[str]:
         """What is set but harmless to ignore, one sentence each, parts inside included."""
-        return [f"{dotted(f.path)} {f.message}" for f in _all_findings(self) if not f.is_error]
+        return [str(finding) for finding in _all_findings(self) if not finding.is_error]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the words of the YAML file, every default written out."""
@@ -89,21 +98,25 @@ class ConfigModel(BaseModel):
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**kept, **changes})
 
+    def model_copy(self, *, update: dict[str, Any] | None = None, deep: bool = False) -> "ConfigModel":
+        """A copy with some values changed unchecked; what was derived from the old ones is not
+        copied."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
 
 def _all_findings(part: Any) -> Iterator[Finding]:
+    parts = part.items() if isinstance(part, dict) else ()
     if isinstance(part, ConfigModel):
         yield from part.findings()
-        for name, field in type(part).model_fields.items():
-            for finding in _all_findings(getattr(part, name)):
-                yield finding.below(field.alias or name)
+        fields = type(part).model_fields.items()
+        parts = [(field.alias or name, getattr(part, name)) for name, field in fields]
     elif isinstance(part, tuple | list):
-        for i, item in enumerate(part):
-            for finding in _all_findings(item):
-                yield finding.below(i)
-    elif isinstance(part, dict):
-        for key, item in part.items():
-            for finding in _all_findings(item):
-                yield finding.below(key)
+        parts = enumerate(part)
+    for key, inner in parts:
+        yield from (finding.below(key) for finding in _all_findings(inner))
 
 
 def refuse(message: str) -> PydanticCustomError:
@@ -126,11 +139,11 @@ class Range:
 
     @property
     def words(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"{self.low:g}"
-        if self.high == math.inf:
-            return low if self.above else f"at least {low}"
-        join = "and at most" if self.above else "to"
-        return f"{low} {join} {self.high:g}" if self.above else f"from {low} {join} {self.high:g}"
+        if self.above:
+            top = "" if self.high == math.inf else f" and at most {self.high:g}"
+            return f"above {self.low:g}{top}"
+        bounded = f"from {self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}" if self.high == math.inf else bounded
 
 
 def as_tuple(value: Any) -> Any:

@@ -13,9 +13,6 @@ from vidcfg.render.outline import NotKnownError, known_frame_map, known_steps, o
 from vidcfg.render.record import fingerprint, model_folder
 from vidcfg.sweep.cells import Cell
 
-NEVER_SHARED = ("sag",)
-"""Rules that make a branch from the result of another, sample by sample."""
-
 
 def cell_digest(config: RenderConfig, model: str | None, surface: dict | None) -> str:
     """What the videos of a cell have in common: settings, files of the model, strengths.
@@ -58,7 +55,7 @@ def run_of(cell: Cell) -> dict[str, Any]:
     kept = {name: whole[name] for name in ("model", "video", "sampling")}
     calls = {name: guidance[name] for name in ("passes", "micro_batch", "share")}
     # A branch made from another one's result is never shared, nor is anything beside it.
-    is_alone = any(method.kind in NEVER_SHARED for method in config.guidance.methods)
+    is_alone = any(method.follows_cond for method in config.guidance.methods)
     if is_alone or not shares_exactly(config):
         return kept | {"cell": cell.id}
     return kept | calls

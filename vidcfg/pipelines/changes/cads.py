@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidcfg.guidance.rules.cads import Annealing, ConditionAnnealed
-from vidcfg.guidance.samples import SampleRows
+from vidcfg.guidance.plan import SampleRows
+from vidcfg.guidance.rules.cads import Cads
 from vidcfg.pipelines.families import Family
 
 
-def annealings(samples: SampleRows, family: Family) -> tuple[Annealing | None, ...]:
+def annealings(samples: SampleRows, family: Family) -> tuple[Cads | None, ...]:
     """The annealing of every sample, None where its condition stays.
 
     Raises:
@@ -20,13 +20,12 @@ def annealings(samples: SampleRows, family: Family) -> tuple[Annealing | None, .
     """
     found = []
     for rule in samples.rules:
-        terms = getattr(rule.method, "terms", (rule.method,))
-        own = {t.annealing for t in terms if getattr(t, "name", "") == ConditionAnnealed.name}
+        own = {term.key: term for term in rule.method.terms if isinstance(term, Cads)}
         if len(own) > 1:
             raise ValueError(
                 "guidance.method combines two cads terms that anneal differently. Give one."
             )
-        found.append(next((a for a in own if a.tau1 < 1), None))
+        found.append(next((a for a in own.values() if a.tau1 < 1), None))
     if any(found) and family.unconditional is not None:
         raise ValueError(
             f"cads anneals a text, but a {family.pipelines[0]} is conditioned on an image. Use "
@@ -43,7 +42,7 @@ def fingerprint(row: Tensor) -> str:
 
 def annealed(
     condition: Mapping[str, Tensor],
-    settings: tuple[Annealing | None, ...],
+    settings: tuple[Cads | None, ...],
     starts: tuple[str, ...],
     *,
     step: int,
@@ -81,7 +80,7 @@ def seeded_noise(words: str, shape: torch.Size) -> Tensor:
 
 
 def anneal(
-    condition: Float[Tensor, "*n"], noise: Float[Tensor, "*m"], gamma: float, setting: Annealing
+    condition: Float[Tensor, "*n"], noise: Float[Tensor, "*m"], gamma: float, setting: Cads
 ) -> Float[Tensor, "*n"]:
     """sqrt(gamma) y + noise_scale sqrt(1 - gamma) n, and its mean and spread put back by `mix`.
 

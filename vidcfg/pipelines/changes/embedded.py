@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidcfg.guidance.plan import SampleRows
 from vidcfg.guidance.rules.embedded import Embedded, scale_at
-from vidcfg.guidance.samples import SampleRows
 from vidcfg.pipelines.arguments import tensor_at
 from vidcfg.pipelines.families import Family
 
@@ -17,8 +17,7 @@ def embedded_terms(samples: SampleRows) -> tuple[int | None, ...]:
     """For every sample the place of its `embedded` term, None where it has none."""
     found = []
     for rule in samples.rules:
-        terms = getattr(rule.method, "terms", (rule.method,))
-        places = [i for i, t in enumerate(terms) if getattr(t, "name", "") == Embedded.name]
+        places = [i for i, t in enumerate(rule.method.terms) if isinstance(t, Embedded)]
         if len(places) > 1:
             raise ValueError("guidance.method holds `embedded` twice. Give one scale schedule.")
         found.append(places[0] if places else None)

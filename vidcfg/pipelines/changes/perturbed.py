@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import StepInputs
+from vidcfg.guidance.passes import StepInputs
 from vidcfg.guidance.perturbation import Change, Degradation, Perturbation, WeakModel
-from vidcfg.guidance.samples import SampleRows
+from vidcfg.guidance.plan import SampleRows
 from vidcfg.pipelines.changes import perturbed, token_grid, watched
 from vidcfg.pipelines.changes.autoguidance import weak_model
 from vidcfg.pipelines.changes.cads import annealed, annealings, fingerprint
@@ -111,7 +111,8 @@ class Changes:
 
     def tag(self, sample: int) -> object:
         """What the condition of a sample depends on beside its text."""
-        return self.annealings[sample]
+        annealing = self.annealings[sample]
+        return None if annealing is None else annealing.key
 
     def by_branch(
         self, by_branch: Mapping[str, Mapping[str, Tensor]], step: int
