@@ -1,7 +1,6 @@
 """What holds for all rules, alone and together: bits, counts, independence, sums."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,11 +25,11 @@ from vidcfg.guidance.limits import Rescale
 from vidcfg.guidance.passes import StepInputs
 from vidcfg.guidance.plan import Memory, RunRow, SampleRows, plan_run
 from vidcfg.guidance.prediction import convert
-from vidcfg.guidance.rule import Rule, Term
 from vidcfg.guidance.rules.apg import Apg
 from vidcfg.guidance.rules.delta_reuse import DeltaReuse
 from vidcfg.guidance.rules.zero_star import ZeroStar
-from vidcfg.guidance.schedule import Constant, Schedule
+from vidcfg.guidance.schedule import Schedule
+from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.step import GuidedDenoiser
 
 RULES = every_rule()
@@ -282,7 +281,7 @@ def test_limits_follow_the_sum_of_the_terms():
 @pytest.mark.parametrize("name", ["apg", "zero_star", "tcfg", "mambo", "renorm"])
 def test_x0_space_gives_the_same_video_whatever_the_model_predicts(name, prediction):
     options = {"momentum": 0.0} if name == "apg" else {}
-    method = replace(NO_ZERO_INIT[name], space="x0", **options)
+    method = NO_ZERO_INIT[name].replace(space="x0", **options)
     noisy, level = video(99), {"alpha": LEVEL[0], "sigma": LEVEL[1]}
     x0 = {n: v.double() for n, v in videos_for(method).items()}
     results = []
@@ -376,13 +375,10 @@ def test_every_schedule_and_frame_mode_reaches_every_term(schedule, frames):
     run = {"num_steps": 5, "num_frames": 9, "frame_map": CausalMap(4)}
     scale = Schedule.kinds[schedule](*SCHEDULE_VALUES[schedule])
     weights = FrameWeights.kinds[frames](*FRAME_VALUES[frames])
-    rule = Rule(
-        Constant(2.0),
-        method=Composite((RULES["cfg"], RULES["stg"])),
-        more=(Term(scale, weights),),
-    )
+    own = RULES["stg"].replace(scale=scale, frames=weights)
+    rule = Guidance(scale=2.0, method=[RULES["cfg"], own])
     plain, own = rule.surfaces(**run)
-    want = Rule(scale, frames=weights).surface(**run)
+    want = Guidance(scale=scale, frames=weights).surface(**run)
     assert (plain.strength_KF == 2).all()
     assert np.array_equal(own.strength_KF, want.strength_KF)
     samples = SampleRows.of([rule], [(plain, own)])

@@ -6,6 +6,7 @@ import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rule_runs import multi
 
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.rule import Method
@@ -14,9 +15,7 @@ from vidcfg.guidance.rules.cfg import Cfg
 
 
 def guided_by(strength_BF, cond, uncond):
-    combination = Cfg().combination(
-        None, strength_BF=strength_BF, weight_BF=np.ones((B, F))
-    )
+    combination = Cfg().combination(None, strength_BF=strength_BF, weight_BF=np.ones((B, F)))
     return combine({"cond": cond, "uncond": uncond}, combination)
 
 
@@ -66,10 +65,10 @@ def test_weights_do_not_matter_once_strengths_are_known():
 
 
 def test_table_of_methods_holds_methods_under_their_own_names():
-    made = {"multi": RULES["multi"](scales=(("style", 1.0),))}
+    made = {"multi": multi(("style", 1.0))}
     for name, kind in RULES.items():
         method = made.get(name) or kind()
         assert isinstance(method, Method)
-        assert method.name == name
+        assert method.kind == name
         assert method.branches[0] == "cond"
         assert set(method.sources()) == set(method.branches) - {"cond"}

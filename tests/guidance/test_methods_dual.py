@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.frames import Uniform
-from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.schedule import Constant, Interval
+from vidcfg.guidance.setting import Guidance
 
 NUMBERS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-12, 24).map(lambda i: i / 4))
 
@@ -69,7 +69,7 @@ def test_a_branch_is_required_exactly_where_it_changes_the_result(rows, scale):
 
 
 def surface_of(schedule):
-    rule = Rule(scale=schedule, method=Dual(2.0), frames=Uniform())
+    rule = Guidance(scale=schedule, method=Dual(2.0), frames=Uniform())
     return rule.surface(num_steps=11, num_frames=3, frame_map=OneToOneMap())
 
 

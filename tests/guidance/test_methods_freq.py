@@ -100,7 +100,7 @@ def test_bits_do_not_change_under_autocast():
 
 
 def test_tokens_of_unknown_height_are_refused_over_space_alone():
-    from vidcfg.guidance.rules.base import Vectors
+    from vidcfg.guidance.rule import Vectors
 
     tokens = torch.randn(B, F, 24, 3)
     vectors = Vectors("cond", {"uncond": tokens}, {}, grid=None)

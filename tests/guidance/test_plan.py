@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from rule_runs import multi
 
 from vidcfg.guidance.plan import RunRow, plan_run, required_branches
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
-from vidcfg.guidance.rules.multi import Multi
 from vidcfg.guidance.rules.perp_neg import PerpNeg
 
 K, F = 5, 3
@@ -101,8 +101,8 @@ def test_branches_come_in_the_order_of_the_method():
     ones = np.ones(F)
     assert required_branches(Dual(1.0), 3 * ones, ones) == ("cond", "uncond", "negative")
     assert required_branches(Dual(2.0), 3 * ones, ones) == ("cond", "negative")
-    multi = Multi((("b", 1.0), ("a", 1.0)))
-    assert required_branches(multi, ones, ones)[2:] == ("condition:b", "condition:a")
+    several = multi(("b", 1.0), ("a", 1.0))
+    assert required_branches(several, ones, ones)[2:] == ("condition:b", "condition:a")
 
 
 def grid(scales, starts, stops, num_steps=50):
@@ -153,7 +153,7 @@ def test_no_rows_need_nothing():
 
 def test_a_cost_can_be_planned_without_torch():
     code = (
-        "import sys; import vidcfg.guidance.plan, vidcfg.guidance.rule, vidcfg.guidance.trace; "
+        "import sys; import vidcfg.guidance.plan, vidcfg.guidance.setting, vidcfg.guidance.trace; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,7 +30,7 @@ def test_term_without_strengths_takes_those_of_guidance():
     first, second = guidance.terms
     assert (first.scale, first.frames) == (Constant(value=6.0), Decay(end=0.2))
     assert (second.scale, second.frames) == (Constant(value=2.0), Uniform())
-    assert (first.path("scale"), second.path("scale")) == (("scale",), ("method", 1, "scale"))
+    assert (first.at["scale"], second.at["scale"]) == (("scale",), ("method", 1, "scale"))
     assert guidance.kind == "cfg+apg"
 
 

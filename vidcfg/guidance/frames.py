@@ -5,7 +5,7 @@ Weights lie in 0..1: 1 is full, 0 is off. float64, numpy only.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ class FrameWeights(Kinds):
     shapes: ClassVar[str] = "uniform or a mapping such as {kind: decay, end: 0.2}."
     reducer: ClassVar[str] = "mean"
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         """The weight of each pixel frame, from 0 to 1."""
         raise NotImplementedError
 
@@ -53,11 +53,11 @@ class FrameWeights(Kinds):
         """Whether every frame of every clip has weight 0."""
         return all((self.weights(count, fps=1.0) == 0).all() for count in _CLIPS)
 
-    def check_run(self, num_frames: int, fps: float | None) -> Iterator[Finding]:
+    def check_run(self, num_frames: int, fps: float | int | None) -> Iterator[Finding]:
         """What cannot work in a clip of this length and frame rate."""
         return iter(())
 
-    def no_effect(self, num_frames: int, fps: float | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
         """Why these weights are not what is meant in such a clip, None where they are."""
         return "has no effect: video.num_frames is 1. Write uniform." if num_frames == 1 else None
 
@@ -76,10 +76,10 @@ class Uniform(FrameWeights):
     Use: plain guidance
     """
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         return np.ones(num_frames, dtype=np.float64)
 
-    def no_effect(self, num_frames: int, fps: float | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
         return None
 
 
@@ -152,7 +152,7 @@ class Keyframes(FrameWeights):
     def is_off(self) -> bool:
         return False
 
-    def check_run(self, num_frames: int, fps: float | None) -> Iterator[Finding]:
+    def check_run(self, num_frames: int, fps: float | int | None) -> Iterator[Finding]:
         for i, place in enumerate(self.at):
             here, frame = ("at", i), _frame_of(place, num_frames, fps)
             if frame is None:
@@ -171,18 +171,18 @@ class Keyframes(FrameWeights):
                     f"{last:g}s. Write an earlier time, or last.",
                 )
 
-    def no_effect(self, num_frames: int, fps: float | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
         if num_frames > 1 and {_frame_of(p, num_frames, fps) for p in self.at} >= set(
             range(num_frames)
         ):
             return "has no effect: every frame is a keyframe. Write uniform."
         return super().no_effect(num_frames, fps)
 
-    def frames(self, num_frames: int, *, fps: float | None = None) -> tuple[int, ...]:
+    def frames(self, num_frames: int, *, fps: float | int | None = None) -> tuple[int, ...]:
         """The keyframes as sorted frame numbers in 0..T-1, each once."""
         return tuple(sorted({_frame_of(place, num_frames, fps) for place in self.at}))
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         keyframes = np.array(self.frames(num_frames, fps=fps))
         distance_T = np.abs(np.arange(num_frames)[:, None] - keyframes).min(axis=1)
         x_T = np.minimum(distance_T / self.reach, 1.0)
@@ -195,7 +195,7 @@ class Keyframes(FrameWeights):
         return blend(self.floor, 1.0, share_T)
 
 
-def _frame_of(place: int | str, num_frames: int, fps: float | None) -> int | None:
+def _frame_of(place: int | str, num_frames: int, fps: float | int | None) -> int | None:
     """The frame number of a place, a tie going to the later frame; None for a time without fps."""
     words = {"first": 0, "middle": (num_frames - 1) // 2, "last": num_frames - 1}
     if isinstance(place, str) and place in words:
@@ -228,7 +228,7 @@ class Decay(FrameWeights):
                 ("end",), "is 0, which an exponential never reaches. Write 0.01, or curve: linear."
             )
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         u_T = frame_positions(num_frames)
         if self.curve == "linear":
             return blend(1.0, self.end, u_T)
@@ -253,7 +253,7 @@ class Ramp(FrameWeights):
     first: Fraction = Field(description="the weight of the first frame, from 0 to 1")
     last: Fraction = Field(description="the weight of the last frame, from 0 to 1")
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         return np.linspace(self.first, self.last, num_frames, dtype=np.float64)
 
 
@@ -266,18 +266,18 @@ class Orbit(FrameWeights):
     and have 0.
     """
 
-    def edge_frames(self, num_frames: int) -> float:
+    def edge_frames(self, num_frames: int) -> float | int:
         """E for a clip of this length."""
         raise NotImplementedError
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         if num_frames == 1:
             return np.ones(1, dtype=np.float64)
         frame_T = np.arange(num_frames, dtype=np.float64)
         nearest_T = np.minimum(frame_T, frame_T[::-1])
         return np.minimum(nearest_T / self.edge_frames(num_frames), 1.0)
 
-    def no_effect(self, num_frames: int, fps: float | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
         if num_frames == 2:
             return "gives both of 2 frames weight 0. Use 3 frames or more, or another kind."
         return super().no_effect(num_frames, fps)
@@ -295,7 +295,7 @@ class Triangle(Orbit):
         orbits.
     """
 
-    def edge_frames(self, num_frames: int) -> float:
+    def edge_frames(self, num_frames: int) -> float | int:
         return (num_frames - 1) / 2
 
 
@@ -315,7 +315,7 @@ class Trapezoid(Orbit):
 
     edge: Annotated[float, AfterValidator(Range(0, 0.5, above=True))] = 0.1
 
-    def edge_frames(self, num_frames: int) -> float:
+    def edge_frames(self, num_frames: int) -> float | int:
         # 0.29 * 100 is 28.999999999999996: a whole number of frames must not lose one to rounding.
         wanted = int(np.floor(self.edge * num_frames + 1e-9))
         return max(1, min(wanted, (num_frames - 1) // 2))
@@ -335,7 +335,7 @@ class KnotWeights(FrameWeights):
         tuple[WeightPoint, ...], Field(strict=False, min_length=1), AsTuple, Rising
     ] = Field(description="a list such as [[0.0, 1.0], [1.0, 0.2]]")
 
-    def weights(self, num_frames: int, *, fps: float | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
         positions, weights = zip(*self.points, strict=True)
         weights_T = np.interp(frame_positions(num_frames), positions, weights)
         return weights_T.clip(min(weights), max(weights)).astype(np.float64)
@@ -380,7 +380,7 @@ class Window(ConfigModel):
         return holds_a_step(self.start, self.stop, progress_K)
 
 
-def window_mask(windows: tuple[Window, ...], progress_K: Steps, num_frames: int) -> np.ndarray:
+def window_mask(windows: Sequence[Window], progress_K: Steps, num_frames: int) -> np.ndarray:
     """Whether pixel frame f is guided at step k (K, T), as far as windows decide.
 
     A frame in no window is always guided. A frame in several is guided while any of them includes

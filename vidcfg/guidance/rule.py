@@ -214,7 +214,7 @@ class StepOf(Method):
     def sources(self) -> dict[str, str]:
         return self.rule.sources()
 
-    def is_off(self, strength: Rows, weight: Rows) -> Bool[np.ndarray, "*B F"]:
+    def is_off(self, strength: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return self.rule.is_off(strength, weight)
 
 

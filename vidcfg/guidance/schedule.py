@@ -201,13 +201,17 @@ class Constant(Schedule):
         return np.full(position_K.shape, self.value, dtype=np.float64)
 
 
+Start = Annotated[Number, Field(description="the scale on the first, noisiest step")]
+End = Annotated[Number, Field(description="the scale on the last step")]
+
+
 class TwoEnds(Schedule):
     """A schedule from a scale to another one."""
 
     scales = ("start", "end")
 
-    start: Number = Field(description="the scale on the first, noisiest step")
-    end: Number = Field(description="the scale on the last step")
+    start: Start
+    end: End
 
 
 @schedule("linear")
@@ -236,6 +240,8 @@ class Cosine(TwoEnds):
 class Step(TwoEnds):
     """`start` while p < `switch`, then `end`: a step at exactly `switch` gets `end`."""
 
+    start: Start
+    end: End
     switch: Fraction = Field(description="a progress from 0 to 1")
 
     def values(self, position_K: Steps) -> Steps:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_serializer
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_serializer
 
 from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.frames import FrameWeights, Uniform, Window
@@ -13,14 +13,16 @@ from vidcfg.guidance.rule import STRENGTHS, Method, Rule
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.schedule import Scale
 from vidcfg.guidance.surface import Surface, Term
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range
+from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, as_tuple
 
 
 def _shape_of(value: Any) -> str:
-    """How `method` is given: one rule, a list of rules, or what the engine runs as it is."""
-    if isinstance(value, Method) and not isinstance(value, Rule):
-        return "made"
-    return "list" if isinstance(value, list | tuple) else "one"
+    """`list` for several rules, `one` for all else."""
+    return "list" if isinstance(value, list | tuple | Composite) else "one"
+
+
+def _as_rules(value: Any) -> Any:
+    return value.terms if isinstance(value, Composite) else as_tuple(value)
 
 
 def _together(rules: tuple[Rule, ...]) -> Composite:
@@ -33,11 +35,10 @@ Rules = Annotated[
     | Annotated[
         tuple[Rule, ...],
         Field(strict=False, min_length=1),
-        AsTuple,
+        BeforeValidator(_as_rules),
         AfterValidator(_together),
         Tag("list"),
-    ]
-    | Annotated[Method, Tag("made")],
+    ],
     Discriminator(_shape_of),
 ]
 """The rule, or a list of rules that are added up; a name alone is enough where every other value

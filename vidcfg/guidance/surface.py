@@ -103,7 +103,9 @@ class Term:
         """Whether no step is guided by this rule."""
         return self.rule.can_be_off and set(self.numbers) == {self.rule.off_value}
 
-    def check_run(self, num_steps: int, num_frames: int, fps: float | None) -> Iterator[Finding]:
+    def check_run(
+        self, num_steps: int, num_frames: int, fps: float | int | None
+    ) -> Iterator[Finding]:
         """What cannot work in a run. What a schedule over sigma does is for its surface to say."""
         progress_K = progress(num_steps)
         is_dict = isinstance(self.scale, dict)
@@ -124,7 +126,7 @@ class Term:
         num_steps: int,
         num_frames: int,
         frame_map: FrameMap,
-        fps: float | None = None,
+        fps: float | int | None = None,
         sigmas: Any = None,
         experts: tuple[str, ...] | None = None,
     ) -> Surface:

@@ -98,7 +98,9 @@ class ConfigModel(BaseModel):
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**kept, **changes})
 
-    def model_copy(self, *, update: dict[str, Any] | None = None, deep: bool = False) -> "ConfigModel":
+    def model_copy(
+        self, *, update: dict[str, Any] | None = None, deep: bool = False
+    ) -> "ConfigModel":
         """A copy with some values changed unchecked; what was derived from the old ones is not
         copied."""
         copied = super().model_copy(update=update, deep=deep)

@@ -23,7 +23,7 @@ def kind_of(model: type[BaseModel]) -> str | None:
     field = model.model_fields.get("kind")
     if field and get_origin(field.annotation) is Literal:
         return get_args(field.annotation)[0]
-    return getattr(model, "kind", None) or None
+    return model.kind if hasattr(model, "kinds") else None
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -60,6 +60,7 @@ class CfgPp(Rule):
 class Renoised(StepOf):
     """A step between two known levels; `ratio` is its r."""
 
+    rule: CfgPp
     ratio: float
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
