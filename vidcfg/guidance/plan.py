@@ -20,10 +20,16 @@ from vidcfg.guidance.surface import Surface
 
 
 def required_branches(
-    method: Method, strength_F: np.ndarray, weight_F: np.ndarray
+    method: Method,
+    strength_F: np.ndarray,
+    weight_F: np.ndarray,
+    always: frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
-    """The branches one sample needs on one step, in the method's own order."""
-    needed = method.required(strength_F, weight_F)
+    """The branches one sample needs on one step, in the method's own order.
+
+    Those in `always` run whatever the strengths, as the second output of a model needs it.
+    """
+    needed = method.required(strength_F, weight_F) | always
     return tuple(branch for branch in method.branches if branch in needed)
 
 
@@ -68,7 +74,8 @@ class SampleRows:
 
     Strengths and weights have one entry per sample: (K, F), or (K, N, F) for a rule of N terms.
     `experts` names the model of each step (None: one model); `levels` are the noise levels before
-    and after each step, for rules that depend on both.
+    and after each step, for rules that depend on both; `always` are branches that run on every
+    step.
     """
 
     rules: tuple[Guidance, ...]
@@ -76,6 +83,7 @@ class SampleRows:
     weights_BKF: Sequence[np.ndarray] | np.ndarray
     experts: tuple[str, ...] | None = None
     levels: tuple[tuple[Level, Level], ...] | None = None
+    always: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -102,7 +110,7 @@ class SampleRows:
     def branches(self, sample: int, step: int) -> tuple[str, ...]:
         """The branches that a sample needs on a step, unless its rule has stopped by then."""
         rows = (self.strength_BKF[sample][step], self.weights_BKF[sample][step])
-        return required_branches(self.methods[sample][step], *rows)
+        return required_branches(self.methods[sample][step], *rows, self.always)
 
     def at(self, step: int, memory: Memory, expert: str | None) -> list[SampleStep]:
         """Every sample on one step; where its rule has stopped the strength is 1, the weight 0."""
@@ -113,7 +121,7 @@ class SampleRows:
             stopped = memory.stopped.get((b, expert))
             if stopped is not None:
                 strength, weight = np.where(stopped, 1.0, strength), np.where(stopped, 0.0, weight)
-            branches = required_branches(method, strength, weight)
+            branches = required_branches(method, strength, weight, self.always)
             active = method.active(strength, weight)
             kept = memory.vectors.get((b, expert), {})
             found.append(SampleStep(b, rule, method, strength, weight, branches, active, kept))
@@ -126,7 +134,8 @@ class RunRow:
 
     Strengths and weights are (K, F), or (K, N, F) for a rule of N terms. `start` identifies the
     initial noise (seed), `texts` the text that each branch sees, and `rule` everything else that
-    decides the guided prediction (limits, statistics). `experts` names the model of each step.
+    decides the guided prediction (limits, statistics). `experts` names the model of each step,
+    `always` the branches that run on every one.
     """
 
     method: Method
@@ -136,6 +145,7 @@ class RunRow:
     texts: tuple[tuple[str, object], ...] = ()
     rule: object = None
     experts: tuple[str, ...] | None = None
+    always: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ def plan_run(
 def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple | None]:
     """The branches of one sample on step k, and what makes its result; None where it is `cond`."""
     strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
-    branches = required_branches(method, strength_F, weight_F)
+    branches = required_branches(method, strength_F, weight_F, row.always)
     if not any(method.active(strength_F, weight_F)):
         return branches, None
     deltas = method.deltas(strength_F, weight_F)

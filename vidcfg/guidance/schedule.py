@@ -5,7 +5,7 @@ Progress p_k = k / (K - 1) runs from 0 (the first, noisiest step) to 1 (the last
 and not the step count. A scale of 1 is off on every schedule.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -181,7 +181,19 @@ class Schedule(Kinds):
         return self.model_copy(update={n: plus_one(getattr(self, n)) for n in self.scales})
 
 
-schedule = named(Schedule)
+def schedule(kind: str) -> Callable[[type], type]:
+    """The decorator that enters a schedule under its name in the YAML.
+
+    Raises:
+        TypeError: for a class that does not say which of its fields hold scales.
+    """
+
+    def enter(cls: type) -> type:
+        if not hasattr(cls, "scales"):
+            raise TypeError(f"{cls.__name__} does not name its scales. Write scales = ('value',).")
+        return named(Schedule)(kind)(cls)
+
+    return enter
 
 
 @schedule("constant")

@@ -31,7 +31,7 @@ from vidcfg.pipelines.noise_level import (
     step_of_call,
     step_sigmas,
 )
-from vidcfg.pipelines.second_stream import ROW, SecondOutputs, keeping_uncond
+from vidcfg.pipelines.second_stream import ALWAYS, ROW, SecondOutputs
 from vidcfg.pipelines.solver_levels import solver_levels
 from vidcfg.pipelines.texts import BranchTexts, rows_per_prompt
 
@@ -219,15 +219,19 @@ class Session:
         passes = self.passes
         if run.second_scale is not None:
             passes = replace(passes, share=False)
-            if run.second_scale != 1:
-                rules = [keeping_uncond(rule) for rule in rules]
         surfaces = self._surfaces(rules, run)
         first_terms = [terms[0] for terms in surfaces]
         self._note_scales(first_terms)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(self.pipe.scheduler)
-        samples = SampleRows.of(rules, surfaces, experts=self._experts(run), levels=levels)
+        samples = SampleRows.of(
+            rules,
+            surfaces,
+            experts=self._experts(run),
+            levels=levels,
+            always=frozenset() if run.second_scale in (None, 1) else ALWAYS,
+        )
         run.changes = Changes(self.family, samples, module, arguments, self.classifier)
         if run.changes.needs_samples:
             passes = replace(passes, share=False)
@@ -330,6 +334,7 @@ class Session:
                 texts=tuple((branch, served[b]) for branch, served in texts.items()),
                 rule=rule.group_key(),
                 experts=samples.experts,
+                always=samples.always,
             )
             for b, rule in enumerate(samples.rules)
         ]
