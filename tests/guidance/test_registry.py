@@ -170,12 +170,12 @@ def test_every_kind_is_in_the_tables_of_this_test():
 
 def test_no_file_lists_names_of_rules_frame_weightings_or_schedules():
     root = Path(vidcfg.__file__).parent
-    kinds = [Rule.kinds, FrameWeights.kinds, Schedule.kinds]
-    names = [
-        {k for k, c in known.items() if c.__module__.startswith("vidcfg.")} for known in kinds
-    ]
+    kinds = (base.kinds.items() for base in (Rule, FrameWeights, Schedule))
+    names = [{k for k, c in known if c.__module__.startswith("vidcfg.")} for known in kinds]
+    # A family says itself which of its layers a rule changes.
+    files = (path for path in sorted(root.rglob("*.py")) if path.parent.name != "families")
     found = []
-    for path in sorted(root.rglob("*.py")):
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Tuple | ast.List | ast.Set):
                 items = node.elts

@@ -14,8 +14,17 @@ from jaxtyping import Float64
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.schedule import Rising, Steps, blend, ends_in_order, holds_a_step
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Fraction, Positive, Range, refuse
-from vidcfg.settings.kinds import Kinds, named
+from vidcfg.settings.base import (
+    AsTuple,
+    ConfigModel,
+    Finding,
+    Fraction,
+    Kinds,
+    Positive,
+    Range,
+    named,
+    refuse,
+)
 from vidcfg.settings.validation import choose
 
 Weights = Float64[np.ndarray, "T"]

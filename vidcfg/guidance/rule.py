@@ -18,8 +18,7 @@ from vidcfg.guidance.frames import FrameWeights, Window
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.perturbation import Change
 from vidcfg.guidance.schedule import Scale
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding
-from vidcfg.settings.kinds import Kinds, named
+from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
 
 Rows = Float64[np.ndarray, "*B F"]
 """Strengths or weights of F latent frames, with any axes in front."""

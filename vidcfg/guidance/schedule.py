@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from vidcfg.settings.base import AsTuple, Finding, Fraction, Number, refuse
-from vidcfg.settings.kinds import Kinds, named
+from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, refuse
 from vidcfg.settings.schema_walk import keys_of
 
 Steps = Float64[np.ndarray, "K"]
