@@ -18,7 +18,7 @@ ONES = np.ones((B, F))
 
 def rescaled(frames, rescale, strength_BF, statistics):
     gram = gram_of(frames, base="uncond")
-    plain = Cfg().combination(None, strength_BF=strength_BF, weight_BF=np.ones_like(strength_BF))
+    plain = Cfg().combination(None, strength=strength_BF, weight=np.ones_like(strength_BF))
     combination = rescale.apply(plain, gram, statistics=statistics)
     return combine(frames, combination), frame_std(combination, gram)
 
@@ -79,7 +79,7 @@ def test_constant_predictions_give_neither_nan_nor_a_blow_up(which, statistics):
 
 def test_amount_zero_changes_nothing():
     frames = pair()
-    plain = Cfg().combination(None, strength_BF=SURFACE_BF, weight_BF=ONES)
+    plain = Cfg().combination(None, strength=SURFACE_BF, weight=ONES)
     guided, _ = rescaled(frames, Rescale(0.0), SURFACE_BF, "frame")
     assert torch.equal(guided, combine(frames, plain))
 

@@ -15,7 +15,7 @@ from vidcfg.guidance.rules.cfg import Cfg
 
 
 def guided_by(strength_BF, cond, uncond):
-    combination = Cfg().combination(None, strength_BF=strength_BF, weight_BF=np.ones((B, F)))
+    combination = Cfg().combination(None, strength=strength_BF, weight=np.ones((B, F)))
     return combine({"cond": cond, "uncond": uncond}, combination)
 
 

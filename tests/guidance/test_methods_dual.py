@@ -18,7 +18,7 @@ NUMBERS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-12, 24).map(lambda
 
 
 def guided_by(method, frames, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF):
-    combination = method.combination(None, strength_BF=strength_BF, weight_BF=weight_BF)
+    combination = method.combination(None, strength=strength_BF, weight=weight_BF)
     return combine(frames, combination)
 
 

@@ -20,7 +20,7 @@ def predictions():
 
 
 def guided_by(method, frames):
-    combination = method.combination(None, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF)
+    combination = method.combination(None, strength=SURFACE_BF, weight=WEIGHT_BF)
     return combine(frames, combination)
 
 

@@ -29,7 +29,7 @@ AWAY["autoguidance"] = Autoguidance(skip=(3,))
 
 
 def guided_by(method, frames, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF):
-    combination = method.combination(None, strength_BF=strength_BF, weight_BF=weight_BF)
+    combination = method.combination(None, strength=strength_BF, weight=weight_BF)
     return combine(frames, combination)
 
 

@@ -7,8 +7,20 @@ import numpy as np
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import NOISY, Gram
-from vidcfg.guidance.rule import Method, Vectors
+from vidcfg.guidance.rule import Method, Rows, Vectors
 from vidcfg.settings.base import Finding
+
+
+def _any(name: str) -> property:
+    """Whether one of the terms says so."""
+    return property(lambda self: any(getattr(term, name) for term in self.rules))
+
+
+def _numbered(name: str) -> property:
+    """The names that all terms give, each with the number of its term."""
+    return property(
+        lambda self: tuple(f"{i}.{n}" for i, t in enumerate(self.rules) for n in getattr(t, name))
+    )
 
 
 class Composite(Method):
@@ -62,29 +74,12 @@ class Composite(Method):
     def isolated(self) -> frozenset[str]:
         return frozenset().union(*(term.isolated for term in self.rules))
 
-    @property
-    def needs_gram(self) -> bool:
-        return any(term.needs_gram for term in self.rules)
-
-    @property
-    def may_stop(self) -> bool:
-        return any(term.may_stop for term in self.rules)
-
-    @property
-    def needs_levels(self) -> bool:
-        return any(term.needs_levels for term in self.rules)
-
-    @property
-    def in_x0(self) -> bool:
-        return any(term.in_x0 for term in self.rules)
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        return tuple(f"{i}.{name}" for i, term in enumerate(self.rules) for name in term.extras)
-
-    @property
-    def remembers(self) -> tuple[str, ...]:
-        return tuple(f"{i}.{name}" for i, term in enumerate(self.rules) for name in term.remembers)
+    needs_gram = _any("needs_gram")
+    may_stop = _any("may_stop")
+    needs_levels = _any("needs_levels")
+    in_x0 = _any("in_x0")
+    extras = _numbered("extras")
+    remembers = _numbered("remembers")
 
     def sources(self) -> dict[str, str]:
         return {branch: source for term in self.rules for branch, source in term.sources().items()}
@@ -127,9 +122,7 @@ class Composite(Method):
                 total[branch] = total.get(branch, 0.0) + values
         return frozenset(branch for branch, values in total.items() if np.any(values != 0))
 
-    def steps(
-        self, strength_KF: np.ndarray, weights_KF: np.ndarray, **run: Any
-    ) -> tuple[Method, ...]:
+    def steps(self, strength_KF: Rows, weights_KF: Rows, **run: Any) -> tuple[Method, ...]:
         rows = self._rows(strength_KF, weights_KF)
         parts = [term.steps(s, w, **run) for term, s, w in rows]
         return tuple(_together(terms) for terms in zip(*parts))
@@ -148,10 +141,8 @@ class Composite(Method):
             found |= {prefix + name: vector for name, vector in made.items()}
         return found
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        return self.coefficients(gram, strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        return self.coefficients(gram, strength, weight)
 
     def coefficients(
         self,

@@ -123,12 +123,10 @@ def outside(frame: int, num_frames: int) -> str | None:
 class Keyframes(FrameWeights):
     """1 at each keyframe, falling to `floor` at `reach` frames from it; overlaps by max.
 
-        w_f = floor + (1 - floor) g(d / reach),  d = frames to the nearest keyframe,  g = 0 for d
-        >= reach linear    g(x) = 1 - x cosine    g(x) = (1 + cos(pi x)) / 2 gaussian  g(x) = (e(x)
-        - e(1)) / (1 - e(1)),  e(x) = exp(-(3 x)^2 / 2)
-
-    The gaussian has a standard deviation of reach / 3 and is shifted and rescaled so that it is
-    exactly 1 at the keyframe and reaches `floor` at `reach` without a jump.
+        w_f = floor + (1 - floor) g(d / reach),  d = frames to the nearest keyframe
+        linear    g(x) = 1 - x                              up to x = 1, 0 beyond
+        cosine    g(x) = (1 + cos(pi x)) / 2
+        gaussian  g(x) = (e(x) - e(1)) / (1 - e(1)),  e(x) = exp(-(3 x)^2 / 2), without a jump
 
     `at` holds `first`, `middle` (frame (T - 1) // 2), `last`, frame numbers (negative: from the
     end) and times such as `"1.5s"` (the nearest frame; the later one at a tie; needs fps).
@@ -195,11 +193,10 @@ class Keyframes(FrameWeights):
         keyframes = np.array(self.frames(num_frames, fps=fps))
         distance_T = np.abs(np.arange(num_frames)[:, None] - keyframes).min(axis=1)
         x_T = np.minimum(distance_T / self.reach, 1.0)
-        if self.falloff == "linear":
-            share_T = 1.0 - x_T
-        elif self.falloff == "cosine":
+        share_T = 1.0 - x_T
+        if self.falloff == "cosine":
             share_T = (1.0 + np.cos(np.pi * x_T)) / 2.0
-        else:
+        elif self.falloff == "gaussian":
             share_T = (np.exp(-4.5 * x_T**2) - np.exp(-4.5)) / (1.0 - np.exp(-4.5))
         return blend(self.floor, 1.0, share_T)
 

@@ -129,7 +129,11 @@ def run_rows(
     # Which way: the user's, the stock pipeline's, or the faster one.
     sizes = Counter(branch for branch, _ in rows if branch not in isolated)
     mode = passes.stock if passes.mode == "pipeline" else passes.mode
-    stackable = len(sizes) > 1 and _stackable(tuple(sizes), inputs)
+    shapes = {
+        frozenset((name, t.shape[1:]) for name, t in inputs.by_branch[branch].items())
+        for branch in sizes
+    }
+    stackable = len(sizes) > 1 and len(shapes) == 1  # one call can hold all branches
     timed = mode == "auto" and stackable
     if timed:
         mode = timer.choose(tuple(sizes.values()))
@@ -176,45 +180,35 @@ def model_calls(
     return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
 
 
-def _stackable(branches: tuple[str, ...], inputs: StepInputs) -> bool:
-    """Whether the inputs of all branches have the same shapes, so that one call can hold them."""
-    shapes = {
-        frozenset((name, t.shape[1:]) for name, t in inputs.by_branch[branch].items())
-        for branch in branches
-    }
-    return len(shapes) == 1
-
-
 def _evaluated(
     calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate
 ) -> dict[Row, Tensor]:
     """The predictions of the rows of some model calls."""
-    results = {}
+    results, count = {}, inputs.noisy.shape[0]
     for call in calls:
-        prediction = evaluate(_gather(call, inputs), tuple(branch for branch, _ in call))
+        # The inputs: the rows of each branch, in the order of the call.
+        pieces = []
+        for branch in dict.fromkeys(branch for branch, _ in call):
+            samples = [sample for name, sample in call if name == branch]
+            tensors = inputs.rows(branch)
+            if samples != list(range(count)):
+                index = torch.tensor(samples, device=inputs.noisy.device)
+                tensors = {n: t.index_select(0, index.to(t.device)) for n, t in tensors.items()}
+            pieces.append(tensors)
+        rows = pieces[0]
+        if len(pieces) > 1:
+            rows = {name: torch.cat([piece[name] for piece in pieces]) for name in rows}
+        prediction = evaluate(rows, tuple(branch for branch, _ in call))
         assert len(prediction) == len(call), "the model must return one row per input row"
         results |= dict(zip(call, prediction.split(1)))
     return results
 
 
-def _gather(call: list[Row], inputs: StepInputs) -> dict[str, Tensor]:
-    """The inputs of one model call: the rows of each branch, in the order of the call."""
-    pieces = []
-    for branch in dict.fromkeys(branch for branch, _ in call):
-        samples = [sample for name, sample in call if name == branch]
-        tensors = inputs.rows(branch)
-        if samples != list(range(inputs.noisy.shape[0])):
-            index = torch.tensor(samples, device=inputs.noisy.device)
-            tensors = {name: t.index_select(0, index.to(t.device)) for name, t in tensors.items()}
-        pieces.append(tensors)
-    if len(pieces) == 1:
-        return pieces[0]
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
 def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
     """For each of `samples` the first one whose rows are equal, bit for bit, in all tensors."""
-    patterns = [_bit_patterns(tensor) for tensor in tensors]
+    # The rows as integers of the same width, so that -0.0 and 0.0 differ and NaN equals itself.
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    patterns = [t.reshape(len(t), -1).contiguous().view(widths[t.itemsize]) for t in tensors]
     # Integer sums wrap and do not depend on their order: equal rows always have equal sums.
     sums = torch.stack([p.sum(dim=1, dtype=torch.int64).cpu() for p in patterns], dim=1).tolist()
     first: dict[tuple, list[int]] = {}
@@ -228,9 +222,3 @@ def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
             known.append(sample)
         served.append(sample if match is None else match)
     return served
-
-
-def _bit_patterns(tensor: Tensor) -> Tensor:
-    """The rows of a tensor as integers of the same width."""
-    width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize]
-    return tensor.reshape(len(tensor), -1).contiguous().view(width)

@@ -189,6 +189,7 @@ def plan_run(
     `evaluations_per_step` is 2 for second-order schedulers such as Heun (whose last step takes
     one), or the count of each step.
     """
+    # Where each sample starts, and its rule and the calls of each step.
     num_steps = len(rows[0].strength_KF) if rows else 0
     assert all(len(row.strength_KF) == num_steps for row in rows), "different numbers of steps"
     trajectories: list[object] = [row.start if share else i for i, row in enumerate(rows)]
@@ -199,6 +200,8 @@ def plan_run(
     counts = evaluations_per_step
     if isinstance(counts, int):
         counts = (counts,) * (num_steps - 1) + (1,)
+
+    # Step by step: an evaluation for each trajectory, which parts where the results do.
     known: dict[tuple, int] = {}
     per_step = []
     for k in range(num_steps):

@@ -4,6 +4,7 @@ A rule is asked four things: its branches, its deltas, the combination of the pr
 rule of each step. Everything else has a default here.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,12 +133,10 @@ class Method(ConfigModel):
         """
         return {"cond": strength}
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         """The coefficients of every frame: base + sum_b delta_b (p_b - base)."""
-        deltas = self.deltas(strength_BF, weight_BF)
-        return Combination(self.base, None, deltas, self.is_off(strength_BF, weight_BF))
+        deltas = self.deltas(strength, weight)
+        return Combination(self.base, None, deltas, self.is_off(strength, weight))
 
     def steps(
         self,
@@ -230,6 +229,7 @@ class Rule(Method, Kinds):
     needs_negative  whether it has no meaning without a negative prompt
     follows_cond    whether a branch is made from cond's result, so that no evaluation is shared
     solvers         the values of sampling.scheduler that it needs; empty for any
+    highest         a scale that is too much for it, and what it takes instead
     """
 
     kinds: ClassVar[dict[str, type["Rule"]]] = {}
@@ -238,6 +238,7 @@ class Rule(Method, Kinds):
     needs_negative: ClassVar[bool] = False
     follows_cond: ClassVar[bool] = False
     solvers: ClassVar[tuple[str, ...]] = ()
+    highest: ClassVar[tuple[float, str]] = (math.inf, "")
 
     scale: Scale | None = Field(None, description="a scale of this rule's own, or null")
     frames: FrameWeights | None = Field(
@@ -258,10 +259,6 @@ class Rule(Method, Kinds):
     def check_run(self, num_steps: int) -> Iterator[Finding]:
         """What cannot work in a run of so many steps."""
         return iter(())
-
-    def note_on_scale(self, top: float) -> str | None:
-        """What is odd about a scale that reaches `top`, None where nothing is."""
-        return None
 
     @model_serializer(mode="wrap")
     def _written(self, handler) -> dict[str, Any]:

@@ -169,9 +169,10 @@ class Guidance(ConfigModel):
                     what = f"names the expert '{name}'. Use letters, digits and '_'."
                     yield Finding(path, what)
         for term in self.terms:
-            note = term.rule.note_on_scale(max(term.numbers))
-            if note:
-                yield Finding(term.at["scale"], note, is_error=False)
+            top, (highest, instead) = max(term.numbers), term.rule.highest
+            if top > highest:
+                what = f"reaches {top:g}, but {instead}."
+                yield Finding(term.at["scale"], what, is_error=False)
 
         # What has no effect beside the others.
         for term in {term.at["frames"]: term for term in self.terms}.values():

@@ -75,30 +75,7 @@ class GuidedDenoiser:
         )
         _check_finite(results, inputs, self.layout)
 
-        # Combine: together what has the same rule and needs the same branches.
-        groups: dict[tuple, list[SampleStep]] = {}
-        for step in steps:
-            known = tuple(sorted(step.remembered))
-            key = (step.guidance.group_key(), step.method.key, step.branches, step.active, known)
-            groups.setdefault(key, []).append(step)
-        outcomes = []
-        for members in groups.values():
-            served = {
-                b: [results[sources[b, m.sample]] for m in members] for b in members[0].branches
-            }
-            predictions = {b: r[0] if len(r) == 1 else torch.cat(r) for b, r in served.items()}
-            group = Group(members, self.layout, inputs, self.combine_dtype)
-            outcomes.append(group.guide(predictions))
-            outcomes[-1].keep(memory, members, inputs.expert)
-        back = np.argsort([m.sample for members in groups.values() for m in members])
-        before, after = (
-            np.concatenate([getattr(outcome, name) for outcome in outcomes])[back]
-            for name in ("std_cond_BF", "std_guided_BF")
-        )
-        guided = outcomes[0].guided
-        if len(outcomes) > 1:
-            guided = torch.cat([outcome.guided for outcome in outcomes])[back.tolist()]
-
+        guided, before, after = self._combine(steps, sources, results, inputs, memory)
         trace = StepTrace(
             step=inputs.step,
             sigma=inputs.sigma,
@@ -114,6 +91,43 @@ class GuidedDenoiser:
             ),
         )
         return guided, trace
+
+    def _combine(
+        self,
+        steps: list[SampleStep],
+        sources: dict[Row, Row],
+        results: dict[Row, Tensor],
+        inputs: StepInputs,
+        memory: Memory,
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """The guided prediction, the spread before and after."""
+        # Together what has the same rule and needs the same branches.
+        groups: dict[tuple, list[SampleStep]] = {}
+        for step in steps:
+            known = tuple(sorted(step.remembered))
+            key = (step.guidance.group_key(), step.method.key, step.branches, step.active, known)
+            groups.setdefault(key, []).append(step)
+        outcomes = []
+        for members in groups.values():
+            served = {
+                b: [results[sources[b, m.sample]] for m in members] for b in members[0].branches
+            }
+            predictions = {b: r[0] if len(r) == 1 else torch.cat(r) for b, r in served.items()}
+            group = Group(members, self.layout, inputs, self.combine_dtype)
+            outcomes.append(group.guide(predictions))
+            if outcomes[-1].vectors or outcomes[-1].stop_BF is not None:
+                outcomes[-1].keep(memory, members, inputs.expert)
+
+        # Back into the order of the batch.
+        back = np.argsort([m.sample for members in groups.values() for m in members])
+        before, after = (
+            np.concatenate([getattr(outcome, name) for outcome in outcomes])[back]
+            for name in ("std_cond_BF", "std_guided_BF")
+        )
+        guided = outcomes[0].guided
+        if len(outcomes) > 1:
+            guided = torch.cat([outcome.guided for outcome in outcomes])[back.tolist()]
+        return guided, before, after
 
 
 def _check_finite(results: dict[Row, Tensor], inputs: StepInputs, layout: FrameLayout) -> None:
@@ -214,14 +228,8 @@ class Group:
             x0 = x0_coefficients(self.inputs.prediction, *level)
         vectors = {}
         if method.extras:
-            kept = {
-                name: torch.cat([member.remembered[name] for member in self.members])
-                for name in self.members[0].remembered
-            }
-            grid = self.layout.grid(self.inputs.noisy) or self.inputs.grid
             scale = 1.0 if x0 is None else x0[1]
-            rows = (strength_BF, weight_BF)
-            vectors = method.extra(Vectors(method.base, differences, kept, scale, grid, *rows))
+            vectors = self._extra(differences, scale, strength_BF, weight_BF)
         raw = dict(vectors)
         if x0 is not None:
             some = next(iter(frames.values()))
@@ -252,6 +260,23 @@ class Group:
         after = spread_of(guided) if gram is None or is_tamed else frame_std(combination, gram)
         kept = {name: vectors[name] for name in method.remembers if name in vectors}
         return guided, before, after, kept, combination.stop_BF
+
+    def _extra(
+        self,
+        differences: dict[str, Tensor],
+        x0_scale: float,
+        strength_BF: np.ndarray,
+        weight_BF: np.ndarray,
+    ) -> dict[str, Tensor]:
+        """The vectors that the rule makes of this step's differences and of what it remembers."""
+        method = self.members[0].method
+        kept = {
+            name: torch.cat([member.remembered[name] for member in self.members])
+            for name in self.members[0].remembered
+        }
+        grid = self.layout.grid(self.inputs.noisy) or self.inputs.grid
+        rows = (strength_BF, weight_BF)
+        return method.extra(Vectors(method.base, differences, kept, x0_scale, grid, *rows))
 
     def _tamed(
         self,

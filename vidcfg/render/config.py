@@ -129,7 +129,7 @@ class RenderConfig(ConfigModel):
                 message = "names experts, but the mini model is one network. Write one schedule."
                 yield Finding(("guidance", *term.at["scale"]), message)
         solver = self.sampling.scheduler
-        for rule in self.guidance.methods:
+        for rule in self.guidance.method.terms:
             if rule.solvers and solver not in ("pipeline", *rule.solvers):
                 needed = " or ".join(rule.solvers)
                 message = f"is {solver}, but guidance.method {rule.kind} needs {needed}."

@@ -167,42 +167,34 @@ def _written_path(loc: tuple, data: Any, kind: str) -> Path:
 
 def _message(detail: Mapping[str, Any], path: Path, data: Any, model: type[BaseModel]) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    name = dotted(path) or model.__name__
+    name, shown = dotted(path) or model.__name__, show(value)
     if kind == "missing":
         return _missing(path, data, model)
+
+    # Checks of our own, which say themselves what to type.
+    if kind == "advice":
+        return f"{name} is {shown}, {detail['msg']}"
     if kind in ("value_error", "assertion_error"):
-        return f"{name} is {show(value)}, {context['error']}"
-    if kind in ("advice", "out_of_range"):
-        return f"{name} is {show(value)}, {detail['msg']}"
-    if kind == "unknown_kind":
-        return f"{name} is '{context['kind']}', {choose(context['kind'], context['kinds'])}"
-    if kind == "union_tag_invalid":
-        tag = context["tag"]
-        return f"{name} is '{tag}', {choose(tag, _quoted_words(context['expected_tags']))}"
+        return f"{name} is {shown}, {context['error']}"
+
+    # A word among others.
+    if kind == "literal_error":
+        plain = repr(value) if isinstance(value, str) else shown
+        return f"{name} is {plain}, {choose(value, _quoted_words(context['expected']))}"
+    if kind in ("unknown_kind", "union_tag_invalid"):
+        tag = context.get("kind", context.get("tag"))
+        kinds = context.get("kinds") or _quoted_words(context["expected_tags"])
+        return f"{name} is '{tag}', {choose(tag, kinds)}"
     if kind in ("no_kind", "union_tag_not_found"):
         kinds = context.get("kinds") or filter(None, map(kind_of, models_at(model, data, path)))
-        return (
-            f"{name} is {show(value)}, but has no 'kind'. "
-            f"Write 'kind:' with one of {', '.join(kinds)}."
-        )
-    if kind == "literal_error":
-        plain = repr(value) if isinstance(value, str) else show(value)
-        return f"{name} is {plain}, {choose(value, _quoted_words(context['expected']))}"
-    if kind in _BOUNDS:
-        words, limit = _BOUNDS[kind]
-        return f"{name} is {show(value)}, but must be {words} {context[limit]:g}."
+        words = ", ".join(kinds)
+        return f"{name} is {shown}, but has no 'kind'. Write 'kind:' with one of {words}."
+
+    # A value of a wrong type.
     wanted = _wanted(kind, value, path, data, model)
-    return f"{name} is {show(value)}" + (
-        f", but must be {wanted}" if wanted else f": {detail['msg']}."
-    )
+    return f"{name} is {shown}" + (f", but must be {wanted}" if wanted else f": {detail['msg']}.")
 
 
-_BOUNDS = {
-    "greater_than": ("above", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("below", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
 _WANTED = {
     "finite_number": "a finite number.",
     "bool_type": "true or false.",

@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Compared, ratio, rule
+from vidcfg.guidance.rule import Compared, Rows, ratio, rule
 from vidcfg.settings.base import Range
 
 
@@ -33,11 +33,9 @@ class AdaptiveStop(Compared):
 
     cosine: Annotated[float, AfterValidator(Range(-1, 1))] = 0.99
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        plain = super().combination(gram, strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        plain = super().combination(gram, strength, weight)
         sizes = np.maximum(gram.dot("cond", "cond") * gram.dot("uncond", "uncond"), 0.0)
         cosine = ratio(gram.dot("cond", "uncond"), np.sqrt(sizes), 0.0)
         stop = np.minimum(cosine, 1.0) > self.cosine
-        return replace(plain, stop_BF=np.broadcast_to(stop, strength_BF.shape))
+        return replace(plain, stop_BF=np.broadcast_to(stop, strength.shape))

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Compared, Space, Vectors, ratio, rule
+from vidcfg.guidance.rule import Compared, Rows, Space, Vectors, ratio, rule
 from vidcfg.settings.base import Number, Positive, Range
 
 
@@ -53,14 +53,12 @@ class Apg(Compared):
             change.add_(vectors.remembered["momentum"], alpha=self.momentum)
         return {"momentum": change}
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         if self.eta == 1 and self.norm is None and self.momentum == 0:
-            return super().combination(gram, strength_BF, weight_BF)
+            return super().combination(gram, strength, weight)
         change = gram.vector("momentum") if self.momentum else gram.vector("cond", "uncond")
         cond = gram.vector("cond")
-        push = strength_BF - 1
+        push = strength - 1
         if self.norm is not None:
             size = np.sqrt(np.maximum(gram.inner(change, change), 0.0) / gram.count)
             push = push * np.minimum(1.0, ratio(self.norm + 0 * size, size, 1.0))
@@ -68,5 +66,5 @@ class Apg(Compared):
         gain = 1 - (1 - self.eta) * along * push
         extra = {"momentum": push} if self.momentum else {}
         moved = {"cond": gain if self.momentum else gain + push}
-        is_off = self.is_off(strength_BF, weight_BF)
+        is_off = self.is_off(strength, weight)
         return Combination("uncond", gain, moved, is_off, extra_BF=extra)

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Level, Method, Rows, Rule, StepOf, rule
@@ -38,9 +36,7 @@ class CfgPp(Rule):
     can_be_off = False
     solvers = ("flow_euler", "ddim")
     needs_levels = True
-
-    def note_on_scale(self, top: float) -> str | None:
-        return f"reaches {top:g}, but CFG++ takes a lambda from 0 to 1." if top > 1 else None
+    highest = (1.0, "CFG++ takes a lambda from 0 to 1")
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength, "renoise": weight}
@@ -50,7 +46,7 @@ class CfgPp(Rule):
         return frozenset(needed | ({"uncond"} if self.active(strength_F, weight_F)[0] else set()))
 
     def steps(
-        self, strength_KF: np.ndarray, weights_KF: np.ndarray, *, levels: Any = None, **run: Any
+        self, strength_KF: Rows, weights_KF: Rows, *, levels: Any = None, **run: Any
     ) -> tuple[Method, ...]:
         if levels is None:
             return (self,) * len(strength_KF)
@@ -69,12 +65,10 @@ class Renoised(StepOf):
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         return self.rule.required(strength_F, weight_F)
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        is_off = self.is_off(strength_BF, weight_BF)
-        moved = strength_BF * (1 + weight_BF * (self.ratio - 1))
-        plain = super().combination(gram, strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        is_off = self.is_off(strength, weight)
+        moved = strength * (1 + weight * (self.ratio - 1))
+        plain = super().combination(gram, strength, weight)
         return replace(plain, delta_BF={"cond": moved}, off_BF=is_off)
 
 

@@ -1,7 +1,5 @@
 """Classifier guidance: along the gradient of a noise-aware log-probability."""
 
-import numpy as np
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import EitherConvention, Rows, rule
@@ -35,9 +33,7 @@ class Classifier(EitherConvention):
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"classifier": strength - 1}
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         """cond + w shift, as strength * cond + w (shift - cond), since `shift` is a difference."""
-        weight = strength_BF - 1
-        return Combination("cond", strength_BF, {"classifier": weight}, weight == 0)
+        push = strength - 1
+        return Combination("cond", strength, {"classifier": push}, push == 0)

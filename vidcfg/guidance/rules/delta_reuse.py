@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
@@ -47,7 +46,7 @@ class DeltaReuse(AgainstUncond):
         return self.extras
 
     def steps(
-        self, strength_KF: np.ndarray, weights_KF: np.ndarray, *, experts: Any = None, **run: Any
+        self, strength_KF: Rows, weights_KF: Rows, *, experts: Any = None, **run: Any
     ) -> tuple[Method, ...]:
         found, last = [], {}
         for k, strength_F in enumerate(strength_KF):
@@ -77,8 +76,6 @@ class Reuse(StepOf):
     def extra(self, vectors: Vectors) -> dict[str, Any]:
         return {"delta": vectors.remembered["delta"]}
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        kept = self.deltas(strength_BF, weight_BF)
-        return Combination("cond", None, {}, self.is_off(strength_BF, weight_BF), extra_BF=kept)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        kept = self.deltas(strength, weight)
+        return Combination("cond", None, {}, self.is_off(strength, weight), extra_BF=kept)

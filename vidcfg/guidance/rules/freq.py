@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import AgainstUncond, Vectors, rule
+from vidcfg.guidance.rule import AgainstUncond, Rows, Vectors, rule
 from vidcfg.settings.base import Finding, Number, Range
 
 Cutoff = Annotated[float, AfterValidator(Range(0, 1, above=True))]
@@ -80,13 +80,11 @@ class Freq(AgainstUncond):
             change = high * change + (low - high) * low_pass(change, (1,), self.time_cutoff)
         return {"bands": change}
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         if not self.compares:
-            return super().combination(gram, strength_BF, weight_BF)
-        is_off = self.is_off(strength_BF, weight_BF)
-        return Combination("cond", None, {}, is_off, extra_BF={"bands": strength_BF - 1})
+            return super().combination(gram, strength, weight)
+        is_off = self.is_off(strength, weight)
+        return Combination("cond", None, {}, is_off, extra_BF={"bands": strength - 1})
 
 
 def _unpacked(tokens: Any, grid: tuple[int, int] | None) -> Any:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Compared, ratio, rule
+from vidcfg.guidance.rule import Compared, Rows, ratio, rule
 from vidcfg.settings.base import Range
 
 
@@ -28,12 +28,10 @@ class Mambo(Compared):
 
     alpha: Annotated[float, AfterValidator(Range(0))] = 8.0
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         change = gram.vector("cond", "uncond")
         apart = ratio(gram.inner(change, change), gram.dot("uncond", "uncond"), 0.0)
         damping = np.exp(-self.alpha * np.sqrt(np.maximum(apart, 0.0)))
-        damped = np.where(damping == 1, strength_BF, 1 + (strength_BF - 1) * damping)
-        is_off = self.is_off(strength_BF, weight_BF)
+        damped = np.where(damping == 1, strength, 1 + (strength - 1) * damping)
+        is_off = self.is_off(strength, weight)
         return Combination("uncond", None, {"cond": damped}, is_off)

@@ -44,13 +44,11 @@ class PerpNeg(Rule):
         pushes_away = np.any(self.deltas(strength_F, weight_F)["negative"] != 0)
         return frozenset(self.branches) if pushes_away else super().required(strength_F, weight_F)
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        deltas = self.deltas(strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        deltas = self.deltas(strength, weight)
         direction = ("cond", "uncond")
         along = gram.difference_dot(("negative", "uncond"), direction)
         length = gram.difference_dot(direction, direction)
         share = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
         moved = deltas | {"cond": deltas["cond"] - deltas["negative"] * share}
-        return Combination("uncond", None, moved, self.is_off(strength_BF, weight_BF))
+        return Combination("uncond", None, moved, self.is_off(strength, weight))

@@ -4,7 +4,7 @@ import numpy as np
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Compared, ratio, rule
+from vidcfg.guidance.rule import Compared, Rows, ratio, rule
 from vidcfg.settings.base import Positive
 
 
@@ -26,12 +26,10 @@ class Renorm(Compared):
 
     cap: Positive = 1.0
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        plain = super().combination(gram, strength_BF, weight_BF)
-        guided = strength_BF[..., None] * gram.vector("cond", "uncond") + gram.vector("uncond")
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        plain = super().combination(gram, strength, weight)
+        guided = strength[..., None] * gram.vector("cond", "uncond") + gram.vector("uncond")
         size = np.sqrt(gram.energy(guided))
         cond = np.sqrt(np.maximum(gram.dot("cond", "cond"), 0.0))
         factor = np.minimum(1.0, ratio(self.cap * cond, size, 1.0))
-        return plain.scaled(np.broadcast_to(factor, strength_BF.shape))
+        return plain.scaled(np.broadcast_to(factor, strength.shape))

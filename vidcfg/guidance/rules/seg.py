@@ -11,8 +11,6 @@ from vidcfg.settings.base import Positive
 class Seg(PerturbedLayers):
     """Guide away from a pass whose attention is blurred over its queries in some layers.
 
-        guided_f = cond_f + (strength_f - 1) (cond_f - perturbed_f)
-
     In the perturbed pass the queries of the video tokens, positions included, are blurred over the
     (frames, rows, columns) of the token grid by a Gaussian of `sigma` tokens. As scores are linear
     in the queries this blurs the rows of the attention map before its softmax. `sigma` "inf"

@@ -8,8 +8,6 @@ from vidcfg.guidance.rule import PerturbedLayers, rule
 class Slg(PerturbedLayers):
     """Guide away from a pass that leaves some transformer blocks out.
 
-        guided_f = cond_f + (strength_f - 1) (cond_f - perturbed_f)
-
     A block that is left out hands on the tokens that it gets, those of the text included. `layers`
     are numbers or names of blocks, empty for the family's own. Strength 1 is off.
 

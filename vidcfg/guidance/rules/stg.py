@@ -12,8 +12,6 @@ _CHANGES = {"attention": "identity", "residual": "drop", "block": "skip"}
 class Stg(PerturbedLayers):
     """Guide away from a pass that skips spatio-temporal attention in some layers.
 
-        guided_f = cond_f + (strength_f - 1) (cond_f - perturbed_f)
-
     | mode        | what the layers do in the perturbed pass                                  |
     |-------------|---------------------------------------------------------------------------|
     | `attention` | the map is the identity: every video token keeps its own value            |

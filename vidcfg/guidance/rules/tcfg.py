@@ -4,7 +4,7 @@ import numpy as np
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Compared, rule
+from vidcfg.guidance.rule import Compared, Rows, rule
 
 
 @rule("tcfg")
@@ -27,9 +27,7 @@ class Tcfg(Compared):
     Source: Kwon et al. 2025, arXiv:2503.18137.
     """
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         change, cond = gram.vector("cond", "uncond"), gram.vector("cond")
         apart = gram.inner(change, cond) + gram.inner(change, gram.vector("uncond"))
         shared = gram.dot("cond", "uncond")
@@ -37,7 +35,7 @@ class Tcfg(Compared):
         safe = np.where(r > 0, r, 1.0)
         of_cond = np.where(r > 0, shared / safe, 0.0)
         of_uncond = np.where(r > 0, (1 - apart / safe) / 2, 1.0)
-        away = 1 - strength_BF
-        moved = strength_BF + away * of_cond
-        is_off = self.is_off(strength_BF, weight_BF)
+        away = 1 - strength
+        moved = strength + away * of_cond
+        is_off = self.is_off(strength, weight)
         return Combination("uncond", moved + away * of_uncond, {"cond": moved}, is_off)

@@ -39,19 +39,15 @@ class ZeroStar(Compared):
             )
             yield Finding(("zero_init_steps",), message)
 
-    def steps(
-        self, strength_KF: np.ndarray, weights_KF: np.ndarray, **run: Any
-    ) -> tuple[Method, ...]:
+    def steps(self, strength_KF: Rows, weights_KF: Rows, **run: Any) -> tuple[Method, ...]:
         zeroed = self.zero_init_steps
         return (ZeroInit(self),) * zeroed + (self,) * (len(strength_KF) - zeroed)
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        deltas = self.deltas(strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        deltas = self.deltas(strength, weight)
         fit = ratio(gram.dot("cond", "uncond"), gram.dot("uncond", "uncond"), 1.0)
-        gain = strength_BF + fit * (1 - strength_BF)
-        return Combination("uncond", gain, deltas, self.is_off(strength_BF, weight_BF))
+        gain = strength + fit * (1 - strength)
+        return Combination("uncond", gain, deltas, self.is_off(strength, weight))
 
 
 class ZeroInit(StepOf):
@@ -67,8 +63,6 @@ class ZeroInit(StepOf):
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         return frozenset({"cond"} if self.is_off(strength_F, weight_F).any() else ())
 
-    def combination(
-        self, gram: Gram | None, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        is_off = self.is_off(strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        is_off = self.is_off(strength, weight)
         return Combination("cond", is_off.astype(np.float64), {}, is_off)
