@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
-from vidcfg.guidance.apply import Group, guide_group
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.limits import Rescale
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.samples import SampleStep
-from vidcfg.guidance.schedules import Constant
+from vidcfg.guidance.passes import StepInputs
+from vidcfg.guidance.plan import SampleStep
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import Group
 
 SHAPE = (1, 16, 21, 60, 104)
 SCALE = 6.5
@@ -30,12 +29,11 @@ LAYOUT = FrameLayout("BCFHW")
 
 def ours(cond: torch.Tensor, uncond: torch.Tensor, amount: float, by: str) -> torch.Tensor:
     """One guided prediction as the denoiser makes it."""
-    rescale = Rescale(amount) if amount else None
-    rule = Rule(Constant(SCALE), rescale=rescale, statistics=by)
-    ones = np.ones(SHAPE[2])
-    sample = SampleStep(0, rule, rule.method, SCALE * ones, ones, rule.method.branches, {})
-    group = Group([sample], LAYOUT, SHAPE[2], cond, None, "flow")
-    return guide_group(group, {"cond": cond, "uncond": uncond}, None).guided
+    guidance = Guidance(scale=SCALE, rescale=amount, statistics=by)
+    rule, ones = guidance.method, np.ones(SHAPE[2])
+    sample = SampleStep(0, guidance, rule, SCALE * ones, ones, rule.branches, (True,), {})
+    inputs = StepInputs({"x": cond}, {}, num_frames=SHAPE[2], step=0)
+    return Group([sample], LAYOUT, inputs).guide({"cond": cond, "uncond": uncond}).guided
 
 
 def timed(cases: dict, rounds: int) -> dict[str, list[float]]:

@@ -6,23 +6,18 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, C, F, H, W, bits, into, out_of, video
+from rule_runs import multi
 
 from vidcfg.guidance import passes
-from vidcfg.guidance.denoiser import (
-    GuidedDenoiser,
-    NonFiniteError,
-    Passes,
-    SampleRows,
-    StepInputs,
-    equal_rows,
-)
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.passes import PassTimer
-from vidcfg.guidance.plan import RunRow, plan_run
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import ClassifierFree, Dual, Multi, PerpNeg
-from vidcfg.guidance.schedules import Constant
+from vidcfg.guidance.limits import Rescale, Threshold
+from vidcfg.guidance.passes import Passes, PassTimer, StepInputs, equal_rows
+from vidcfg.guidance.plan import RunRow, SampleRows, plan_run
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.rules.perp_neg import PerpNeg
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import GuidedDenoiser, NonFiniteError
 
 BRANCHES = {"cond": 0.9, "uncond": -0.4, "negative": 0.3, "condition:style": -1.1}
 
@@ -44,7 +39,7 @@ class Counting:
 
 
 def rule(method=None, **options):
-    return Rule(Constant(1.0), method=method or ClassifierFree(), **options)
+    return Guidance(scale=1.0, method=method or Cfg(), **options)
 
 
 def denoiser(rules, strength, weight=None, axes="BCFHW", **options):
@@ -67,8 +62,8 @@ def inputs(x, *, step=0, texts=None, **options):
 def random_case(seed, count=5, steps=3):
     """Rules, strengths and weights with exact zeros and ones among them, some samples equal."""
     random = np.random.default_rng(seed)
-    kinds = [ClassifierFree(), Dual(2.0), Multi((("style", 1.5),)), PerpNeg(1.0)]
-    limits = [{}, {"rescale": Rescale(0.7)}, {"clamp": Clamp(2.0), "statistics": "clip"}]
+    kinds = [Cfg(), Dual(2.0), multi(("style", 1.5)), PerpNeg(1.0)]
+    limits = [{}, {"rescale": Rescale(0.7)}, {"clamp": 2.0, "statistics": "clip"}]
     rules = [rule(random.choice(kinds), **random.choice(limits)) for _ in range(count)]
     weight = random.choice([0.0, 1.0, 0.5, 0.3], size=(count, steps, F))
     strength = np.where(weight == 0, 1.0, random.choice([0.0, 1.0, 3.0, 7.3], (count, steps, F)))
@@ -102,16 +97,16 @@ def reference(item, strength_F, weight_F, x):
     if isinstance(item.method, Dual):
         g = g - item.method.negative_scale * w * (n - u)
     for f in range(F):
-        if item.rescale is not None:
+        if not item.rescale.is_off:
             group = slice(None) if item.statistics == "clip" else f
             ratio = c[group].std() / (u + s * (c - u))[group].std()
             a = item.rescale.amount
             g[f] *= 1.0 if strength_F[f] == 0 else a * ratio + 1 - a
-    off = (strength_F == 1) & ((weight_F == 0) | (item.method.name == "cfg"))
+    off = (strength_F == 1) & ((weight_F == 0) | (item.method.kind == "cfg"))
     g[off] = c[off]
     groups = [slice(None)] if item.statistics == "clip" else range(F)
     for group in groups if item.clamp else []:
-        mean, d = g[group].mean(), item.clamp.deviations * g[group].std()
+        mean, d = g[group].mean(), item.clamp * g[group].std()
         g[group] = g[group].clip(mean - d, mean + d)
     g[off] = c[off]
     return g
@@ -120,8 +115,7 @@ def reference(item, strength_F, weight_F, x):
 @pytest.mark.parametrize("statistics", ["frame", "clip"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"rescale": Rescale(0.6)}, {"clamp": Clamp(1.5)}]
-    + [{"rescale": Rescale(1.0), "clamp": Clamp(1.2)}],
+    [{}, {"rescale": Rescale(0.6)}, {"clamp": 1.5}] + [{"rescale": Rescale(1.0), "clamp": 1.2}],
 )
 @pytest.mark.parametrize("axes", LAYOUTS)
 def test_guided_prediction_equals_a_float64_reference(axes, options, statistics):
@@ -197,7 +191,7 @@ def test_uniform_scale_is_the_stock_formula_bit_for_bit(axes, dtype):
 
 @pytest.mark.parametrize(
     "limits",
-    [{"rescale": Rescale(1.0)}, {"threshold": Threshold(50.0, 0.1)}, {"clamp": Clamp(0.5)}],
+    [{"rescale": Rescale(1.0)}, {"threshold": Threshold(50.5, 0.1)}, {"clamp": 0.5}],
 )
 def test_frame_of_strength_one_is_cond_to_the_bit_whatever_the_limits(limits):
     x = into("BFCHW", video(5))
@@ -254,7 +248,7 @@ def test_a_sample_depends_neither_on_its_neighbours_nor_on_its_place(axes):
         assert torch.equal(bits(alone), bits(together[one]))
 
 
-@pytest.mark.parametrize("method", [ClassifierFree(), Dual(2.0), PerpNeg(1.0)])
+@pytest.mark.parametrize("method", [Cfg(), Dual(2.0), PerpNeg(1.0)])
 def test_a_branch_that_is_left_out_does_not_matter(method):
     for strengths in itertools.product([0.0, 1.0, 3.0], repeat=2):
         strength = np.repeat(strengths, [2, 3])[None, None]
@@ -274,7 +268,7 @@ def test_auto_keeps_the_faster_way(monkeypatch):
     timer = PassTimer(("closed form",))
     guided_by = denoiser([rule()] * 2, np.full((2, 8, F), 3.0), mode="auto", timer=timer)
     now = itertools.count()
-    monkeypatch.setattr("vidcfg.guidance.denoiser.clock", lambda device: float(next(now)))
+    monkeypatch.setattr("vidcfg.guidance.passes.clock", lambda device: float(next(now)))
     x, evaluate = into("BCFHW", video(5)), Counting()
     calls = [guided_by.predict(inputs(x, step=k), evaluate)[1].calls for k in range(7)]
     # equal times: the first way, batched, stays

@@ -1,58 +1,48 @@
-"""docs/guidance.md has a row for every rule and frame mode, with the values of a setting."""
+"""The tables and counts of the documents are those of the rules and frame weightings."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
-from pydantic_core import PydanticUndefined
 
-from vidcfg.guidance.frame_weights import FRAME_WEIGHTS
-from vidcfg.guidance.rules import METHODS
-from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.frames import FrameWeights
+from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.rules import RULES
 
-DOC = (Path(__file__).parents[2] / "docs" / "guidance.md").read_text()
-SHARED = {"kind", "scale", "frames", "windows"}
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
 
+import guidance_tables  # noqa: E402
 
-def rows(name: str) -> dict[str, list[str]]:
-    """First cell -> cells of every row of one table."""
-    body = DOC.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
-    cells = [
-        [cell.strip().replace("\0", "|") for cell in line.replace("\\|", "\0")[1:-1].split("|")]
-        for line in body.splitlines()
-    ]
-    assert {len(row) for row in cells} == {len(cells[0])}
-    return {row[0].strip("`"): row for row in cells[2:]}
+OURS = {kind: cls for kind, cls in RULES.items() if cls.__module__.startswith("vidcfg.")}
 
 
-def setting_of(kind: str):
-    extra = {"conditions": [{"name": "a", "prompt": "a", "scale": 1.0}]} if kind == "multi" else {}
-    return Guidance(scale=0.5, method={"kind": kind, **extra}).method
+def test_tables_of_the_document_are_those_that_the_classes_give():
+    text = guidance_tables.DOC.read_text()
+    assert guidance_tables.written(text) == text, "run python tools/guidance_tables.py"
 
 
-def test_every_rule_has_a_row_and_every_row_a_rule():
-    assert list(rows("rules")) == list(METHODS)
-
-
-@pytest.mark.parametrize("kind", list(METHODS))
-def test_row_names_every_value_with_its_default(kind):
-    method, cells = setting_of(kind), rows("rules")[kind]
-    for name, field in type(method).model_fields.items():
-        if name in SHARED:
+@pytest.mark.parametrize("kind", list(OURS))
+def test_row_names_every_value_with_its_default_and_has_no_empty_cell(kind):
+    cells = guidance_tables.rule_row(kind, OURS[kind])
+    for name, field in OURS[kind].model_fields.items():
+        if name in Rule.model_fields:
             continue
-        default = field.default
-        words = {None: "null", (): "[]"}.get(default, default)
-        wanted = f"`{name}" if default is PydanticUndefined else f"`{name}: {words}`"
+        words = {None: "null", (): "[]"}.get(field.default, field.default)
+        wanted = f"`{name}" if field.is_required() else f"`{name}: {words}`"
         assert wanted in cells[2], f"{kind}: {wanted}"
     assert all(cells)
+    if "space" in OURS[kind].model_fields:
+        assert cells[5] == OURS[kind].model_fields["space"].default
 
 
-@pytest.mark.parametrize("kind", list(METHODS))
-def test_row_names_the_space_that_the_rule_is_taken_in(kind):
-    made = {"multi": METHODS["multi"](scales=(("a", 1.0),))}
-    method, cell = made.get(kind) or METHODS[kind](), rows("rules")[kind][5]
-    if "space" in type(setting_of(kind)).model_fields:
-        assert cell == method.space
+def test_every_frame_mode_has_a_full_row():
+    for kind, cls in FrameWeights.kinds.items():
+        if cls.__module__.startswith("vidcfg."):
+            assert all(guidance_tables.frame_row(kind, cls)), kind
 
 
-def test_every_frame_mode_has_a_row():
-    assert set(rows("frames")) == set(FRAME_WEIGHTS)
+def test_the_readme_counts_the_rules_right():
+    (count,) = re.findall(r"is one of (\d+) rules", (ROOT / "README.md").read_text())
+    assert int(count) == len(OURS)

@@ -1,7 +1,6 @@
 """What holds for all rules, alone and together: bits, counts, independence, sums."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,17 +17,20 @@ from rule_runs import (
     whole_run,
 )
 
-from vidcfg.guidance.denoiser import GuidedDenoiser, StepInputs
+from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.guidance.frame_weights import FRAME_WEIGHTS
+from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale
-from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.passes import StepInputs
+from vidcfg.guidance.plan import Memory, RunRow, SampleRows, plan_run
 from vidcfg.guidance.prediction import convert
-from vidcfg.guidance.rule import Rule, Term
-from vidcfg.guidance.rules import AdaptiveProjected, Composite, DeltaReuse, ZeroStar
-from vidcfg.guidance.samples import Memory, SampleRows
-from vidcfg.guidance.schedules import SCHEDULES, Constant
+from vidcfg.guidance.rules.apg import Apg
+from vidcfg.guidance.rules.delta_reuse import DeltaReuse
+from vidcfg.guidance.rules.zero_star import ZeroStar
+from vidcfg.guidance.schedule import Schedule
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import GuidedDenoiser
 
 RULES = every_rule()
 NAMES = sorted(RULES)
@@ -279,7 +281,7 @@ def test_limits_follow_the_sum_of_the_terms():
 @pytest.mark.parametrize("name", ["apg", "zero_star", "tcfg", "mambo", "renorm"])
 def test_x0_space_gives_the_same_video_whatever_the_model_predicts(name, prediction):
     options = {"momentum": 0.0} if name == "apg" else {}
-    method = replace(NO_ZERO_INIT[name], space="x0", **options)
+    method = NO_ZERO_INIT[name].replace(space="x0", **options)
     noisy, level = video(99), {"alpha": LEVEL[0], "sigma": LEVEL[1]}
     x0 = {n: v.double() for n, v in videos_for(method).items()}
     results = []
@@ -317,7 +319,7 @@ def test_reference_helper_turns_x0_back():
 
 
 def test_term_that_is_off_on_a_step_remembers_nothing_of_it():
-    apg = AdaptiveProjected(1.0, None, 0.5, "prediction")
+    apg = Apg(1.0, None, 0.5, "prediction")
     method = Composite((apg, RULES["pag"]))
     steps = [videos_for(method), {n: 2 * v for n, v in videos_for(method).items()}]
     rows = [np.full((B, 2, F), 3.0) for _ in range(3)]
@@ -367,19 +369,16 @@ FRAME_VALUES = {
 }
 
 
-@pytest.mark.parametrize("frames", list(FRAME_WEIGHTS))
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("frames", list(FrameWeights.kinds))
+@pytest.mark.parametrize("schedule", list(Schedule.kinds))
 def test_every_schedule_and_frame_mode_reaches_every_term(schedule, frames):
     run = {"num_steps": 5, "num_frames": 9, "frame_map": CausalMap(4)}
-    scale = SCHEDULES[schedule](*SCHEDULE_VALUES[schedule])
-    weights = FRAME_WEIGHTS[frames](*FRAME_VALUES[frames])
-    rule = Rule(
-        Constant(2.0),
-        method=Composite((RULES["cfg"], RULES["stg"])),
-        more=(Term(scale, weights),),
-    )
+    scale = Schedule.kinds[schedule](*SCHEDULE_VALUES[schedule])
+    weights = FrameWeights.kinds[frames](*FRAME_VALUES[frames])
+    own = RULES["stg"].replace(scale=scale, frames=weights)
+    rule = Guidance(scale=2.0, method=[RULES["cfg"], own])
     plain, own = rule.surfaces(**run)
-    want = Rule(scale, frames=weights).surface(**run)
+    want = Guidance(scale=scale, frames=weights).surface(**run)
     assert (plain.strength_KF == 2).all()
     assert np.array_equal(own.strength_KF, want.strength_KF)
     samples = SampleRows.of([rule], [(plain, own)])

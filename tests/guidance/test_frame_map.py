@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
-from vidcfg.guidance.frame_weights import Keyframes
+from vidcfg.guidance.frames import Keyframes
 
 MAPS = [
     CausalMap(4),

@@ -6,9 +6,10 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
 from rule_runs import LEVEL, one_step, rule_of, whole_run
 
-from vidcfg.guidance.plan import RunRow, plan_run
-from vidcfg.guidance.rules import AdaptiveStop, ClassifierFree, Composite
-from vidcfg.guidance.samples import Memory
+from vidcfg.guidance.composite import Composite
+from vidcfg.guidance.plan import Memory, RunRow, plan_run
+from vidcfg.guidance.rules.adaptive_stop import AdaptiveStop
+from vidcfg.guidance.rules.cfg import Cfg
 
 STRENGTH = np.full((B, F), 3.0)
 
@@ -29,7 +30,7 @@ def turned(degrees_BF):
 def test_frame_is_guided_for_the_last_time_on_the_step_that_passes(axes):
     angles = np.array([[2.0, 30, 30, 30, 2.0], [30, 30, 30, 30, 30]])
     memory, method = Memory(), AdaptiveStop(cosine=np.cos(np.deg2rad(10)))
-    plain, _, _ = one_step(ClassifierFree(), turned(angles), STRENGTH, axes=axes)
+    plain, _, _ = one_step(Cfg(), turned(angles), STRENGTH, axes=axes)
     first, trace, _ = one_step(method, turned(angles), STRENGTH, axes=axes, memory=memory)
     assert torch.equal(bits(first), bits(plain))
     assert (trace.strength_BF == 3).all()
@@ -39,7 +40,7 @@ def test_frame_is_guided_for_the_last_time_on_the_step_that_passes(axes):
     want = np.full((B, F), 3.0)
     want[0, [0, 4]] = 1
     assert np.array_equal(trace.strength_BF, want)
-    plain, _, _ = one_step(ClassifierFree(), wide, want, axes=axes)
+    plain, _, _ = one_step(Cfg(), wide, want, axes=axes)
     assert torch.equal(bits(second), bits(plain))
 
 
@@ -81,18 +82,18 @@ def test_cosine_one_never_stops_and_is_plain_guidance():
     videos = turned(np.zeros((B, F)))
     memory = Memory()
     off, _, _ = one_step(AdaptiveStop(1.0), videos, SURFACE_BF, memory=memory)
-    plain, _, _ = one_step(ClassifierFree(), videos, SURFACE_BF)
+    plain, _, _ = one_step(Cfg(), videos, SURFACE_BF)
     assert torch.equal(bits(off), bits(plain))
     assert memory.stopped == {}
 
 
 def test_other_terms_go_on_and_another_expert_starts_afresh():
-    method = Composite((AdaptiveStop(0.9), ClassifierFree()))
+    method = Composite((AdaptiveStop(0.9), Cfg()))
     memory, videos = Memory(), turned(np.full((B, F), 2.0))
     strength = np.full((B, 2, F), 3.0)
     one_step(method, videos, strength, memory=memory, expert="high")
     guided, trace, _ = one_step(method, videos, strength, memory=memory, expert="high")
-    plain, _, _ = one_step(ClassifierFree(), videos, STRENGTH)
+    plain, _, _ = one_step(Cfg(), videos, STRENGTH)
     torch.testing.assert_close(guided, plain, rtol=1e-6, atol=1e-5)
     assert (trace.terms[0]["adaptive_stop"] == 1).all()
     assert (trace.terms[0]["cfg"] == 3).all()
@@ -111,4 +112,4 @@ def test_plan_is_an_upper_bound_and_says_so():
     _, traces, _ = whole_run(rules, rows, [row * 0 + 1 for row in rows], video(3))
     executed = [t.evaluations for t in traces]
     assert executed == [{"cond": 2, "uncond": 2}] + [{"cond": 2}] * 3
-    assert not plan_run([RunRow(ClassifierFree(), rows[0], rows[0])]).is_upper_bound
+    assert not plan_run([RunRow(Cfg(), rows[0], rows[0])]).is_upper_bound

@@ -8,8 +8,10 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, C, F, H, W, bits, into, out_of, video
 from rule_runs import LEVEL, in_groups, one_step
 
-from vidcfg.guidance.rules import AdaptiveProjected, ClassifierFree, Composite
-from vidcfg.guidance.samples import Memory
+from vidcfg.guidance.composite import Composite
+from vidcfg.guidance.plan import Memory
+from vidcfg.guidance.rules.apg import Apg
+from vidcfg.guidance.rules.cfg import Cfg
 
 
 def close_pair(seed=0):
@@ -39,7 +41,7 @@ def test_formula_in_both_spaces(axes, space, clip, dtype, eta, norm):
     videos = {n: v.to(dtype).float() for n, v in close_pair().items()}
     noisy = video(99).to(dtype).float()
     guided, _, _ = one_step(
-        AdaptiveProjected(eta, norm, space=space),
+        Apg(eta, norm, space=space),
         videos,
         SURFACE_BF,
         axes=axes,
@@ -56,10 +58,10 @@ def test_formula_in_both_spaces(axes, space, clip, dtype, eta, norm):
 
 def test_off_values_are_plain_guidance_to_the_bit():
     videos = close_pair()
-    plain, _, _ = one_step(ClassifierFree(), videos, SURFACE_BF)
-    off, _, _ = one_step(AdaptiveProjected(eta=1.0), videos, SURFACE_BF)
+    plain, _, _ = one_step(Cfg(), videos, SURFACE_BF)
+    off, _, _ = one_step(Apg(eta=1.0), videos, SURFACE_BF)
     assert torch.equal(bits(off), bits(plain))
-    capped, _, _ = one_step(AdaptiveProjected(eta=1.0, norm=1e9), videos, SURFACE_BF)
+    capped, _, _ = one_step(Apg(eta=1.0, norm=1e9), videos, SURFACE_BF)
     torch.testing.assert_close(capped, plain, rtol=1e-6, atol=1e-5)
 
 
@@ -89,7 +91,7 @@ def test_momentum_adds_a_share_of_the_last_guided_step(space):
         scale = -LEVEL[1] / sum(LEVEL)
     steps = sequence()
     strengths = [3.0 * np.ones((B, F)), np.ones((B, F)), 0 * np.ones((B, F)), SURFACE_BF]
-    found = run(AdaptiveProjected(1.0, None, beta, space), steps, strengths)
+    found = run(Apg(1.0, None, beta, space), steps, strengths)
     average = 0.0
     for k, (videos, strength) in enumerate(zip(steps, strengths)):
         c, u = (videos[n].double().numpy() for n in ("cond", "uncond"))
@@ -102,7 +104,7 @@ def test_momentum_adds_a_share_of_the_last_guided_step(space):
 
 
 def test_momentum_is_reset_per_run_and_kept_per_expert():
-    method = AdaptiveProjected(0.0, 0.5, 0.7)
+    method = Apg(0.0, 0.5, 0.7)
     steps, strengths = sequence(), [SURFACE_BF] * 4
     first, again = (run(method, steps, strengths) for _ in range(2))
     assert all(torch.equal(bits(a), bits(b)) for a, b in zip(first, again))
@@ -115,7 +117,7 @@ def test_momentum_is_reset_per_run_and_kept_per_expert():
 
 
 def test_momentum_of_a_sample_starts_at_its_own_first_guided_step():
-    method = AdaptiveProjected(0.0, None, 0.7)
+    method = Apg(0.0, None, 0.7)
     steps = sequence()
     late = [np.ones((B, F)), np.ones((B, F)), SURFACE_BF, SURFACE_BF]
     mixed = [np.stack([SURFACE_BF[0], row[1]]) for row in late]
@@ -127,7 +129,7 @@ def test_momentum_of_a_sample_starts_at_its_own_first_guided_step():
 
 
 def test_norm_does_not_depend_on_the_resolution_or_the_number_of_frames():
-    method = AdaptiveProjected(0.0, 0.2)
+    method = Apg(0.0, 0.2)
     small = torch.randn(2, C, F, H, W, generator=torch.Generator().manual_seed(0))
     change = torch.randn(2, C, F, H, W, generator=torch.Generator().manual_seed(1))
 
@@ -161,7 +163,7 @@ def test_equals_diffusers_at_equal_settings(eta, momentum, norm_dim, statistics)
         eta=eta,
         use_original_formulation=True,  # cond + (s - 1) update, as in the paper
     )
-    method = AdaptiveProjected(eta, norm, momentum, "prediction")
+    method = Apg(eta, norm, momentum, "prediction")
     memory = Memory()
     for k, videos in enumerate(sequence(3)):
         peer.set_state(k, 3, torch.tensor(k))
@@ -177,13 +179,13 @@ def test_equals_diffusers_at_equal_settings(eta, momentum, norm_dim, statistics)
 
 
 def test_a_strength_of_zero_still_compares_both_predictions():
-    method = AdaptiveProjected()
+    method = Apg()
     assert method.required(np.zeros(F), np.ones(F)) == {"cond", "uncond"}
     assert method.required(np.ones(F), np.zeros(F)) == {"cond"}
 
 
 def test_frames_do_not_enter_each_others_projection():
-    method, videos = AdaptiveProjected(0.0, 0.3), close_pair()
+    method, videos = Apg(0.0, 0.3), close_pair()
     guided, _, _ = one_step(method, videos, SURFACE_BF)
     loud = {n: v.clone() for n, v in videos.items()}
     loud["cond"][:, 2] *= 50
@@ -193,7 +195,7 @@ def test_frames_do_not_enter_each_others_projection():
 
 
 def test_momentum_of_a_term_that_is_off_waits_while_other_samples_go_on():
-    method = Composite((ClassifierFree(), AdaptiveProjected(0.0, None, 0.7)))
+    method = Composite((Cfg(), Apg(0.0, None, 0.7)))
     steps, rows = sequence(2), np.full((B, 2, F), 3.0)
     first = rows.copy()
     first[1, 1] = 1.0

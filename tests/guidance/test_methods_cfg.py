@@ -6,15 +6,16 @@ import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rule_runs import multi
 
 from vidcfg.guidance.combination import combine
-from vidcfg.guidance.rules import METHODS, ClassifierFree, Method
+from vidcfg.guidance.rule import Method
+from vidcfg.guidance.rules import RULES
+from vidcfg.guidance.rules.cfg import Cfg
 
 
 def guided_by(strength_BF, cond, uncond):
-    combination = ClassifierFree().combination(
-        None, strength_BF=strength_BF, weight_BF=np.ones((B, F))
-    )
+    combination = Cfg().combination(None, strength=strength_BF, weight=np.ones((B, F)))
     return combine({"cond": cond, "uncond": uncond}, combination)
 
 
@@ -52,22 +53,22 @@ def test_strength_one_is_cond_to_the_bit_and_zero_is_uncond(dtype):
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-5, 15)), min_size=1, max_size=6))
 def test_a_branch_is_required_exactly_where_its_coefficient_is_not_zero(strengths):
-    needed = ClassifierFree().required(np.array(strengths), np.ones(len(strengths)))
+    needed = Cfg().required(np.array(strengths), np.ones(len(strengths)))
     assert ("cond" in needed) == any(s != 0 for s in strengths)
     assert ("uncond" in needed) == any(1 - s != 0 for s in strengths)
 
 
 def test_weights_do_not_matter_once_strengths_are_known():
-    cfg = ClassifierFree()
+    cfg = Cfg()
     rows = (cfg.deltas(SURFACE_BF, w) for w in (WEIGHT_BF, 1 - WEIGHT_BF))
     assert all(np.array_equal(row["cond"], SURFACE_BF) and len(row) == 1 for row in rows)
 
 
 def test_table_of_methods_holds_methods_under_their_own_names():
-    made = {"multi": METHODS["multi"](scales=(("style", 1.0),))}
-    for name, kind in METHODS.items():
+    made = {"multi": multi(("style", 1.0))}
+    for name, kind in RULES.items():
         method = made.get(name) or kind()
         assert isinstance(method, Method)
-        assert method.name == name
+        assert method.kind == name
         assert method.branches[0] == "cond"
         assert set(method.sources()) == set(method.branches) - {"cond"}

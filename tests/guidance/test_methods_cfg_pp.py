@@ -7,8 +7,7 @@ from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
 from rule_runs import one_step
 
 from vidcfg.guidance.prediction import convert
-from vidcfg.guidance.rules import CfgPlusPlus
-from vidcfg.guidance.rules.cfg_pp import step_ratio
+from vidcfg.guidance.rules.cfg_pp import CfgPp, Renoised, step_ratio
 
 LEVELS = {
     "flow": ((0.3, 0.7), (0.45, 0.55)),
@@ -40,7 +39,7 @@ def test_solver_step_of_the_prediction_is_the_two_part_step(kind, axes):
     noisy, videos = video(99), pair()
     weight = np.where(SURFACE_BF == 1, 0.0, 0.4 + 0.1 * np.arange(F)) * np.ones((B, 1))
     weight[0, 0] = 1.0
-    method = CfgPlusPlus(step_ratio(before, after))
+    method = Renoised(CfgPp(), step_ratio(before, after))
     guided, _, _ = one_step(
         method, videos, SURFACE_BF, weight, axes=axes, noisy=noisy, prediction=kind
     )
@@ -61,17 +60,17 @@ def test_pure_noise_and_the_last_step_need_no_correction():
 
 def test_frame_of_weight_zero_is_cond_to_the_bit():
     weight = np.where(SURFACE_BF == 1, 0.0, 1.0)
-    guided, _, _ = one_step(CfgPlusPlus(3.7), pair(), SURFACE_BF, weight)
+    guided, _, _ = one_step(Renoised(CfgPp(), 3.7), pair(), SURFACE_BF, weight)
     for b, f in zip(*np.nonzero(SURFACE_BF == 1)):
         assert torch.equal(bits(guided[b, f]), bits(pair()["cond"][b, f]))
 
 
 def test_lambda_one_still_takes_the_noise_of_uncond():
     ones = np.ones(F)
-    assert CfgPlusPlus().required(ones, ones) == {"cond", "uncond"}
-    assert CfgPlusPlus().required(ones, 0 * ones) == {"cond"}
-    assert CfgPlusPlus().required(0 * ones, ones) == {"uncond"}
-    guided, _, _ = one_step(CfgPlusPlus(1.8), pair(), np.ones((B, F)))
+    assert CfgPp().required(ones, ones) == {"cond", "uncond"}
+    assert CfgPp().required(ones, 0 * ones) == {"cond"}
+    assert CfgPp().required(0 * ones, ones) == {"uncond"}
+    guided, _, _ = one_step(Renoised(CfgPp(), 1.8), pair(), np.ones((B, F)))
     u, c = pair()["uncond"], pair()["cond"]
     torch.testing.assert_close(guided, u + 1.8 * (c - u))
 
@@ -79,6 +78,6 @@ def test_lambda_one_still_takes_the_noise_of_uncond():
 def test_steps_take_their_ratio_from_the_levels():
     levels = (((0.0, 1.0), (0.4, 0.6)), ((0.4, 0.6), (1.0, 0.0)))
     rows = np.full((2, F), 0.6)
-    methods = CfgPlusPlus().steps(rows, rows, levels=levels)
+    methods = CfgPp().steps(rows, rows, levels=levels)
     assert [m.ratio for m in methods] == [1.0, 1.0]
-    assert CfgPlusPlus().steps(rows, rows) == (CfgPlusPlus(), CfgPlusPlus())
+    assert CfgPp().steps(rows, rows) == (CfgPp(), CfgPp())

@@ -7,7 +7,8 @@ from guidance_cases import LAYOUTS, B, F, bits, into, out_of, video
 from rule_runs import branch_text, model, rule_of, whole_run
 
 from vidcfg.guidance.plan import RunRow, plan_run
-from vidcfg.guidance.rules import ClassifierFree, DeltaReuse
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.delta_reuse import DeltaReuse
 
 K = 7
 
@@ -77,7 +78,7 @@ def test_another_expert_makes_its_own_difference():
 def test_every_step_is_plain_guidance_to_the_bit():
     rows, x = strengths(), video(4)
     off, _, calls = whole_run([rule_of(DeltaReuse(1))] * B, rows, 0 * rows + 1, x)
-    plain, _, _ = whole_run([rule_of(ClassifierFree())] * B, rows, 0 * rows + 1, x)
+    plain, _, _ = whole_run([rule_of(Cfg())] * B, rows, 0 * rows + 1, x)
     assert torch.equal(bits(off), bits(plain))
 
 

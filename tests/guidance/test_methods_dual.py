@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.guidance.frame_weights import Uniform
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import ClassifierFree, Dual
-from vidcfg.guidance.schedules import Constant, Interval
+from vidcfg.guidance.frames import Uniform
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.schedule import Constant, Interval
+from vidcfg.guidance.setting import Guidance
 
 NUMBERS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-12, 24).map(lambda i: i / 4))
 
 
 def guided_by(method, frames, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF):
-    combination = method.combination(None, strength_BF=strength_BF, weight_BF=weight_BF)
+    combination = method.combination(None, strength=strength_BF, weight=weight_BF)
     return combine(frames, combination)
 
 
@@ -44,7 +45,7 @@ def test_frame_of_weight_zero_is_cond_to_the_bit():
 
 def test_negative_scale_zero_is_plain_guidance_without_a_third_pass():
     frames = predictions()
-    plain = guided_by(ClassifierFree(), {n: frames[n] for n in ("cond", "uncond")})
+    plain = guided_by(Cfg(), {n: frames[n] for n in ("cond", "uncond")})
     assert torch.equal(guided_by(Dual(0.0), frames), plain)
     assert Dual(0.0).required(SURFACE_BF[0], WEIGHT_BF[0]) == {"cond", "uncond"}
 
@@ -68,7 +69,7 @@ def test_a_branch_is_required_exactly_where_it_changes_the_result(rows, scale):
 
 
 def surface_of(schedule):
-    rule = Rule(scale=schedule, method=Dual(2.0), frames=Uniform())
+    rule = Guidance(scale=schedule, method=Dual(2.0), frames=Uniform())
     return rule.surface(num_steps=11, num_frames=3, frame_map=OneToOneMap())
 
 

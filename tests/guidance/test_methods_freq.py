@@ -7,8 +7,8 @@ from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
 from rule_runs import one_step
 from scipy.fft import dct, idct
 
-from vidcfg.guidance.rules import ClassifierFree, FrequencyDecoupled
-from vidcfg.guidance.rules.freq import low_pass_matrix
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.freq import Freq, low_pass_matrix
 
 
 def pair():
@@ -45,7 +45,7 @@ def reference(method, videos, strength):
 )
 def test_bands_are_those_of_the_cosine_transform(axes, dtype, gains):
     videos = {n: v.to(dtype).float() for n, v in pair().items()}
-    method = FrequencyDecoupled(**gains)
+    method = Freq(**gains)
     for statistics in ("frame", "clip"):
         guided, _, _ = one_step(
             method, videos, SURFACE_BF, axes=axes, dtype=dtype, statistics=statistics
@@ -57,13 +57,13 @@ def test_bands_are_those_of_the_cosine_transform(axes, dtype, gains):
 
 
 def test_gains_of_one_are_plain_guidance_to_the_bit():
-    plain, _, plain_calls = one_step(ClassifierFree(), pair(), SURFACE_BF)
-    off, _, calls = one_step(FrequencyDecoupled(), pair(), SURFACE_BF)
+    plain, _, plain_calls = one_step(Cfg(), pair(), SURFACE_BF)
+    off, _, calls = one_step(Freq(), pair(), SURFACE_BF)
     assert torch.equal(bits(off), bits(plain))
     assert calls == plain_calls
     zero = np.zeros(F)
-    assert FrequencyDecoupled().required(zero, zero + 1) == {"uncond"}
-    assert FrequencyDecoupled(time_low=0.0).required(zero, zero + 1) == {"cond", "uncond"}
+    assert Freq().required(zero, zero + 1) == {"uncond"}
+    assert Freq(time_low=0.0).required(zero, zero + 1) == {"cond", "uncond"}
 
 
 def test_low_pass_keeps_a_constant_and_halves_the_mode_at_the_cutoff():
@@ -85,14 +85,14 @@ def test_first_and_last_frame_are_no_neighbours():
 def test_change_that_is_the_same_in_all_frames_has_no_fast_part():
     videos = pair()
     videos["cond"] = videos["uncond"] + (videos["cond"] - videos["uncond"])[:, :1]
-    plain, _, _ = one_step(ClassifierFree(), videos, SURFACE_BF)
-    other, _, _ = one_step(FrequencyDecoupled(time_high=0.0), videos, SURFACE_BF)
+    plain, _, _ = one_step(Cfg(), videos, SURFACE_BF)
+    other, _, _ = one_step(Freq(time_high=0.0), videos, SURFACE_BF)
     # float32 roundings of values up to 60
     torch.testing.assert_close(other, plain, rtol=1e-5, atol=1e-4)
 
 
 def test_bits_do_not_change_under_autocast():
-    method = FrequencyDecoupled(space_high=0.2, time_high=0.3)
+    method = Freq(space_high=0.2, time_high=0.3)
     plain, _, _ = one_step(method, pair(), SURFACE_BF)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         other, _, _ = one_step(method, pair(), SURFACE_BF)
@@ -100,10 +100,10 @@ def test_bits_do_not_change_under_autocast():
 
 
 def test_tokens_of_unknown_height_are_refused_over_space_alone():
-    from vidcfg.guidance.rules.base import Vectors
+    from vidcfg.guidance.rule import Vectors
 
     tokens = torch.randn(B, F, 24, 3)
     vectors = Vectors("cond", {"uncond": tokens}, {}, grid=None)
     with pytest.raises(ValueError, match=r"24 tokens per frame.*time_low and time_high"):
-        FrequencyDecoupled(space_low=0.5).extra(vectors)
-    assert FrequencyDecoupled(time_low=0.5).extra(vectors)["bands"].shape == tokens.shape
+        Freq(space_low=0.5).extra(vectors)
+    assert Freq(time_low=0.5).extra(vectors)["bands"].shape == tokens.shape

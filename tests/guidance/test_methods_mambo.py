@@ -6,7 +6,8 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, bits, video
 from rule_runs import assert_follows, one_step
 
-from vidcfg.guidance.rules import ClassifierFree, MagnitudeAware
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.mambo import Mambo
 
 
 def pair():
@@ -27,13 +28,13 @@ def mambo(alpha):
 @pytest.mark.parametrize("space", ["x0", "prediction"])
 @pytest.mark.parametrize("axes", LAYOUTS)
 def test_formula_in_both_spaces(axes, space, clip, dtype):
-    rule, kinds = MagnitudeAware(2.0, space), {"axes": axes, "clip": clip, "dtype": dtype}
+    rule, kinds = Mambo(2.0, space), {"axes": axes, "clip": clip, "dtype": dtype}
     assert_follows(rule, mambo(2.0), pair(), SURFACE_BF, **kinds)
 
 
 def test_alpha_zero_is_plain_guidance_to_the_bit():
-    plain, _, _ = one_step(ClassifierFree(), pair(), SURFACE_BF)
-    off, _, _ = one_step(MagnitudeAware(0.0), pair(), SURFACE_BF)
+    plain, _, _ = one_step(Cfg(), pair(), SURFACE_BF)
+    off, _, _ = one_step(Mambo(0.0), pair(), SURFACE_BF)
     assert torch.equal(bits(off), bits(plain))
 
 
@@ -42,7 +43,7 @@ def test_far_predictions_are_guided_less():
     far["cond"] = far["uncond"] + 10 * (far["cond"] - far["uncond"])
     found = []
     for videos in (near, far):
-        guided, _, _ = one_step(MagnitudeAware(1.0), videos, 0 * SURFACE_BF + 5.0)
+        guided, _, _ = one_step(Mambo(1.0), videos, 0 * SURFACE_BF + 5.0)
         moved = (guided - videos["cond"]).norm() / (videos["cond"] - videos["uncond"]).norm()
         found.append(float(moved))
     assert 4 * found[1] < found[0] < 4.0

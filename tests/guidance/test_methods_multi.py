@@ -3,12 +3,13 @@
 import numpy as np
 import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
+from rule_runs import multi
 
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import ClassifierFree, Multi
-from vidcfg.guidance.schedules import Interval
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.schedule import Interval
+from vidcfg.guidance.setting import Guidance
 
 SCALES = (("style", 3.0), ("place", -0.75))
 
@@ -19,13 +20,13 @@ def predictions():
 
 
 def guided_by(method, frames):
-    combination = method.combination(None, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF)
+    combination = method.combination(None, strength=SURFACE_BF, weight=WEIGHT_BF)
     return combine(frames, combination)
 
 
 def test_formula_frame_by_frame():
     frames = predictions()
-    guided = guided_by(Multi(SCALES), frames)
+    guided = guided_by(multi(*SCALES), frames)
     for b in range(B):
         for f in range(F):
             u, c, s, p = (frames[n][b, f].double() for n in frames)
@@ -37,14 +38,14 @@ def test_formula_frame_by_frame():
 
 def test_scales_of_zero_are_plain_guidance():
     frames = predictions()
-    off = Multi((("style", 0.0), ("place", 0.0)))
-    plain = guided_by(ClassifierFree(), {n: frames[n] for n in ("cond", "uncond")})
+    off = multi(("style", 0.0), ("place", 0.0))
+    plain = guided_by(Cfg(), {n: frames[n] for n in ("cond", "uncond")})
     assert torch.equal(guided_by(off, frames), plain)
     assert off.required(SURFACE_BF[0], WEIGHT_BF[0]) == {"cond", "uncond"}
 
 
 def test_each_condition_is_its_own_branch_and_text():
-    method = Multi(SCALES)
+    method = multi(*SCALES)
     assert method.branches == ("cond", "uncond", "condition:style", "condition:place")
     assert method.sources()["condition:place"] == "condition:place"
     assert method.sources()["uncond"] == "negative"
@@ -52,19 +53,19 @@ def test_each_condition_is_its_own_branch_and_text():
 
 def test_condition_without_weight_or_scale_is_left_out():
     ones, zeros = np.ones(F), np.zeros(F)
-    assert Multi(SCALES).required(ones, zeros) == {"cond"}
-    assert Multi(SCALES).required(zeros, zeros) == {"uncond"}
-    half = Multi((("style", 3.0), ("place", 0.0)))
+    assert multi(*SCALES).required(ones, zeros) == {"cond"}
+    assert multi(*SCALES).required(zeros, zeros) == {"uncond"}
+    half = multi(("style", 3.0), ("place", 0.0))
     assert half.required(ones, ones) == {"cond", "uncond", "condition:style"}
 
 
 def test_uncond_is_left_out_where_the_conditions_use_up_its_coefficient():
-    method = Multi((("style", -2.0),))
+    method = multi(("style", -2.0))
     assert method.required(np.full(F, 3.0), np.ones(F)) == {"cond", "condition:style"}
 
 
 def test_outside_an_interval_the_conditions_are_off_too():
-    rule = Rule(scale=Interval(5.0, 0.0, 0.5), method=Multi(SCALES))
+    rule = Guidance(scale=Interval(5.0, 0.0, 0.5), method=multi(*SCALES))
     surface = rule.surface(num_steps=5, num_frames=F, frame_map=OneToOneMap())
     rows = zip(surface.strength_KF, surface.weights_KF)
     assert [len(rule.method.required(s, w)) for s, w in rows] == [4, 4, 4, 1, 1]

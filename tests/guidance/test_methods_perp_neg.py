@@ -8,13 +8,14 @@ from guidance_cases import LAYOUTS, SURFACE_BF, WEIGHT_BF, B, F, bits, into, out
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.rules import ClassifierFree, PerpNeg
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.perp_neg import PerpNeg
 
 
 def guided_by(method, frames, *, clip=False, weight_BF=WEIGHT_BF):
     gram = gram_of(frames, base="uncond")
     combination = method.combination(
-        gram.clip() if clip else gram, strength_BF=SURFACE_BF, weight_BF=weight_BF
+        gram.clip() if clip else gram, strength=SURFACE_BF, weight=weight_BF
     )
     return combine(frames, combination)
 
@@ -61,7 +62,7 @@ def test_frame_of_weight_zero_is_cond_and_of_strength_zero_is_uncond():
 
 def test_negative_scale_zero_is_plain_guidance():
     frames = spread_apart()
-    plain = ClassifierFree().combination(None, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF)
+    plain = Cfg().combination(None, strength=SURFACE_BF, weight=WEIGHT_BF)
     pair = {n: frames[n] for n in ("cond", "uncond")}
     assert torch.equal(guided_by(PerpNeg(0.0), frames), combine(pair, plain))
     assert PerpNeg(0.0).required(SURFACE_BF[0], WEIGHT_BF[0]) == {"cond", "uncond"}

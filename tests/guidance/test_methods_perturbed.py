@@ -8,27 +8,28 @@ import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 
 from vidcfg.guidance.combination import combine
+from vidcfg.guidance.composite import Composite
+from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.perturbation import Perturbation
-from vidcfg.guidance.rules import METHODS, Composite
-from vidcfg.guidance.rules.autoguidance import autoguidance
-from vidcfg.guidance.rules.cads import cads
+from vidcfg.guidance.rules import RULES
+from vidcfg.guidance.rules.autoguidance import Autoguidance
+from vidcfg.guidance.rules.cads import Cads
 from vidcfg.guidance.rules.classifier import Classifier
 from vidcfg.guidance.rules.embedded import Embedded
-from vidcfg.guidance.rules.pag import pag
-from vidcfg.guidance.rules.sag import sag
-from vidcfg.guidance.rules.seg import seg
-from vidcfg.guidance.rules.slg import slg
-from vidcfg.guidance.rules.stg import stg
+from vidcfg.guidance.rules.pag import Pag
+from vidcfg.guidance.rules.sag import Sag
+from vidcfg.guidance.rules.seg import Seg
+from vidcfg.guidance.rules.slg import Slg
+from vidcfg.guidance.rules.stg import Stg
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.settings.errors import ConfigError
 
-AWAY = {"pag": pag(), "slg": slg(), "stg": stg(), "seg": seg(), "sag": sag()}
-AWAY["autoguidance"] = autoguidance(skip=(3,))
+AWAY = {"pag": Pag(), "slg": Slg(), "stg": Stg(), "seg": Seg(), "sag": Sag()}
+AWAY["autoguidance"] = Autoguidance(skip=(3,))
 
 
 def guided_by(method, frames, strength_BF=SURFACE_BF, weight_BF=WEIGHT_BF):
-    combination = method.combination(None, strength_BF=strength_BF, weight_BF=weight_BF)
+    combination = method.combination(None, strength=strength_BF, weight=weight_BF)
     return combine(frames, combination)
 
 
@@ -93,7 +94,7 @@ def test_embedded_runs_one_pass_where_all_frames_agree():
 
 
 def test_a_composition_with_a_classifier_sums_what_each_rule_adds():
-    method = Composite((METHODS["cfg"](), Classifier(), pag()))
+    method = Composite((RULES["cfg"](), Classifier(), Pag()))
     frames = {n: video(i) for i, n in enumerate(("cond", "uncond", "classifier", "perturbed:pag"))}
     strength = np.stack([np.array(SURFACE_BF), SURFACE_BF[:, ::-1], SURFACE_BF / 2 + 0.5], axis=1)
     guided = guided_by(method, frames, strength, np.ones_like(strength))
@@ -106,51 +107,53 @@ def test_a_composition_with_a_classifier_sums_what_each_rule_adds():
 
 
 def test_branch_names_tell_perturbations_apart_exactly_where_they_differ():
-    same = [stg(), stg(mode="attention"), stg(layers=())]
+    same = [Stg(), Stg(mode="attention"), Stg(layers=())]
     assert {method.branches[1] for method in same} == {"perturbed:stg"}
     different = [
-        pag(),
-        stg(),
-        stg(mode="residual"),
-        stg(mode="block"),
-        stg(layers=(2,)),
-        stg(layers=("blocks.2",)),
-        seg(),
-        seg(sigma=2.0),
-        seg(sigma=2.5),
-        sag(),
-        sag(blur=2.0),
-        sag(threshold=2.0),
-        sag(layers=(1,)),
-        autoguidance(),
-        autoguidance(skip=(1,)),
-        autoguidance(noise=0.1),
-        autoguidance(noise=0.1, seed=1),
-        autoguidance(bits=4),
-        autoguidance(checkpoint="x"),
-        autoguidance(checkpoint="x", subfolder="y"),
+        Pag(),
+        Stg(),
+        Stg(mode="residual"),
+        Stg(mode="block"),
+        Stg(layers=(2,)),
+        Stg(layers=("blocks.2",)),
+        Seg(),
+        Seg(sigma=2.0),
+        Seg(sigma=2.5),
+        Sag(),
+        Sag(blur=2.0),
+        Sag(threshold=2.0),
+        Sag(layers=(1,)),
+        Autoguidance(),
+        Autoguidance(skip=(1,)),
+        Autoguidance(noise=0.1),
+        Autoguidance(noise=0.1, seed=1),
+        Autoguidance(bits=4),
+        Autoguidance(checkpoint="x"),
+        Autoguidance(checkpoint="x", subfolder="y"),
     ]
     assert len({method.branches[1] for method in different}) == len(different)
-    assert stg(mode="residual", layers=(1, 2)).branches[1] == "perturbed:stg/residual/1,2"
+    assert Stg(mode="residual", layers=(1, 2)).branches[1] == "perturbed:stg/residual/1,2"
 
 
 def test_settings_become_rules():
     def made(**method):
-        return build_rule(Guidance(scale=3.0, method=method)).method
+        return Guidance(scale=3.0, method=method).method
 
-    assert made(kind="pag", layers=[1, "blocks.2"]) == pag(layers=(1, "blocks.2"))
-    assert made(kind="stg", mode="block") == stg(mode="block")
+    assert made(kind="pag", layers=[1, "blocks.2"]) == Pag(layers=(1, "blocks.2"))
+    assert made(kind="stg", mode="block") == Stg(mode="block")
     assert made(kind="seg").change.sigma == math.inf
     assert made(kind="seg", sigma=1.5).change == Perturbation("blur", (), "seg", 1.5)
-    assert made(kind="sag", blur=2.0, threshold=1.5) == sag(blur=2.0, threshold=1.5)
+    assert made(kind="sag", blur=2.0, threshold=1.5) == Sag(blur=2.0, threshold=1.5)
     assert made(kind="autoguidance").change.checkpoint == "mini"
     assert made(kind="autoguidance", bits=6).change.checkpoint is None
-    assert made(kind="cads", noise_scale=0.1) == cads(noise_scale=0.1)
+    assert made(kind="cads", noise_scale=0.1) == Cads(noise_scale=0.1)
 
 
 def test_pag_scale_of_peers_is_strength_minus_one():
-    as_w = build_rule(Guidance(scale=3.0, method={"kind": "pag", "convention": "w"}))
-    assert as_w.scale == build_rule(Guidance(scale=4.0, method="pag")).scale
+    run = {"num_steps": 3, "num_frames": 5, "frame_map": OneToOneMap()}
+    as_w = Guidance(scale=3.0, method={"kind": "pag", "convention": "w"})
+    plain = Guidance(scale=4.0, method="pag")
+    assert np.array_equal(as_w.surface(**run).scale_K, plain.surface(**run).scale_K)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +176,11 @@ def test_settings_that_make_no_rule_are_refused(method, expected):
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: stg(mode="values"), "attention, residual, block"),
-        (lambda: seg(sigma=0.0), "above 0"),
-        (lambda: sag(blur=0.0), "above 0"),
-        (lambda: sag(layers=(1, 2)), r"layers: \[1\]"),
-        (lambda: cads(tau1=0.9, tau2=0.5), "tau1 <= tau2"),
+        (lambda: Stg(mode="values"), "attention, residual, block"),
+        (lambda: Seg(sigma=0.0), "above 0"),
+        (lambda: Sag(blur=0.0), "above 0"),
+        (lambda: Sag(layers=(1, 2)), "names 2 layers. Name the one"),
+        (lambda: Cads(tau1=0.9, tau2=0.5), "must not exceed tau2"),
     ],
 )
 def test_values_that_make_no_rule_are_refused(make, expected):

@@ -6,7 +6,8 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, bits, video
 from rule_runs import assert_follows, one_step
 
-from vidcfg.guidance.rules import ClassifierFree, Renorm
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.renorm import Renorm
 
 
 def pair():
@@ -32,7 +33,7 @@ def test_formula_in_both_spaces(axes, space, clip, dtype):
 
 
 def test_cap_that_is_not_reached_is_plain_guidance_to_the_bit():
-    plain, _, _ = one_step(ClassifierFree(), pair(), SURFACE_BF)
+    plain, _, _ = one_step(Cfg(), pair(), SURFACE_BF)
     off, _, _ = one_step(Renorm(100.0), pair(), SURFACE_BF)
     assert torch.equal(bits(off), bits(plain))
 

@@ -6,9 +6,13 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
 from rule_runs import assert_follows, one_step, rule_of
 
-from vidcfg.guidance.limits import Clamp, Rescale, Threshold
+from vidcfg.guidance.composite import Composite
+from vidcfg.guidance.frame_map import OneToOneMap
+from vidcfg.guidance.limits import Rescale, Threshold
 from vidcfg.guidance.plan import RunRow, plan_run
-from vidcfg.guidance.rules import ClassifierFree, Composite, ZeroStar
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.zero_star import ZeroStar
+from vidcfg.guidance.setting import Guidance
 
 
 def pair():
@@ -85,7 +89,7 @@ def test_frame_that_is_off_follows_cond_on_a_zeroed_step():
 
 @pytest.mark.parametrize(
     "limits",
-    [{"rescale": Rescale(1.0)}, {"threshold": Threshold(50.0, 0.1)}, {"clamp": Clamp(0.5)}],
+    [{"rescale": Rescale(1.0)}, {"threshold": Threshold(50.5, 0.1)}, {"clamp": 0.5}],
 )
 def test_limits_leave_a_zeroed_step_at_zero(limits):
     for strength in (np.full((B, F), 3.0), SURFACE_BF):
@@ -95,7 +99,7 @@ def test_limits_leave_a_zeroed_step_at_zero(limits):
 
 
 def test_zeroed_step_takes_over_from_all_terms():
-    method = Composite((ZeroStar(1), ClassifierFree()))
+    method = Composite((ZeroStar(1), Cfg()))
     strength = np.stack([SURFACE_BF, np.where(np.arange(F) < 2, 1.0, 2.0) * np.ones((B, 1))], 1)
     guided, trace, _ = one_step(method, pair(), strength, steps=4)
     off = (strength == 1).all(axis=1)
@@ -111,10 +115,11 @@ def test_zeroed_steps_are_planned_as_free():
     assert rule_of(ZeroStar(2)).order() == ("method:zero_star",)
 
 
-@pytest.mark.parametrize(("count", "steps", "fix"), [(1, 1, "Use 0."), (4, 4, "at most 3")])
+@pytest.mark.parametrize(("count", "steps", "fix"), [(1, 1, "Write 0."), (4, 4, "at most 3")])
 def test_zeroing_every_step_is_refused(count, steps, fix):
+    guidance = Guidance(scale=3.0, method=ZeroStar(count))
     with pytest.raises(ValueError, match=f"zero_init_steps is {count}.*{fix}"):
-        ZeroStar(count).steps(np.full((steps, F), 3.0), np.ones((steps, F)))
+        guidance.surface(num_steps=steps, num_frames=F, frame_map=OneToOneMap())
 
 
 def test_zero_is_no_velocity_for_other_predictions_than_a_flow():

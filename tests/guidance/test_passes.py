@@ -7,11 +7,10 @@ from vidcfg.guidance import passes
 from vidcfg.guidance.passes import PassTimer, clock, model_calls
 
 ROWS = [("cond", 0), ("cond", 2), ("uncond", 0), ("uncond", 1), ("uncond", 2)]
-ORDER = ("uncond", "cond")
 
 
 def cut(batched, micro_batch=None):
-    return model_calls(ROWS, batched=batched, batch_order=ORDER, micro_batch=micro_batch)
+    return model_calls(ROWS, batched=batched, micro_batch=micro_batch)
 
 
 def test_sequential_is_one_call_per_branch_in_order_of_appearance():

@@ -5,9 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from rule_runs import multi
 
 from vidcfg.guidance.plan import RunRow, plan_run, required_branches
-from vidcfg.guidance.rules import ClassifierFree, Dual, Multi, PerpNeg
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.rules.perp_neg import PerpNeg
 
 K, F = 5, 3
 TEXTS = (("cond", "a kite"), ("uncond", ""), ("negative", "blurry"))
@@ -19,7 +22,7 @@ def row(strength, *, weight=1.0, start=0, method=None, rule=None, texts=TEXTS, n
         np.broadcast_to(np.reshape(np.asarray(v, float), (-1, 1)), shape).copy()
         for v in (strength, weight)
     )
-    method = method or ClassifierFree()
+    method = method or Cfg()
     return RunRow(method, strength, weight, start=start, texts=texts, rule=rule)
 
 
@@ -38,7 +41,7 @@ def test_a_row_of_ones_runs_one_pass_and_zeros_the_other():
 def test_one_guided_frame_is_enough_to_need_both():
     strength = np.ones((K, F))
     strength[2, 1] = 1.5
-    plan = plan_run([RunRow(ClassifierFree(), strength, np.ones((K, F)))])
+    plan = plan_run([RunRow(Cfg(), strength, np.ones((K, F)))])
     assert plan.evaluations == {"cond": K, "uncond": 1}
     assert plan.naive == 2 * K
 
@@ -98,8 +101,8 @@ def test_branches_come_in_the_order_of_the_method():
     ones = np.ones(F)
     assert required_branches(Dual(1.0), 3 * ones, ones) == ("cond", "uncond", "negative")
     assert required_branches(Dual(2.0), 3 * ones, ones) == ("cond", "negative")
-    multi = Multi((("b", 1.0), ("a", 1.0)))
-    assert required_branches(multi, ones, ones)[2:] == ("condition:b", "condition:a")
+    several = multi(("b", 1.0), ("a", 1.0))
+    assert required_branches(several, ones, ones)[2:] == ("condition:b", "condition:a")
 
 
 def grid(scales, starts, stops, num_steps=50):
@@ -150,7 +153,7 @@ def test_no_rows_need_nothing():
 
 def test_a_cost_can_be_planned_without_torch():
     code = (
-        "import sys; import vidcfg.guidance.plan, vidcfg.guidance.rule, vidcfg.guidance.trace; "
+        "import sys; import vidcfg.guidance.plan, vidcfg.guidance.setting, vidcfg.guidance.trace; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -159,7 +162,7 @@ def test_a_cost_can_be_planned_without_torch():
 def test_evaluations_are_listed_in_the_order_of_the_method_whatever_the_hash_seed():
     code = """
 import numpy as np
-from vidcfg.guidance.rules import Dual
+from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.plan import RunRow, plan_run
 ones = np.ones((2, 3))
 row = RunRow(method=Dual(1.0), strength_KF=4 * ones, weights_KF=ones, start=0)

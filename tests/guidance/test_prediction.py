@@ -13,7 +13,6 @@ from vidcfg.guidance.prediction import (
     KINDS,
     coefficients,
     convert,
-    prediction_coefficients,
     x0_coefficients,
 )
 
@@ -80,7 +79,7 @@ def test_closed_forms_of_the_coefficients():
     }
     for kind in expected:
         assert x0_coefficients(kind, alpha, sigma) == pytest.approx(expected[kind], rel=1e-15)
-        assert prediction_coefficients(kind, alpha, sigma) == pytest.approx(
+        assert coefficients("sample", kind, alpha, sigma) == pytest.approx(
             inverse[kind], rel=1e-15
         )
 
@@ -145,7 +144,7 @@ def test_tensors_keep_their_dtype_and_take_a_level_per_sample():
 
 def test_one_sample_without_noise_is_refused_for_the_whole_batch():
     with pytest.raises(ValueError, match="sigma is 0"):
-        prediction_coefficients("flow", torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5]))
+        coefficients("sample", "flow", torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5]))
 
 
 def test_an_unknown_kind_lists_the_known_ones():

@@ -4,31 +4,31 @@ import numpy as np
 import pytest
 
 from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
-from vidcfg.guidance.frame_weights import FrameWindow, Keyframes, Ramp
-from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.rules import Dual
-from vidcfg.guidance.schedules import Constant, Linear
+from vidcfg.guidance.frames import Keyframes, Ramp, Window
+from vidcfg.guidance.limits import Rescale, Threshold
+from vidcfg.guidance.rules.dual import Dual
+from vidcfg.guidance.schedule import Constant, Linear
+from vidcfg.guidance.setting import Guidance
 
 RUN = {"num_steps": 4, "num_frames": 5, "frame_map": OneToOneMap()}
 
 
 def test_surface_has_the_schedule_weights_windows_and_reducer_of_the_rule():
-    rule = Rule(Linear(5.0, 2.0), frames=Ramp(0, 1), windows=(FrameWindow(0, 1, 0.5, 1.0),))
+    rule = Guidance(scale=Linear(5.0, 2.0), frames=Ramp(0, 1), windows=(Window((0, 1), 0.5, 1.0),))
     surface = rule.surface(**RUN)
     assert surface.strength_KF[0].tolist() == [1.0, 1.0, 3.0, 4.0, 5.0]
     assert surface.strength_KF[-1].tolist() == [1.0, 1.25, 1.5, 1.75, 2.0]
-    keyframes = Rule(Constant(5.0), frames=Keyframes([2], 0.0, 1), reducer="mean")
+    keyframes = Guidance(scale=Constant(5.0), frames=Keyframes([2], 0.0, 1), reduce="mean")
     assert keyframes.surface(**RUN | {"frame_map": CausalMap(4)}).weights_KF[0, 1] == 0.25
 
 
 def test_seconds_need_the_frame_rate_of_the_run():
-    rule = Rule(Constant(5.0), frames=Keyframes(["0.5s"], 0.0, 1))
+    rule = Guidance(scale=Constant(5.0), frames=Keyframes(["0.5s"], 0.0, 1))
     assert rule.surface(**RUN, fps=8.0).weights_KT[0].tolist() == [0, 0, 0, 0, 1]
 
 
 def test_each_step_reads_the_scale_of_its_expert():
-    rule = Rule({"high": Linear(7.0, 4.0), "low": Constant(2.0)})
+    rule = Guidance(scale={"high": Linear(7.0, 4.0), "low": Constant(2.0)})
     surface = rule.surface(**RUN, experts=("high", "high", "low", "low"))
     assert surface.scale_K.tolist() == [7.0, 6.0, 2.0, 2.0]
     assert surface.strength_KF[:, 3].tolist() == [7.0, 6.0, 2.0, 2.0]
@@ -36,23 +36,23 @@ def test_each_step_reads_the_scale_of_its_expert():
 
 
 def test_an_expert_without_a_scale_is_refused():
-    rule = Rule({"high": Constant(4.0)})
+    rule = Guidance(scale={"high": Constant(4.0)})
     with pytest.raises(ValueError, match=r"names the experts high, but this pipeline has high, l"):
         rule.surface(**RUN, experts=("high", "low", "low", "low"))
 
 
 def test_expert_scales_for_a_single_model_are_refused():
-    rule = Rule({"high": Constant(4.0), "low": Constant(3.0)})
+    rule = Guidance(scale={"high": Constant(4.0), "low": Constant(3.0)})
     with pytest.raises(ValueError, match=r"has one model, without experts\. Use"):
         rule.surface(**RUN)
 
 
 def test_order_names_what_is_applied():
-    assert Rule(Constant(2.0)).order() == ("method:cfg",)
-    full = Rule(
-        Constant(2.0),
+    assert Guidance(scale=Constant(2.0)).order() == ("method:cfg",)
+    full = Guidance(
+        scale=Constant(2.0),
         method=Dual(),
-        clamp=Clamp(3.0),
+        clamp=3.0,
         threshold=Threshold(),
         rescale=Rescale(0.7),
     )
@@ -60,16 +60,16 @@ def test_order_names_what_is_applied():
 
 
 def test_samples_combine_together_unless_more_than_the_surface_differs():
-    base = Rule(Constant(2.0))
-    assert base.group_key() == Rule(Linear(9.0, 1.0), frames=Ramp(0, 1)).group_key()
+    base = Guidance(scale=Constant(2.0))
+    assert base.group_key() == Guidance(scale=Linear(9.0, 1.0), frames=Ramp(0, 1)).group_key()
     others = [
-        Rule(Constant(2.0), method=Dual(2.0)),
-        Rule(Constant(2.0), method=Dual(3.0)),
-        Rule(Constant(2.0), rescale=Rescale(0.7)),
-        Rule(Constant(2.0), threshold=Threshold()),
-        Rule(Constant(2.0), clamp=Clamp(3.0)),
-        Rule(Constant(2.0), statistics="clip"),
-        Rule(Constant(2.0), precision="pipeline"),
+        Guidance(scale=Constant(2.0), method=Dual(2.0)),
+        Guidance(scale=Constant(2.0), method=Dual(3.0)),
+        Guidance(scale=Constant(2.0), rescale=Rescale(0.7)),
+        Guidance(scale=Constant(2.0), threshold=Threshold()),
+        Guidance(scale=Constant(2.0), clamp=3.0),
+        Guidance(scale=Constant(2.0), statistics="clip"),
+        Guidance(scale=Constant(2.0), precision="pipeline"),
     ]
     assert len({rule.group_key() for rule in [base, *others]}) == 8
     assert np.all([rule.group_key() != base.group_key() for rule in others])

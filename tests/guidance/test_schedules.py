@@ -7,22 +7,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidcfg.guidance.schedules import (
-    SCHEDULES,
+from vidcfg.guidance.schedule import (
     Constant,
     Cosine,
     Interval,
     Knots,
     Linear,
     Listed,
+    Schedule,
     Step,
-    from_w,
+    positions,
     progress,
-    scale_per_step,
     sigma_progress,
 )
 
 SCALES = st.floats(-20, 20)
+
+
+def scale_per_step(schedule, *, num_steps, sigmas=None):
+    """The scale of each step, or the first thing that cannot work."""
+    position_K = positions(schedule.over, num_steps, sigmas)
+    for finding in schedule.check_run(position_K):
+        raise ValueError(str(finding))
+    return schedule.values(position_K)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 11, 50])
@@ -43,7 +50,7 @@ def test_progress_needs_a_step(bad):
 
 def test_every_kind_of_the_design_has_one_class():
     names = ["constant", "linear", "cosine", "step", "interval", "knots", "list"]
-    assert list(SCHEDULES) == names
+    assert list(Schedule.kinds) == names
 
 
 def test_constant_is_its_value_on_every_step():
@@ -86,12 +93,12 @@ def test_interval_includes_both_ends_and_is_off_outside():
 
 
 def test_interval_that_holds_no_step_names_the_nearest_one():
-    with pytest.raises(ValueError, match=r"none of the 4 steps.* at progress 0\.3333"):
+    with pytest.raises(ValueError, match=r"none of the 4 steps.* are at 0\.3333 and 0\.6667"):
         scale_per_step(Interval(5.0, 0.4, 0.45), num_steps=4)
 
 
 def test_interval_the_wrong_way_round_is_refused():
-    with pytest.raises(ValueError, match="from is 0.8, but to is 0.2.*Use from: 0.2, to: 0.8"):
+    with pytest.raises(ValueError, match="to is 0.2, but must not be below 'from', 0.8. Swap"):
         Interval(5.0, 0.8, 0.2)
 
 
@@ -103,12 +110,12 @@ def test_knots_are_linear_between_points_and_hold_beyond_them():
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([], "is empty"),
-        ([[0.0, 1.0], [0.0, 2.0]], "rising order"),
-        ([[0.5, 1.0], [0.2, 2.0]], "rising order"),
-        ([[0.0, 1.0, 2.0]], r"must be \[position, value\]"),
-        ([[1.5, 1.0]], "position is 1.5.*from 0 to 1"),
-        ([[0.5, math.nan]], "value is nan"),
+        ([], "a list of at least one item"),
+        ([[0.0, 1.0], [0.0, 2.0]], "must increase, and 0 follows 0"),
+        ([[0.5, 1.0], [0.2, 2.0]], "must increase, and 0.2 follows 0.5"),
+        ([[0.0, 1.0, 2.0]], r"points.0 is \[0.0, 1.0, 2.0\]"),
+        ([[1.5, 1.0]], "points.0.0 is 1.5.*from 0 to 1"),
+        ([[0.5, math.nan]], "points.0.1 is nan"),
     ],
 )
 def test_bad_knots_say_what_is_wrong(points, message):
@@ -118,23 +125,23 @@ def test_bad_knots_say_what_is_wrong(points, message):
 
 def test_list_gives_its_numbers_and_refuses_another_length():
     assert scale_per_step(Listed([3, 1.5, 1]), num_steps=3).tolist() == [3.0, 1.5, 1.0]
-    with pytest.raises(ValueError, match="has 3 numbers, but there are 4 steps.*num_steps to 3"):
+    with pytest.raises(ValueError, match="3 numbers, but sampling.num_steps is 4.*kind: knots"):
         scale_per_step(Listed([3.0, 1.5, 1.0]), num_steps=4)
 
 
 def test_list_cannot_follow_sigma():
-    with pytest.raises(ValueError, match="Use `over: progress`, or `kind: knots`"):
+    with pytest.raises(ValueError, match="Write 'progress', or use kind: knots"):
         Listed([3.0, 1.0], over="sigma")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, True])
 def test_scales_that_are_no_finite_number_are_refused(bad):
-    with pytest.raises(ValueError, match="constant schedule: value is"):
+    with pytest.raises(ValueError, match="Constant: value is"):
         Constant(bad)
 
 
 def test_unknown_axis_lists_the_allowed_ones():
-    with pytest.raises(ValueError, match="over is 'time'. Use one of: progress, sigma"):
+    with pytest.raises(ValueError, match="over is 'time', but must be one of progress, sigma"):
         Linear(1.0, 2.0, over="time")
 
 
@@ -168,16 +175,16 @@ def test_sigmas_that_cannot_be_followed_say_why(sigmas, message):
 
 
 def test_the_w_convention_raises_every_scale_by_one_and_no_position():
-    assert from_w(Constant(5.0)) == Constant(6.0)
-    assert from_w(Linear(4.0, 0.0, over="sigma")) == Linear(5.0, 1.0, over="sigma")
-    assert from_w(Cosine(4.0, 0.0)) == Cosine(5.0, 1.0)
-    assert from_w(Step(4.0, 0.0, 0.5)) == Step(5.0, 1.0, 0.5)
-    assert from_w(Knots([[0.0, 4.0], [1.0, 0.0]])) == Knots([[0.0, 5.0], [1.0, 1.0]])
-    assert from_w(Listed([4.0, 0.0])) == Listed([5.0, 1.0])
+    assert Constant(5.0).raised() == Constant(6.0)
+    assert Linear(4.0, 0.0, over="sigma").raised() == Linear(5.0, 1.0, over="sigma")
+    assert Cosine(4.0, 0.0).raised() == Cosine(5.0, 1.0)
+    assert Step(4.0, 0.0, 0.5).raised() == Step(5.0, 1.0, 0.5)
+    assert Knots([[0.0, 4.0], [1.0, 0.0]]).raised() == Knots([[0.0, 5.0], [1.0, 1.0]])
+    assert Listed([4.0, 0.0]).raised() == Listed([5.0, 1.0])
 
 
 def test_an_interval_in_the_w_convention_is_off_outside():
-    values = scale_per_step(from_w(Interval(4.0, 0.5, 1.0)), num_steps=3)
+    values = scale_per_step(Interval(4.0, 0.5, 1.0).raised(), num_steps=3)
     assert values.tolist() == [1.0, 5.0, 5.0]
 
 

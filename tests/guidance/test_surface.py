@@ -1,7 +1,6 @@
 """The surface against loops, linspaces and its own promises."""
 
 import json
-import re
 import subprocess
 import sys
 
@@ -11,32 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
-from vidcfg.guidance.frame_weights import (
+from vidcfg.guidance.frames import (
     Decay,
-    FrameWindow,
     Keyframes,
     KnotWeights,
     Ramp,
     Trapezoid,
     Triangle,
     Uniform,
+    Window,
 )
-from vidcfg.guidance.schedules import Constant, Cosine, Interval, Linear, Listed, Step
-from vidcfg.guidance.surface import build_surface, strength_of, terminal_heat_map
+from vidcfg.guidance.schedule import Constant, Cosine, Linear, Step
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.surface import strength_of
 
 FINITE = st.floats(-30, 30)
 
 
 def build(schedule, frames, num_steps=5, num_frames=17, frame_map=None, **options):
     frame_map = frame_map or CausalMap(4)
-    return build_surface(
-        schedule,
-        frames,
-        num_steps=num_steps,
-        num_frames=num_frames,
-        frame_map=frame_map,
-        **options,
-    )
+    given = {name: options.pop(name) for name in ("windows", "reduce") if name in options}
+    guidance = Guidance(scale=schedule, frames=frames, **given)
+    run = {"num_steps": num_steps, "num_frames": num_frames, "frame_map": frame_map}
+    return guidance.surface(**run, **options)
 
 
 def test_strength_is_one_plus_the_share_of_scale_minus_one():
@@ -99,7 +95,7 @@ def test_latent_ramp_under_a_falling_scale_is_the_image_guidance_of_open_sora():
 def test_keyframes_are_reduced_by_max_and_others_by_mean():
     keyframes = build(Constant(5.0), Keyframes([6], 0.0, 2), num_frames=9)
     assert keyframes.weights_KF[0].tolist() == [0.0, 0.0, 1.0]
-    by_mean = build(Constant(5.0), Keyframes([6], 0.0, 2), num_frames=9, reducer="mean")
+    by_mean = build(Constant(5.0), Keyframes([6], 0.0, 2), num_frames=9, reduce="mean")
     assert by_mean.weights_KF[0].tolist() == [0.0, 0.0, 0.5]
     assert build(Constant(5.0), Ramp(0, 1), num_frames=9).weights_KF[0, 2] == 6.5 / 8
 
@@ -116,7 +112,7 @@ def test_windows_turn_frames_off_outside_their_interval_before_reduction():
         Uniform(),
         num_steps=3,
         num_frames=9,
-        windows=[FrameWindow(3, 6, 0.5, 1.0)],
+        windows=[Window((3, 6), 0.5, 1.0)],
     )
     assert surface.weights_KT[0].tolist() == [1, 1, 1, 0, 0, 0, 0, 1, 1]
     assert surface.weights_KF.tolist() == [[1.0, 0.5, 0.5], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
@@ -124,8 +120,8 @@ def test_windows_turn_frames_off_outside_their_interval_before_reduction():
 
 
 def test_a_window_that_holds_no_step_is_an_error():
-    with pytest.raises(ValueError, match="window of frames 0 to 3 .* none of the 3 steps"):
-        build(Constant(2.0), Uniform(), num_steps=3, windows=[FrameWindow(0, 3, 0.6, 0.9)])
+    with pytest.raises(ValueError, match="windows.0 guides no step: none of the 3 steps"):
+        build(Constant(2.0), Uniform(), num_steps=3, windows=[Window((0, 3), 0.6, 0.9)])
 
 
 def test_a_schedule_over_sigma_keeps_step_progress_on_the_axis():
@@ -149,7 +145,6 @@ def test_a_single_frame_and_a_single_step_have_a_surface():
     for frames in (Uniform(), Keyframes(["last"], 0.2, 3), Decay(0.5), Triangle(), Trapezoid()):
         surface = build(Constant(4.0), frames, 1, 1)
         assert surface.strength_KF.tolist() == [[4.0]]
-        assert "4" in terminal_heat_map(surface, 40)
 
 
 def test_the_arrays_of_a_surface_cannot_be_written():
@@ -169,46 +164,8 @@ def test_a_surface_survives_json_to_the_last_bit():
 
 
 def test_weights_that_change_over_steps_are_all_in_the_dict():
-    surface = build(Constant(4.0), Uniform(), windows=[FrameWindow(0, 4, 0.0, 0.5)])
+    surface = build(Constant(4.0), Uniform(), windows=[Window((0, 4), 0.0, 0.5)])
     assert np.array(surface.to_dict()["weights"]).tolist() == surface.weights_KT.tolist()
-
-
-def bars(text):
-    """The drawn rows of a plain heat map, without labels."""
-    return [line.rsplit("  ", 1)[1] for line in text.splitlines()[1:-1]]
-
-
-def test_the_heat_map_has_a_row_per_step_and_a_column_per_frame():
-    text = terminal_heat_map(build(Listed([1.0, 4.0, 8.0]), Ramp(0, 1), 3, 9), width=60)
-    rows = bars(text)
-    assert [len(row) for row in rows] == [27, 27, 27]
-    assert rows[0] == "▁" * 27
-    assert rows[2].startswith("▁▁▁")
-    assert rows[2].endswith("███")
-    assert "▁ 1 to █ 8" in text
-    assert text.splitlines()[-1].split() == ["frame", "0", "8"]
-
-
-def test_the_heat_map_groups_steps_and_frames_to_fit():
-    text = terminal_heat_map(build(Linear(9.0, 2.0), Decay(0.1), 50, 161), width=50)
-    lines = text.splitlines()
-    assert len(bars(text)) == 12
-    assert max(len(line) for line in lines) <= 50
-    assert lines[1].split()[0] == "0-4"
-    assert lines[-2].split()[0] == "46-49"
-
-
-def test_the_heat_map_is_plain_unless_colour_is_asked_for():
-    surface = build(Interval(6.0, 0.0, 0.5), Ramp(0, 1))
-    plain, coloured = terminal_heat_map(surface), terminal_heat_map(surface, colour=True)
-    assert "\x1b" not in plain
-    assert "\x1b[48;5;" in coloured
-    cells = [re.sub("\x1b.*?m", "", line) for line in coloured.splitlines()[1:-1]]
-    assert [len(row) for row in cells] == [len(row) for row in plain.splitlines()[1:-1]]
-
-
-def test_a_flat_heat_map_says_its_one_strength():
-    assert "strength 6 on every frame" in terminal_heat_map(build(Constant(6.0), Uniform()), 40)
 
 
 def test_surfaces_are_built_without_torch():

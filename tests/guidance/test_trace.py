@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from vidcfg.guidance.plan import RunRow, plan_run
-from vidcfg.guidance.rules import ClassifierFree
+from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.trace import StepTrace, Trace
 
 
@@ -33,7 +33,7 @@ def test_evaluations_are_summed_over_the_steps_of_the_last_run():
 
 
 def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():
-    rows = [RunRow(ClassifierFree(), np.full((2, 3), 6.0), np.ones((2, 3)))]
+    rows = [RunRow(Cfg(), np.full((2, 3), 6.0), np.ones((2, 3)))]
     trace = Trace()
     trace.start_run(surfaces=[], planned=plan_run(rows), order=("method:cfg", "rescale"))
     trace.steps.append(step(0, {"cond": 1, "uncond": 1}))

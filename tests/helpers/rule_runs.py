@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from guidance_cases import B, F, into, out_of, video
 
-from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, StepInputs
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.rule import Rule, Term
-from vidcfg.guidance.rules import METHODS
-from vidcfg.guidance.samples import Memory, SampleRows
-from vidcfg.guidance.schedules import Constant
+from vidcfg.guidance.passes import Passes, StepInputs
+from vidcfg.guidance.plan import Memory, SampleRows
+from vidcfg.guidance.rules import RULES
+from vidcfg.guidance.rules.cfg_pp import Renoised
+from vidcfg.guidance.rules.multi import Multi
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import GuidedDenoiser
 
 GRID = (4, 6)
 LEVEL = (0.35, 0.65)
@@ -20,19 +22,22 @@ LEVEL = (0.35, 0.65)
 def every_rule() -> dict:
     """A rule of each kind, with values of its own where it has none by default."""
     made = {
-        "multi": METHODS["multi"](scales=(("style", 1.5),)),
-        "apg": METHODS["apg"](eta=0.3, norm=0.9, momentum=-0.4),
-        "freq": METHODS["freq"](space_low=0.4, space_high=1.5, time_low=1.2, time_high=0.1),
-        "cfg_pp": METHODS["cfg_pp"](ratio=0.7),
+        "multi": multi(("style", 1.5)),
+        "apg": RULES["apg"](eta=0.3, norm=0.9, momentum=-0.4),
+        "freq": RULES["freq"](space_low=0.4, space_high=1.5, time_low=1.2, time_high=0.1),
+        "cfg_pp": Renoised(RULES["cfg_pp"](), 0.7),
     }
-    return {name: made.get(name) or make() for name, make in METHODS.items()}
+    return {name: made.get(name) or make() for name, make in RULES.items()}
 
 
-def rule_of(method, **options) -> Rule:
-    """A rule for strengths that a test gives itself."""
-    terms = getattr(method, "terms", (method,))
-    more = tuple(Term(Constant(1.0)) for _ in terms[1:])
-    return Rule(Constant(1.0), method=method, more=more, **options)
+def multi(*scales) -> Multi:
+    """The rule for conditions of these (name, scale)."""
+    return Multi([{"name": name, "prompt": name, "scale": scale} for name, scale in scales])
+
+
+def rule_of(method, **options) -> Guidance:
+    """A setting for strengths that a test gives itself."""
+    return Guidance(scale=1.0, **options).model_copy(update={"method": method})
 
 
 def branch_text(branch: str) -> float:
@@ -173,7 +178,7 @@ def assert_follows(method, formula, videos: dict, strength, *, axes, clip, dtype
     guided, _, _ = one_step(
         method, videos, strength, axes=axes, dtype=dtype, noisy=noisy, statistics=statistics
     )
-    level = (*LEVEL, noisy) if method.space == "x0" else None
+    level = (*LEVEL, noisy) if method.in_x0 else None
     want = in_groups(formula, videos, strength, clip, level=level)
     rtol, atol = (1e-5, atol) if dtype == torch.float32 else (2**-8, 1e-3)
     np.testing.assert_allclose(guided.double().numpy(), want, rtol=rtol, atol=atol)

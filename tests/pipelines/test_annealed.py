@@ -9,21 +9,21 @@ from guided_runs import rows
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
-from vidcfg.guidance.rules.cads import Annealing
+from vidcfg.guidance.rules.cads import Cads
 from vidcfg.pipelines.changes.cads import anneal
 
 
 def test_gamma_falls_linearly_from_the_clean_to_the_noisy_end():
-    setting = Annealing(tau1=0.5, tau2=0.75)
+    setting = Cads(tau1=0.5, tau2=0.75)
     found = [setting.gamma(k, 9) for k in range(9)]  # t = 1, 7/8, 6/8, ...
     assert found == pytest.approx([0, 0, 0, 0.5, 1, 1, 1, 1, 1])
-    assert Annealing().gamma(0, 1) == 0
+    assert Cads().gamma(0, 1) == 0
 
 
 def test_annealed_condition_against_its_formula_in_float64():
     y = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)) * 3 + 2
     noise = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
-    setting = Annealing(noise_scale=0.4, mix=0.3)
+    setting = Cads(noise_scale=0.4, mix=0.3)
     ours = anneal(y, noise, 0.36, setting).double().numpy()
     y64, n64 = y.double().numpy(), noise.double().numpy()
     moved = 0.6 * y64 + 0.4 * 0.8 * n64
@@ -34,10 +34,10 @@ def test_annealed_condition_against_its_formula_in_float64():
 
 def test_full_mix_keeps_mean_and_spread_and_no_spread_is_no_nan():
     y = torch.randn(2, 6, 5) * 3 + 2
-    ours = anneal(y, torch.randn(6, 5), 0.2, Annealing(mix=1.0))
+    ours = anneal(y, torch.randn(6, 5), 0.2, Cads(mix=1.0))
     torch.testing.assert_close(ours.mean(), y.mean(), rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.std(), y.std(), rtol=0, atol=1e-5)
-    flat = anneal(torch.zeros(6, 5), torch.zeros(6, 5), 0.2, Annealing())
+    flat = anneal(torch.zeros(6, 5), torch.zeros(6, 5), 0.2, Cads())
     assert torch.equal(flat, torch.zeros(6, 5))
 
 

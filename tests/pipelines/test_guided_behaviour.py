@@ -14,7 +14,7 @@ from diffusers import (
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
-from vidcfg.guidance.denoiser import NonFiniteError
+from vidcfg.guidance.step import NonFiniteError
 
 
 def repeated(tensors: dict, times: int) -> dict:

@@ -5,13 +5,12 @@ import pytest
 
 import vidcfg
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import forecast_of
 
 
 def surface(num_steps: int = 5, **settings):
-    rule = build_rule(vidcfg.Guidance(**settings))
+    rule = vidcfg.Guidance(**settings)
     return rule.surface(num_steps=num_steps, num_frames=9, frame_map=CausalMap(4), fps=8.0)
 
 
@@ -60,14 +59,14 @@ def test_words_of_the_config_reach_the_surface():
 
 
 def test_rescale_zero_is_no_limit():
-    rule = build_rule(vidcfg.Guidance(scale=3.0, rescale=0.0))
-    assert rule.rescale is None
+    rule = vidcfg.Guidance(scale=3.0, rescale=0.0)
+    assert rule.rescale.is_off
     assert rule.order() == ("method:cfg",)
 
 
 def test_limits_are_applied_in_the_fixed_order():
     setting = vidcfg.Guidance(scale=3.0, clamp=4.0, threshold={"floor": 3.0}, rescale=0.7)
-    assert build_rule(setting).order() == ("method:cfg", "rescale", "threshold", "clamp")
+    assert setting.order() == ("method:cfg", "rescale", "threshold", "clamp")
 
 
 def render_config(**guidance) -> RenderConfig:

@@ -3,16 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from vidcfg.guidance.setting import Guidance, Rescale, Threshold
-from vidcfg.guidance.setting_checks import check_run
-from vidcfg.guidance.setting_frames import DecayFrames, KeyframesFrames, UniformFrames
-from vidcfg.guidance.setting_rules import Cfg
-from vidcfg.guidance.setting_schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    IntervalSchedule,
-    ListSchedule,
+from vidcfg.guidance.frames import Decay, Keyframes, Uniform
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.schedule import (
+    Constant,
+    Cosine,
+    Interval,
+    Listed,
 )
+from vidcfg.guidance.setting import Guidance, Rescale, Threshold
 from vidcfg.settings.errors import ConfigError
 
 DECAY = {"kind": "decay", "end": 0.2}
@@ -25,36 +24,36 @@ def error_of(**values):
 
 
 def run_errors(guidance, *, num_steps=11, num_frames=17, fps=8.0):
-    found = check_run(guidance, num_steps=num_steps, num_frames=num_frames, fps=fps)
+    found = guidance.check_run(num_steps=num_steps, num_frames=num_frames, fps=fps)
     return [f"{'.'.join(map(str, f.path))} {f.message}" for f in found if f.is_error]
 
 
 def test_shorthands_mean_their_long_forms():
     short = Guidance(scale=6, frames="uniform", rescale=0.7, method="cfg", threshold={})
     long = Guidance(
-        scale=ConstantSchedule(value=6.0),
-        frames=UniformFrames(),
+        scale=Constant(value=6.0),
+        frames=Uniform(),
         rescale=Rescale(amount=0.7, by="std"),
         method=Cfg(convention="scale"),
         threshold=Threshold(percentile=99.5, floor=1.0),
     )
     assert short == long
-    assert Guidance(scale=[3, 2.0]).scale == ListSchedule(values=(3.0, 2.0))
+    assert Guidance(scale=[3, 2.0]).scale == Listed(values=(3.0, 2.0))
     keys = Guidance(scale=2.0, frames={"kind": "keyframes", "at": "first", "floor": 0, "reach": 1})
-    assert keys.frames == KeyframesFrames(at=["first"], floor=0.0, reach=1.0)
+    assert keys.frames == Keyframes(at=["first"], floor=0.0, reach=1.0)
 
 
 def test_one_schedule_per_expert_by_name():
     guidance = Guidance(scale={"high": 4.0, "low": {"kind": "cosine", "start": 3.0, "end": 1.0}})
     assert guidance.scale == {
-        "high": ConstantSchedule(value=4.0),
-        "low": CosineSchedule(start=3.0, end=1.0),
+        "high": Constant(value=4.0),
+        "low": Cosine(start=3.0, end=1.0),
     }
 
 
 def test_interval_ends_are_written_from_and_to():
     by_yaml = Guidance(scale={"kind": "interval", "value": 5.0, "from": 0.2, "to": 0.8})
-    assert by_yaml.scale == IntervalSchedule(value=5.0, start=0.2, stop=0.8)
+    assert by_yaml.scale == Interval(value=5.0, start=0.2, stop=0.8)
     assert by_yaml.to_dict()["scale"]["from"] == 0.2
 
 
@@ -66,8 +65,8 @@ def test_a_wrong_value_in_python_is_named_after_its_class():
     assert error_of(scale=1.0, frames={"kind": "decay"}).startswith(
         "Guidance: frames.end is missing."
     )
-    with pytest.raises(ConfigError, match="DecayFrames: end is 2.0, but must be from 0 to 1"):
-        DecayFrames(end=2.0)
+    with pytest.raises(ConfigError, match="Decay: end is 2.0, but must be from 0 to 1"):
+        Decay(end=2.0)
 
 
 def test_nothing_changes_after_construction():

@@ -2,10 +2,9 @@
 
 import pytest
 
+from vidcfg.guidance.frames import Decay, Uniform
+from vidcfg.guidance.schedule import Constant
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.setting_checks import check_run
-from vidcfg.guidance.setting_frames import DecayFrames, UniformFrames
-from vidcfg.guidance.setting_schedules import ConstantSchedule
 from vidcfg.settings.errors import ConfigError
 
 DECAY = {"kind": "decay", "end": 0.2}
@@ -18,7 +17,7 @@ def error_of(**values):
 
 
 def run_errors(guidance, *, num_steps=4, num_frames=17):
-    found = check_run(guidance, num_steps=num_steps, num_frames=num_frames, fps=8.0)
+    found = guidance.check_run(num_steps=num_steps, num_frames=num_frames, fps=8.0)
     return [f"{'.'.join(map(str, f.path))} {f.message}" for f in found if f.is_error]
 
 
@@ -29,9 +28,9 @@ def test_term_without_strengths_takes_those_of_guidance():
         method=["cfg", {"kind": "apg", "scale": 2.0, "frames": "uniform"}],
     )
     first, second = guidance.terms
-    assert (first.scale, first.frames) == (ConstantSchedule(value=6.0), DecayFrames(end=0.2))
-    assert (second.scale, second.frames) == (ConstantSchedule(value=2.0), UniformFrames())
-    assert (first.path("scale"), second.path("scale")) == (("scale",), ("method", 1, "scale"))
+    assert (first.scale, first.frames) == (Constant(value=6.0), Decay(end=0.2))
+    assert (second.scale, second.frames) == (Constant(value=2.0), Uniform())
+    assert (first.at["scale"], second.at["scale"]) == (("scale",), ("method", 1, "scale"))
     assert guidance.kind == "cfg+apg"
 
 

@@ -204,7 +204,8 @@ def test_a_config_survives_being_written_and_read(scale, frames, rescale, clamp,
 def test_importing_the_config_brings_neither_torch_nor_diffusers():
     code = (
         "import sys, vidcfg.render.config; "
-        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'diffusers', 'cv2', 'ray')])"
+        "heavy = ('torch', 'diffusers', 'cv2', 'ray'); "
+        "print([m for m in sys.modules if m.split('.')[0] in heavy])"
     )
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}

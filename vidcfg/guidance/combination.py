@@ -109,13 +109,14 @@ def combine(
         guided = _scale(guided, combination.factor_BF)
     if guided is base:
         guided = base.clone()
-    return keep_off_frames(guided, predictions, combination)
+    has_off = combination.off_BF.any()
+    return keep_off_frames(guided, predictions, combination) if has_off else guided
 
 
 def keep_off_frames(guided: Any, predictions: Mapping[str, Any], combination: Combination) -> Any:
     """`guided` with the frames that are off overwritten by a copy of `cond`."""
-    if combination.off_BF.any():
-        samples, frames = (index.tolist() for index in np.nonzero(combination.off_BF))
+    samples, frames = (index.tolist() for index in np.nonzero(combination.off_BF))
+    if samples:
         guided[samples, frames] = predictions["cond"][samples, frames]
     return guided
 

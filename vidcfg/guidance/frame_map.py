@@ -12,19 +12,34 @@ from itertools import count
 import numpy as np
 from jaxtyping import Float64
 
-from vidcfg.guidance.checks import check_choice, check_count
 
-REDUCERS = ("mean", "max")
+def _count(what: str, value: int) -> int:
+    """`value`, which must be a whole number of at least 1."""
+    if isinstance(value, bool) or value != int(value) or value < 1:
+        raise ValueError(f"{what} is {value!r}, but must be a whole number of at least 1.")
+    return int(value)
 
 
 class FrameMap(ABC):
-    """Which pixel frames each latent frame makes, for one family of VAEs."""
+    """Which pixel frames each latent frame makes, for one family of VAEs.
+
+    lengths   the lengths that the VAE makes, in words: "4k + 1"
+    """
+
+    lengths: str
 
     @abstractmethod
     def num_pixels(self, num_latents: int) -> int:
         """The pixel frames that come out when the denoiser sees `num_latents` latent frames."""
 
     @abstractmethod
+    def makes(self, num_pixels: int) -> bool:
+        """Whether the VAE decodes to exactly this many frames (num_pixels >= 1)."""
+
+    @abstractmethod
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        """How many pixel frames each latent frame makes, 0 for one that is dropped (padding)."""
+
     def pixels_of(self, num_pixels: int) -> list[range]:
         """The pixel frames of each latent frame that the denoiser sees, in order.
 
@@ -34,14 +49,10 @@ class FrameMap(ABC):
         Raises:
             ValueError: if the VAE cannot make `num_pixels` frames.
         """
-
-    @abstractmethod
-    def _makes(self, num_pixels: int) -> bool:
-        """Whether the VAE decodes to exactly this many frames (num_pixels >= 1)."""
-
-    @abstractmethod
-    def _rule(self) -> str:
-        """The lengths that the VAE makes, in words: "4k + 1"."""
+        self.check(num_pixels, "num_frames")
+        sizes = self.latent_sizes(num_pixels)
+        ends = np.cumsum(sizes).tolist()
+        return [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
     def num_latents(self, num_pixels: int) -> int:
         """The latent frames that the denoiser sees, padding included.
@@ -57,13 +68,13 @@ class FrameMap(ABC):
         Pipelines round such a length silently or with a log line; here it is an error, because
         every frame number of a surface would shift.
         """
-        if num_pixels >= 1 and self._makes(num_pixels):
+        if num_pixels >= 1 and self.makes(num_pixels):
             return
-        below = next((n for n in range(num_pixels - 1, 0, -1) if self._makes(n)), None)
-        above = next(n for n in count(max(num_pixels + 1, 1)) if self._makes(n))
+        below = next((n for n in range(num_pixels - 1, 0, -1) if self.makes(n)), None)
+        above = next(n for n in count(max(num_pixels + 1, 1)) if self.makes(n))
         choice = f"{above}" if below is None else f"{below} or {above}"
         raise ValueError(
-            f"{what} is {num_pixels}, but this VAE makes {self._rule()} frames. Use {choice}."
+            f"{what} is {num_pixels}, but this VAE makes {self.lengths} frames. Use {choice}."
         )
 
     def reduce(
@@ -78,7 +89,8 @@ class FrameMap(ABC):
         Raises:
             ValueError: for another reducer, or a length that the VAE cannot make.
         """
-        check_choice("reduce", reducer, REDUCERS)
+        if reducer not in ("mean", "max"):
+            raise ValueError(f"reduce is {reducer!r}. Use one of: mean, max.")
         ranges = self.pixels_of(curve.shape[-1])
         padding = sum(len(pixels) == 0 for pixels in ranges)
         parts = [curve[..., pixels.start : pixels.stop] for pixels in ranges[padding:]]
@@ -91,12 +103,6 @@ class FrameMap(ABC):
         return np.concatenate([reduced[..., :1]] * padding + [reduced], axis=-1)
 
 
-def _ranges(counts: list[int]) -> list[range]:
-    """Consecutive ranges of the given lengths, from 0."""
-    ends = np.cumsum(counts).tolist()
-    return [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
-
-
 @dataclass(frozen=True)
 class CausalMap(FrameMap):
     """Latent 0 makes pixel 0; latent k makes pixels ratio (k - 1) + 1 to ratio k.
@@ -107,22 +113,20 @@ class CausalMap(FrameMap):
     ratio: int
 
     def __post_init__(self):
-        check_count("frame map: ratio", self.ratio)
+        _count("frame map: ratio", self.ratio)
+
+    @property
+    def lengths(self) -> str:
+        return f"{self.ratio}k + 1"
 
     def num_pixels(self, num_latents: int) -> int:
-        """1 + ratio * (num_latents - 1)."""
-        return 1 + self.ratio * (check_count("num_latents", num_latents) - 1)
+        return 1 + self.ratio * (_count("num_latents", num_latents) - 1)
 
-    def pixels_of(self, num_pixels: int) -> list[range]:
-        """See `FrameMap.pixels_of`."""
-        self.check(num_pixels, "num_frames")
-        return _ranges([1] + [self.ratio] * ((num_pixels - 1) // self.ratio))
-
-    def _makes(self, num_pixels: int) -> bool:
+    def makes(self, num_pixels: int) -> bool:
         return (num_pixels - 1) % self.ratio == 0
 
-    def _rule(self) -> str:
-        return f"{self.ratio}k + 1"
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        return [1] + [self.ratio] * ((num_pixels - 1) // self.ratio)
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,9 @@ class CogVideoXMap(FrameMap):
     patch_frames: int | None = None
 
     def __post_init__(self):
-        check_count("frame map: ratio", self.ratio)
+        _count("frame map: ratio", self.ratio)
         if self.patch_frames is not None:
-            check_count("frame map: patch_frames", self.patch_frames)
+            _count("frame map: patch_frames", self.patch_frames)
 
     def num_pixels(self, num_latents: int) -> int:
         """The decoded length; where padding may be in front, the one with an odd latent count.
@@ -166,7 +170,7 @@ class CogVideoXMap(FrameMap):
 
         Raises ValueError as `num_pixels` does.
         """
-        check_count("num_latents", num_latents)
+        _count("num_latents", num_latents)
         patch = self.patch_frames or 1
         if num_latents % patch != 0:
             raise ValueError(
@@ -176,42 +180,34 @@ class CogVideoXMap(FrameMap):
         fewest = max(1, num_latents - patch + 1)
         return [self._decoded_length(decoded) for decoded in range(fewest, num_latents + 1)]
 
-    def pixels_of(self, num_pixels: int) -> list[range]:
-        """See `FrameMap.pixels_of`; padding latents come first, with empty ranges."""
-        self.check(num_pixels, "num_frames")
-        decoded = self._decoded_latents(num_pixels)
+    @property
+    def lengths(self) -> str:
+        return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
+
+    def makes(self, num_pixels: int) -> bool:
+        return self._decoded_length((num_pixels - 1) // self.ratio + 1) == num_pixels
+
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        decoded = (num_pixels - 1) // self.ratio + 1
         first = 1 if decoded % 2 == 1 else self.ratio
         padding = -decoded % (self.patch_frames or 1)
-        return _ranges([0] * padding + [first] + [self.ratio] * (decoded - 1))
-
-    def _decoded_latents(self, num_pixels: int) -> int:
-        return (num_pixels - 1) // self.ratio + 1
+        return [0] * padding + [first] + [self.ratio] * (decoded - 1)
 
     def _decoded_length(self, decoded: int) -> int:
         return self.ratio * (decoded - 1) + 1 if decoded % 2 == 1 else self.ratio * decoded
-
-    def _makes(self, num_pixels: int) -> bool:
-        return self._decoded_length(self._decoded_latents(num_pixels)) == num_pixels
-
-    def _rule(self) -> str:
-        return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
 
 
 @dataclass(frozen=True)
 class OneToOneMap(FrameMap):
     """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
 
+    lengths = "1 or more"
+
     def num_pixels(self, num_latents: int) -> int:
-        """num_latents."""
-        return check_count("num_latents", num_latents)
+        return _count("num_latents", num_latents)
 
-    def pixels_of(self, num_pixels: int) -> list[range]:
-        """See `FrameMap.pixels_of`."""
-        self.check(num_pixels, "num_frames")
-        return _ranges([1] * num_pixels)
-
-    def _makes(self, num_pixels: int) -> bool:
+    def makes(self, num_pixels: int) -> bool:
         return True
 
-    def _rule(self) -> str:
-        return "1 or more"
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        return [1] * num_pixels

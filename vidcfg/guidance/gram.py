@@ -145,6 +145,7 @@ def gram_of(
     raw = raw or {}
     vectors = [predictions[base], *differences.values(), *raw.values()]
     count = elements_per_frame(vectors[0])
+    # Sample by sample; a second time around the mean where it is large against the spread.
     moments = [_moments([v[b] for v in vectors]) for b in range(len(vectors[0]))]
     means, scatters = [], []
     for b, sums in enumerate(moments):

@@ -34,11 +34,10 @@ class FrameLayout:
 
     def num_frames(self, latents: Any) -> int | None:
         """The number of latent frames, or None where the tensor alone does not tell (tokens)."""
-        if self.axes == "tokens":
-            return None
-        if self.axes == "BCHW":
-            return 1
-        return latents.shape[2 if self.axes == "BCFHW" else 1]
+        axis = {"BCFHW": 2, "BFCHW": 1}.get(self.axes)
+        if axis is None:
+            return None if self.axes == "tokens" else 1
+        return latents.shape[axis]
 
     def frames(self, latents: Any, num_frames: int) -> Any:
         """A view of `latents` with axes (B, F, ...): no copy is made.
@@ -67,11 +66,9 @@ class FrameLayout:
     def restore(self, frames: Any) -> Any:
         """The inverse of `frames`: back to the model's own axes, contiguous."""
         if self.axes == "BCFHW":
-            return frames.movedim(1, 2).contiguous()
-        if self.axes == "tokens":
-            return frames.flatten(1, 2).contiguous()
-        if self.axes == "BCHW":
-            return frames.squeeze(1).contiguous()
+            frames = frames.movedim(1, 2)
+        elif self.axes != "BFCHW":
+            frames = frames.flatten(1, 2) if self.axes == "tokens" else frames.squeeze(1)
         return frames.contiguous()
 
 

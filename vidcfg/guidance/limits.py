@@ -3,22 +3,23 @@
 The order is fixed: method -> rescale -> threshold -> clamp. Frames that are off pass untouched.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float64
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.layout import per_frame
+from vidcfg.settings.base import ConfigModel, Fraction, Positive, Range, refuse
+from vidcfg.settings.validation import number_advice
 
 _NOISE = 1e-7
 """Relative error of a float32 reduction: a variance below this share of its terms is none."""
 
 
-@dataclass(frozen=True)
-class Rescale:
+class Rescale(ConfigModel):
     """Pull the spread of the guided prediction back towards that of the conditional one.
 
         factor = amount * spread(cond) / spread(guided) + 1 - amount
@@ -30,8 +31,12 @@ class Rescale:
     Source: Lin et al. 2024, arXiv:2305.08891, section 3.4.
     """
 
-    amount: float
-    by: str = "std"
+    amount: Fraction = Field(description="a number from 0 to 1, 0 = off")
+    by: Literal["std", "norm"] = "std"
+
+    @property
+    def is_off(self) -> bool:
+        return self.amount == 0
 
     def apply(self, combination: Combination, gram: Gram, *, statistics: str) -> Combination:
         """`combination` with every frame scaled; `gram` holds per-frame inner products.
@@ -63,6 +68,21 @@ class Rescale:
         return within, terms
 
 
+def _rescale_from(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"amount": value}
+    if not isinstance(value, dict | ConfigModel):
+        advice = number_advice(value)
+        raise refuse(
+            f"but must be a number from 0 (off) to 1, or {{amount: 0.7, by: norm}}.{advice}"
+        )
+    return value
+
+
+RescaleSetting = Annotated[Rescale, BeforeValidator(_rescale_from)]
+"""A `Rescale`; its amount alone is enough."""
+
+
 def frame_std(combination: Combination, gram: Gram) -> Float64[np.ndarray, "B F"]:
     """The standard deviation (biased) of every frame of a combination, from a per-frame Gram."""
     x = combination.coefficients(gram.branches)
@@ -71,8 +91,7 @@ def frame_std(combination: Combination, gram: Gram) -> Float64[np.ndarray, "B F"
     return np.sqrt(np.maximum(gram.covariance(x, x), 0.0))
 
 
-@dataclass(frozen=True)
-class Threshold:
+class Threshold(ConfigModel):
     """Dynamic thresholding of the predicted clean video x0.
 
         q = max(percentile of |x0|, floor);  x0 = clip(x0, -q, q) * floor / q
@@ -84,8 +103,8 @@ class Threshold:
     Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487, section 2.3; the floor is ours to set.
     """
 
-    percentile: float = 99.5
-    floor: float = 1.0
+    percentile: Annotated[float, AfterValidator(Range(50, 100, above=True))] = 99.5
+    floor: Positive = 1.0
 
     def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
         """The thresholded x0, a new tensor."""
@@ -107,22 +126,19 @@ def _order_statistic(values: Any, fraction: float, statistics: str) -> Any:
     return low[:, None].expand(values.shape[:2]) if statistics == "clip" else low
 
 
-@dataclass(frozen=True)
-class Clamp:
-    """Clip the guided prediction to `deviations` standard deviations around its mean.
+def clamp(
+    guided: Float[Any, "B F ..."], deviations: float, *, statistics: str
+) -> Float[Any, "B F ..."]:
+    """The prediction clipped to `deviations` standard deviations around its mean, a new tensor.
 
-    Taken per frame or per clip, once: the result's own deviation is smaller. No clamp is off.
+    Taken per frame or per clip, once: the result's own deviation is smaller. Elements inside the
+    bounds keep their bits.
     """
-
-    deviations: float
-
-    def apply(self, guided: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
-        """The clamped prediction, a new tensor; elements inside the bounds keep their bits."""
-        flat = guided.float() if guided.itemsize < 4 else guided
-        flat = flat.flatten(1 if statistics == "clip" else 2)
-        mean, spread = flat.mean(-1), flat.std(-1, correction=0)
-        if statistics == "clip":
-            mean, spread = (m[:, None].expand(guided.shape[:2]) for m in (mean, spread))
-        low, high = mean - self.deviations * spread, mean + self.deviations * spread
-        low, high = (per_frame(bound, guided).to(guided.dtype) for bound in (low, high))
-        return guided.clamp(low, high)
+    flat = guided.float() if guided.itemsize < 4 else guided
+    flat = flat.flatten(1 if statistics == "clip" else 2)
+    mean, spread = flat.mean(-1), flat.std(-1, correction=0)
+    if statistics == "clip":
+        mean, spread = (m[:, None].expand(guided.shape[:2]) for m in (mean, spread))
+    low, high = mean - deviations * spread, mean + deviations * spread
+    low, high = (per_frame(bound, guided).to(guided.dtype) for bound in (low, high))
+    return guided.clamp(low, high)

@@ -1,42 +1,71 @@
 """How the rows of a step become model calls: one per branch, all at once, or in small pieces."""
 
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 Row = tuple[str, int]
+"""A branch and the number of a sample."""
+Evaluate = Callable[[dict[str, Tensor], tuple[str, ...]], Tensor]
+"""Runs the model on named inputs of N rows; the second argument names the branch of each row."""
 
 _SECONDS: dict[tuple, dict[str, list[float]]] = {}
 _WARM_UP = 1
 _TIMED = 2
 
 
-def model_calls(
-    rows: list[Row],
-    *,
-    batched: bool,
-    batch_order: tuple[str, ...],
-    micro_batch: int | None,
-    isolated: frozenset[str] = frozenset(),
-) -> list[list[Row]]:
-    """Cut `rows` (branch, sample) into model calls.
+@dataclass(frozen=True)
+class Passes:
+    """How a model wants to be called: the stock pipeline's own way, and what the user chose.
 
-    Sequential: one call per branch, in the order in which the branches first appear. Batched: one
-    call, branches in `batch_order`. Each `isolated` branch follows in a call of its own, in either
-    way. `micro_batch` caps the rows of a call (None: no cap); with 1 a
-    result does not depend on its batch neighbours, bit for bit.
+    `mode` is pipeline, sequential, batched or auto; `stock` is what "pipeline" means here.
     """
-    present = list(dict.fromkeys(branch for branch, _ in rows))
-    names = [name for name in present if name not in isolated]
-    if batched:
-        names.sort(key=batch_order.index)
-        calls = [[row for name in names for row in rows if row[0] == name]]
-    else:
-        calls = [[row for row in rows if row[0] == name] for name in names]
-    calls += [[row for row in rows if row[0] == name] for name in present if name in isolated]
-    size = micro_batch or max(len(rows), 1)
-    return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
+
+    mode: str = "pipeline"
+    stock: str = "sequential"
+    micro_batch: int | None = None
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What one denoiser call brings.
+
+    Args:
+        shared: inputs that all branches see, each with B rows; the first is the noisy sample.
+        by_branch: further inputs of each branch (texts, masks), each with B rows.
+        num_frames: latent frames F.
+        step: index of the denoising step, for the surface.
+        sigma: noise level as the scheduler gives it, for the trace.
+        level: (alpha, sigma) of x_t = alpha x0 + sigma eps, or None where it is not known.
+        prediction: kind of the model's prediction (vidcfg.guidance.prediction.KINDS).
+        expert: name of the model, for pipelines with several.
+        grid: height and width of a frame in tokens, for the layout "tokens" (else known).
+        num_channels: channels of a prediction, where the noisy sample has more.
+    """
+
+    shared: Mapping[str, Tensor]
+    by_branch: Mapping[str, Mapping[str, Tensor]]
+    num_frames: int
+    step: int
+    sigma: float | None = None
+    level: tuple[float, float] | None = None
+    prediction: str = "flow"
+    expert: str | None = None
+    grid: tuple[int, int] | None = None
+    num_channels: int | None = None
+
+    @property
+    def noisy(self) -> Tensor:
+        return next(iter(self.shared.values()))
+
+    def rows(self, branch: str) -> dict[str, Tensor]:
+        """All inputs of one branch."""
+        return dict(self.shared) | dict(self.by_branch[branch])
 
 
 @dataclass(frozen=True)
@@ -73,3 +102,123 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def served_by(needed: list[tuple[str, ...]], inputs: StepInputs, *, share: bool) -> dict[Row, Row]:
+    """For each branch that a sample needs, the evaluation that serves it."""
+    sources = {}
+    for branch in dict.fromkeys(branch for names in needed for branch in names):
+        wanted = [sample for sample, names in enumerate(needed) if branch in names]
+        first = wanted
+        if share and len(wanted) > 1:
+            first = equal_rows(list(inputs.rows(branch).values()), wanted)
+        sources |= {(branch, s): (branch, f) for s, f in zip(wanted, first)}
+    return sources
+
+
+def run_rows(
+    rows: list[Row],
+    inputs: StepInputs,
+    evaluate: Evaluate,
+    passes: Passes,
+    *,
+    isolated: frozenset[str] = frozenset(),
+    timer: PassTimer | None = None,
+) -> tuple[dict[Row, Tensor], int]:
+    """The predictions of some rows, and the number of model calls."""
+    # Which way: the user's, the stock pipeline's, or the faster one.
+    sizes = Counter(branch for branch, _ in rows if branch not in isolated)
+    mode = passes.stock if passes.mode == "pipeline" else passes.mode
+    shapes = {
+        frozenset((name, t.shape[1:]) for name, t in inputs.by_branch[branch].items())
+        for branch in sizes
+    }
+    stackable = len(sizes) > 1 and len(shapes) == 1  # one call can hold all branches
+    timed = mode == "auto" and stackable
+    if timed:
+        mode = timer.choose(tuple(sizes.values()))
+
+    # The calls, those that change the model last and never timed.
+    calls = model_calls(
+        rows,
+        batched=mode == "batched" and stackable,
+        micro_batch=passes.micro_batch,
+        isolated=isolated,
+    )
+    apart = next((i for i, call in enumerate(calls) if call[0][0] in isolated), len(calls))
+    began = clock(inputs.noisy.device) if timed else 0.0
+    results = _evaluated(calls[:apart], inputs, evaluate)
+    if timed:
+        seconds = clock(inputs.noisy.device) - began
+        timer.record(mode, seconds, tuple(sizes.values()))
+    return results | _evaluated(calls[apart:], inputs, evaluate), len(calls)
+
+
+def model_calls(
+    rows: list[Row],
+    *,
+    batched: bool,
+    micro_batch: int | None,
+    isolated: frozenset[str] = frozenset(),
+) -> list[list[Row]]:
+    """Cut `rows` (branch, sample) into model calls.
+
+    Sequential: one call per branch, in the order in which the branches first appear. Batched: one
+    call, `cond` last as diffusers does. Each `isolated` branch follows in a call of its own, in
+    either way. `micro_batch` caps the rows of a call (None: no cap); with 1 a
+    result does not depend on its batch neighbours, bit for bit.
+    """
+    present = list(dict.fromkeys(branch for branch, _ in rows))
+    names = [name for name in present if name not in isolated]
+    if batched:
+        names.sort(key=lambda name: name == "cond")
+        calls = [[row for name in names for row in rows if row[0] == name]]
+    else:
+        calls = [[row for row in rows if row[0] == name] for name in names]
+    calls += [[row for row in rows if row[0] == name] for name in present if name in isolated]
+    size = micro_batch or max(len(rows), 1)
+    return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
+
+
+def _evaluated(
+    calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate
+) -> dict[Row, Tensor]:
+    """The predictions of the rows of some model calls."""
+    results, count = {}, inputs.noisy.shape[0]
+    for call in calls:
+        # The inputs: the rows of each branch, in the order of the call.
+        pieces = []
+        for branch in dict.fromkeys(branch for branch, _ in call):
+            samples = [sample for name, sample in call if name == branch]
+            tensors = inputs.rows(branch)
+            if samples != list(range(count)):
+                index = torch.tensor(samples, device=inputs.noisy.device)
+                tensors = {n: t.index_select(0, index.to(t.device)) for n, t in tensors.items()}
+            pieces.append(tensors)
+        rows = pieces[0]
+        if len(pieces) > 1:
+            rows = {name: torch.cat([piece[name] for piece in pieces]) for name in rows}
+        prediction = evaluate(rows, tuple(branch for branch, _ in call))
+        assert len(prediction) == len(call), "the model must return one row per input row"
+        results |= dict(zip(call, prediction.split(1)))
+    return results
+
+
+def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
+    """For each of `samples` the first one whose rows are equal, bit for bit, in all tensors."""
+    # The rows as integers of the same width, so that -0.0 and 0.0 differ and NaN equals itself.
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    patterns = [t.reshape(len(t), -1).contiguous().view(widths[t.itemsize]) for t in tensors]
+    # Integer sums wrap and do not depend on their order: equal rows always have equal sums.
+    sums = torch.stack([p.sum(dim=1, dtype=torch.int64).cpu() for p in patterns], dim=1).tolist()
+    first: dict[tuple, list[int]] = {}
+    served = []
+    for sample in samples:
+        known = first.setdefault(tuple(sums[sample]), [])
+        match = next(
+            (k for k in known if all(torch.equal(p[k], p[sample]) for p in patterns)), None
+        )
+        if match is None:
+            known.append(sample)
+        served.append(sample if match is None else match)
+    return served

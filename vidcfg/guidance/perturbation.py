@@ -22,12 +22,14 @@ class Perturbation:
         layers: indices or names of blocks; empty for the family's own choice.
         rule: kind of the rule that asks, for messages and the family's own choice of layers.
         sigma: width of the blur in tokens; infinity gives all queries their mean.
+        mode: what tells this way from others of the same rule.
     """
 
     kind: str
     layers: tuple[int | str, ...] = ()
     rule: str = ""
     sigma: float = float("inf")
+    mode: str = ""
     follows_cond: ClassVar[bool] = False
 
     def __post_init__(self):
@@ -40,18 +42,9 @@ class Perturbation:
         Equal names mean equal perturbations, so that samples of a batch, and terms of a
         composition, share an evaluation exactly where they may.
         """
-        parts = [f"perturbed:{self.rule}"]
-        if self.kind != _USUAL.get(self.rule, self.kind):
-            parts.append(_WORDS[self.kind])
-        if self.layers:
-            parts.append(",".join(map(str, self.layers)))
-        if self.kind == "blur" and self.sigma != float("inf"):
-            parts.append(f"sigma={self.sigma:g}")
-        return "/".join(parts)
-
-
-_WORDS = {"identity": "attention", "drop": "residual", "skip": "block", "blur": "blur"}
-_USUAL = {"pag": "identity", "slg": "skip", "stg": "identity", "seg": "blur"}
+        sigma = "" if self.sigma == float("inf") else f"sigma={self.sigma:g}"
+        layers = ",".join(map(str, self.layers))
+        return "/".join(filter(None, (f"perturbed:{self.rule}", self.mode, layers, sigma)))
 
 
 @dataclass(frozen=True)
@@ -62,18 +55,19 @@ class Degradation:
         blur: width of the Gaussian in latent pixels.
         threshold: blur where the received attention exceeds this many times its mean.
         layers: the block whose attention is read, empty for the family's own.
+        rule: kind of the rule that asks.
     """
 
     blur: float = 1.0
     threshold: float = 1.0
     layers: tuple[int | str, ...] = ()
-    rule: ClassVar[str] = "sag"
+    rule: str = "sag"
     follows_cond: ClassVar[bool] = True
 
     @property
     def branch(self) -> str:
         """`perturbed:sag`, with the settings that are not the usual ones."""
-        parts = ["perturbed:sag"]
+        parts = [f"perturbed:{self.rule}"]
         parts += [f"blur={self.blur:g}"] if self.blur != 1 else []
         parts += [f"threshold={self.threshold:g}"] if self.threshold != 1 else []
         return "/".join([*parts, *map(str, self.layers)])
@@ -91,6 +85,7 @@ class WeakModel:
         noise: standard deviation of noise added to every weight, relative to that tensor's own.
         bits: weights are rounded to 2^bits levels between their extremes; None keeps them.
         seed: of the noise.
+        rule: kind of the rule that asks.
     """
 
     checkpoint: str | None = None
@@ -99,7 +94,7 @@ class WeakModel:
     noise: float = 0.0
     bits: int | None = None
     seed: int = 0
-    rule: ClassVar[str] = "autoguidance"
+    rule: str = "autoguidance"
     follows_cond: ClassVar[bool] = False
 
     @property

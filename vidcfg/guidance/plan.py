@@ -1,16 +1,131 @@
-"""Which model evaluations a run needs: left out where a coefficient is zero, shared where equal.
+"""What each sample needs on each step, and what a run therefore costs. numpy only.
 
-numpy only, so that a cost can be printed without a model. The denoiser executes what is counted
-here, as the trace of a run shows; only where different strengths happen to give equal predictions
-(cond and uncond see the same text) does it find more to share than the plan can know.
+Evaluations are left out where a coefficient is zero and shared where equal. The denoiser executes
+what is counted here, as the trace of a run shows; only where different strengths happen to give
+equal predictions (cond and uncond see the same text) does it find more to share than the plan can
+know.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.rules.base import Method
+from vidcfg.guidance.rule import Level, Method
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.surface import Surface
+
+
+def required_branches(
+    method: Method,
+    strength_F: np.ndarray,
+    weight_F: np.ndarray,
+    always: frozenset[str] = frozenset(),
+) -> tuple[str, ...]:
+    """The branches one sample needs on one step, in the method's own order.
+
+    Those in `always` run whatever the strengths, as the second output of a model needs it.
+    """
+    needed = method.required(strength_F, weight_F) | always
+    return tuple(branch for branch in method.branches if branch in needed)
+
+
+def stacked(terms: Sequence[np.ndarray]) -> np.ndarray:
+    """(K, F) rows of one term as they are, of several as (K, N, F)."""
+    return terms[0] if len(terms) == 1 else np.stack(terms, axis=1)
+
+
+@dataclass
+class Memory:
+    """What the rules of one run keep from step to step: one for each run, made when it begins.
+
+    Keyed by sample and by expert, so that no sample sees another's and a model that takes over
+    starts afresh. `vectors` are tensors (momentum) by the names in `Method.remembers`, `stopped`
+    marks the frames (and terms) whose guidance has ended.
+    """
+
+    vectors: dict[tuple[int, str | None], dict[str, Any]] = field(default_factory=dict)
+    stopped: dict[tuple[int, str | None], np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleStep:
+    """One sample on one step: its setting, the rule and strengths in force, what it needs.
+
+    `active` tells of each term whether it does something to some frame.
+    """
+
+    sample: int
+    guidance: Guidance
+    method: Method
+    strength_F: np.ndarray
+    weight_F: np.ndarray
+    branches: tuple[str, ...]
+    active: tuple[bool, ...]
+    remembered: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleRows:
+    """The setting of every sample of a batch and its strengths: row [k] of each is step k's.
+
+    Strengths and weights have one entry per sample: (K, F), or (K, N, F) for a rule of N terms.
+    `experts` names the model of each step (None: one model); `levels` are the noise levels before
+    and after each step, for rules that depend on both; `always` are branches that run on every
+    step.
+    """
+
+    rules: tuple[Guidance, ...]
+    strength_BKF: Sequence[np.ndarray] | np.ndarray
+    weights_BKF: Sequence[np.ndarray] | np.ndarray
+    experts: tuple[str, ...] | None = None
+    levels: tuple[tuple[Level, Level], ...] | None = None
+    always: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, rules: Sequence[Guidance], surfaces: Sequence[tuple[Surface, ...]], **run: Any
+    ) -> "SampleRows":
+        """From the surfaces of every sample, one per term of its rule."""
+        rows = (
+            tuple(stacked([getattr(surface, name) for surface in terms]) for terms in surfaces)
+            for name in ("strength_KF", "weights_KF")
+        )
+        return cls(tuple(rules), *rows, **run)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.strength_BKF[0])
+
+    @cached_property
+    def methods(self) -> tuple[tuple[Method, ...], ...]:
+        """The rule of every sample on every step."""
+        rows = zip(self.rules, self.strength_BKF, self.weights_BKF)
+        run = {"experts": self.experts, "levels": self.levels}
+        return tuple(rule.method.steps(strength, weight, **run) for rule, strength, weight in rows)
+
+    def branches(self, sample: int, step: int) -> tuple[str, ...]:
+        """The branches that a sample needs on a step, unless its rule has stopped by then."""
+        rows = (self.strength_BKF[sample][step], self.weights_BKF[sample][step])
+        return required_branches(self.methods[sample][step], *rows, self.always)
+
+    def at(self, step: int, memory: Memory, expert: str | None) -> list[SampleStep]:
+        """Every sample on one step; where its rule has stopped the strength is 1, the weight 0."""
+        found = []
+        for b, rule in enumerate(self.rules):
+            method = self.methods[b][step]
+            strength, weight = self.strength_BKF[b][step], self.weights_BKF[b][step]
+            stopped = memory.stopped.get((b, expert))
+            if stopped is not None:
+                strength, weight = np.where(stopped, 1.0, strength), np.where(stopped, 0.0, weight)
+            branches = required_branches(method, strength, weight, self.always)
+            active = method.active(strength, weight)
+            kept = memory.vectors.get((b, expert), {})
+            found.append(SampleStep(b, rule, method, strength, weight, branches, active, kept))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +134,8 @@ class RunRow:
 
     Strengths and weights are (K, F), or (K, N, F) for a rule of N terms. `start` identifies the
     initial noise (seed), `texts` the text that each branch sees, and `rule` everything else that
-    decides the guided prediction (limits, statistics). `experts` names the model of each step;
-    branches in `always` run on every step.
+    decides the guided prediction (limits, statistics). `experts` names the model of each step,
+    `always` the branches that run on every one.
     """
 
     method: Method
@@ -30,7 +145,7 @@ class RunRow:
     texts: tuple[tuple[str, object], ...] = ()
     rule: object = None
     experts: tuple[str, ...] | None = None
-    always: tuple[str, ...] = ()
+    always: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -48,10 +163,7 @@ class RunPlan:
     @property
     def evaluations(self) -> dict[str, int]:
         """Evaluations of the whole run, by branch."""
-        total = Counter()
-        for step in self.per_step:
-            total.update(step)
-        return dict(total)
+        return added_up(self.per_step)
 
     @property
     def total(self) -> int:
@@ -59,12 +171,9 @@ class RunPlan:
         return sum(self.evaluations.values())
 
 
-def required_branches(
-    method: Method, strength_F: np.ndarray, weight_F: np.ndarray, always: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """The branches one sample needs on one step, in the method's own order."""
-    needed = method.required(strength_F, weight_F).union(always)
-    return tuple(branch for branch in method.branches if branch in needed)
+def added_up(steps: Sequence[dict[str, int]]) -> dict[str, int]:
+    """The counts of several steps together, by branch."""
+    return dict(sum(map(Counter, steps), Counter()))
 
 
 def plan_run(
@@ -80,6 +189,7 @@ def plan_run(
     `evaluations_per_step` is 2 for second-order schedulers such as Heun (whose last step takes
     one), or the count of each step.
     """
+    # Where each sample starts, and its rule and the calls of each step.
     num_steps = len(rows[0].strength_KF) if rows else 0
     assert all(len(row.strength_KF) == num_steps for row in rows), "different numbers of steps"
     trajectories: list[object] = [row.start if share else i for i, row in enumerate(rows)]
@@ -90,6 +200,8 @@ def plan_run(
     counts = evaluations_per_step
     if isinstance(counts, int):
         counts = (counts,) * (num_steps - 1) + (1,)
+
+    # Step by step: an evaluation for each trajectory, which parts where the results do.
     known: dict[tuple, int] = {}
     per_step = []
     for k in range(num_steps):
@@ -110,8 +222,8 @@ def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple |
     """The branches of one sample on step k, and what makes its result; None where it is `cond`."""
     strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
     branches = required_branches(method, strength_F, weight_F, row.always)
-    if method.is_off(strength_F, weight_F).all():
+    if not any(method.active(strength_F, weight_F)):
         return branches, None
     deltas = method.deltas(strength_F, weight_F)
     moves = tuple((branch, tuple(values.tolist())) for branch, values in deltas.items())
-    return branches, (method, row.rule, moves)
+    return branches, (method.key, row.rule, moves)

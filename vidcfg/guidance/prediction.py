@@ -10,7 +10,8 @@ same two:
     sample         p = x0
 
 So one kind follows from another and x_t by q = a x_t + b p, where a and b depend only on the noise
-level (alpha, sigma). Levels: flow matching alpha = 1 - sigma; variance preserving alpha^2 +
+level (alpha, sigma). `flow` is Wan, LTX and HunyuanVideo, `flow_reversed` Mochi, `v_prediction`
+CogVideoX and SVD. Levels: flow matching alpha = 1 - sigma; variance preserving alpha^2 +
 sigma^2 = 1, also for EDM-style schedulers that divide the model input by sqrt(sigma^2 + 1): there
 alpha = 1 / sqrt(sigma^2 + 1) and sigma is divided likewise. Works on floats, numpy arrays and
 tensors, whichever come in; imports none of them.
@@ -19,7 +20,6 @@ tensors, whichever come in; imports none of them.
 from typing import Any
 
 KINDS = ("epsilon", "v_prediction", "flow", "flow_reversed", "sample")
-"""`flow` is Wan, LTX and HunyuanVideo, `flow_reversed` Mochi, `v_prediction` CogVideoX and SVD."""
 
 
 def coefficients(from_kind: str, to_kind: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
@@ -45,7 +45,8 @@ def coefficients(from_kind: str, to_kind: str, alpha: Any, sigma: Any) -> tuple[
     if from_kind == to_kind:
         return 0.0, 1.0
     determinant = alpha * p1 - sigma * p0
-    if _has_zero(determinant):
+    is_zero = determinant == 0
+    if is_zero.any() if hasattr(is_zero, "any") else is_zero:
         reason = {
             "epsilon": "alpha is 0 (pure noise), where x_t is noise alone and x0 is unknown",
             "sample": "sigma is 0 (no noise), where x_t is x0 alone and the noise is unknown",
@@ -70,19 +71,6 @@ def x0_coefficients(kind: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     return coefficients(kind, "sample", alpha, sigma)
 
 
-def prediction_coefficients(kind: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
-    """(a, b) with p = a x_t + b x0: the inverse of `x0_coefficients`.
-
-        epsilon       1 / sigma, -alpha / sigma
-        v_prediction  alpha / sigma, -(alpha^2 + sigma^2) / sigma
-        flow          1 / sigma, -(alpha + sigma) / sigma
-        sample        0, 1
-
-    Raises ValueError as `coefficients` does: every kind but sample at sigma = 0.
-    """
-    return coefficients("sample", kind, alpha, sigma)
-
-
 def convert(p: Any, x_t: Any, from_kind: str, to_kind: str, *, alpha: Any, sigma: Any) -> Any:
     """The prediction `p` of `from_kind` as `to_kind`; `p` itself, untouched, for the same kind.
 
@@ -103,11 +91,5 @@ def _parts(kind: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
         "sample": (1.0, 0.0),
     }
     if kind not in table:
-        raise ValueError(f"prediction kind is {kind!r}. Use one of: {', '.join(KINDS)}.")
+        raise ValueError(f"prediction kind is {kind!r}. Use one of: {', '.join(table)}.")
     return table[kind]
-
-
-def _has_zero(value: Any) -> bool:
-    """Whether a number, or any entry of an array or tensor, is 0."""
-    is_zero = value == 0
-    return bool(is_zero.any()) if hasattr(is_zero, "any") else bool(is_zero)

@@ -1,130 +1,339 @@
-"""A guidance setting as the engine reads it: method, surface and limits."""
+"""What a guidance rule is, to a reader of YAML and to the engine.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+A rule is asked four things: its branches, its deltas, the combination of the predictions, and the
+rule of each step. Everything else has a default here.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float64
+from pydantic import Field, StrictInt, StrictStr, model_serializer
 
-from vidcfg.guidance.frame_weights import Uniform
-from vidcfg.guidance.limits import Clamp, Rescale, Threshold
-from vidcfg.guidance.rules import ClassifierFree, Method
-from vidcfg.guidance.surface import Surface, build_surface
+from vidcfg.guidance.combination import Combination
+from vidcfg.guidance.frames import FrameWeights, Window
+from vidcfg.guidance.gram import Gram
+from vidcfg.guidance.perturbation import Change
+from vidcfg.guidance.schedule import Scale
+from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
 
-
-@dataclass(frozen=True)
-class Term:
-    """The strengths of one term of a rule: its schedule, frame weights, windows and reducer."""
-
-    scale: Any
-    frames: Any = field(default_factory=Uniform)
-    windows: tuple = ()
-    reducer: str | None = None
-
-    def surface(
-        self,
-        *,
-        num_steps: int,
-        num_frames: int,
-        frame_map,
-        fps: float | None = None,
-        sigmas: np.ndarray | None = None,
-        experts: tuple[str, ...] | None = None,
-    ) -> Surface:
-        """The surface of one run; `experts` names the model of each step (None: one model).
-
-        Raises:
-            ValueError: if the scale names experts for a pipeline that has none, or misses one.
-        """
-        shared = {
-            "num_steps": num_steps,
-            "num_frames": num_frames,
-            "frame_map": frame_map,
-            "fps": fps,
-            "sigmas": sigmas,
-            "windows": self.windows,
-            "reducer": self.reducer,
-        }
-        if not isinstance(self.scale, Mapping):
-            return build_surface(self.scale, self.frames, **shared)
-        present = tuple(dict.fromkeys(experts or ()))
-        if not present or set(present) - set(self.scale):
-            known = ", ".join(present) or "one model, without experts"
-            raise ValueError(
-                f"guidance.scale names the experts {', '.join(self.scale)}, "
-                f"but this pipeline has {known}. Use one scale per expert, or a single scale."
-            )
-        surfaces = {
-            name: build_surface(self.scale[name], self.frames, **shared) for name in present
-        }
-        return _rows_by_step([surfaces[name] for name in experts])
+Rows = Float64[np.ndarray, "*B F"]
+"""Strengths or weights of F latent frames, with any axes in front."""
+Level = tuple[float, float]
+"""(alpha, sigma) of x_t = alpha x0 + sigma eps."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Everything that decides the guided prediction of one sample.
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """The tensors of one step, (B, F, ...) views, from which a rule makes vectors of its own.
 
-    `scale` is a schedule, or a mapping from expert name to schedule for pipelines that change
-    the model on the way. `reducer` None takes the default of the frame weights. `statistics` is
-    "frame" or "clip"; `precision` "float32", or "pipeline" for the stock pipeline's own dtype.
-    For a `Composite` method, `scale` to `reducer` are the strengths of its first term and `more`
-    those of the others.
+    Args:
+        base: the branch that `differences` are taken from.
+        differences: p_b - p_base of every other branch.
+        remembered: what the rule's `extra` returned under its `remembers` names the last time this
+            sample ran with this model; empty at first.
+        x0_scale: d x0 / d prediction at this noise level; 1 for rules in prediction space.
+        grid: height and width of a frame in latent elements, None where not known (tokens).
+        strength_BF, weight_BF: those of the step, of samples whose rules are on and off together.
     """
 
-    scale: Any
-    method: Method = field(default_factory=ClassifierFree)
-    frames: Any = field(default_factory=Uniform)
-    windows: tuple = ()
-    reducer: str | None = None
-    rescale: Rescale | None = None
-    threshold: Threshold | None = None
-    clamp: Clamp | None = None
-    statistics: str = "frame"
-    precision: str = "float32"
-    more: tuple[Term, ...] = ()
+    base: str
+    differences: Mapping[str, Any]
+    remembered: Mapping[str, Any]
+    x0_scale: float = 1.0
+    grid: tuple[int, int] | None = None
+    strength_BF: np.ndarray | None = None
+    weight_BF: np.ndarray | None = None
 
-    def __post_init__(self):
-        assert len(self.more) == len(self.term_names()) - 1, "one surface per term"
+    def difference(self, first: str, second: str) -> Any:
+        """p_first - p_second, a new tensor."""
+        if second == self.base:
+            return self.differences[first].clone()
+        if first == self.base:
+            return -self.differences[second]
+        return self.differences[first] - self.differences[second]
 
-    def surface(self, **run: Any) -> Surface:
-        """The surface of the rule, or of its first term: the arguments are those of `Term`."""
-        return Term(self.scale, self.frames, self.windows, self.reducer).surface(**run)
 
-    def surfaces(self, **run: Any) -> tuple[Surface, ...]:
-        """One surface per term, all of one run."""
-        return (self.surface(**run), *(term.surface(**run) for term in self.more))
+class Method(ConfigModel):
+    """What the engine runs for one sample: a rule, several of them, or one step of a rule.
 
-    def term_names(self) -> tuple[str, ...]:
-        """The name of every term; one that is used twice is numbered."""
-        kinds = [term.name for term in getattr(self.method, "terms", (self.method,))]
-        return tuple(
-            kind if kind not in kinds[:i] else f"{kind}#{kinds[:i].count(kind) + 1}"
-            for i, kind in enumerate(kinds)
+    branches     its model evaluations
+    base         the branch that its combinations are written from
+    isolated     branches whose evaluation changes the model, each run in a call of its own
+    needs_gram   whether coefficients depend on the predictions themselves
+    compares     whether it reads every branch wherever it guides, whatever the strength
+    in_x0        whether the Gram that `combination` gets, and what it returns, are those of
+                 predicted clean videos, and the engine converts both ways
+    extras       names of the vectors that `extra` makes (beside the predictions)
+    remembers    those of them that are kept for the sample's next guided step
+    may_stop     whether a plan's counts are upper bounds (see `Combination.stop_BF`)
+    needs_levels whether `steps` needs the noise levels of a solver of first order
+    is_limited   whether rescale, threshold and clamp apply to its result
+    flow_only    whether it has a meaning for flow predictions alone
+    """
+
+    kind: ClassVar[str]
+    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
+    base: ClassVar[str] = "uncond"
+    isolated: ClassVar[frozenset[str]] = frozenset()
+    needs_gram: ClassVar[bool] = False
+    extras: ClassVar[tuple[str, ...]] = ()
+    remembers: ClassVar[tuple[str, ...]] = ()
+    may_stop: ClassVar[bool] = False
+    needs_levels: ClassVar[bool] = False
+    is_limited: ClassVar[bool] = True
+    flow_only: ClassVar[bool] = False
+
+    @property
+    def compares(self) -> bool:
+        return self.needs_gram
+
+    @property
+    def in_x0(self) -> bool:
+        return getattr(self, "space", "prediction") == "x0"
+
+    @property
+    def terms(self) -> tuple["Method", ...]:
+        """The rules that are added up: this one, or those of a list."""
+        return (self,)
+
+    @cached_property
+    def key(self) -> tuple:
+        """What two samples share that are combined together: all but the strengths."""
+        names = (
+            name for name in type(self).model_fields if name not in (*STRENGTHS, "convention")
         )
+        values = (getattr(self, name) for name in names)
+        return (type(self), *(getattr(value, "key", value) for value in values))
 
-    def group_key(self) -> tuple:
-        """What two samples must share to be combined together: everything but the surface."""
-        limits = (self.rescale, self.threshold, self.clamp)
-        return (self.method, *limits, self.statistics, self.precision)
+    def changes(self) -> dict[str, Change]:
+        """Branch -> how the model, or what it sees, is changed for it."""
+        return {}
 
-    def order(self) -> tuple[str, ...]:
-        """The operations in the order in which they are applied.
+    def sources(self) -> dict[str, str]:
+        """The text each branch but `cond` sees: negative, empty, condition:<name>, or cond's.
 
-        For several terms the first entry is their formula: cond + (cfg - cond) + (stg - cond).
+        The unconditional branch sees the negative prompt, beside a branch for it the empty one.
         """
-        names = self.term_names()
-        method = names[0] if not self.more else f"cond{''.join(f' + ({n} - cond)' for n in names)}"
-        limits = {"rescale": self.rescale, "threshold": self.threshold, "clamp": self.clamp}
-        used = tuple(name for name, limit in limits.items() if limit is not None)
-        return (f"method:{method}", *used)
+        apart = "negative" in self.branches
+        seen = {"uncond": "empty" if apart else "negative", "negative": "negative"}
+        others = (branch for branch in self.branches if branch != "cond")
+        return {b: b if b.startswith("condition:") else seen.get(b, "cond") for b in others}
+
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+        """How far each branch moves the result, before anything that depends on predictions.
+
+        All that the strengths and weights of a step decide: two samples with equal predictions and
+        equal deltas get equal results. From `uncond` the dictionary names `cond`, from `cond` it
+        does not (see `is_off`).
+        """
+        return {"cond": strength}
+
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        """The coefficients of every frame: base + sum_b delta_b (p_b - base)."""
+        deltas = self.deltas(strength, weight)
+        return Combination(self.base, None, deltas, self.is_off(strength, weight))
+
+    def steps(
+        self,
+        strength_KF: np.ndarray,
+        weights_KF: np.ndarray,
+        *,
+        experts: tuple[str, ...] | None = None,
+        levels: tuple[tuple[Level, Level], ...] | None = None,
+    ) -> tuple["Method", ...]:
+        """The rule of each step, for rules that are not the same on all.
+
+        `experts` names the model of each step; `levels` are the noise levels before and after
+        each step of a solver of first order, None in a plan made without a scheduler.
+        """
+        return (self,) * len(strength_KF)
+
+    def is_off(self, strength: Rows, weight: Rows) -> Bool[np.ndarray, "*B F"]:
+        """Where the result is `cond`, bit for bit."""
+        deltas = self.deltas(strength, weight).items()
+        return np.logical_and.reduce([v == (1 if b == "cond" else 0) for b, v in deltas])
+
+    def active(self, strength: np.ndarray, weight: np.ndarray) -> tuple[bool, ...]:
+        """Whether the rule, or each of its terms, does something to some frame."""
+        return (not self.is_off(strength, weight).all(),)
+
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        """The branches of which a coefficient can be non-zero on a step with these values."""
+        if self.compares:
+            return frozenset(self.branches if self.active(strength_F, weight_F)[0] else {"cond"})
+        deltas = self.deltas(strength_F, weight_F)
+        coefficients = deltas | {self.base: 1 - sum(deltas.values())}
+        return frozenset(branch for branch, values in coefficients.items() if np.any(values != 0))
+
+    def extra(self, vectors: Vectors) -> dict[str, Any]:
+        """The rule's own vectors of this step, by the names in `extras`; none are overwritten."""
+        return {}
+
+    def coefficients(
+        self,
+        gram: Gram | None,
+        strength_BF: np.ndarray,
+        weight_BF: np.ndarray,
+        x0: tuple[float, float] | None = None,
+    ) -> Combination:
+        """`combination` for predictions, whatever the rule's space.
+
+        `x0` is (a, b) of x0 = a x_t + b p; a rule in x0 space gets a Gram that holds x_t.
+        """
+        if not self.in_x0:
+            return self.combination(gram, strength_BF, weight_BF)
+        return self.combination(gram.in_x0(*x0), strength_BF, weight_BF).from_x0(*x0)
 
 
-def _rows_by_step(surfaces: list[Surface]) -> Surface:
-    """The surface whose row k is row k of `surfaces[k]`."""
-    assert len(surfaces) == len(surfaces[0].progress_K), "one expert per step"
-    arrays = {
-        item.name: np.stack([getattr(s, item.name)[k] for k, s in enumerate(surfaces)])
-        for item in fields(Surface)
-        if item.name.split("_")[-1].startswith("K")
-    }
-    return replace(surfaces[0], **arrays)
+def ratio(above: Rows, below: Rows, otherwise: float) -> Rows:
+    """above / below, and `otherwise` where `below` is not positive."""
+    safe = np.where(below > 0, below, 1.0)
+    return np.where(below > 0, above / safe, otherwise)
+
+
+class StepOf(Method):
+    """One step of a rule that is not the same on all; what it does not say is the rule's."""
+
+    rule: Method
+
+    @property
+    def kind(self) -> str:
+        return self.rule.kind
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return self.rule.branches
+
+    def sources(self) -> dict[str, str]:
+        return self.rule.sources()
+
+    def is_off(self, strength: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return self.rule.is_off(strength, weight)
+
+
+STRENGTHS = ("scale", "frames", "windows")
+"""What says how strong a rule is, and is the rule's own in a list."""
+
+
+class Rule(Method, Kinds):
+    """One of the kinds of `guidance.method`.
+
+    In a list of rules `scale`, `frames` and `windows` replace those of `guidance`. A kind tells
+
+    can_be_off      whether a scale of 1 (0 in the w convention) makes the rule do nothing
+    needs_negative  whether it has no meaning without a negative prompt
+    follows_cond    whether a branch is made from cond's result, so that no evaluation is shared
+    solvers         the values of sampling.scheduler that it needs; empty for any
+    highest         a scale that is too much for it, and what it takes instead
+    """
+
+    kinds: ClassVar[dict[str, type["Rule"]]] = {}
+    shapes: ClassVar[str] = "cfg or a mapping such as {kind: dual, negative_scale: 2.0}."
+    can_be_off: ClassVar[bool] = True
+    needs_negative: ClassVar[bool] = False
+    follows_cond: ClassVar[bool] = False
+    solvers: ClassVar[tuple[str, ...]] = ()
+    highest: ClassVar[tuple[float, str]] = (math.inf, "")
+
+    scale: Scale | None = Field(None, description="a scale of this rule's own, or null")
+    frames: FrameWeights | None = Field(
+        None, description="frame weights of this rule's own, or null"
+    )
+    windows: Annotated[tuple[Window, ...] | None, Field(strict=False), AsTuple] = None
+
+    @property
+    def off_value(self) -> float:
+        """The number that means off in `scale`: 0 in the w convention, else 1."""
+        return 0.0 if getattr(self, "convention", "scale") == "w" else 1.0
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Which of scale, frames and windows this rule has itself."""
+        return tuple(name for name in STRENGTHS if getattr(self, name) is not None)
+
+    def check_run(self, num_steps: int) -> Iterator[Finding]:
+        """What cannot work in a run of so many steps."""
+        return iter(())
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler) -> dict[str, Any]:
+        written = {k: v for k, v in handler(self).items() if k not in STRENGTHS or v is not None}
+        return {"kind": self.kind, **written}
+
+
+rule = named(Rule)
+
+Space = Literal["x0", "prediction"]
+"""Where inner products are taken: of predicted clean videos, or of what the model predicts."""
+Layers = Annotated[tuple[StrictInt | StrictStr, ...], Field(strict=False), AsTuple]
+"""Numbers or names of transformer blocks; empty for the family's own."""
+
+
+class EitherConvention(Rule):
+    """A rule whose numbers may be written as w = s - 1, as some papers and peers do."""
+
+    convention: Literal["scale", "w"] = "scale"
+
+
+class AgainstUncond(EitherConvention):
+    """A rule of `cond` and `uncond`, which sees the negative prompt, with one strength."""
+
+
+class Compared(AgainstUncond):
+    """A rule whose coefficients come from comparing both predictions, in one of two spaces."""
+
+    needs_gram = True
+
+    space: Space = "prediction"
+
+
+class AwayFrom(Rule):
+    """Move a worse prediction towards, and past, the plain one, frame by frame.
+
+        guided_f = cond_f + (strength_f - 1) * (cond_f - perturbed_f)
+
+    `change` says how the model, or its input, is changed for the perturbed pass, which sees all
+    that `cond` sees, the positive prompt included, with or without other rules beside it. A
+    strength of 1 returns `cond` bit for bit (off) and runs no perturbed pass. w = strength - 1 is
+    what peers call pag_scale, slg scale, stg_scale.
+    """
+
+    base = "cond"
+
+    @property
+    def change(self) -> Change:
+        """What is changed for the perturbed pass."""
+        raise NotImplementedError
+
+    @property
+    def follows_cond(self) -> bool:
+        return self.change.follows_cond
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return ("cond", self.change.branch)
+
+    @property
+    def isolated(self) -> frozenset[str]:
+        return frozenset({self.change.branch})
+
+    def changes(self) -> dict[str, Change]:
+        return {self.change.branch: self.change}
+
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+        return {self.change.branch: 1 - strength}
+
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        needed = super().required(strength_F, weight_F)
+        return needed | {"cond"} if self.follows_cond else needed
+
+
+class PerturbedLayers(AwayFrom, EitherConvention):
+    """A rule that changes some layers of the model for a pass of its own."""
+
+    layers: Layers = Field((), description="the family's")

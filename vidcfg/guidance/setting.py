@@ -1,43 +1,48 @@
 """`guidance`: everything that says how strongly which frame follows its prompt at which step."""
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_serializer
 
-from vidcfg.guidance.setting_frames import Frames, UniformFrames, Window
-from vidcfg.guidance.setting_rules import Cfg, Method
-from vidcfg.guidance.setting_schedules import Scale, schedules_of
-from vidcfg.guidance.setting_terms import Term, TermModel
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Fraction, Positive, Range, refuse
-from vidcfg.settings.validation import number_advice
-
-
-class Rescale(ConfigModel):
-    """Pull the guided prediction's size back towards the conditional one. `amount` 0 is off.
-
-    `by: std` matches the standard deviation (Lin et al. 2024), `by: norm` the norm.
-    """
-
-    amount: Fraction = Field(description="a number from 0 to 1, 0 = off")
-    by: Literal["std", "norm"] = "std"
+from vidcfg.guidance.composite import Composite
+from vidcfg.guidance.frames import FrameWeights, Uniform, Window
+from vidcfg.guidance.limits import Rescale, RescaleSetting, Threshold
+from vidcfg.guidance.rule import STRENGTHS, Method, Rule
+from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.schedule import Scale
+from vidcfg.guidance.surface import Surface, Term
+from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, as_tuple
 
 
-class Threshold(ConfigModel):
-    """Imagen's dynamic thresholding: clip x0 at a percentile of |x0|, where above `floor`."""
-
-    percentile: Annotated[float, AfterValidator(Range(50, 100, above=True))] = 99.5
-    floor: Positive = 1.0
+def _shape_of(value: Any) -> str:
+    """`list` for several rules, `one` for all else."""
+    return "list" if isinstance(value, list | tuple | Composite) else "one"
 
 
-def _rescale_from(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"amount": value}
-    if not isinstance(value, dict | ConfigModel):
-        advice = number_advice(value)
-        raise refuse(
-            f"but must be a number from 0 (off) to 1, or {{amount: 0.7, by: norm}}.{advice}"
-        )
-    return value
+def _as_rules(value: Any) -> Any:
+    return value.terms if isinstance(value, Composite) else as_tuple(value)
+
+
+def _together(rules: tuple[Rule, ...]) -> Composite:
+    # Validated and not made: the place of an error stays that of the list.
+    return Composite.model_validate({"rules": rules})
+
+
+Rules = Annotated[
+    Annotated[Rule, Tag("one")]
+    | Annotated[
+        tuple[Rule, ...],
+        Field(strict=False, min_length=1),
+        BeforeValidator(_as_rules),
+        AfterValidator(_together),
+        Tag("list"),
+    ],
+    Discriminator(_shape_of),
+]
+"""The rule, or a list of rules that are added up; a name alone is enough where every other value
+has a default."""
 
 
 class Guidance(ConfigModel):
@@ -49,12 +54,12 @@ class Guidance(ConfigModel):
         ConfigError: naming each value that is not allowed, or has no effect beside the others.
     """
 
-    method: Method = Cfg()
+    method: Rules = Cfg()
     scale: Scale = Field(description="a number such as 6.0, or a schedule")
-    frames: Frames = UniformFrames()
+    frames: FrameWeights = Uniform()
     windows: Annotated[tuple[Window, ...], Field(strict=False), AsTuple] = ()
     reduce: Literal["auto", "mean", "max"] = "auto"
-    rescale: Annotated[Rescale, BeforeValidator(_rescale_from)] = Rescale(amount=0.0)
+    rescale: RescaleSetting = Rescale(amount=0.0)
     threshold: Threshold | None = None
     clamp: Positive | None = None
     statistics: Literal["frame", "clip"] = "frame"
@@ -63,37 +68,38 @@ class Guidance(ConfigModel):
     micro_batch: Annotated[int, AfterValidator(Range(1, 4096))] | None = None
     share: bool = True
 
+    @field_serializer("method")
+    def _written_method(self, method: Method) -> Any:
+        is_list = isinstance(method, Composite)
+        return [rule.to_dict() for rule in method.terms] if is_list else method.to_dict()
+
     @property
-    def methods(self) -> tuple[TermModel, ...]:
+    def methods(self) -> tuple[Rule, ...]:
         """The rules, in the order in which they are added up."""
-        return self.method if isinstance(self.method, tuple) else (self.method,)
+        return self.method.terms
 
     @property
     def kind(self) -> str:
         """The names of the rules, such as cfg or cfg+stg."""
-        return "+".join(method.kind for method in self.methods)
+        return self.method.kind
 
-    @property
+    @cached_property
     def terms(self) -> tuple[Term, ...]:
         """Every rule with the scale, frames and windows that are in force for it."""
-        in_list = isinstance(self.method, tuple)
-        return tuple(
-            Term(
-                method,
-                self.scale if method.scale is None else method.scale,
-                self.frames if method.frames is None else method.frames,
-                self.windows if method.windows is None else method.windows,
-                ("method", i) if in_list else ("method",),
-            )
-            for i, method in enumerate(self.methods)
-        )
+        found = []
+        for i, rule in enumerate(self.method.terms):
+            above = ("method", i) if isinstance(self.method, Composite) else ("method",)
+            at = {name: (*above, name) if name in rule.own else (name,) for name in STRENGTHS}
+            values = {n: getattr(self if at[n] == (n,) else rule, n) for n in STRENGTHS}
+            found.append(Term(rule, **values, reduce=self.reduce, above=above, at=at))
+        return tuple(found)
 
     @property
     def off_value(self) -> float:
         """The number that means no guidance in `scale`: 0 in the w convention, else 1."""
         return self.methods[0].off_value
 
-    @property
+    @cached_property
     def is_off(self) -> bool:
         """Whether no step is guided, so that each one is the plain conditional prediction."""
         return all(term.is_off for term in self.terms)
@@ -101,68 +107,118 @@ class Guidance(ConfigModel):
     @property
     def needs_negative(self) -> bool:
         """Whether the method has no meaning without a negative prompt."""
-        return any(method.needs_negative for method in self.methods)
+        return any(rule.needs_negative for rule in self.method.terms)
 
-    def findings(self):
-        if not isinstance(self.method, tuple):
+    def surfaces(self, **run: Any) -> tuple[Surface, ...]:
+        """One surface per term, all of one run: the arguments are those of `Term.surface`."""
+        return tuple(term.surface(**run) for term in self.terms)
+
+    def surface(self, **run: Any) -> Surface:
+        """The surface of the rule, or of its first term."""
+        return self.terms[0].surface(**run)
+
+    def term_names(self) -> tuple[str, ...]:
+        """The name of every term; one that is used twice is numbered."""
+        kinds = [rule.kind for rule in self.method.terms]
+        return tuple(
+            kind if kind not in kinds[:i] else f"{kind}#{kinds[:i].count(kind) + 1}"
+            for i, kind in enumerate(kinds)
+        )
+
+    def group_key(self) -> tuple:
+        """What two samples must share to be combined together: everything but the surface."""
+        limits = (self.rescale, self.threshold, self.clamp)
+        return (self.method.key, *limits, self.statistics, self.precision)
+
+    def order(self) -> tuple[str, ...]:
+        """The operations in the order in which they are applied.
+
+        For several terms the first entry is their formula: cond + (cfg - cond) + (stg - cond).
+        """
+        method = self.method.kind
+        if len(self.method.terms) > 1:
+            method = f"cond{''.join(f' + ({name} - cond)' for name in self.term_names())}"
+        limits = {
+            "rescale": not self.rescale.is_off,
+            "threshold": self.threshold is not None,
+            "clamp": self.clamp is not None,
+        }
+        return (f"method:{method}", *(name for name, is_set in limits.items() if is_set))
+
+    def without_frames(self) -> "Guidance":
+        """The same with the full scale on every frame, for a clip that has one."""
+        none = {"frames": None, "windows": None}
+        bare = tuple(rule.model_copy(update=none) for rule in self.methods)
+        method = Composite(bare) if isinstance(self.method, Composite) else bare[0]
+        return self.model_copy(update={"frames": Uniform(), "windows": (), "method": method})
+
+    def findings(self) -> Iterator[Finding]:
+        # Strengths that stand in the wrong place.
+        if not isinstance(self.method, Composite):
             for name in self.method.own:
                 what = f"belongs to a rule in a list. Write it as guidance.{name}."
                 yield Finding(("method", name), what)
-        elif all("scale" in method.own for method in self.method):
+        elif all("scale" in rule.own for rule in self.methods):
             what = "has no effect: every rule of the list has a scale of its own."
             yield Finding(("scale",), what, is_error=False)
-        for path, scale in {term.path("scale"): term.scale for term in self.terms}.items():
-            if isinstance(scale, dict):
-                yield from (
-                    Finding(path, f"names the expert '{name}'. Use letters, digits and '_'.")
-                    for name in scale
-                    if not name.isidentifier()
-                )
+
+        # Scales, each where it is written.
+        for path, term in {term.at["scale"]: term for term in self.terms}.items():
+            for name in term.scale if isinstance(term.scale, dict) else ():
+                if not name.isidentifier():
+                    what = f"names the expert '{name}'. Use letters, digits and '_'."
+                    yield Finding(path, what)
         for term in self.terms:
-            top = max(n for s in schedules_of(term.scale).values() for n in s.numbers())
-            if term.method.kind == "cfg_pp" and top > 1:
-                what = f"reaches {top:g}, but CFG++ takes a lambda from 0 to 1."
-                yield Finding(term.path("scale"), what, is_error=False)
-        for term in {term.path("frames"): term for term in self.terms}.values():
-            if term.has_frames:
+            top, (highest, instead) = max(term.numbers), term.rule.highest
+            if top > highest:
+                what = f"reaches {top:g}, but {instead}."
+                yield Finding(term.at["scale"], what, is_error=False)
+
+        # What has no effect beside the others.
+        for term in {term.at["frames"]: term for term in self.terms}.values():
+            if not isinstance(term.frames, Uniform):
                 yield from self._frames_findings(term)
-        yield from self._limit_findings()
+        if self.is_off:
+            limits = ("rescale", not self.rescale.is_off), ("threshold", self.threshold)
+            for name, is_set in (*limits, ("clamp", self.clamp), ("windows", self.windows)):
+                if is_set:
+                    yield Finding((name,), _off_words(self.terms[0]), is_error=False)
 
-    def _frames_findings(self, term: Term):
-        path = term.path("frames")
-        if term.frames.is_uniform():
-            values = term.frames.to_dict()
-            told = ", ".join(f"{k}: {v}" for k, v in values.items() if isinstance(v, float))
-            what = (
-                f"{values['kind']} with {told}"
-                if told
-                else f"{values['kind']} with every weight 1"
-            )
+    def _frames_findings(self, term: Term) -> Iterator[Finding]:
+        path, frames = term.at["frames"], term.frames
+        if frames.is_uniform:
+            values = frames.to_dict().items()
+            told = ", ".join(f"{k}: {v}" for k, v in values if isinstance(v, float))
+            what = f"{frames.kind} with {told or 'every weight 1'}"
             yield Finding(
-                path,
-                f"has no effect: {what} gives every frame the full scale. Write uniform.",
+                path, f"has no effect: {what} gives every frame the full scale. Write uniform."
             )
-        elif term.frames.is_off():
+        elif frames.is_off:
             yield Finding(
-                path,
-                "turns guidance off on every frame. Write scale: 1.0 and frames: uniform.",
+                path, "turns guidance off on every frame. Write scale: 1.0 and frames: uniform."
             )
-        elif term.is_off if "frames" in term.method.own else self.is_off:
-            yield Finding(path, f"{self._off_words(term)} Write uniform, or another scale.", False)
+        elif term.is_off if "frames" in term.rule.own else self.is_off:
+            yield Finding(path, f"{_off_words(term)} Write uniform, or another scale.", False)
 
-    def _off_words(self, term: Term) -> str:
-        where = ".".join(map(str, ("guidance", *term.path("scale"))))
-        return f"has no effect: {where} is {term.method.off_value:g} (off) on every step."
+    def check_run(
+        self, *, num_steps: int, num_frames: int, fps: float | int | None = None
+    ) -> Iterator[Finding]:
+        """What cannot work, or has no effect, for `num_frames` pixel frames in `num_steps` steps.
 
-    def _limit_findings(self):
-        if not self.is_off:
-            return
-        limits = {
-            "rescale": self.rescale.amount > 0,
-            "threshold": self.threshold is not None,
-            "clamp": self.clamp is not None,
-            "windows": bool(self.windows),
-        }
-        for name, is_set in limits.items():
-            if is_set:
-                yield Finding((name,), self._off_words(self.terms[0]), is_error=False)
+        Paths are relative to `guidance`. The windows of a clip of one frame are not looked at.
+        """
+        seen = {}
+        for term in self.terms:
+            for found in term.check_run(num_steps, num_frames, fps):
+                is_window = found.path[-3:-2] == ("windows",)
+                if num_frames > 1 or not is_window:
+                    seen[found.path] = found
+            idle = term.frames.no_effect(num_frames, fps)
+            if idle:
+                seen[term.at["frames"]] = Finding(term.at["frames"], idle)
+        yield from seen.values()
+
+
+def _off_words(term: Term) -> str:
+    where = ".".join(map(str, ("guidance", *term.at["scale"])))
+    return f"has no effect: {where} is {term.rule.off_value:g} (off) on every step."

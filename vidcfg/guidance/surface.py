@@ -5,16 +5,21 @@
 A strength of 1 is off (the plain conditional prediction). A frame of weight 0 keeps its prompt.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from vidcfg.guidance.checks import Number, check_interval_has_step, check_number
 from vidcfg.guidance.frame_map import FrameMap
-from vidcfg.guidance.frame_weights import FrameWeights, FrameWindow, window_mask
-from vidcfg.guidance.schedules import Schedule, active_steps, progress, scale_per_step
+from vidcfg.guidance.frames import FrameWeights, Window, window_mask
+from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.schedule import Schedule, positions, progress
+from vidcfg.settings.base import Finding
+from vidcfg.settings.errors import Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +39,8 @@ class Surface:
     fps: float | None = None
 
     def __post_init__(self):
-        for array in (self.progress_K, self.scale_K, self.weights_KT, self.strength_KT):
+        for array in (v for v in vars(self).values() if isinstance(v, np.ndarray)):
             array.flags.writeable = False
-        self.weights_KF.flags.writeable = False
-        self.strength_KF.flags.writeable = False
 
     def to_dict(self) -> dict:
         """Plain lists and numbers for JSON, to the last bit of float64.
@@ -73,105 +76,119 @@ def strength_of(
     return np.where(weights == 1.0, scale, np.where(weights == 0.0, 1.0, strength))
 
 
-def build_surface(
-    schedule: Schedule,
-    frames: FrameWeights,
-    *,
-    num_steps: int,
-    num_frames: int,
-    frame_map: FrameMap,
-    fps: Number | None = None,
-    sigmas: Sequence[Number] | np.ndarray | None = None,
-    windows: Sequence[FrameWindow] = (),
-    reducer: str | None = None,
-) -> Surface:
-    """The surface of a run of `num_steps` steps and `num_frames` pixel frames.
+@dataclass(frozen=True)
+class Term:
+    """One rule with the strengths that are in force for it.
 
-    Weights are reduced to latent frames by `reducer` (`mean`, `max`, or None for the default of
-    `frames`), after windows and steps outside an interval schedule have set weights to 0; the
-    strengths follow from the reduced weights.
-    Windows go by step progress, also under a schedule over sigma. Off where the scale is 1 on
-    every step.
-
-    Raises:
-        ValueError: if the VAE cannot make `num_frames`, an interval or window holds no step, or a
-            schedule, weight or window does not fit the run.
+    `reduce` is how a latent frame takes its weight: mean, max, or auto for what the frames say.
+    `above` is where the rule is written below `guidance`, `at` where each of its strengths is.
     """
-    frame_map.check(num_frames, "num_frames")
-    if fps is not None:
-        fps = check_number("fps", fps, above=0)
-    progress_K = progress(num_steps)
-    scale_K = scale_per_step(schedule, num_steps=num_steps, sigmas=sigmas)
-    for window in windows:
-        what = f"window of frames {window.first} to {window.last}"
-        check_interval_has_step(what, float(window.start), float(window.stop), progress_K)
-    active_K = active_steps(schedule, num_steps=num_steps, sigmas=sigmas)
-    mask_KT = window_mask(windows, progress_K, num_frames) & active_K[:, None]
-    weights_KT = np.where(mask_KT, frames.weights(num_frames, fps=fps), 0.0)
-    weights_KF = frame_map.reduce(weights_KT, reducer or frames.default_reducer)
-    return Surface(
-        progress_K=progress_K,
-        scale_K=scale_K,
-        weights_KT=weights_KT,
-        strength_KT=strength_of(scale_K, weights_KT),
-        weights_KF=weights_KF,
-        strength_KF=strength_of(scale_K, weights_KF),
-        fps=fps,
-    )
 
+    rule: Rule
+    scale: Schedule | dict[str, Schedule]
+    frames: FrameWeights
+    windows: tuple[Window, ...]
+    reduce: str
+    above: Path
+    at: dict[str, Path]
 
-_BARS = "▁▂▃▄▅▆▇█"
-_COLOURS = (17, 18, 24, 30, 36, 71, 113, 185, 220)
-_MAX_ROWS = 12
-_MAX_CELL = 3
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """Every scale that is written, those of all experts."""
+        parts = self.scale.values() if isinstance(self.scale, dict) else (self.scale,)
+        return tuple(number for part in parts for number in part.numbers())
 
+    @property
+    def is_off(self) -> bool:
+        """Whether no step is guided by this rule."""
+        return self.rule.can_be_off and set(self.numbers) == {self.rule.off_value}
 
-def terminal_heat_map(surface: Surface, width: int = 80, *, colour: bool = False) -> str:
-    """The strengths over steps (rows, first on top) and pixel frames (columns) as text.
+    def check_run(
+        self, num_steps: int, num_frames: int, fps: float | int | None
+    ) -> Iterator[Finding]:
+        """What cannot work in a run. What a schedule over sigma does is for its surface to say."""
+        progress_K = progress(num_steps)
+        is_dict = isinstance(self.scale, dict)
+        for name, part in (self.scale if is_dict else {None: self.scale}).items():
+            here = (*self.at["scale"], name) if is_dict else self.at["scale"]
+            if part.over == "progress":
+                yield from (found.below(*here) for found in part.check_run(progress_K))
+        yield from (found.below(*self.above) for found in self.rule.check_run(num_steps))
+        for i, window in enumerate(self.windows):
+            found = (*window.check_steps(progress_K), *window.check_frames(num_frames))
+            yield from (one.below(*self.at["windows"], i) for one in found)
+        found = self.frames.check_run(num_frames, fps)
+        yield from (one.below(*self.at["frames"]) for one in found)
 
-    At most 12 rows; steps, and frames that do not fit `width` characters, are shown as the mean of
-    equal groups. The legend gives the lowest and highest strength of the surface itself. Plain
-    mode (default) draws bars, `colour=True` draws ANSI 256-colour cells.
-    """
-    num_steps, num_frames = surface.strength_KT.shape
-    step_groups = np.array_split(np.arange(num_steps), min(num_steps, _MAX_ROWS))
-    labels = [_span(group) for group in step_groups]
-    label_width = max(len("step"), *(len(label) for label in labels))
-    space = max(width - label_width - 2, 8)
-    frame_groups = np.array_split(np.arange(num_frames), min(num_frames, space))
-    cell = max(1, min(_MAX_CELL, space // len(frame_groups)))
-    low, high = float(surface.strength_KT.min()), float(surface.strength_KT.max())
+    def surface(
+        self,
+        *,
+        num_steps: int,
+        num_frames: int,
+        frame_map: FrameMap,
+        fps: float | int | None = None,
+        sigmas: Any = None,
+        experts: tuple[str, ...] | None = None,
+    ) -> Surface:
+        """The surface of a run of `num_steps` steps and `num_frames` pixel frames.
 
-    lines = [f"{'step':>{label_width}}  {_legend(low, high, colour)}"]
-    for label, steps in zip(labels, step_groups, strict=True):
-        row_T = surface.strength_KT[steps].mean(axis=0)
-        cells = [_cell(row_T[group].mean(), low, high, cell, colour) for group in frame_groups]
-        lines.append(f"{label:>{label_width}}  {''.join(cells)}")
-    drawn = cell * len(frame_groups)
-    last = f"{num_frames - 1}"
-    axis = "frame 0" if num_frames == 1 else f"frame 0{last:>{max(drawn - 7, len(last) + 1)}}"
-    lines.append(f"{'':>{label_width}}  {axis}")
-    return "\n".join(lines)
+        Weights are reduced to latent frames after windows and steps outside an interval schedule
+        have set weights to 0; the strengths follow from the reduced weights. Windows go by step
+        progress, also under a schedule over sigma. `experts` names the model of each step (None:
+        one model). Off where the scale is 1 on every step.
 
+        Raises:
+            ValueError: if the VAE cannot make `num_frames`, an interval or window holds no step, a
+                schedule, weight or window does not fit the run, or the scale names experts for a
+                pipeline that has none, or misses one.
+        """
+        run = {"num_frames": num_frames, "frame_map": frame_map, "fps": fps, "sigmas": sigmas}
+        if isinstance(self.scale, dict):
+            return self._by_expert(experts or (), num_steps=num_steps, **run)
+        frame_map.check(num_frames, "num_frames")
+        if fps is not None and not 0 < fps < float("inf"):
+            raise ValueError(f"fps is {fps!r}, but must be a number above 0.")
+        position_K = positions(self.scale.over, num_steps, sigmas)
+        by_position = (f.below(*self.at["scale"]) for f in self.scale.check_run(position_K))
+        for found in chain(self.check_run(num_steps, num_frames, fps), by_position):
+            raise ValueError(f"guidance.{found}")
 
-def _span(group: np.ndarray) -> str:
-    """The numbers of a group as "3" or "3-5"."""
-    return f"{group[0]}" if len(group) == 1 else f"{group[0]}-{group[-1]}"
+        # Scale: its numbers are read in the rule's convention, here and nowhere else.
+        written = self.scale.raised() if self.rule.off_value == 0 else self.scale
+        scale_K = written.values(position_K)
 
+        # Weights: those of the frames, 0 where a window or an interval leaves the frame alone.
+        progress_K = progress(num_steps)
+        mask_KT = window_mask(self.windows, progress_K, num_frames)
+        mask_KT = mask_KT & self.scale.active(position_K)[:, None]
+        weights_KT = np.where(mask_KT, self.frames.weights(num_frames, fps=fps), 0.0)
+        reducer = self.frames.reducer if self.reduce == "auto" else self.reduce
+        weights_KF = frame_map.reduce(weights_KT, reducer)
 
-def _cell(value: float, low: float, high: float, width: int, colour: bool) -> str:
-    """`width` characters whose height or colour is where `value` lies in low..high."""
-    share = (value - low) / (high - low) if high > low else 1.0
-    if colour:
-        code = _COLOURS[min(int(share * len(_COLOURS)), len(_COLOURS) - 1)]
-        return f"\x1b[48;5;{code}m{' ' * width}\x1b[0m"
-    return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)] * width
+        return Surface(
+            progress_K=progress_K,
+            scale_K=scale_K,
+            weights_KT=weights_KT,
+            strength_KT=strength_of(scale_K, weights_KT),
+            weights_KF=weights_KF,
+            strength_KF=strength_of(scale_K, weights_KF),
+            fps=None if fps is None else float(fps),
+        )
 
-
-def _legend(low: float, high: float, colour: bool) -> str:
-    """What the darkest and brightest cells mean."""
-    if low == high:
-        return f"strength {low:.4g} on every frame (1 = off)"
-    darkest = _cell(low, low, high, 1, colour)
-    brightest = _cell(high, low, high, 1, colour)
-    return f"strength {darkest} {low:.4g} to {brightest} {high:.4g} (1 = off)"
+    def _by_expert(self, experts: tuple[str, ...], **run: Any) -> Surface:
+        """The surface whose row k is that of the expert of step k."""
+        present = tuple(dict.fromkeys(experts))
+        if not present or set(present) - set(self.scale):
+            known = ", ".join(present) or "one model, without experts"
+            raise ValueError(
+                f"guidance.scale names the experts {', '.join(self.scale)}, "
+                f"but this pipeline has {known}. Use one scale per expert, or a single scale."
+            )
+        made = {name: replace(self, scale=self.scale[name]).surface(**run) for name in present}
+        assert len(experts) == run["num_steps"], "one expert per step"
+        arrays = {
+            item.name: np.stack([getattr(made[e], item.name)[k] for k, e in enumerate(experts)])
+            for item in fields(Surface)
+            if item.name.split("_")[-1].startswith("K")
+        }
+        return replace(made[present[0]], **arrays)

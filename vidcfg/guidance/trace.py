@@ -1,10 +1,11 @@
 """What guidance did: the strength used, the evaluations run, the spread before and after."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64
+
+from vidcfg.guidance.plan import RunPlan, added_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,10 @@ class StepTrace:
 
     def to_dict(self) -> dict:
         """Plain data; standard deviations are rounded to six significant digits."""
+
+        def rounded(values: np.ndarray) -> list:
+            return [[float(f"{v:.6g}") for v in row] for row in values.tolist()]
+
         plain = {
             "step": self.step,
             "sigma": self.sigma,
@@ -43,8 +48,8 @@ class StepTrace:
             "evaluations": self.evaluations,
             "calls": self.calls,
             "strength": self.strength_BF.tolist(),
-            "std_cond": _rounded(self.std_cond_BF),
-            "std_guided": _rounded(self.std_guided_BF),
+            "std_cond": rounded(self.std_cond_BF),
+            "std_guided": rounded(self.std_guided_BF),
         }
         if any(self.terms):
             plain["terms"] = [
@@ -64,17 +69,14 @@ class Trace:
 
     steps: list[StepTrace] = field(default_factory=list)
     surfaces: list = field(default_factory=list)
-    planned: object | None = None
+    planned: RunPlan | None = None
     order: tuple[str, ...] = ()
     num_runs: int = 0
 
     @property
     def evaluations(self) -> dict[str, int]:
         """Rows evaluated in the last run, by branch."""
-        total = Counter()
-        for step in self.steps:
-            total.update(step.evaluations)
-        return dict(total)
+        return added_up([step.evaluations for step in self.steps])
 
     @property
     def total(self) -> int:
@@ -99,7 +101,3 @@ class Trace:
         if self.planned is not None and self.planned.is_upper_bound:
             plain["planned_is_upper_bound"] = True
         return plain
-
-
-def _rounded(values: np.ndarray) -> list:
-    return [[float(f"{v:.6g}") for v in row] for row in values.tolist()]

@@ -5,7 +5,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from vidcfg.guidance.denoiser import Passes, SampleRows, StepInputs
+from vidcfg.guidance.passes import Passes, StepInputs
+from vidcfg.guidance.plan import SampleRows
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import Passes
+from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.pipelines.texts import BranchTexts, negative_inputs
 
 
@@ -91,7 +90,7 @@ class Session:
     ):
         self.pipe, self.family, self.texts = pipe, family, texts
         self.fps, self.classifier = fps, classifier
-        self.rules = [build_rule(setting) for setting in settings]
+        self.rules = list(settings)
         self.passes = Passes(
             mode=settings[0].passes,
             stock=family.stock_passes,

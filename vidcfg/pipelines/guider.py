@@ -8,15 +8,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import GuidedDenoiser, Passes, SampleRows, StepInputs
 from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.plan import required_branches
-from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.passes import Passes, StepInputs
+from vidcfg.guidance.plan import SampleRows, required_branches
 from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.setting_to_rule import build_rule
 
 
 class FrameGuidance(BaseGuidance):
@@ -66,7 +65,7 @@ class FrameGuidance(BaseGuidance):
         defaults = [n for n in self.config.get("_use_default_values", []) if n != "guidance"]
         plain = json.loads(json.dumps(setting.to_dict()))
         self.register_to_config(guidance=plain, _use_default_values=defaults)
-        self._rule: Rule = build_rule(setting)
+        self._rule = setting
         self._layout = FrameLayout(layout)
         self._frame_map: FrameMap = (
             OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)

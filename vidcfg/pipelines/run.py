@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import GuidedDenoiser, StepInputs, equal_rows
-from vidcfg.guidance.passes import PassTimer
-from vidcfg.guidance.plan import RunRow
-from vidcfg.guidance.samples import Memory, SampleRows
+from vidcfg.guidance.passes import PassTimer, StepInputs, equal_rows
+from vidcfg.guidance.plan import Memory, RunRow, SampleRows
+from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
@@ -209,7 +208,7 @@ def run_facts(
         frame_map=family.frame_map(pipe),
         fps=None if fps is None else float(fps),
         # A second stream is guided on every step, whatever the frames of the first.
-        always=() if second == 1 else ("cond", "uncond"),
+        always=frozenset(() if second == 1 else ("cond", "uncond")),
         **steps_of(pipe, family),
     )
 

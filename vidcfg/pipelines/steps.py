@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from vidcfg.guidance.frame_map import FrameMap
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
-from vidcfg.guidance.rules.base import Level
-from vidcfg.guidance.samples import stacked
+from vidcfg.guidance.plan import RunPlan, RunRow, plan_run, stacked
+from vidcfg.guidance.rule import Level
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.schedulers import is_flow
 
@@ -31,7 +30,7 @@ class RunFacts:
     calls: tuple[int, ...]
     sigmas_K: np.ndarray | None = None
     experts: tuple[str, ...] | None = None
-    always: tuple[str, ...] = ()
+    always: frozenset[str] = frozenset()
 
     def surfaces(self, rule: Any) -> tuple[Surface, ...]:
         """The surfaces of a rule, one for each of its terms.

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import SampleRows
+from vidcfg.guidance.plan import SampleRows
 from vidcfg.pipelines.family import Family
 
 _LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.setting_checks import check_run
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
 from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
@@ -124,17 +123,19 @@ class RenderConfig(ConfigModel):
         # guidance beside the length and the solver
         video, sampling, guidance = self.video, self.sampling, self.guidance
         run = {"num_steps": sampling.num_steps, "num_frames": video.num_frames, "fps": video.fps}
-        yield from (found.below("guidance") for found in check_run(guidance, **run))
+        yield from (found.below("guidance") for found in guidance.check_run(**run))
         solver = sampling.scheduler
-        if "cfg_pp" in guidance.kind.split("+") and solver in ("unipc", "dpm++", "heun"):
-            message = f"is {solver}, but guidance.method cfg_pp needs flow_euler or ddim."
-            yield Finding(("sampling", "scheduler"), message)
+        for rule in guidance.method.terms:
+            if rule.solvers and solver not in ("pipeline", *rule.solvers):
+                needed = " or ".join(rule.solvers)
+                message = f"is {solver}, but guidance.method {rule.kind} needs {needed}."
+                yield Finding(("sampling", "scheduler"), message)
         # the model
         is_mini = isinstance(self.model, MiniModel)
-        for path, scale in {t.path("scale"): t.scale for t in guidance.terms}.items():
-            if is_mini and isinstance(scale, dict):
+        for term in guidance.terms:
+            if is_mini and isinstance(term.scale, dict):
                 message = "names experts, but the mini model is one network. Write one schedule."
-                yield Finding(("guidance", *path), message)
+                yield Finding(("guidance", *term.at["scale"]), message)
         # prompts
         for i, prompt in enumerate(self.prompts):
             if prompt in self.prompts[:i]:

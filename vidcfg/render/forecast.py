@@ -8,7 +8,6 @@ from typing import Any
 
 from vidcfg.guidance.plan import RunPlan, RunRow
 from vidcfg.guidance.surface import Surface
-from vidcfg.pipelines.setting_to_rule import build_rule
 from vidcfg.pipelines.steps import RunFacts
 from vidcfg.render.config import Prompt, RenderConfig
 
@@ -35,29 +34,18 @@ class Forecast:
         return None if self.pipe is None else family_of(self.pipe)
 
     @property
-    def is_shared(self) -> bool:
-        """Whether videos made together may share evaluations.
-
-        Not where a rule makes a branch from the result of another, sample by sample.
-        """
-        method = build_rule(self.config.guidance).method
-        terms = getattr(method, "terms", (method,))
-        changes = (c for term in terms for c in getattr(term, "changes", dict)().values())
-        return not any(change.follows_cond for change in changes)
-
-    @property
     def surfaces(self) -> dict[str, Surface]:
         """The surface of every rule by its name, in the order of `guidance.method`.
 
         Raises:
             ValueError: if the settings do not fit the clip, or need what is not known.
         """
-        rule = build_rule(self.config.guidance)
+        rule = self.config.guidance
         return dict(zip(rule.term_names(), self.facts.surfaces(rule)))
 
     def row(self, prompt: Prompt, seed: int) -> RunRow:
         """One video as a row of a plan: its strengths, texts and start."""
-        rule = build_rule(self.config.guidance)
+        rule = self.config.guidance
         seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
         sources = {"cond": "cond"} | rule.method.sources()
         texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())

@@ -30,7 +30,7 @@ def early_warnings(config: RenderConfig) -> list[str]:
 
 
 def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: bool) -> str:
-    from vidcfg.guidance.surface import terminal_heat_map
+    from vidcfg.render.heat_map import terminal_heat_map
 
     head = f"guidance: {describe(config)}"
     forecast = forecast_of(config)

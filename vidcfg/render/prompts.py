@@ -87,7 +87,7 @@ def texts_of(config: Any) -> dict[str, str]:
         if prompt.negative:
             texts[f"prompts.{i}.negative"] = prompt.negative
     for term in config.guidance.terms:
-        for i, condition in enumerate(getattr(term.method, "conditions", ())):
+        for i, condition in enumerate(getattr(term.rule, "conditions", ())):
             where = ".".join(map(str, ("guidance", *term.above, "conditions", i, "prompt")))
             texts[where] = condition.prompt
     return texts

@@ -1,23 +1,26 @@
 """What every configuration model shares: frozen, strict, nothing extra, errors in plain words."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from inspect import get_annotations
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetCoreSchemaHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vidcfg.settings.errors import Path, dotted
 from vidcfg.settings.strict_yaml import dump_yaml
-from vidcfg.settings.validation import python_error
+from vidcfg.settings.validation import number_advice, python_error
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,15 @@ class Finding:
     def below(self, *above: str | int) -> "Finding":
         return Finding((*above, *self.path), self.message, self.is_error)
 
+    def __str__(self) -> str:
+        return f"{dotted(self.path)} {self.message}".lstrip()
+
 
 class ConfigModel(BaseModel):
     """A part of a configuration. Values are checked when it is made and never change after.
 
-    Made in Python it takes the same shorthands as in YAML and raises `ConfigError`.
+    Made in Python it takes the same shorthands as in YAML, values without a name in the order in
+    which its class writes them, and raises `ConfigError`.
     """
 
     model_config = ConfigDict(
@@ -51,7 +58,11 @@ class ConfigModel(BaseModel):
         protected_namespaces=(),
     )
 
-    def __init__(self, /, **data: Any) -> None:
+    def __init__(self, /, *values: Any, **data: Any) -> None:
+        if values:
+            order = [n for c in type(self).__mro__ for n in get_annotations(c)]
+            names = [name for name in order if name in type(self).model_fields]
+            data = dict(zip(names[: len(values)], values, strict=True)) | data
         try:
             self.__pydantic_validator__.validate_python(data, self_instance=self)
         except ValidationError as error:
@@ -74,7 +85,7 @@ class ConfigModel(BaseModel):
     @property
     def notes(self) -> list[str]:
         """What is set but harmless to ignore, one sentence each, parts inside included."""
-        return [f"{dotted(f.path)} {f.message}" for f in _all_findings(self) if not f.is_error]
+        return [str(finding) for finding in _all_findings(self) if not finding.is_error]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the words of the YAML file, every default written out."""
@@ -89,21 +100,27 @@ class ConfigModel(BaseModel):
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**kept, **changes})
 
+    def model_copy(
+        self, *, update: dict[str, Any] | None = None, deep: bool = False
+    ) -> "ConfigModel":
+        """A copy with some values changed unchecked; what was derived from the old ones is not
+        copied."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
 
 def _all_findings(part: Any) -> Iterator[Finding]:
+    parts = part.items() if isinstance(part, dict) else ()
     if isinstance(part, ConfigModel):
         yield from part.findings()
-        for name, field in type(part).model_fields.items():
-            for finding in _all_findings(getattr(part, name)):
-                yield finding.below(field.alias or name)
+        fields = type(part).model_fields.items()
+        parts = [(field.alias or name, getattr(part, name)) for name, field in fields]
     elif isinstance(part, tuple | list):
-        for i, item in enumerate(part):
-            for finding in _all_findings(item):
-                yield finding.below(i)
-    elif isinstance(part, dict):
-        for key, item in part.items():
-            for finding in _all_findings(item):
-                yield finding.below(key)
+        parts = enumerate(part)
+    for key, inner in parts:
+        yield from (finding.below(key) for finding in _all_findings(inner))
 
 
 def refuse(message: str) -> PydanticCustomError:
@@ -126,11 +143,11 @@ class Range:
 
     @property
     def words(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"{self.low:g}"
-        if self.high == math.inf:
-            return low if self.above else f"at least {low}"
-        join = "and at most" if self.above else "to"
-        return f"{low} {join} {self.high:g}" if self.above else f"from {low} {join} {self.high:g}"
+        if self.above:
+            top = "" if self.high == math.inf else f" and at most {self.high:g}"
+            return f"above {self.low:g}{top}"
+        bounded = f"from {self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}" if self.high == math.inf else bounded
 
 
 def as_tuple(value: Any) -> Any:
@@ -143,3 +160,79 @@ Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
 """A scale or weight as a reader writes it: finite and of a sensible size."""
 Fraction = Annotated[float, AfterValidator(Range(0, 1))]
 Positive = Annotated[float, AfterValidator(Range(0, above=True))]
+
+
+class Kinds(ConfigModel):
+    """A setting that comes in kinds, written `{kind: name, ...}`.
+
+    A direct subclass that has `kinds` opens a registry: a field of that type takes every class
+    that `named` has entered, those of user code included, with the same errors as for our own.
+
+    kind    the name of a class that was entered
+    shapes  what a value may look like, for the error of one that looks like nothing
+    """
+
+    kinds: ClassVar[dict[str, type["Kinds"]]]
+    kind: ClassVar[str] = ""
+    shapes: ClassVar[str] = "a mapping with a 'kind'."
+
+    @classmethod
+    def from_short(cls, value: Any) -> Any:
+        """The mapping that a shorter way of writing stands for; other values as they are."""
+        return {"kind": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        if "kinds" not in vars(cls):
+            return handler(source)
+        return core_schema.with_info_plain_validator_function(
+            cls._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(ConfigModel.to_dict),
+        )
+
+    @classmethod
+    def _read(cls, value: Any, info: Any) -> "Kinds":
+        """The checked setting that a value of the file, or of Python, stands for."""
+        value = cls.from_short(value)
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise refuse(f"but must be {cls.shapes}{number_advice(value)}")
+        known = list(cls.kinds)
+        if "kind" not in value:
+            raise PydanticCustomError("no_kind", "has no kind", {"kinds": known})
+        kind = value["kind"]
+        if not isinstance(kind, str) or kind not in known:
+            raise PydanticCustomError("unknown_kind", "no kind", {"kind": kind, "kinds": known})
+        given = {name: part for name, part in value.items() if name != "kind"}
+        # A file writes keys alone; in Python the names of fields serve too.
+        return cls.kinds[kind].__pydantic_validator__.validate_python(
+            given, context=info.context, by_alias=True, by_name=info.context is None
+        )
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: Callable) -> dict[str, Any]:
+        return {"kind": self.kind, **handler(self)}
+
+
+def named(base: type[Kinds]) -> Callable[[str], Callable[[type], type]]:
+    """The decorator that enters a class under its name in the YAML: `@rule("half")`.
+
+    Raises:
+        ValueError: if another class has the name.
+    """
+
+    def with_name(kind: str) -> Callable[[type], type]:
+        def enter(cls: type) -> type:
+            taken = base.kinds.get(kind)
+            if taken is not None and taken.__qualname__ != cls.__qualname__:
+                raise ValueError(f"'{kind}' is taken by {taken.__qualname__}. Use another name.")
+            base.kinds[kind] = cls
+            cls.kind = kind
+            return cls
+
+        return enter
+
+    return with_name

@@ -44,16 +44,16 @@ def load_document(path: str | FilePath) -> ConfigDocument:
     try:
         text = FilePath(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(Problem(Place(source), _missing_message(FilePath(path)))) from None
+        message = _missing_message(FilePath(path))
     except IsADirectoryError:
-        raise ConfigError(Problem(Place(source), "is a folder. Name a .yaml file.")) from None
+        message = "is a folder. Name a .yaml file."
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start}). Save it as UTF-8."
-        raise ConfigError(Problem(Place(source), message)) from None
     except OSError as error:
         message = f"cannot be read: {error.strerror}."
-        raise ConfigError(Problem(Place(source), message)) from None
-    return read_document(text, source=source)
+    else:
+        return read_document(text, source=source)
+    raise ConfigError(Problem(Place(source), message))
 
 
 def read_document(text: str, *, source: str) -> ConfigDocument:
@@ -94,40 +94,44 @@ def set_value(
 ) -> ConfigDocument:
     """The document with the YAML `value_text` at `path`; `source` names the option in errors."""
     value, value_places = parse(value_text, source=source, has_lines=False)
-    data = _replaced(document.data, path, value, source=source, done=())
-    places = {
-        known: place for known, place in document.places.items() if known[: len(path)] != path
-    }
+
+    # The data: copied from the root down to the value, the rest is shared.
+    data = node = dict(document.data)
+    for depth, part in enumerate(path, start=1):
+        trouble = _no_such_part(node, path[:depth])
+        if trouble:
+            raise ConfigError(Problem(Place(source), trouble))
+        if depth == len(path):
+            node[part] = value
+        else:
+            inner = node[part] if isinstance(node, list) else node.get(part, {})
+            is_open = isinstance(inner, dict | list)
+            node[part] = inner.copy() if is_open else inner
+            node = node[part]
+
+    # Its places: those of the file below the path are gone.
+    places = {p: place for p, place in document.places.items() if p[: len(path)] != path}
     for depth in range(1, len(path)):
         places.setdefault(path[:depth], Place(source))
     places.update({(*path, *inner): Place(source) for inner in value_places})
     return ConfigDocument(document.source, data, places)
 
 
-def _replaced(node: Any, path: Path, value: Any, *, source: str, done: Path) -> Any:
-    if not path:
-        return value
-    part, rest = path[0], path[1:]
-    here = (*done, part)
+def _no_such_part(node: Any, here: Path) -> str | None:
+    """Why nothing can be put at `here`, whose last part is looked for in `node`."""
+    part, above = here[-1], dotted(here[:-1])
     if isinstance(node, list):
-        if not isinstance(part, int) or part >= len(node):
-            message = f"'{dotted(here)}' is not in {dotted(done)}, which has {_indices(node)}."
-            raise ConfigError(Problem(Place(source), message))
-        changed = _replaced(node[part], rest, value, source=source, done=here)
-        return [*node[:part], changed, *node[part + 1 :]]
+        if isinstance(part, int) and part < len(node):
+            return None
+        indices = f"items 0 to {len(node) - 1}" if node[1:] else "item 0" if node else "no items"
+        return f"'{dotted(here)}' is not in {above}, which has {indices}."
     if isinstance(node, dict):
-        inner = node.get(part, {} if rest else None)
-        return {**node, part: _replaced(inner, rest, value, source=source, done=here)}
+        return None
     shown = f"the text '{node}'" if isinstance(node, str) else dump_yaml(node).split()[0]
-    message = (
-        f"{dotted(done)} is {shown}, which has no part '{part}'. "
-        f"Replace it as a whole: --set '{dotted(done)}={{{part}: ...}}'"
+    return (
+        f"{above} is {shown}, which has no part '{part}'. "
+        f"Replace it as a whole: --set '{above}={{{part}: ...}}'"
     )
-    raise ConfigError(Problem(Place(source), message))
-
-
-def _indices(items: list) -> str:
-    return "no items" if not items else f"items 0 to {len(items) - 1}" if items[1:] else "item 0"
 
 
 def _concrete(data: Any, parts: list[str]) -> Path:

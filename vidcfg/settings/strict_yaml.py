@@ -25,23 +25,18 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _OLD_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-_HINTS = (
-    ("'\\t'", "Indent with spaces, not tabs."),
-    ("mapping values are not allowed", "Put text that holds ': ' in quotes."),
-    ("cannot start any token", "Put text that starts with a special character in quotes."),
-    (
-        "expected a single document",
-        "Keep one configuration in one file: delete '---' and what follows.",
-    ),
-    ("while scanning a quoted scalar", "Close the quote."),
-)
+_HINTS = {
+    "'\\t'": "Indent with spaces, not tabs.",
+    "mapping values are not allowed": "Put text that holds ': ' in quotes.",
+    "cannot start any token": "Put text that starts with a special character in quotes.",
+    "expected a single document": "Keep one configuration in one file: delete '---' and what "
+    "follows.",
+    "while scanning a quoted scalar": "Close the quote.",
+}
 
 
 class _Refused(Exception):
-    """Something that stops the reading at one line."""
-
-    def __init__(self, line: int, message: str):
-        self.line, self.message = line, message
+    """Something that stops the reading: a line and what is wrong with it."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,17 +45,16 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent, index):
-        event = self.peek_event()
-        line = event.start_mark.line + 1
+        event, trouble = self.peek_event(), None
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             name = event.anchor
-            raise _Refused(
-                line, f"'&{name}' and '*{name}' are not supported. Write the value out."
-            )
-        if event.tag is not None:
-            raise _Refused(line, f"the tag '{event.tag}' is not supported. Write the value alone.")
-        if self.depth >= MAX_DEPTH:
-            raise _Refused(line, f"nested more than {MAX_DEPTH} levels deep. Write it flatter.")
+            trouble = f"'&{name}' and '*{name}' are not supported. Write the value out."
+        elif event.tag is not None:
+            trouble = f"the tag '{event.tag}' is not supported. Write the value alone."
+        elif self.depth >= MAX_DEPTH:
+            trouble = f"nested more than {MAX_DEPTH} levels deep. Write it flatter."
+        if trouble:
+            raise _Refused(event.start_mark.line + 1, trouble)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -69,51 +63,44 @@ class _Loader(yaml.SafeLoader):
 
 def read_plain(text: str) -> tuple[Any, str | None]:
     """The value of an unquoted word, and what is wrong with it (None if nothing is)."""
-    if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
-        return _WORDS[text.lower()], None
-    if text.lower() in _OLD_BOOLEANS:
-        word = _OLD_BOOLEANS[text.lower()]
-        return None, f"'{text}' is neither true nor false. Write {word}, or \"{text}\" for text."
-    if _NOT_FINITE.fullmatch(text):
-        return None, f"'{text}' is not finite. Write a finite number."
-    if _INT.fullmatch(text):
-        if len(text.lstrip("+-")) > MAX_DIGITS:
-            return None, f"'{text[:24]}' has too many digits. Write at most {MAX_DIGITS}."
-        return int(text), None
-    if re.fullmatch(r"[-+]?[0-9]+", text):
+    lower, quoted = text.lower(), f'"{text}" for text.'
+    if lower in _WORDS and text in (lower, text.upper(), text.capitalize()):
+        return _WORDS[lower], None
+    value, trouble = text, None
+    if lower in _OLD_BOOLEANS:
+        trouble = f"is neither true nor false. Write {_OLD_BOOLEANS[lower]}, or {quoted}"
+    elif _NOT_FINITE.fullmatch(text):
+        trouble = "is not finite. Write a finite number."
+    elif _INT.fullmatch(text) and len(text.lstrip("+-")) > MAX_DIGITS:
+        return None, f"'{text[:24]}' has too many digits. Write at most {MAX_DIGITS}."
+    elif _INT.fullmatch(text):
+        value = int(text)
+    elif re.fullmatch(r"[-+]?[0-9]+", text):
         plain = str(int(text)) if len(text) <= MAX_DIGITS else text.lstrip("0")
-        return (
-            None,
-            f"'{text}' starts with 0, which some read as octal. "
-            f'Write {plain}, or "{text}" for text.',
-        )
-    if _FLOAT.fullmatch(text):
+        trouble = f"starts with 0, which some read as octal. Write {plain}, or {quoted}"
+    elif _FLOAT.fullmatch(text):
         value = float(text)
-        return (value, None) if math.isfinite(value) else (None, f"'{text}' is too large.")
-    if _BASED.fullmatch(text):
-        return None, f"'{text}' is not decimal. Write it in decimal, or \"{text}\" for text."
-    if "_" in text and _GROUPED.fullmatch(text):
-        plain = text.replace("_", "")
-        return None, f"'{text}' holds '_'. Write {plain}, or \"{text}\" for text."
-    return text, None
+        trouble = None if math.isfinite(value) else "is too large."
+    elif _BASED.fullmatch(text):
+        trouble = f"is not decimal. Write it in decimal, or {quoted}"
+    elif "_" in text and _GROUPED.fullmatch(text):
+        trouble = f"holds '_'. Write {text.replace('_', '')}, or {quoted}"
+    return (None, f"'{text}' {trouble}") if trouble else (value, None)
 
 
 class _Builder:
     """Turns a node tree into data, with the line of every path, and collects all problems."""
 
-    def __init__(self, source: str, *, has_lines: bool):
-        self.source, self.has_lines = source, has_lines
-        self.places: dict[Path, Place] = {}
-        self.problems: list[Problem] = []
-
-    def place(self, node: yaml.Node) -> Place:
-        return Place(self.source, node.start_mark.line + 1 if self.has_lines else None)
+    def __init__(self, *, has_lines: bool):
+        self.has_lines = has_lines
+        self.lines: dict[Path, int] = {}
+        self.problems: list[tuple[int, str]] = []
 
     def refuse(self, node: yaml.Node, message: str) -> None:
-        self.problems.append(Problem(self.place(node), message))
+        self.problems.append((node.start_mark.line + 1, message))
 
     def build(self, node: yaml.Node, path: Path) -> Any:
-        self.places.setdefault(path, self.place(node))
+        self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -127,7 +114,7 @@ class _Builder:
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = {}
-        first_lines: dict[str, int] = {}
+        first: dict[str, int] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.refuse(key_node, "a key must be a word, not a list or a mapping.")
@@ -135,18 +122,20 @@ class _Builder:
             key, line = key_node.value, key_node.start_mark.line + 1
             inner = (*path, key)
             if key_node.end_mark.index == value_node.start_mark.index:
-                self.refuse(key_node, _no_value_message(key))
-                continue
-            if key in data:
-                where = f"in lines {first_lines[key]} and {line}" if self.has_lines else "twice"
-                self.refuse(
-                    key_node, f"the key '{dotted(inner)}' is written {where}. Delete one of them."
-                )
-                continue
-            first_lines[key] = line
-            is_scalar = isinstance(value_node, yaml.ScalarNode) and value_node.value != ""
-            self.places[inner] = self.place(value_node if is_scalar else key_node)
-            data[key] = self.build(value_node, inner)
+                # A word in braces without ': ', as text that holds a comma looks to YAML.
+                missing_space = re.fullmatch(r"\w+:.*", key)
+                fix = f"Write '{key}: value', or put text that holds ',' in quotes."
+                fix = "Put a space after ':'." if missing_space else fix
+                self.refuse(key_node, f"'{key}' has no value. {fix}")
+            elif key in data:
+                where = f"in lines {first[key]} and {line}" if self.has_lines else "twice"
+                message = f"the key '{dotted(inner)}' is written {where}. Delete one of them."
+                self.refuse(key_node, message)
+            else:
+                first[key] = line
+                is_scalar = isinstance(value_node, yaml.ScalarNode) and value_node.value != ""
+                self.lines[inner] = (value_node if is_scalar else key_node).start_mark.line + 1
+                data[key] = self.build(value_node, inner)
         return data
 
 
@@ -159,44 +148,39 @@ def parse(text: str, *, source: str, has_lines: bool = True) -> tuple[Any, Mappi
     Raises:
         ConfigError: naming the source and line of everything that is wrong with the YAML itself.
     """
-    loader = None
+
+    def place(line: int | None) -> Place:
+        return Place(source, line if has_lines else None)
+
+    # Text to nodes: the first thing that is wrong ends it.
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark and has_lines else None
-        raise ConfigError(Problem(Place(source, line), _syntax_message(error))) from None
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        hints = [hint for sign, hint in _HINTS.items() if sign in said]
+        message = " ".join([f"not valid YAML: {said}.", *hints[:1]])
+        raise ConfigError(Problem(place(mark.line + 1 if mark else None), message)) from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1 if has_lines else None
+        line = text.count("\n", 0, error.position) + 1
         message = f"the character U+{error.character:04X} is not allowed. Delete it."
-        raise ConfigError(Problem(Place(source, line), message)) from None
+        raise ConfigError(Problem(place(line), message)) from None
     except _Refused as error:
-        line = error.line if has_lines else None
-        raise ConfigError(Problem(Place(source, line), error.message)) from None
-    finally:
-        if loader is not None:
-            loader.dispose()
+        line, message = error.args
+        raise ConfigError(Problem(place(line), message)) from None
+
+    # Nodes to data: all that is wrong is told together.
     if node is None:
         return None, {(): Place(source)}
-    builder = _Builder(source, has_lines=has_lines)
+    builder = _Builder(has_lines=has_lines)
     data = builder.build(node, ())
     if builder.problems:
-        raise ConfigError(builder.problems)
-    return data, builder.places
-
-
-def _no_value_message(key: str) -> str:
-    """For a word in braces without ': ', which is how text that holds a comma looks to YAML."""
-    if re.fullmatch(r"\w+:.*", key):
-        return f"'{key}' has no value. Put a space after ':'."
-    return f"'{key}' has no value. Write '{key}: value', or put text that holds ',' in quotes."
-
-
-def _syntax_message(error: yaml.MarkedYAMLError) -> str:
-    said = " ".join(part for part in (error.context, error.problem) if part)
-    hints = [hint for sign, hint in _HINTS if sign in said]
-    return " ".join([f"not valid YAML: {said}.", *hints[:1]])
+        raise ConfigError([Problem(place(line), text) for line, text in builder.problems])
+    return data, {path: place(line) for path, line in builder.lines.items()}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -215,11 +199,5 @@ _Dumper.add_representer(str, _represent_text)
 
 def dump_yaml(data: Any) -> str:
     """Plain data as YAML that `parse` reads back to equal data; keys keep their order."""
-    return yaml.dump(
-        data,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        default_flow_style=None,
-        width=100_000,
-    )
+    style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
+    return yaml.dump(data, Dumper=_Dumper, width=100_000, **style)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,6 @@ from vidcfg.settings.schema_walk import (
     ANY_INDEX,
     all_paths,
     field_at,
-    key_of,
     keys_of,
     kind_of,
     models_at,
@@ -30,7 +29,9 @@ def validate(document: ConfigDocument, model: type[Model]) -> Model:
         ConfigError: listing all that is wrong, each with file and line or command-line option.
     """
     try:
-        return model.model_validate(document.data, by_alias=True, by_name=False)
+        return model.model_validate(
+            document.data, by_alias=True, by_name=False, context={"source": document.source}
+        )
     except ValidationError as error:
         found = explain(error, document.data, model)
         problems = [Problem(document.locate(path), message) for path, message in found]
@@ -54,12 +55,12 @@ def explain(error: ValidationError, data: Any, model: type[BaseModel]) -> list[t
         if kind == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # pydantic does not count wrong items, which have errors of their own
         if kind == "findings":
-            for finding in detail["ctx"]["findings"]:
-                full = (*path, *finding.path)
-                found.append((full, f"{dotted(full)} {finding.message}"))
+            below = [finding.below(*path) for finding in detail["ctx"]["findings"]]
+            found += [(finding.path, str(finding)) for finding in below]
         elif kind == "extra_forbidden":
-            misnamed.add(nearest_key(model, data, path))
-            found.append((path, _unknown_key(path, data, model)))
+            near = nearest_key(model, data, path)
+            misnamed.add(near)
+            found.append((path, _unknown_key(path, near, data, model)))
         elif dotted(path) not in misnamed:
             found.append((path, _message(detail, path, data, model)))
     return list(dict.fromkeys(found))
@@ -70,8 +71,8 @@ def nearest_key(model: type[BaseModel], data: Any, path: Path) -> str | None:
     word = str(path[-1])
     governing = models_at(model, data, path[:-1])
     for found in governing:
-        if word in found.model_fields:
-            return dotted((*path[:-1], key_of(word, found.model_fields[word])))
+        if word in found.model_fields:  # the name in Python of a key that files call otherwise
+            return dotted((*path[:-1], found.model_fields[word].alias or word))
     known = [dotted(p) for p in all_paths(model)]
     elsewhere = _foreign_key(word, known) or _same_key(word, known)
     siblings = [key for found in governing for key in keys_of(found)]
@@ -117,6 +118,10 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else "null" if value is None else show(value)
+
+
 def choose(value: Any, allowed: Iterable[str]) -> str:
     """`but must be one of a, b, c. Did you mean 'b'?`"""
     words = [str(word) for word in allowed]
@@ -144,54 +149,84 @@ def number_advice(value: Any) -> str:
     return f" Write {value.strip() if abs(number) < 1e18 else number} without quotes."
 
 
-def _brief(value: Any) -> str:
-    return value if isinstance(value, str) else "null" if value is None else show(value)
-
-
 def _written_path(loc: tuple, data: Any, kind: str) -> Path:
     """The part of a pydantic location that the reader wrote, without tags of union members."""
     path: list[str | int] = []
     node = data
     for i, part in enumerate(loc):
-        is_last = i == len(loc) - 1
         is_item = isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
         if is_item or (isinstance(node, Mapping) and part in node):
             path.append(part)
             node = node[part]
-        elif is_last and kind == "missing":
+        elif i == len(loc) - 1 and kind == "missing":
             path.append(part)
-    if kind == "union_tag_invalid" and isinstance(node, Mapping):
+    if kind in ("union_tag_invalid", "unknown_kind") and isinstance(node, Mapping):
         path.append("kind")
     return tuple(path)
 
 
 def _message(detail: Mapping[str, Any], path: Path, data: Any, model: type[BaseModel]) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    name = dotted(path) or model.__name__
+    name, shown = dotted(path) or model.__name__, show(value)
     if kind == "missing":
         return _missing(path, data, model)
+
+    # Checks of our own, which say themselves what to type.
+    if kind == "advice":
+        return f"{name} is {shown}, {detail['msg']}"
     if kind in ("value_error", "assertion_error"):
-        return f"{name} is {show(value)}, {context['error']}"
-    if kind in ("advice", "out_of_range"):
-        return f"{name} is {show(value)}, {detail['msg']}"
-    if kind == "union_tag_invalid":
-        tag = context["tag"]
-        return f"{name} is '{tag}', {choose(tag, _quoted_words(context['expected_tags']))}"
-    if kind == "union_tag_not_found":
-        kinds = ", ".join(filter(None, map(kind_of, models_at(model, data, path))))
-        return f"{name} is {show(value)}, but has no 'kind'. Write 'kind:' with one of {kinds}."
+        return f"{name} is {shown}, {context['error']}"
+
+    # A word among others.
     if kind == "literal_error":
-        return f"{name} is {_plain(value)}, {choose(value, _quoted_words(context['expected']))}"
-    if kind in _BOUNDS:
-        words, limit = _BOUNDS[kind]
-        return f"{name} is {show(value)}, but must be {words} {context[limit]:g}."
-    if kind in _TYPES:
-        return f"{name} is {show(value)}, but must be {_TYPES[kind](value, path, data, model)}"
-    return f"{name} is {show(value)}: {detail['msg']}."
+        plain = repr(value) if isinstance(value, str) else shown
+        return f"{name} is {plain}, {choose(value, _quoted_words(context['expected']))}"
+    if kind in ("unknown_kind", "union_tag_invalid"):
+        tag = context.get("kind", context.get("tag"))
+        kinds = context.get("kinds") or _quoted_words(context["expected_tags"])
+        return f"{name} is '{tag}', {choose(tag, kinds)}"
+    if kind in ("no_kind", "union_tag_not_found"):
+        kinds = context.get("kinds") or filter(None, map(kind_of, models_at(model, data, path)))
+        words = ", ".join(kinds)
+        return f"{name} is {shown}, but has no 'kind'. Write 'kind:' with one of {words}."
+
+    # A value of a wrong type.
+    wanted = _wanted(kind, value, path, data, model)
+    return f"{name} is {shown}" + (f", but must be {wanted}" if wanted else f": {detail['msg']}.")
 
 
-def _plain(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else show(value)
+_WANTED = {
+    "finite_number": "a finite number.",
+    "bool_type": "true or false.",
+    "tuple_type": "a list such as [a, b].",
+    "list_type": "a list such as [a, b].",
+    "dict_type": "a mapping.",
+    "too_short": "a list of at least one item.",
+    "string_too_short": "text of at least one character.",
+}
+
+
+def _wanted(kind: str, value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
+    """What belongs in the place of a value of a wrong type, and what to type; else nothing."""
+    if kind in ("float_type", "int_type", "int_from_float"):
+        what = "a number" if kind == "float_type" else "a whole number"
+        if kind != "float_type" and isinstance(value, float) and value.is_integer():
+            return f"{what}. Write {int(value)}."
+        field = field_at(model, data, path) if path else None
+        is_optional = field and type(None) in get_args(field.annotation)
+        return f"{what}{' or null' if is_optional else ''}.{number_advice(value)}"
+    if kind in ("string_type", "path_type"):
+        quoted = f' Write "{show(value)}" in quotes.' if isinstance(value, int | float) else ""
+        return f"text.{quoted}"
+    if kind in ("model_type", "model_attributes_type"):
+        models = models_at(model, data, path)
+        if len(models) > 1:
+            kinds = ", ".join(filter(None, map(kind_of, models)))
+            return f"a mapping with a 'kind', one of {kinds}."
+        return (
+            f"a mapping with the keys {', '.join(keys_of(models[0])) if models else 'its parts'}."
+        )
+    return _WANTED.get(kind, "")
 
 
 def _quoted_words(text: str) -> list[str]:
@@ -199,12 +234,10 @@ def _quoted_words(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text) or re.split(r", | or ", text)
 
 
-def _unknown_key(path: Path, data: Any, model: type[BaseModel]) -> str:
-    name, word = dotted(path), str(path[-1])
-    text = f"unknown key '{name}'."
-    if word == "<<":
+def _unknown_key(path: Path, near: str | None, data: Any, model: type[BaseModel]) -> str:
+    text = f"unknown key '{dotted(path)}'."
+    if path[-1] == "<<":
         return f"{text} Merge keys are not supported: write the keys out."
-    near = nearest_key(model, data, path)
     if near:
         return f"{text} Did you mean '{near}'?"
     models = models_at(model, data, path[:-1])
@@ -218,60 +251,3 @@ def _missing(path: Path, data: Any, model: type[BaseModel]) -> str:
         return f"{dotted(path)} is missing. Write '{path[-1]}: {get_args(field.annotation)[0]}'."
     what = field.description if field and field.description else "a value"
     return f"{dotted(path)} is missing. Write '{path[-1]}:' with {what}."
-
-
-def _or_null(path: Path, data: Any, model: type[BaseModel]) -> str:
-    field = field_at(model, data, path) if path else None
-    return " or null" if field and type(None) in get_args(field.annotation) else ""
-
-
-def _number(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
-    return f"a number{_or_null(path, data, model)}.{number_advice(value)}"
-
-
-def _whole(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return f"a whole number. Write {int(value)}."
-    return f"a whole number{_or_null(path, data, model)}.{number_advice(value)}"
-
-
-def _mapping(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
-    models = models_at(model, data, path)
-    if len(models) > 1:
-        kinds = ", ".join(filter(None, (kind_of(m) for m in models)))
-        return f"a mapping with a 'kind', one of {kinds}."
-    keys = ", ".join(keys_of(models[0])) if models else "its parts"
-    return f"a mapping with the keys {keys}."
-
-
-def _text(value: Any, path: Path, data: Any, model: type[BaseModel]) -> str:
-    quoted = f' Write "{show(value)}" in quotes.' if isinstance(value, int | float) else ""
-    return f"text.{quoted}"
-
-
-def _fixed(text: str) -> Callable[..., str]:
-    return lambda value, path, data, model: text
-
-
-_BOUNDS = {
-    "greater_than": ("above", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("below", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
-_TYPES: dict[str, Callable[..., str]] = {
-    "float_type": _number,
-    "int_type": _whole,
-    "int_from_float": _whole,
-    "finite_number": _fixed("a finite number."),
-    "bool_type": _fixed("true or false."),
-    "string_type": _text,
-    "path_type": _text,
-    "tuple_type": _fixed("a list such as [a, b]."),
-    "list_type": _fixed("a list such as [a, b]."),
-    "dict_type": _fixed("a mapping."),
-    "model_type": _mapping,
-    "model_attributes_type": _mapping,
-    "too_short": _fixed("a list of at least one item."),
-    "string_too_short": _fixed("text of at least one character."),
-}

@@ -1,18 +1,19 @@
 """Guidance that ends by itself once it has nothing to say."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float64
+from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import AgainstUncond, from_uncond, ratio
+from vidcfg.guidance.rule import Compared, Rows, ratio, rule
+from vidcfg.settings.base import Range
 
 
-@dataclass(frozen=True)
-class AdaptiveStop(AgainstUncond):
+@rule("adaptive_stop")
+class AdaptiveStop(Compared):
     """Plain guidance until both predictions point the same way, then `cond` alone.
 
         cosine = <cond, uncond> / (||cond|| ||uncond||)
@@ -21,24 +22,20 @@ class AdaptiveStop(AgainstUncond):
     last time on that step; once no frame is left, the unconditional branch is left out. A plan
     counts as if it never stopped: an upper bound. `cosine` 1 never stops (off).
 
+    Formula: `cfg`, until cos(c, u) is above `cosine`; c from the next step on
+    Off: s = 1; `cosine: 1` is `cfg`
+    Passes: 2, then 1 (a plan gives the upper bound)
+    Use: save passes
     Source: Castillo et al. 2023 (Adaptive Guidance), arXiv:2312.12487.
     """
 
-    cosine: float = 0.99
-    space: str = "prediction"
-    name: ClassVar[str] = "adaptive_stop"
-    needs_gram: ClassVar[bool] = True
-    may_stop: ClassVar[bool] = True
+    may_stop = True
 
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        plain = from_uncond(self.deltas(strength_BF, weight_BF))
+    cosine: Annotated[float, AfterValidator(Range(-1, 1))] = 0.99
+
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        plain = super().combination(gram, strength, weight)
         sizes = np.maximum(gram.dot("cond", "cond") * gram.dot("uncond", "uncond"), 0.0)
         cosine = ratio(gram.dot("cond", "uncond"), np.sqrt(sizes), 0.0)
         stop = np.minimum(cosine, 1.0) > self.cosine
-        return replace(plain, stop_BF=np.broadcast_to(stop, strength_BF.shape))
+        return replace(plain, stop_BF=np.broadcast_to(stop, strength.shape))

@@ -1,18 +1,16 @@
 """Autoguidance: away from a weaker model."""
 
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
 from vidcfg.guidance.perturbation import WeakModel
-from vidcfg.guidance.rules.perturbed import Perturbed
+from vidcfg.guidance.rule import AwayFrom, Layers, rule
+from vidcfg.settings.base import Finding, Range
 
 
-def autoguidance(
-    *,
-    checkpoint: str | None = None,
-    subfolder: str | None = None,
-    skip: tuple[int | str, ...] = (),
-    noise: float = 0.0,
-    bits: int | None = None,
-    seed: int = 0,
-) -> Perturbed:
+@rule("autoguidance")
+class Autoguidance(AwayFrom):
     """Move a weaker model's prediction towards, and past, the model's own, frame by frame.
 
         guided_f = cond_f + (strength_f - 1) * (cond_f - weak_f)
@@ -21,8 +19,29 @@ def autoguidance(
     in a way that depends on nothing but these values (see `WeakModel`); without any of them, the
     weak checkpoint that comes with the mini model. Strength 1 is off and runs no weak pass.
 
+    Formula: c + (s - 1) (c - p), p: a weaker model, same prompt
+    Passes: 2 (one of them of the weak model)
+    Use: quality without loss of variety
     Source: Karras et al. 2024, arXiv:2406.02507.
     """
-    if checkpoint is None and not (skip or noise or bits is not None):
-        checkpoint = "mini"
-    return Perturbed(WeakModel(checkpoint, subfolder, tuple(skip), float(noise), bits, seed))
+
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    subfolder: Annotated[str, Field(min_length=1)] | None = None
+    skip: Layers = ()
+    noise: Annotated[float, AfterValidator(Range(0, 10))] = 0.0
+    bits: Annotated[int, AfterValidator(Range(1, 16))] | None = None
+    seed: Annotated[int, AfterValidator(Range(0))] = 0
+
+    def findings(self):
+        if self.subfolder is not None and self.checkpoint is None:
+            what = "has no effect without checkpoint. Name the checkpoint that holds the folder."
+            yield Finding(("subfolder",), what)
+        if self.seed and not self.noise:
+            yield Finding(("seed",), "has no effect without noise.", is_error=False)
+
+    @property
+    def change(self) -> WeakModel:
+        is_degraded = self.skip or self.noise or self.bits is not None
+        checkpoint = self.checkpoint or (None if is_degraded else "mini")
+        values = (checkpoint, self.subfolder, self.skip, self.noise, self.bits, self.seed)
+        return WeakModel(*values, rule=self.kind)

@@ -1,18 +1,15 @@
 """CFG++: guidance towards the clean video, noise of the unconditional prediction."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float64
+from dataclasses import replace
+from typing import Any
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import Level, Method, Rows, from_uncond
+from vidcfg.guidance.rule import Level, Method, Rows, Rule, StepOf, rule
 
 
-@dataclass(frozen=True)
-class CfgPlusPlus(Method):
+@rule("cfg_pp")
+class CfgPp(Rule):
     """A step to the guided clean video, noised again with the unconditional noise.
 
         x' = alpha' x0(g_f) + sigma' eps(uncond_f)
@@ -29,51 +26,50 @@ class CfgPlusPlus(Method):
     `cond` (off), as does a step outside an interval schedule. No strength is off: at 1 the noise
     is still that of `uncond`, whose evaluation is never left out.
 
+    Formula: next x from x0 of u + s (c - u) and the noise of u; s is lambda, from 0 to 1
+    Off: frame weight 0
+    Space: any; Euler and DDIM solvers
+    Use: mild guidance that stays near the data; few steps
     Source: Chung et al. 2024, arXiv:2406.08070; r is the ratio of the two steps written out.
     """
 
-    ratio: float | None = None
-    name: ClassVar[str] = "cfg_pp"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
-    needs_levels: ClassVar[bool] = True
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
+    can_be_off = False
+    solvers = ("flow_euler", "ddim")
+    needs_levels = True
+    highest = (1.0, "CFG++ takes a lambda from 0 to 1")
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength, "renoise": weight}
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        names = set()
-        if (strength_F != 0).any():
-            names.add("cond")
-        if not self.is_off(strength_F, weight_F).all():
-            names.add("uncond")
-        return frozenset(names)
+        needed = {"cond"} if (strength_F != 0).any() else set()
+        return frozenset(needed | ({"uncond"} if self.active(strength_F, weight_F)[0] else set()))
 
     def steps(
-        self,
-        strength_KF: np.ndarray,
-        weights_KF: np.ndarray,
-        *,
-        experts: tuple[str, ...] | None = None,
-        levels: tuple[tuple[Level, Level], ...] | None = None,
+        self, strength_KF: Rows, weights_KF: Rows, *, levels: Any = None, **run: Any
     ) -> tuple[Method, ...]:
         if levels is None:
             return (self,) * len(strength_KF)
-        return tuple(replace(self, ratio=step_ratio(*pair)) for pair in levels)
+        return tuple(Renoised(self, step_ratio(*pair)) for pair in levels)
 
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        assert self.ratio is not None, "a run of cfg_pp needs the levels of its solver"
-        off = self.is_off(strength_BF, weight_BF)
-        moved = strength_BF * (1 + weight_BF * (self.ratio - 1))
-        return replace(from_uncond({"cond": moved}), off_BF=off)
+
+class Renoised(StepOf):
+    """A step between two known levels; `ratio` is its r."""
+
+    rule: CfgPp
+    ratio: float
+
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+        return self.rule.deltas(strength, weight)
+
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        return self.rule.required(strength_F, weight_F)
+
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        is_off = self.is_off(strength, weight)
+        moved = strength * (1 + weight * (self.ratio - 1))
+        plain = super().combination(gram, strength, weight)
+        return replace(plain, delta_BF={"cond": moved}, off_BF=is_off)
 
 
 def step_ratio(before: Level, after: Level) -> float:

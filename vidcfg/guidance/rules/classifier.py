@@ -1,18 +1,12 @@
 """Classifier guidance: along the gradient of a noise-aware log-probability."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float64
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import Method, Rows
+from vidcfg.guidance.rule import EitherConvention, Rows, rule
 
 
-@dataclass(frozen=True)
-class Classifier(Method):
+@rule("classifier")
+class Classifier(EitherConvention):
     """Add the gradient of a log-probability of the noisy latents to the prediction.
 
         score'_f = score_f + (strength_f - 1) grad_x log p(y | x_t)_f,  score = -eps / sigma
@@ -22,30 +16,24 @@ class Classifier(Method):
     pure noise (alpha 0), which tells nothing of y, it is 0. Strength 1 is off and takes no
     gradient.
 
+    Formula: score + (s - 1) grad log p(y | x_t); the function is passed to `vidcfg.guide`
+    Passes: 1, and a gradient
+    Use: a condition that the model does not know
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233.
     """
 
-    name: ClassVar[str] = "classifier"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "classifier")
-    base: ClassVar[str] = "cond"
-    isolated: ClassVar[frozenset[str]] = frozenset({"classifier"})
+    branches = ("cond", "classifier")
+    base = "cond"
+    isolated = frozenset({"classifier"})
 
-    def sources(self) -> dict[str, str]:
-        return {"classifier": "cond"}
+    @property
+    def compares(self) -> bool:
+        return True
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"classifier": strength - 1}
 
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return frozenset({"cond", "classifier"} if np.any(strength_F != 1) else {"cond"})
-
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         """cond + w shift, as strength * cond + w (shift - cond), since `shift` is a difference."""
-        weight = strength_BF - 1
-        return Combination("cond", strength_BF, {"classifier": weight}, weight == 0)
+        push = strength - 1
+        return Combination("cond", strength, {"classifier": push}, push == 0)

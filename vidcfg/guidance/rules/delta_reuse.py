@@ -1,26 +1,17 @@
 """Guidance that evaluates the unconditional branch on some steps only."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
-import numpy as np
-from jaxtyping import Float64
+from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import (
-    Level,
-    Method,
-    Rows,
-    Vectors,
-    from_uncond,
-    guided_by_both,
-    is_off,
-)
+from vidcfg.guidance.rule import AgainstUncond, Method, Rows, StepOf, Vectors, rule
+from vidcfg.settings.base import Range
 
 
-@dataclass(frozen=True)
-class DeltaReuse(Method):
+@rule("delta_reuse")
+class DeltaReuse(AgainstUncond):
     """Plain guidance that keeps cond - uncond for up to `every` steps.
 
         d_k = cond_k - uncond_k         on the first guided step, and `every` steps after the last
@@ -31,13 +22,20 @@ class DeltaReuse(Method):
     over. `every` 1 is plain guidance, bit for bit (off). Both evaluations of a step of a
     second-order solver share the decision.
 
+    Formula: c + (s - 1) d, d = c - u of the last step that made it
+    Off: s = 1; `every: 1` is `cfg`
+    Passes: 2 on every n-th step, else 1
+    Space: prediction
+    Use: save passes, predictably
     Source: the guidance cache of FastVideo, and of FasterCache, Lv et al. 2024, arXiv:2410.19355,
-    without its frequency weights.
+        without its frequency weights.
     """
 
-    every: int = 2
-    name: ClassVar[str] = "delta_reuse"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
+    every: Annotated[int, AfterValidator(Range(1, 1000))] = 2
+
+    @property
+    def compares(self) -> bool:
+        return True
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -47,22 +45,8 @@ class DeltaReuse(Method):
     def remembers(self) -> tuple[str, ...]:
         return self.extras
 
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        return guided_by_both(self.deltas(strength_F, weight_F))
-
     def steps(
-        self,
-        strength_KF: np.ndarray,
-        weights_KF: np.ndarray,
-        *,
-        experts: tuple[str, ...] | None = None,
-        levels: tuple[tuple[Level, Level], ...] | None = None,
+        self, strength_KF: Rows, weights_KF: Rows, *, experts: Any = None, **run: Any
     ) -> tuple[Method, ...]:
         found, last = [], {}
         for k, strength_F in enumerate(strength_KF):
@@ -76,28 +60,12 @@ class DeltaReuse(Method):
     def extra(self, vectors: Vectors) -> dict[str, Any]:
         return {"delta": vectors.difference("cond", "uncond")} if self.every > 1 else {}
 
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        return from_uncond(self.deltas(strength_BF, weight_BF))
 
+class Reuse(StepOf):
+    """A step that takes cond - uncond from an earlier one."""
 
-@dataclass(frozen=True)
-class Reuse(Method):
-    """A step of `method` that takes cond - uncond from an earlier one."""
-
-    method: DeltaReuse
-    name: ClassVar[str] = "delta_reuse"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
-    base: ClassVar[str] = "cond"
-    extras: ClassVar[tuple[str, ...]] = ("delta",)
-
-    def sources(self) -> dict[str, str]:
-        return self.method.sources()
+    base = "cond"
+    extras = ("delta",)
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"delta": strength - 1}
@@ -108,8 +76,6 @@ class Reuse(Method):
     def extra(self, vectors: Vectors) -> dict[str, Any]:
         return {"delta": vectors.remembered["delta"]}
 
-    def combination(
-        self, gram: Gram | None, *, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        deltas = self.deltas(strength_BF, weight_BF)
-        return Combination("cond", None, {}, is_off(deltas), extra_BF=deltas)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        kept = self.deltas(strength, weight)
+        return Combination("cond", None, {}, self.is_off(strength, weight), extra_BF=kept)

@@ -1,18 +1,11 @@
 """Two-sided guidance: towards the prompt and away from a negative one."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float64
-
-from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import Method, Rows, from_uncond
+from vidcfg.guidance.rule import Rows, Rule, rule
+from vidcfg.settings.base import Number
 
 
-@dataclass(frozen=True)
-class Dual(Method):
+@rule("dual")
+class Dual(Rule):
     """Pull towards the prompt and push away from the negative prompt, each with its own scale.
 
         guided_f = uncond_f + strength_f (cond_f - uncond_f)
@@ -22,24 +15,17 @@ class Dual(Method):
     a step outside an interval schedule. `negative_scale` 0 is plain guidance against the empty
     prompt (off). The unconditional branch sees the empty prompt.
 
+    Formula: u + s (c - u) - negative_scale w (n - u), u of the empty prompt
+    Off: no guided frame, or `negative_scale: 0` (plain, empty prompt)
+    Use: steer away from something, with a strength of its own
     Source: the three-pass form of negative prompts, Liu et al. 2022, arXiv:2206.01714.
     """
 
-    negative_scale: float = 1.0
-    name: ClassVar[str] = "dual"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond", "negative")
+    can_be_off = False
+    needs_negative = True
+    branches = ("cond", "uncond", "negative")
 
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "empty", "negative": "negative"}
+    negative_scale: Number = 2.0
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength, "negative": -self.negative_scale * weight}
-
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        return from_uncond(self.deltas(strength_BF, weight_BF))

@@ -1,18 +1,12 @@
 """Guidance by the scale that a distilled model takes as an input."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float64
 
-from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import Method, Rows, from_cond
+from vidcfg.guidance.rule import Rows, Rule, rule
 
 
-@dataclass(frozen=True)
-class Embedded(Method):
+@rule("embedded")
+class Embedded(Rule):
     """Set the embedded scale of a guidance-distilled model, step by step and frame by frame.
 
         guided_f = cond_f + w_f (embedded_f - cond_f)
@@ -21,27 +15,18 @@ class Embedded(Method):
     scale of the step, `cond` at 1. w_f is the frame weight. Where all frames have weight 1, one
     pass at the scale is run, and where all are off (strength 1), one pass at 1.
 
+    Formula: c + w (e - c), e: the model's own input at scale s
+    Passes: 1, and 2 where frames differ
+    Use: guidance-distilled models (HunyuanVideo, Flux)
     Source: the embedded scale is that of distilled guidance, Meng et al. 2022, arXiv:2210.03142.
     """
 
-    name: ClassVar[str] = "embedded"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "embedded")
-    base: ClassVar[str] = "cond"
-
-    def sources(self) -> dict[str, str]:
-        return {"embedded": "cond"}
+    can_be_off = False
+    branches = ("cond", "embedded")
+    base = "cond"
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"embedded": np.where(strength == 1, 0.0, weight)}
-
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        return from_cond(self.deltas(strength_BF, weight_BF))
 
 
 def scale_at(strength_F: Rows, weight_F: Rows) -> float:

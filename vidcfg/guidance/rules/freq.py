@@ -1,26 +1,21 @@
 """Frequency-decoupled guidance, over space and, separately, over time."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import (
-    Method,
-    Rows,
-    Vectors,
-    from_uncond,
-    guided_by_both,
-    is_off,
-    required_by,
-)
+from vidcfg.guidance.rule import AgainstUncond, Rows, Vectors, rule
+from vidcfg.settings.base import Finding, Number, Range
+
+Cutoff = Annotated[float, AfterValidator(Range(0, 1, above=True))]
 
 
-@dataclass(frozen=True)
-class FrequencyDecoupled(Method):
+@rule("freq")
+class Freq(AgainstUncond):
     """Guidance with its own gain for coarse and fine parts of the difference.
 
         d = cond - uncond
@@ -36,42 +31,41 @@ class FrequencyDecoupled(Method):
     Raises:
         ValueError: for gains over space in a layout of tokens whose height is not known.
 
+    Formula: c + (s - 1) d', d' = d = c - u with a gain for each band
+    Off: s = 1; gains of 1 are `cfg`
+    Use: guide layout and detail, or motion and its flicker, apart
     Source: Sadat et al. 2025, arXiv:2506.19713, with cosine modes in place of a pyramid.
     """
 
-    space_low: float = 1.0
-    space_high: float = 1.0
-    time_low: float = 1.0
-    time_high: float = 1.0
-    space_cutoff: float = 0.25
-    time_cutoff: float = 0.25
-    name: ClassVar[str] = "freq"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond")
+    space_low: Number = 1.0
+    space_high: Number = 1.0
+    time_low: Number = 1.0
+    time_high: Number = 1.0
+    space_cutoff: Cutoff = 0.25
+    time_cutoff: Cutoff = 0.25
+
+    def findings(self):
+        for axis in ("space", "time"):
+            gains = {getattr(self, f"{axis}_low"), getattr(self, f"{axis}_high")}
+            cutoff = f"{axis}_cutoff"
+            if gains == {1.0} and getattr(self, cutoff) != type(self).model_fields[cutoff].default:
+                what = f"has no effect: {axis}_low and {axis}_high are 1."
+                yield Finding((cutoff,), what, is_error=False)
 
     @property
-    def is_plain(self) -> bool:
-        return self.space_low == self.space_high == self.time_low == self.time_high == 1
+    def compares(self) -> bool:
+        return not self.space_low == self.space_high == self.time_low == self.time_high == 1
 
     @property
     def base(self) -> str:
-        return "uncond" if self.is_plain else "cond"
+        return "cond" if self.compares else "uncond"
 
     @property
     def extras(self) -> tuple[str, ...]:
-        return () if self.is_plain else ("bands",)
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"}
-
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength}
-
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        deltas = self.deltas(strength_F, weight_F)
-        return required_by(deltas) if self.is_plain else guided_by_both(deltas)
+        return ("bands",) if self.compares else ()
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        if self.is_plain:
+        if not self.compares:
             return {}
         change = vectors.difference("cond", "uncond")
         if (self.space_low, self.space_high) != (1, 1):
@@ -86,17 +80,11 @@ class FrequencyDecoupled(Method):
             change = high * change + (low - high) * low_pass(change, (1,), self.time_cutoff)
         return {"bands": change}
 
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        deltas = self.deltas(strength_BF, weight_BF)
-        if self.is_plain:
-            return from_uncond(deltas)
-        return Combination("cond", None, {}, is_off(deltas), extra_BF={"bands": strength_BF - 1})
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        if not self.compares:
+            return super().combination(gram, strength, weight)
+        is_off = self.is_off(strength, weight)
+        return Combination("cond", None, {}, is_off, extra_BF={"bands": strength - 1})
 
 
 def _unpacked(tokens: Any, grid: tuple[int, int] | None) -> Any:

@@ -1,18 +1,18 @@
 """Magnitude-aware guidance."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float64
+from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import AgainstUncond, is_off, ratio
+from vidcfg.guidance.rule import Compared, Rows, ratio, rule
+from vidcfg.settings.base import Range
 
 
-@dataclass(frozen=True)
-class MagnitudeAware(AgainstUncond):
+@rule("mambo")
+class Mambo(Compared):
     """Plain guidance whose strength falls where the two predictions are far apart.
 
         damping = exp(-alpha ||cond - uncond|| / ||uncond||)
@@ -20,24 +20,18 @@ class MagnitudeAware(AgainstUncond):
 
     `alpha` 0 is plain guidance, bit for bit (off). Where `uncond` is zero the damping is 1.
 
+    Formula: u + (1 + (s - 1) exp(-alpha |c - u| / |u|)) (c - u)
+    Off: s = 1; `alpha: 0` is `cfg`
+    Use: large scales in few steps
     Source: Zhu et al. 2025 (MAMBO-G), arXiv:2508.03442.
     """
 
-    alpha: float = 8.0
-    space: str = "prediction"
-    name: ClassVar[str] = "mambo"
-    needs_gram: ClassVar[bool] = True
+    alpha: Annotated[float, AfterValidator(Range(0))] = 8.0
 
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        deltas = self.deltas(strength_BF, weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         change = gram.vector("cond", "uncond")
         apart = ratio(gram.inner(change, change), gram.dot("uncond", "uncond"), 0.0)
         damping = np.exp(-self.alpha * np.sqrt(np.maximum(apart, 0.0)))
-        damped = np.where(damping == 1, strength_BF, 1 + (strength_BF - 1) * damping)
-        return Combination("uncond", None, {"cond": damped}, is_off(deltas))
+        damped = np.where(damping == 1, strength, 1 + (strength - 1) * damping)
+        is_off = self.is_off(strength, weight)
+        return Combination("uncond", None, {"cond": damped}, is_off)

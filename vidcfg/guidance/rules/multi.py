@@ -1,18 +1,23 @@
 """Several conditions at once, one scale each."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
-import numpy as np
-from jaxtyping import Float64
+from pydantic import Field
 
-from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import Method, Rows, from_uncond
+from vidcfg.guidance.rule import Rows, Rule, rule
+from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Number
 
 
-@dataclass(frozen=True)
-class Multi(Method):
+class Condition(ConfigModel):
+    """One more prompt with a scale of its own."""
+
+    name: Annotated[str, Field(min_length=1)] = Field(description="a short name for the trace")
+    prompt: Annotated[str, Field(min_length=1)] = Field(description="text")
+    scale: Number = Field(description="a number, 0 = off")
+
+
+@rule("multi")
+class Multi(Rule):
     """Add the directions of several conditions, each with its own scale.
 
         guided_f = uncond_f + strength_f (cond_f - uncond_f)
@@ -20,32 +25,35 @@ class Multi(Method):
 
     w_f is the frame weight, 0 for every frame on a step outside an interval schedule. A
     condition's scale of 0 is off; with all of them 0 this is plain guidance. One evaluation per
-    condition and step beside `cond` and `uncond`. `scales` is a tuple of (condition name, scale).
-    The unconditional branch sees the negative prompt.
+    condition and step beside `cond` and `uncond`, which sees the negative prompt.
 
+    Formula: u + s (c - u) + sum_i scale_i w (c_i - u)
+    Off: no guided frame, or every scale 0
+    Passes: 2 + conditions
+    Use: several prompts at once
     Source: composable diffusion, Liu et al. 2022, arXiv:2206.01714.
     """
 
-    scales: tuple[tuple[str, float], ...]
-    name: ClassVar[str] = "multi"
+    can_be_off = False
+
+    conditions: Annotated[tuple[Condition, ...], Field(strict=False, min_length=1), AsTuple] = (
+        Field(description="a list such as [{name: sky, prompt: a red sky, scale: 2.0}]")
+    )
+
+    def findings(self):
+        names = [condition.name for condition in self.conditions]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                yield Finding(
+                    ("conditions", i, "name"),
+                    f"is '{name}', like that of condition {names.index(name)}. Name them apart.",
+                )
 
     @property
     def branches(self) -> tuple[str, ...]:
-        return ("cond", "uncond", *(f"condition:{name}" for name, _ in self.scales))
-
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "negative"} | {branch: branch for branch in self.branches[2:]}
+        return ("cond", "uncond", *(f"condition:{c.name}" for c in self.conditions))
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength} | {
-            f"condition:{name}": scale * weight for name, scale in self.scales
+            f"condition:{c.name}": c.scale * weight for c in self.conditions
         }
-
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        return from_uncond(self.deltas(strength_BF, weight_BF))

@@ -1,18 +1,15 @@
 """Perp-Neg: a negative prompt that cannot cancel the prompt."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import Method, Rows, is_off, required_by
+from vidcfg.guidance.rule import Rows, Rule, rule
+from vidcfg.settings.base import Number
 
 
-@dataclass(frozen=True)
-class PerpNeg(Method):
+@rule("perp_neg")
+class PerpNeg(Rule):
     """Use only the part of the negative direction that is perpendicular to the prompt's.
 
         d = cond - uncond,  n = negative - uncond,  perp = n - (<n, d> / <d, d>) d
@@ -23,37 +20,35 @@ class PerpNeg(Method):
     sample and per group of frames, never over the batch. Where d is zero the projection is zero,
     never NaN.
 
+    Formula: u + s (d - negative_scale w n'), d = c - u, n' = part of n - u at a right angle to d
+    Off: s = 1, or `negative_scale: 0` (plain)
+    Space: prediction
+    Use: a negative prompt that shares words with the prompt
     Source: Armandpour et al. 2023, arXiv:2304.04968.
     """
 
-    negative_scale: float = 1.0
-    name: ClassVar[str] = "perp_neg"
-    branches: ClassVar[tuple[str, ...]] = ("cond", "uncond", "negative")
-    needs_gram: ClassVar[bool] = True
+    needs_negative = True
+    branches = ("cond", "uncond", "negative")
+    needs_gram = True
 
-    def sources(self) -> dict[str, str]:
-        return {"uncond": "empty", "negative": "negative"}
+    negative_scale: Number = 1.0
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength, "negative": -self.negative_scale * weight * strength}
 
-    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        deltas = self.deltas(strength_F, weight_F)
-        if np.any(deltas["negative"] != 0):
-            return frozenset(self.branches)
-        return required_by(deltas)
+    @property
+    def compares(self) -> bool:
+        return False
 
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        deltas = self.deltas(strength_BF, weight_BF)
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
+        pushes_away = np.any(self.deltas(strength_F, weight_F)["negative"] != 0)
+        return frozenset(self.branches) if pushes_away else super().required(strength_F, weight_F)
+
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        deltas = self.deltas(strength, weight)
         direction = ("cond", "uncond")
         along = gram.difference_dot(("negative", "uncond"), direction)
         length = gram.difference_dot(direction, direction)
         share = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
         moved = deltas | {"cond": deltas["cond"] - deltas["negative"] * share}
-        return Combination("uncond", None, moved, is_off(deltas))
+        return Combination("uncond", None, moved, self.is_off(strength, weight))

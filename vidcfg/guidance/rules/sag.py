@@ -1,12 +1,12 @@
 """Self-attention guidance."""
 
 from vidcfg.guidance.perturbation import Degradation
-from vidcfg.guidance.rules.perturbed import Perturbed
+from vidcfg.guidance.rule import PerturbedLayers, rule
+from vidcfg.settings.base import Finding, Positive
 
 
-def sag(
-    *, blur: float = 1.0, threshold: float = 1.0, layers: tuple[int | str, ...] = ()
-) -> Perturbed:
+@rule("sag")
+class Sag(PerturbedLayers):
     """Guide away from what the model makes of its own estimate, blurred where it looks most.
 
         x0 = estimate of the clean latents from `cond`
@@ -21,13 +21,18 @@ def sag(
     perturbed pass is. On pure noise, where there is no estimate, the result is `cond`. Strength 1
     is off.
 
-    Raises:
-        ValueError: for a blur that is not above 0, or more than one layer.
-
+    Formula: c + (s - 1) (c - p), p: from an estimate blurred where the model looks
+    Use: finer detail
     Source: Hong et al. 2022, arXiv:2210.00939.
     """
-    if blur <= 0:
-        raise ValueError(f"sag.blur is {blur}. Use a number above 0, in latent pixels.")
-    if len(layers) > 1:
-        raise ValueError(f"sag reads the attention of one layer. Give one: layers: [{layers[0]}].")
-    return Perturbed(Degradation(float(blur), float(threshold), tuple(layers)))
+
+    blur: Positive = 1.0
+    threshold: Positive = 1.0
+
+    def findings(self):
+        if len(self.layers) > 1:
+            yield Finding(("layers",), f"names {len(self.layers)} layers. Name the one to read.")
+
+    @property
+    def change(self) -> Degradation:
+        return Degradation(self.blur, self.threshold, self.layers, self.kind)

@@ -1,15 +1,16 @@
 """Spatio-temporal skip guidance."""
 
+from typing import Literal
+
 from vidcfg.guidance.perturbation import Perturbation
-from vidcfg.guidance.rules.perturbed import Perturbed
+from vidcfg.guidance.rule import PerturbedLayers, rule
 
-MODES = {"attention": "identity", "residual": "drop", "block": "skip"}
+_CHANGES = {"attention": "identity", "residual": "drop", "block": "skip"}
 
 
-def stg(*, mode: str = "attention", layers: tuple[int | str, ...] = ()) -> Perturbed:
+@rule("stg")
+class Stg(PerturbedLayers):
     """Guide away from a pass that skips spatio-temporal attention in some layers.
-
-        guided_f = cond_f + (strength_f - 1) (cond_f - perturbed_f)
 
     | mode        | what the layers do in the perturbed pass                                  |
     |-------------|---------------------------------------------------------------------------|
@@ -20,11 +21,14 @@ def stg(*, mode: str = "attention", layers: tuple[int | str, ...] = ()) -> Pertu
     `layers` are numbers or names of blocks, empty for the published ones: CogVideoX 11,
     HunyuanVideo 2, LTX 19, LTX-2 28, Mochi 34, Wan 2. Strength 1 is off.
 
-    Raises:
-        ValueError: for another mode.
-
+    Formula: c + (s - 1) (c - p), p: spatio-temporal attention skipped
+    Use: motion and structure of video models
     Source: Hyung et al. 2024, arXiv:2411.18664.
     """
-    if mode not in MODES:
-        raise ValueError(f"stg.mode is {mode!r}. Use one of: {', '.join(MODES)}.")
-    return Perturbed(Perturbation(MODES[mode], tuple(layers), "stg"))
+
+    mode: Literal["attention", "residual", "block"] = "attention"
+
+    @property
+    def change(self) -> Perturbation:
+        told = "" if self.mode == "attention" else self.mode
+        return Perturbation(_CHANGES[self.mode], self.layers, self.kind, mode=told)

@@ -1,18 +1,14 @@
 """Tangential classifier-free guidance."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float64
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rules.base import AgainstUncond, is_off
+from vidcfg.guidance.rule import Compared, Rows, rule
 
 
-@dataclass(frozen=True)
-class Tangential(AgainstUncond):
+@rule("tcfg")
+class Tcfg(Compared):
     """Guidance away from the part of `uncond` that lies along what both predictions share.
 
         v1 = first right-singular vector of the two rows [cond; uncond]
@@ -26,32 +22,20 @@ class Tangential(AgainstUncond):
     Where r is 0 (equal norms at a right angle, or both zero) v1 is not defined, and `uncond` is
     taken as it is.
 
+    Formula: u' + s (c - u'), u' = part of u along the main direction of c and u
+    Use: softer than `cfg` where u disagrees with c
     Source: Kwon et al. 2025, arXiv:2503.18137.
     """
 
-    space: str = "prediction"
-    name: ClassVar[str] = "tcfg"
-    needs_gram: ClassVar[bool] = True
-
-    def combination(
-        self,
-        gram: Gram | None,
-        *,
-        strength_BF: Float64[np.ndarray, "B F"],
-        weight_BF: Float64[np.ndarray, "B F"],
-    ) -> Combination:
-        change, cond, uncond = (
-            gram.vector("cond", "uncond"),
-            gram.vector("cond"),
-            gram.vector("uncond"),
-        )
-        apart = gram.inner(change, cond) + gram.inner(change, uncond)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        change, cond = gram.vector("cond", "uncond"), gram.vector("cond")
+        apart = gram.inner(change, cond) + gram.inner(change, gram.vector("uncond"))
         shared = gram.dot("cond", "uncond")
         r = np.sqrt(apart**2 + 4 * shared**2)
         safe = np.where(r > 0, r, 1.0)
         of_cond = np.where(r > 0, shared / safe, 0.0)
         of_uncond = np.where(r > 0, (1 - apart / safe) / 2, 1.0)
-        away = 1 - strength_BF
-        moved = strength_BF + away * of_cond
-        off = is_off(self.deltas(strength_BF, weight_BF))
-        return Combination("uncond", moved + away * of_uncond, {"cond": moved}, off)
+        away = 1 - strength
+        moved = strength + away * of_cond
+        is_off = self.is_off(strength, weight)
+        return Combination("uncond", moved + away * of_uncond, {"cond": moved}, is_off)

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.denoiser import StepInputs
-from vidcfg.guidance.samples import SampleRows
+from vidcfg.guidance.passes import StepInputs
+from vidcfg.guidance.plan import SampleRows
 from vidcfg.pipelines.family import Family
 
 LogProb = Callable[[Tensor, float, int], Tensor]

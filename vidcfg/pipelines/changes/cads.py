@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidcfg.guidance.rules.cads import Annealing, ConditionAnnealed
+from vidcfg.guidance.rules.cads import Cads
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, changes_model
 
 
-@changes_model(ConditionAnnealed)
+@changes_model(Cads)
 class AnnealedCondition(ModelChange):
     """Anneals what `cond` sees, with noise that follows each sample wherever it is in a batch.
 
@@ -21,10 +21,10 @@ class AnnealedCondition(ModelChange):
 
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
         super().__init__(start, asked)
-        self.settings: dict[int, Annealing] = {}
+        self.settings: dict[int, Cads] = {}
         for each in asked:
-            own = each.setting.annealing
-            if self.settings.setdefault(each.sample, own) != own:
+            own = each.setting
+            if self.settings.setdefault(each.sample, own).key != own.key:
                 raise ValueError(
                     "guidance.method combines two cads terms that anneal differently. Give one."
                 )
@@ -38,7 +38,7 @@ class AnnealedCondition(ModelChange):
         self.starts = {b: _fingerprint(start.hidden[b]) for b in self.settings}
 
     def tag(self, sample: int) -> object:
-        return self.settings.get(sample)
+        return self.settings[sample].key if sample in self.settings else None
 
     def condition(self, cond: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         result, num_steps = dict(cond), self.start.samples.num_steps
@@ -74,7 +74,7 @@ def seeded_noise(words: str, shape: torch.Size) -> Tensor:
 
 
 def anneal(
-    condition: Float[Tensor, "*n"], noise: Float[Tensor, "*m"], gamma: float, setting: Annealing
+    condition: Float[Tensor, "*n"], noise: Float[Tensor, "*m"], gamma: float, setting: Cads
 ) -> Float[Tensor, "*n"]:
     """sqrt(gamma) y + noise_scale sqrt(1 - gamma) n, and its mean and spread put back by `mix`.
 

@@ -1,16 +1,28 @@
 """Several rules at once."""
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import NOISY, Gram
-from vidcfg.guidance.rules.base import Level, Method, Vectors
+from vidcfg.guidance.rule import Method, Rows, Vectors
+from vidcfg.settings.base import Finding
 
 
-@dataclass(frozen=True)
+def _any(name: str) -> property:
+    """Whether one of the terms says so."""
+    return property(lambda self: any(getattr(term, name) for term in self.rules))
+
+
+def _numbered(name: str) -> property:
+    """The names that all terms give, each with the number of its term."""
+    return property(
+        lambda self: tuple(f"{i}.{n}" for i, t in enumerate(self.rules) for n in getattr(t, name))
+    )
+
+
 class Composite(Method):
     """The sum of what each rule does to the conditional prediction.
 
@@ -18,69 +30,65 @@ class Composite(Method):
 
     The terms are added in order; limits come after the sum. Strengths and weights have an axis of
     N terms before the frames: (..., N, F). A term whose strength is 1 on a frame adds nothing to
-    it, and a frame on which every term is off is `cond` bit for bit.
+    it, and a frame on which every term is off is `cond` bit for bit. One term is that rule, bit
+    for bit, without the axis.
 
     Raises:
-        ValueError: if two terms read one branch from different texts.
+        ConfigError: if two terms read one branch from different texts.
     """
 
-    terms: tuple[Method, ...]
-    base: ClassVar[str] = "cond"
+    base = "cond"
 
-    def __post_init__(self):
-        assert len(self.terms) > 1, "one term is a rule of its own"
+    rules: tuple[Method, ...]
+
+    def findings(self):
         found: dict[str, tuple[str, str]] = {}
-        for term in self.terms:
+        for term in self.rules:
             for branch, source in term.sources().items():
-                name, known = found.setdefault(branch, (term.name, source))
+                name, known = found.setdefault(branch, (term.kind, source))
                 if known != source:
-                    raise ValueError(
-                        f"guidance.method combines {name} and {term.name}, whose {branch} branch "
+                    message = (
+                        f"combines {name} and {term.kind}, whose {branch} branch "
                         f"sees different texts ({known} and {source}). Use one of them."
                     )
+                    yield Finding((), message)
+                    return
 
     @property
-    def name(self) -> str:
-        return "+".join(term.name for term in self.terms)
+    def terms(self) -> tuple[Method, ...]:
+        return self.rules
+
+    @property
+    def key(self) -> tuple:
+        return (type(self), *(term.key for term in self.rules))
+
+    @property
+    def kind(self) -> str:
+        return "+".join(term.kind for term in self.rules)
 
     @property
     def branches(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(branch for term in self.terms for branch in term.branches))
+        return tuple(dict.fromkeys(branch for term in self.rules for branch in term.branches))
 
     @property
     def isolated(self) -> frozenset[str]:
-        return frozenset().union(*(term.isolated for term in self.terms))
+        return frozenset().union(*(term.isolated for term in self.rules))
 
-    @property
-    def needs_gram(self) -> bool:
-        return any(term.needs_gram for term in self.terms)
-
-    @property
-    def may_stop(self) -> bool:
-        return any(term.may_stop for term in self.terms)
-
-    @property
-    def needs_levels(self) -> bool:
-        return any(term.needs_levels for term in self.terms)
-
-    @property
-    def space(self) -> str:
-        return "x0" if any(term.space == "x0" for term in self.terms) else "prediction"
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        return tuple(f"{i}.{name}" for i, term in enumerate(self.terms) for name in term.extras)
-
-    @property
-    def remembers(self) -> tuple[str, ...]:
-        return tuple(f"{i}.{name}" for i, term in enumerate(self.terms) for name in term.remembers)
+    needs_gram = _any("needs_gram")
+    may_stop = _any("may_stop")
+    needs_levels = _any("needs_levels")
+    in_x0 = _any("in_x0")
+    extras = _numbered("extras")
+    remembers = _numbered("remembers")
 
     def sources(self) -> dict[str, str]:
-        return {branch: source for term in self.terms for branch, source in term.sources().items()}
+        return {branch: source for term in self.rules for branch, source in term.sources().items()}
 
     def _rows(self, strength: np.ndarray, weight: np.ndarray) -> list[tuple]:
         """(term, strength, weight) of every term."""
-        rows = enumerate(self.terms)
+        if len(self.rules) == 1:
+            return [(self.rules[0], strength, weight)]
+        rows = enumerate(self.rules)
         return [(term, strength[..., i, :], weight[..., i, :]) for i, term in rows]
 
     def deltas(self, strength: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -109,50 +117,41 @@ class Composite(Method):
             return frozenset({"cond"}).union(*(t.required(s, w) for t, s, w in active))
         total = {"cond": 1.0 - len(active)}
         for term, strength, weight in active:
-            found = term.combination(None, strength_BF=strength[None], weight_BF=weight[None])
+            found = term.combination(None, strength[None], weight[None])
             for branch, values in found.of_predictions().items():
                 total[branch] = total.get(branch, 0.0) + values
         return frozenset(branch for branch, values in total.items() if np.any(values != 0))
 
-    def steps(
-        self,
-        strength_KF: np.ndarray,
-        weights_KF: np.ndarray,
-        *,
-        experts: tuple[str, ...] | None = None,
-        levels: tuple[tuple[Level, Level], ...] | None = None,
-    ) -> tuple[Method, ...]:
+    def steps(self, strength_KF: Rows, weights_KF: Rows, **run: Any) -> tuple[Method, ...]:
         rows = self._rows(strength_KF, weights_KF)
-        parts = [term.steps(s, w, experts=experts, levels=levels) for term, s, w in rows]
+        parts = [term.steps(s, w, **run) for term, s, w in rows]
         return tuple(_together(terms) for terms in zip(*parts))
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
         found = {}
         rows = (vectors.strength_BF, vectors.weight_BF)
-        for i, (term, on) in enumerate(zip(self.terms, self.active(*rows))):
+        for i, (term, on) in enumerate(zip(self.rules, self.active(*rows))):
             if not on:
                 continue
             prefix = f"{i}."
             known = vectors.remembered.items()
             own = {n.removeprefix(prefix): v for n, v in known if n.startswith(prefix)}
-            scale = vectors.x0_scale if term.space == "x0" else 1.0
+            scale = vectors.x0_scale if term.in_x0 else 1.0
             made = term.extra(replace(vectors, remembered=own, x0_scale=scale))
             found |= {prefix + name: vector for name, vector in made.items()}
         return found
 
-    def combination(
-        self, gram: Gram | None, *, strength_BF: np.ndarray, weight_BF: np.ndarray
-    ) -> Combination:
-        return self.coefficients(gram, strength_BF=strength_BF, weight_BF=weight_BF)
+    def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
+        return self.coefficients(gram, strength, weight)
 
     def coefficients(
         self,
         gram: Gram | None,
-        *,
         strength_BF: np.ndarray,
         weight_BF: np.ndarray,
         x0: tuple[float, float] | None = None,
     ) -> Combination:
+        # Each term by itself, in its own space and with its own vectors.
         parts = []
         active = self.active(strength_BF, weight_BF)
         for i, (term, strength, weight) in enumerate(self._rows(strength_BF, weight_BF)):
@@ -160,8 +159,9 @@ class Composite(Method):
                 parts.append(Combination("cond", None, {}, np.ones(strength.shape, dtype=bool)))
                 continue
             own = None if gram is None else gram.of_term(f"{i}.")
-            rows = {"strength_BF": strength, "weight_BF": weight}
-            parts.append(term.coefficients(own, **rows, x0=x0))
+            parts.append(term.coefficients(own, strength, weight, x0))
+
+        # Their sum, written from cond.
         off = np.logical_and.reduce([part.off_BF for part in parts])
         deltas, extras = {}, {}
         gain = np.ones(off.shape)
@@ -176,6 +176,8 @@ class Composite(Method):
                 extras[full] = extras.get(full, 0.0) + values
         if all(part.gain_BF is None and part.factor_BF is None for part in parts):
             gain = None
+
+        # Where each term ends by itself.
         stops = [part.stop_BF for part in parts]
         stop = None
         if any(found is not None for found in stops):
@@ -186,5 +188,10 @@ class Composite(Method):
 
 def _together(terms: tuple[Method, ...]) -> Method:
     """The rule of one step; a term that takes the whole step over takes it from all."""
+    if len(terms) == 1:
+        return terms[0]
     whole = next((term for term in terms if not term.is_limited), None)
-    return Composite(terms) if whole is None else whole.over(terms)
+    if whole is None:
+        return Composite(terms)
+    plain = (term if term.is_limited else term.rule for term in terms)
+    return type(whole)(Composite(tuple(plain)))

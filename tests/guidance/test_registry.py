@@ -1,0 +1,189 @@
+"""A rule and a frame weighting from outside: one class each, and no other line."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits
+from rule_runs import branch_videos, every_rule, one_step, rule_of, whole_run
+
+import vidcfg
+from vidcfg.guidance.composite import Composite
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.guidance.frames import FrameWeights, frames
+from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.rule import AgainstUncond, Rule, rule
+from vidcfg.guidance.schedule import Schedule, schedule
+from vidcfg.guidance.setting import Guidance
+from vidcfg.settings.document import read_document
+from vidcfg.settings.errors import ConfigError
+from vidcfg.settings.validation import validate
+
+SCALES = {
+    "constant": 3.0,
+    "linear": {"kind": "linear", "start": 3.0, "end": 1.5},
+    "cosine": {"kind": "cosine", "start": 3.0, "end": 1.5},
+    "step": {"kind": "step", "start": 3.0, "end": 1.5, "switch": 0.5},
+    "interval": {"kind": "interval", "value": 3.0, "from": 0.2, "to": 0.8},
+    "knots": {"kind": "knots", "points": [[0.0, 3.0], [0.5, 1.0]]},
+    "list": [3.0, 2.0, 1.0, 0.0, 1.5],
+}
+FRAMES = {
+    "uniform": "uniform",
+    "keyframes": {"kind": "keyframes", "at": ["first"], "floor": 0.2, "reach": 3},
+    "decay": {"kind": "decay", "end": 0.1},
+    "ramp": {"kind": "ramp", "first": 0.0, "last": 1.0},
+    "triangle": "triangle",
+    "trapezoid": {"kind": "trapezoid", "edge": 0.3},
+    "knots": {"kind": "knots", "points": [[0.0, 1.0], [1.0, 0.5]]},
+}
+OURS = [{*SCALES}, {*FRAMES}]
+
+
+@pytest.fixture
+def half():
+    """The rule of design.md, in its own words."""
+
+    @rule("half")
+    class Half(AgainstUncond):
+        """cond_f + (strength_f - 1) / 2 (cond_f - uncond_f). Strength 1 is off. Source: a test."""
+
+        def deltas(self, strength, weight):
+            return {"cond": 1 + (strength - 1) / 2}
+
+    yield Half
+    del Rule.kinds["half"]
+
+
+@pytest.fixture
+def odd():
+    """Full weight on every other frame."""
+
+    @frames("odd")
+    class Odd(FrameWeights):
+        """0 on even frames."""
+
+        def weights(self, num_frames, *, fps=None):
+            return np.arange(num_frames) % 2 * 1.0
+
+    yield Odd
+    del FrameWeights.kinds["odd"]
+
+
+def half_of(c, u, s):
+    return c + (s - 1) / 2 * (c - u)
+
+
+@pytest.mark.parametrize("axes", LAYOUTS)
+def test_rule_from_outside_follows_its_formula_in_every_layout(half, axes):
+    videos = branch_videos(half())
+    guided, trace, _ = one_step(half(), videos, SURFACE_BF, axes=axes)
+    for b, f in itertools.product(range(B), range(F)):
+        c, u = (videos[n][b, f].double() for n in ("cond", "uncond"))
+        want = half_of(c, u, SURFACE_BF[b, f])
+        # float32 roundings of values up to 60
+        torch.testing.assert_close(guided[b, f].double(), want, rtol=1e-5, atol=1e-5)
+        same = torch.equal(bits(guided[b, f]), bits(videos["cond"][b, f]))
+        assert same == (SURFACE_BF[b, f] == 1)
+    assert trace.evaluations == {"cond": B, "uncond": B}
+
+
+@pytest.mark.parametrize(("scale", "weights"), itertools.product(SCALES, FRAMES))
+def test_rule_from_outside_takes_every_schedule_and_frame_weighting(half, scale, weights):
+    run = {"num_steps": 5, "num_frames": 17, "frame_map": CausalMap(4)}
+    guidance = Guidance(scale=SCALES[scale], frames=FRAMES[weights], method="half")
+    surface = guidance.surface(**run)
+    plain = Guidance(scale=SCALES[scale], frames=FRAMES[weights]).surface(**run)
+    assert np.array_equal(surface.strength_KF, plain.strength_KF)
+    x = torch.randn(B, F, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    rows = [surface.strength_KF] * B, [surface.weights_KF] * B
+    _, traces, _ = whole_run([guidance] * B, *rows, x)
+    plan = plan_run(
+        [RunRow(guidance.method, s, w, start=i) for i, (s, w) in enumerate(zip(*rows))]
+    )
+    assert [t.evaluations for t in traces] == list(plan.per_step)
+
+
+def test_rule_from_outside_is_added_to_others(half):
+    pag = every_rule()["pag"]
+    both = Composite((half(), pag))
+    videos = branch_videos(both)
+    strengths = np.stack([SURFACE_BF, SURFACE_BF[:, ::-1]], axis=1)
+    guided, trace, _ = one_step(both, videos, strengths)
+    c, u, p = (videos[n].double() for n in both.branches)
+    s = torch.from_numpy(strengths)[..., None, None, None]
+    want = half_of(c, u, s[:, 0]) + (s[:, 1] - 1) * (c - p)
+    # float32 roundings of terms up to 80
+    torch.testing.assert_close(guided.double(), want, rtol=1e-5, atol=1e-4)
+    assert rule_of(both).order() == ("method:cond + (half - cond) + (pag - cond)",)
+
+
+def test_kinds_from_outside_are_words_of_the_yaml_with_the_same_errors(half, odd):
+    def read(text):
+        return validate(read_document(text, source="a.yaml"), Guidance)
+
+    guidance = read("scale: 3\nframes: odd\nmethod: {kind: half, convention: w}")
+    assert guidance.method == half(convention="w")
+    assert Guidance(**guidance.to_dict()) == guidance
+    with pytest.raises(ConfigError) as caught:
+        read("scale: 3\nmethod: halv\nframes: {kind: od}")
+    first, second = str(caught.value).split("\n")
+    assert first.startswith("a.yaml:2: method is 'halv', but must be one of ")
+    assert first.endswith("half. Did you mean 'half'?")
+    assert second.startswith("a.yaml:3: frames.kind is 'od', but must be one of uniform, ")
+    assert second.endswith("odd. Did you mean 'odd'?")
+    with pytest.raises(ConfigError) as caught:
+        read("scale: 3\nmethod: {kind: half, converntion: w}")
+    assert str(caught.value) == (
+        "a.yaml:2: unknown key 'method.converntion'. Did you mean 'method.convention'?"
+    )
+
+
+def test_a_name_that_is_taken_is_refused(half):
+    with pytest.raises(ValueError, match="'half' is taken by .*Half. Use another name"):
+
+        @rule("half")
+        class Other(AgainstUncond):
+            pass
+
+
+def test_a_schedule_says_which_of_its_values_are_scales():
+    with pytest.raises(TypeError, match="scales"):
+
+        @schedule("no_scales")
+        class Nothing(Schedule):
+            pass
+
+    assert "no_scales" not in Schedule.kinds
+
+
+def test_every_kind_is_in_the_tables_of_this_test():
+    ours = [
+        {kind for kind, cls in base.kinds.items() if cls.__module__.startswith("vidcfg.")}
+        for base in (Schedule, FrameWeights)
+    ]
+    assert ours == OURS
+
+
+def test_no_file_lists_names_of_rules_frame_weightings_or_schedules():
+    root = Path(vidcfg.__file__).parent
+    kinds = (base.kinds.items() for base in (Rule, FrameWeights, Schedule))
+    names = [{k for k, c in known if c.__module__.startswith("vidcfg.")} for known in kinds]
+    # A family says itself which of its layers a rule changes.
+    files = (path for path in sorted(root.rglob("*.py")) if path.parent.name != "families")
+    found = []
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Tuple | ast.List | ast.Set):
+                items = node.elts
+            elif isinstance(node, ast.Dict):
+                items = [key for key in node.keys if key is not None]
+            else:
+                continue
+            words = {item.value for item in items if isinstance(item, ast.Constant)}
+            if len(words) > 1 and any(words <= known for known in names):
+                found.append(f"{path.relative_to(root)}:{node.lineno} {sorted(map(str, words))}")
+    assert found == []
