@@ -18,7 +18,7 @@ ALLOWED = {
     "guidance": {"settings"},
     "mini": set(),
     "media": set(),
-    "pipelines": {"settings", "guidance", "mini", "render"},
+    "pipelines": {"settings", "guidance", "mini"},
     "metrics": {"media", "mini"},
     "report": {"media", "metrics"},
     "diffusers": {"pipelines"},
