@@ -6,7 +6,7 @@ import torch
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
-from vidcfg.pipelines.guider import FrameGuidance
+from vidcfg.diffusers import FrameGuidance
 
 RAMP = {"kind": "ramp", "first": 1.0, "last": 0.0}
 
