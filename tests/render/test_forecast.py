@@ -3,6 +3,9 @@
 import inspect
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import kites
 import numpy as np
@@ -24,6 +27,7 @@ from vidcfg.render.preview import preview
 from vidcfg.render.sampling import sample_units
 from vidcfg.render.units import units_of
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = """\
 schema: 1
 name: forecast
@@ -111,6 +115,33 @@ def test_scale_over_sigma_of_the_mini_model_is_shown(config):
     assert first == ("6.00", "1.000")
     # over sigma: 6 - 4 (1 - sigma_k / sigma_0)
     assert float(last[0]) == pytest.approx(2 + 4 * float(last[1]), abs=0.01)
+
+
+@pytest.mark.parametrize("scheduler", ["flow_euler", "heun"])
+def test_what_the_mini_model_tells_by_itself_is_what_its_pipeline_tells(config, scheduler):
+    plain = config(f"sampling.scheduler={scheduler}")
+    over = "guidance.scale={kind: linear, start: 6.0, end: 2.0, over: sigma}"
+    asked = forecast_of(config(f"sampling.scheduler={scheduler}", over))
+    alone = forecast_of(plain)
+    assert alone.pipe is None
+    assert type(asked.pipe).__name__ == "MiniVideoPipeline"
+    assert asked.pipe.transformer.device.type == "meta"
+    assert alone.facts.frame_map == asked.facts.frame_map
+    assert alone.facts.calls == asked.facts.calls
+
+
+def test_a_dry_run_of_the_mini_model_loads_neither_torch_nor_diffusers(tmp_path):
+    code = """
+import sys
+from vidcfg.render.cli import main
+assert main(["configs/quickstart.yaml", "--dry-run", "--set", f"output.dir={sys.argv[1]}"]) == 0
+print(sorted({"torch", "diffusers", "transformers"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not list(tmp_path.iterdir())
 
 
 def test_cost_counts_the_further_call_of_pndm(tmp_path):

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import inspect
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
@@ -67,12 +65,14 @@ def guide(
     texts = BranchTexts(negative_prompt, _conditions(settings), inputs)
     session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
     original_class = type(pipe)
-    pipe.__class__ = _guided_class(original_class, session)
+    pipe.__class__ = _guided_class(original_class, family, session.run)
+    type(pipe)._vidcfg_session = session
     try:
         yield session.trace
     finally:
         pipe.__class__ = original_class
-        session.close()
+        # A kept trace keeps no model alive.
+        session.pipe = session.in_progress = None
 
 
 class Session:
@@ -98,13 +98,9 @@ class Session:
             share=settings[0].share,
         )
         self.trace = Trace()
-        self._call: Mapping[str, Any] = {}
-        self._run: GuidedRun | None = None
-        self._noted = False
-
-    def close(self) -> None:
-        """Let go of the pipeline, so that a kept trace keeps no model alive."""
-        self.pipe = self._run = None
+        self.call: Mapping[str, Any] = {}
+        self.in_progress: GuidedRun | None = None
+        self.scales_noted = False
 
     @contextlib.contextmanager
     def run(self, call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -118,28 +114,21 @@ class Session:
         reason = self.family.refusal(self.pipe) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
-        self._call = call
+        self.call, self.in_progress = call, None
         second = self.family.second_stream
         try:
-            yield {} if second is None else {second.scale_argument: 1.0}
+            with _guided_forwards(self.pipe, self.family, self.forward):
+                yield {} if second is None else {second.scale_argument: 1.0}
         finally:
-            self._call, self._run = {}, None
+            self.call, self.in_progress = {}, None
 
     def forward(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
     ) -> Any:
         """The guided replacement of one denoiser forward."""
-        if self._run is None:
-            self._run = GuidedRun(self, self._call, module, arguments)
-        return self._run.step(module, original, expert, arguments)
-
-    def note_scales(self, surfaces: list[Surface]) -> None:
-        """Log, once per block, a scale outside of what people use with this family."""
-        peaks = {float(s.scale_K[abs(s.scale_K - 1).argmax()]) for s in surfaces}
-        notes = [] if self._noted else filter(None, map(self.family.scale_note, sorted(peaks)))
-        for note in notes:
-            logging.getLogger("vidcfg").warning("note: %s", note)
-        self._noted = True
+        if self.in_progress is None:
+            self.in_progress = GuidedRun(self, module, arguments)
+        return self.in_progress.step(module, original, expert, arguments)
 
 
 def _settings(guidance: Any, family: Family) -> list[Guidance]:
@@ -204,9 +193,9 @@ def _conditions(settings: list[Guidance]) -> dict[str, str]:
     return prompts
 
 
-def _guided_class(cls: type, session: Session) -> type:
-    """A subclass of the pipeline's class, under its name, whose call is checked and counted."""
-    signature, family = inspect.signature(cls.__call__), session.family
+def _guided_class(cls: type, family: Family, run: Callable) -> type:
+    """A subclass of the pipeline's class, under its name, whose call is checked and guided."""
+    signature = inspect.signature(cls.__call__)
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
@@ -215,13 +204,12 @@ def _guided_class(cls: type, session: Session) -> type:
         given.pop("self")
         extra = given.pop("kwargs", {})
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
-        installed = _guided_forwards(self, family, session.forward)
-        with session.run(defaults | given | extra) as taken, installed:
+        with run(defaults | given | extra) as taken:
             given |= taken
             return cls.__call__(self, **given, **extra)
 
-    body = {"__call__": call, "_vidcfg_session": session, "__module__": cls.__module__}
-    return type(cls.__name__, (cls,), body | {"__qualname__": cls.__qualname__})
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, (cls,), {"__call__": call, **names})
 
 
 def _without_own_guidance(

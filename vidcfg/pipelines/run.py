@@ -1,6 +1,7 @@
 """One call of a pipeline under guidance: what it keeps, and its denoiser calls made guided."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.passes import PassTimer, StepInputs, equal_rows
-from vidcfg.guidance.plan import Memory, RunRow, SampleRows
+from vidcfg.guidance.plan import Memory, RunRow, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
@@ -35,10 +36,8 @@ class GuidedRun:
         ValueError: if settings, texts or the state of the pipeline do not fit the run.
     """
 
-    def __init__(
-        self, session: Any, call: Mapping[str, Any], module: Any, arguments: Mapping[str, Any]
-    ):
-        pipe, family = session.pipe, session.family
+    def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
+        pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.num_calls, self.memory = pipe, family, 0, Memory()
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
@@ -48,13 +47,18 @@ class GuidedRun:
         self.returns_tensor = "return_dict" not in _parameters(module)
 
         # The rule of every sample, and its surfaces.
-        rules = _per_sample(session.rules, hidden.shape[0], call)
+        places = _setting_of_sample(len(session.rules), hidden.shape[0], call)
+        rules = [session.rules[place] for place in places]
         told = family.length_argument and call.get(family.length_argument)
         num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
         self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
-        made = {id(rule): self.facts.surfaces(rule) for rule in rules}
-        surfaces = [made[id(rule)] for rule in rules]
-        session.note_scales([terms[0] for terms in surfaces])
+        made = [rule.surfaces(**self.facts.of_surfaces()) for rule in session.rules]
+        surfaces = [made[place] for place in places]
+        if not session.scales_noted:
+            session.scales_noted = True
+            peaks = {float(s.scale_K[abs(s.scale_K - 1).argmax()]) for s, *_ in made}
+            for note in filter(None, map(family.scale_note, sorted(peaks))):
+                logging.getLogger("vidcfg").warning("note: %s", note)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(pipe.scheduler)
@@ -75,7 +79,7 @@ class GuidedRun:
             pipe, family, session.texts, samples, call=call, arguments=arguments
         )
         rows = self._rows(rules, surfaces, arguments)
-        planned = self.facts.plan(rows, share=passes.share)
+        planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
         session.trace.start_run(
             surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
         )
@@ -213,21 +217,21 @@ def run_facts(
     )
 
 
-def _per_sample(rules: list[Any], num_samples: int, call: Mapping[str, Any]) -> list[Any]:
-    """One rule per row of the batch.
+def _setting_of_sample(num_settings: int, num_samples: int, call: Mapping[str, Any]) -> list[int]:
+    """The setting that each row of the batch has.
 
     Raises:
         ValueError: if the number of settings fits neither the samples nor the prompts.
     """
     repeats = rows_per_prompt(call)
-    if len(rules) == 1:
-        return rules * num_samples
-    if len(rules) == num_samples:
-        return list(rules)
-    if len(rules) * repeats == num_samples:
-        return [rule for rule in rules for _ in range(repeats)]
+    if num_settings == 1:
+        return [0] * num_samples
+    if num_settings == num_samples:
+        return list(range(num_samples))
+    if num_settings * repeats == num_samples:
+        return [place for place in range(num_settings) for _ in range(repeats)]
     raise ValueError(
-        f"guide() got {len(rules)} guidance settings, but the call makes {num_samples} "
+        f"guide() got {num_settings} guidance settings, but the call makes {num_samples} "
         f"samples. Pass one setting, or one per sample."
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg.guidance.frame_map import FrameMap
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run, stacked
+from vidcfg.guidance.plan import RunRow, stacked
 from vidcfg.guidance.rule import Level
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.schedulers import is_flow
@@ -32,20 +32,16 @@ class RunFacts:
     experts: tuple[str, ...] | None = None
     always: frozenset[str] = frozenset()
 
-    def surfaces(self, rule: Any) -> tuple[Surface, ...]:
-        """The surfaces of a rule, one for each of its terms.
-
-        Raises:
-            ValueError: if the settings do not fit the clip or the steps.
-        """
-        return rule.surfaces(
-            num_steps=len(self.calls),
-            num_frames=self.num_frames,
-            frame_map=self.frame_map,
-            fps=self.fps,
-            sigmas=self.sigmas_K,
-            experts=self.experts,
-        )
+    def of_surfaces(self) -> dict[str, Any]:
+        """What the surfaces of a rule are made for: the arguments of its `surfaces`."""
+        return {
+            "num_steps": len(self.calls),
+            "num_frames": self.num_frames,
+            "frame_map": self.frame_map,
+            "fps": self.fps,
+            "sigmas": self.sigmas_K,
+            "experts": self.experts,
+        }
 
     def row(
         self,
@@ -66,10 +62,6 @@ class RunFacts:
             experts=self.experts,
             always=self.always,
         )
-
-    def plan(self, rows: list[RunRow], *, share: bool) -> RunPlan:
-        """The evaluations of samples that are made together."""
-        return plan_run(rows, share=share, evaluations_per_step=self.calls)
 
 
 def steps_of(pipe: Any, family: Any) -> dict[str, Any]:

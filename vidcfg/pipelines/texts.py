@@ -110,9 +110,22 @@ def branch_inputs(
     """The text arguments of every branch that the run needs and that sees other than `cond`.
 
     Raises:
-        ValueError: if a text cannot be encoded, or does not fit the samples.
+        ValueError: if a text cannot be encoded or does not fit the samples, or where two rules
+            read a branch from different texts.
     """
-    sources = _needed_sources(samples)
+    # Branch -> text source, of the branches that some sample needs on some step.
+    sources: dict[str, str] = {}
+    for b, rule in enumerate(samples.rules):
+        needed = {name for k in range(samples.num_steps) for name in samples.branches(b, k)}
+        for branch, source in rule.method.sources().items():
+            if branch not in needed or source == "cond":
+                continue
+            if sources.setdefault(branch, source) != source:
+                raise ValueError(
+                    f"the samples of this batch use rules whose {branch} branch sees different "
+                    f"texts ({sources[branch]} and {source} prompt). Render them in two calls."
+                )
+    # A model without a text has inputs of its own there.
     if family.unconditional is not None:
         for branch, source in sources.items():
             if source not in ("negative", "empty"):
@@ -121,6 +134,7 @@ def branch_inputs(
                     f"conditioned on an image. Use guidance.method: cfg."
                 )
         return {branch: family.unconditional(arguments) for branch in sources}
+    # Each text is encoded once, and then serves all branches that see it.
     cond, repeats = cond_inputs(family, arguments), rows_per_prompt(call)
     num_prompts = arguments[family.hidden].shape[0] // repeats
     inputs: dict[str, dict[str, Tensor]] = {}
@@ -137,26 +151,6 @@ def branch_inputs(
         }
         for branch, source in sources.items()
     }
-
-
-def _needed_sources(samples: SampleRows) -> dict[str, str]:
-    """Branch -> text source, for branches that some sample needs and that see other than `cond`.
-
-    Raises:
-        ValueError: where two rules read a branch from different texts.
-    """
-    sources: dict[str, str] = {}
-    for b, rule in enumerate(samples.rules):
-        needed = {name for k in range(samples.num_steps) for name in samples.branches(b, k)}
-        for branch, source in rule.method.sources().items():
-            if branch not in needed or source == "cond":
-                continue
-            if sources.setdefault(branch, source) != source:
-                raise ValueError(
-                    f"the samples of this batch use rules whose {branch} branch sees different "
-                    f"texts ({sources[branch]} and {source} prompt). Render them in two calls."
-                )
-    return sources
 
 
 def negative_inputs(

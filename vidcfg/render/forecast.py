@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from vidcfg.guidance.plan import RunPlan, RunRow
+from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.steps import RunFacts
 from vidcfg.render.config import Prompt, RenderConfig
@@ -41,7 +41,7 @@ class Forecast:
             ValueError: if the settings do not fit the clip, or need what is not known.
         """
         rule = self.config.guidance
-        return dict(zip(rule.term_names(), self.facts.surfaces(rule)))
+        return dict(zip(rule.term_names(), rule.surfaces(**self.facts.of_surfaces())))
 
     def row(self, prompt: Prompt, seed: int) -> RunRow:
         """One video as a row of a plan: its strengths, texts and start."""
@@ -49,7 +49,8 @@ class Forecast:
         seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
         sources = {"cond": "cond"} | rule.method.sources()
         texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())
-        return self.facts.row(rule, self.facts.surfaces(rule), start=seed, texts=texts)
+        surfaces = rule.surfaces(**self.facts.of_surfaces())
+        return self.facts.row(rule, surfaces, start=seed, texts=texts)
 
     def plan(self, batch_size: int = 1) -> RunPlan:
         """The model evaluations of the whole render, made `batch_size` videos at a time.
@@ -60,7 +61,8 @@ class Forecast:
         rows = [self.row(prompt, seed) for prompt in config.prompts for seed in config.seeds]
         share = config.guidance.share
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        plans = [self.facts.plan(batch, share=share) for batch in batches]
+        calls = self.facts.calls
+        plans = [plan_run(b, share=share, evaluations_per_step=calls) for b in batches]
         steps = zip(*(plan.per_step for plan in plans))
         per_step = tuple(dict(sum(map(Counter, counts), Counter())) for counts in steps)
         at_most = any(plan.is_upper_bound for plan in plans)

@@ -1,6 +1,7 @@
 """A pass whose transformer blocks are changed for its length, and then exactly as before."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
@@ -14,7 +15,7 @@ from vidcfg.pipelines.changes.attention import AttentionCall, attending
 from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
 from vidcfg.pipelines.changes.blur import blur_tokens
 from vidcfg.pipelines.changes.layers import Layer, find_layers, forward_replaced, token_grid
-from vidcfg.pipelines.family import Blocks, Family, Grid
+from vidcfg.pipelines.family import Family, Grid
 
 
 @changes_model(Perturbation)
@@ -51,54 +52,48 @@ def perturbed(
             f"does not say where they are. Set Family(blocks=...), or use guidance.method: cfg."
         )
     layers = find_layers(module, blocks, perturbation)
+    kind, sigma = perturbation.kind, perturbation.sigma
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            if perturbation.kind == "skip":
+            if kind == "skip":
                 wrap = _skipping(layer.block, blocks.returns)
                 stack.enter_context(forward_replaced(layer, layer.block, wrap))
                 continue
             grid = token_grid(family, module, arguments, layer.index)
-            change = _HOW[perturbation.kind]
-            stack.enter_context(change(layer, blocks, grid, perturbation))
+            if kind == "drop":
+                attention = layer.block.get_submodule(blocks.attention)
+                wrap = functools.partial(_dropping, prod(grid), blocks.joint)
+                stack.enter_context(forward_replaced(layer, attention, wrap))
+                continue
+            change = own_values if kind == "identity" else blurred_queries(grid, sigma)
+            stack.enter_context(attending(layer, blocks, grid, change))
         yield tuple(layers)
 
 
-def _identity(
-    layer: Layer, blocks: Blocks, grid: Grid, perturbation: Perturbation
-) -> contextlib.AbstractContextManager:
-    def own_values(call: AttentionCall) -> Tensor:
-        """Every video token keeps its own value; text tokens attend as before."""
-        text = None if call.text is None else call.run(call.query[..., call.text, :], call.text)
-        return call.joined(call.by_head(call.value)[..., call.video, :], text)
-
-    return attending(layer, blocks, grid, own_values)
+def own_values(call: AttentionCall) -> Tensor:
+    """Every video token keeps its own value; text tokens attend as before."""
+    text = None if call.text is None else call.run(call.query[..., call.text, :], call.text)
+    return call.joined(call.by_head(call.value)[..., call.video, :], text)
 
 
-def _blur(
-    layer: Layer, blocks: Blocks, grid: Grid, perturbation: Perturbation
-) -> contextlib.AbstractContextManager:
-    def blurred_queries(call: AttentionCall) -> Tensor:
-        video = blur_tokens(call.query[..., call.video, :], grid, perturbation.sigma)
+def blurred_queries(grid: Grid, sigma: float) -> Callable[[AttentionCall], Tensor]:
+    """Attention with the queries of the video tokens blurred over their grid."""
+
+    def blurred(call: AttentionCall) -> Tensor:
+        video = blur_tokens(call.query[..., call.video, :], grid, sigma)
         text = None if call.text is None else call.query[..., call.text, :]
         return call.run(call.joined(video, text), slice(None))
 
-    return attending(layer, blocks, grid, blurred_queries)
+    return blurred
 
 
-def _drop(
-    layer: Layer, blocks: Blocks, grid: Grid, perturbation: Perturbation
-) -> contextlib.AbstractContextManager:
-    def wrap(forward: Callable) -> Callable:
-        def dropped(*args, **kwargs):
-            return _without_video(forward(*args, **kwargs), prod(grid), blocks.joint)
+def _dropping(num_video: int, joint: str | None, forward: Callable) -> Callable:
+    """An attention that adds nothing to the video tokens."""
 
-        return dropped
+    def dropped(*args, **kwargs):
+        return _without_video(forward(*args, **kwargs), num_video, joint)
 
-    return forward_replaced(layer, layer.block.get_submodule(blocks.attention), wrap)
-
-
-_HOW = {"identity": _identity, "blur": _blur, "drop": _drop}
-"""Kind of perturbation -> what it does to the attention of a layer."""
+    return dropped
 
 
 def _without_video(output: Any, num_video: int, joint: str | None) -> Any:
