@@ -50,16 +50,16 @@ def test_record_takes_unit_direction_and_protocol_from_the_catalogue():
 @pytest.fixture
 def outside(monkeypatch):
     """What a file of somebody else's would hold: one function, or one row for a new family."""
-    from vidcfg.metrics.metric import MetricFamily, per_frame
+    from vidcfg.metrics.metric import MetricFamily, mean_metric
 
     monkeypatch.setitem(FAMILIES, "borders", MetricFamily(__name__, "what the border shows"))
     before = dict(METRICS)
 
-    @per_frame("red_share", "appearance", "0..1", "none", "red/(red+green+blue)")
+    @mean_metric("red_share", "appearance", "0..1", "none", "red/(red+green+blue)")
     def red_share(frame_CHW):
         return float(frame_CHW[0].sum() / frame_CHW.sum())
 
-    @per_frame("border_mean", "borders", "intensity", "none", "first-row")
+    @mean_metric("border_mean", "borders", "intensity", "none", "first-row")
     def border_mean(frame_CHW):
         return float(to_unit(frame_CHW)[:, 0].mean())
 

@@ -67,7 +67,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "warp_error": warp.clip_residual(residuals).squared,
         "warp_stride_pulse": flicker.stride_pulse([r.squared for r in residuals], stride=4),
         "dynamic_degree": 2 * moved.mean(),
-        "motion_smoothness": 1 - np.mean([motion.midpoint_error(Pair(*t)) for t in triples]),
+        "motion_smoothness": np.mean([motion.smoothness(Pair(*t)) for t in triples]),
         "freeze_share": motion.frozen(change).mean(),
         "jump_share": motion.jumps(change, moved).mean(),
         "saturation": 0.0,

@@ -8,10 +8,10 @@ from jaxtyping import Float
 
 from vidcfg.metrics.flicker import trend
 from vidcfg.metrics.frames import luma, to_unit
-from vidcfg.metrics.metric import Quantity, metric, per_frame
+from vidcfg.metrics.metric import Quantity, mean_metric, metric
 
 
-@per_frame("saturation", "appearance", "0..1", "none", "hsv-saturation")
+@mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")
 def saturation(frame_CHW: np.ndarray) -> float:
     """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
     frame = to_unit(frame_CHW)
@@ -20,7 +20,7 @@ def saturation(frame_CHW: np.ndarray) -> float:
     return float(np.mean(ratio, dtype=np.float64))
 
 
-@per_frame("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
+@mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
 def clipped_share(frame_CHW: np.ndarray) -> float:
     """Share of values at either end of the range, within half an 8-bit level."""
     frame = to_unit(frame_CHW)
@@ -28,13 +28,13 @@ def clipped_share(frame_CHW: np.ndarray) -> float:
     return float(np.mean((frame <= margin) | (frame >= 1 - margin)))
 
 
-@per_frame("contrast", "appearance", "intensity", "none", "luma=bt709;sd")
+@mean_metric("contrast", "appearance", "intensity", "none", "luma=bt709;sd")
 def contrast(frame_CHW: np.ndarray) -> float:
     """Standard deviation of BT.709 luma over the frame."""
     return float(np.std(luma(frame_CHW), dtype=np.float64))
 
 
-@per_frame("sharpness", "appearance", "intensity", "none", "luma=bt709;gradient=forward")
+@mean_metric("sharpness", "appearance", "intensity", "none", "luma=bt709;gradient=forward")
 def sharpness(frame_CHW: np.ndarray) -> float:
     """Mean length of the luma's gradient, forward differences, in intensity per pixel.
 

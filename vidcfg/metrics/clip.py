@@ -149,21 +149,17 @@ def clip_label(model: str) -> str:
 
 
 def load_meter(settings: Any, *, prompt: str | None, fps: float) -> ClipMeter:
-    """The meter of one clip; the model is loaded once a process."""
-    model = _loaded(settings.clip_model, settings.device)
+    """The meter of one clip."""
+    model = load_clip(settings.clip_model, device=settings.device)
     return ClipMeter(model, prompt, fps=fps, batch_size=settings.batch_size)
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str, device: str) -> ClipModel:
-    return load_clip(model, device=device)
-
-
 def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
     """A CLIP from this machine: a transformers folder or cached repository, or open_clip.
 
     `open_clip:NAME@FILE` takes the architecture from open_clip and the weights from FILE. Nothing
-    is downloaded.
+    is downloaded; a model is loaded once a process.
 
     Raises:
         MissingWeightsError: the model is not here; the message has the command.

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from vidcfg.metrics.flow import Pair
 from vidcfg.metrics.frames import change, luma, to_levels, to_unit
-from vidcfg.metrics.metric import Quantity, averaged, computed, metric
+from vidcfg.metrics.metric import Quantity, computed, mean_metric, metric
 
 SEGMENT = 32
 MIN_FRAMES = 8
@@ -22,48 +22,32 @@ STILL = 1e-4
 """A mean change below this, a fortieth of an 8-bit level, is no change."""
 
 
-def second_change(triple: Pair) -> float:
-    """Mean absolute second difference of three frames, in [0, 1]."""
-    first, middle, last = (to_unit(x) for x in (triple.first, triple.middle, triple.second))
-    return float(np.mean(np.abs((last + first) - 2 * middle), dtype=np.float64))
-
-
-def level_change(pair: Pair) -> float:
-    """Mean absolute difference of 8-bit levels."""
-    if pair.first.dtype == np.uint8:
-        return pair.change[0]
-    return change(to_levels(pair.first), to_levels(pair.second))[0]
-
-
 CHANGE = Quantity(lambda pair: pair.change, lag=1)
-SECOND_CHANGE = Quantity(second_change, lag=2)
-LEVEL_CHANGE = Quantity(level_change, lag=1)
 LUMA = Quantity(lambda frame: float(np.mean(luma(frame), dtype=np.float64)))
 
 
-@metric("frame_diff", "flicker", "intensity", "lower", "range=0..1", [CHANGE], marks_still=True)
-def frame_diff(clip: Any) -> dict:
+@mean_metric("frame_diff", "flicker", "intensity", "lower", "range=0..1", lag=1, marks_still=True)
+def frame_diff(pair: Pair) -> float:
     """Mean |x_{t+1} - x_t| of neighbours.
 
     Reacts to everything that changes, motion included: a clean pan scores worse than real flicker.
     """
-    return averaged([absolute for absolute, _ in clip[CHANGE]])
+    return pair.change[0]
 
 
-@metric(
-    "second_diff", "flicker", "intensity", "lower", "range=0..1", [SECOND_CHANGE], marks_still=True
-)
-def second_diff(clip: Any) -> dict:
+@mean_metric("second_diff", "flicker", "intensity", "lower", "range=0..1", lag=2, marks_still=True)
+def second_diff(triple: Pair) -> float:
     """Mean |x_{t+1} - 2 x_t + x_{t-1}| of inner frames; linear fades cancel."""
-    return averaged(clip[SECOND_CHANGE])
+    first, middle, last = (to_unit(x) for x in (triple.first, triple.middle, triple.second))
+    return float(np.mean(np.abs((last + first) - 2 * middle), dtype=np.float64))
 
 
-@metric(
-    *("vbench_temporal_flickering", "flicker", "0..1", "higher"),
-    *("levels=8bit;no-static-filter", [LEVEL_CHANGE]),
+@mean_metric(
+    *("vbench_temporal_flickering", "flicker", "0..1", "higher", "levels=8bit;no-static-filter"),
+    lag=1,
     marks_still=True,
 )
-def vbench_temporal_flickering(clip: Any) -> dict:
+def vbench_temporal_flickering(pair: Pair) -> float:
     """1 - mean |x_{t+1} - x_t| on 8-bit levels, 1 = still.
 
     VBench's formula without its static filter (which needs RAFT), so leaderboard numbers are
@@ -71,7 +55,9 @@ def vbench_temporal_flickering(clip: Any) -> dict:
 
     Source: Huang et al. 2024, arXiv:2311.17982.
     """
-    return averaged([1 - d for d in clip[LEVEL_CHANGE]])
+    if pair.first.dtype == np.uint8:
+        return 1 - pair.change[0]
+    return 1 - change(to_levels(pair.first), to_levels(pair.second))[0]
 
 
 @metric(

@@ -19,7 +19,6 @@ MIN_SIZE = 12
 MIN_COVERAGE = 0.5
 """A pair that shares less of its pixels than this is not measured."""
 
-TOO_SMALL = f"frames are smaller than the {MIN_SIZE} pixels that optical flow needs"
 FLOW_PROTOCOL = "flow=dis-medium@128..720;mask=forward-backward+edges+border;coverage>=0.5"
 
 _ENLARGE_BELOW = 128

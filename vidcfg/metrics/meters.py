@@ -78,6 +78,12 @@ class ClipMeasures(Meter):
     def __getitem__(self, quantity: Quantity) -> Any:
         return self._kept[quantity]
 
+    def too_small(self, quantity: Quantity) -> str:
+        """Why there is none of a quantity in frames of this size; empty if there is."""
+        if self.shorter_side >= quantity.least:
+            return ""
+        return f"frames are smaller than the {quantity.least} pixels that optical flow needs"
+
     def add_frame(self, frame: np.ndarray) -> None:
         self.shorter_side = min(frame.shape[-2:])
         self._take(frame, lag=0, start=0)
@@ -88,7 +94,7 @@ class ClipMeasures(Meter):
     def _take(self, source: Any, *, lag: int, start: int) -> None:
         for quantity, kept in self._kept.items():
             is_due = quantity.lag == lag and start % quantity.step == 0
-            if is_due and self.shorter_side >= quantity.least:
+            if is_due and not self.too_small(quantity):
                 kept.append(quantity.of(source))
 
     def finish(self, clip: ClipInfo) -> list[Record]:

@@ -119,15 +119,22 @@ def metric(*facts: Any, marks_still: bool = False) -> Callable[[Callable], Calla
     return register
 
 
-def per_frame(*facts: str) -> Callable[[Callable], Callable]:
-    """Register the mean over the clip of the decorated function of a frame [C, H, W].
+def mean_metric(
+    *facts: str, marks_still: bool = False, **taken: int
+) -> Callable[[Callable], Callable]:
+    """Register the mean over the clip of the decorated function of a frame [C, H, W], or a `Pair`.
 
-    `facts` are those of `Metric`, from name to protocol.
+    `facts` are those of `Metric`, from name to protocol; `taken` those of `Quantity`, such as
+    `lag=1` for pairs of neighbours.
     """
 
     def register(of: Callable) -> Callable:
-        taken = Quantity(of)
-        declare(*facts, [taken], outcome=lambda clip: averaged(clip[taken]))
+        quantity = Quantity(of, **taken)
+
+        def outcome(clip: Any) -> dict[str, Any]:
+            return averaged(clip[quantity], reason=clip.too_small(quantity))
+
+        declare(*facts, [quantity], outcome=outcome, marks_still=marks_still)
         return of
 
     return register

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import CHANGE, STILL
-from vidcfg.metrics.flow import MIN_COVERAGE, MIN_SIZE, TOO_SMALL, Pair, warp
+from vidcfg.metrics.flow import MIN_COVERAGE, MIN_SIZE, Pair, warp
 from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.metric import Quantity, averaged, metric
+from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
 
 
 def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> float:
@@ -24,24 +24,8 @@ def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> floa
     return float(np.mean(largest, dtype=np.float64)) * scale
 
 
-def midpoint_error(triple: Pair) -> float:
-    """Mean |x - x'| of a frame and its interpolation from the frames before and after it.
-
-    x' is the mean of both neighbours, each moved by half the flow between them. Small for motion
-    at an even pace, large for judder, a repeated or a missing frame, and flicker.
-    """
-    half = triple.forward / 2
-    between = (warp(triple.first, -half) + warp(triple.second, half)) / 2
-    return float(np.mean(np.abs(between - to_unit(triple.middle)), dtype=np.float64))
-
-
 MOTION = Quantity(lambda pair: motion_of(pair.forward, fps=8), lag=1, least=MIN_SIZE)
 IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=MIN_SIZE)
-MIDPOINT = Quantity(midpoint_error, lag=2, step=2, least=MIN_SIZE)
-
-
-def why_no_flow(clip: Any) -> str:
-    return TOO_SMALL if clip.shorter_side < MIN_SIZE else ""
 
 
 @metric(
@@ -52,20 +36,26 @@ def why_no_flow(clip: Any) -> str:
 def dynamic_degree(clip: Any) -> dict:
     """Mean motion of neighbours, proportional to the frame rate."""
     rate = (clip.info.fps or 8.0) / 8
-    return averaged([m * rate for m in clip[MOTION]], reason=why_no_flow(clip))
+    return averaged([m * rate for m in clip[MOTION]], reason=clip.too_small(MOTION))
 
 
-@metric(
-    *("motion_smoothness", "motion", "0..1", "higher"),
-    *("flow=dis-medium@128..720;interpolate=odd", [MIDPOINT]),
+@mean_metric(
+    *("motion_smoothness", "motion", "0..1", "higher", "flow=dis-medium@128..720;interpolate=odd"),
+    lag=2,
+    step=2,
+    least=MIN_SIZE,
     marks_still=True,
 )
-def motion_smoothness(clip: Any) -> dict:
-    """1 - mean midpoint error over frames 1, 3, 5, ...
+def smoothness(triple: Pair) -> float:
+    """1 - mean |x - x'| of a frame and its interpolation from the frames before and after it.
 
-    VBench's idea with optical flow in place of its interpolation net, so another number.
+    x' is the mean of both neighbours, each moved by half the flow between them. The error is small
+    for motion at an even pace, large for judder, a repeated or a missing frame, and flicker; taken
+    of frames 1, 3, 5, ... VBench's idea with flow in place of its net, so another number.
     """
-    return averaged([1 - error for error in clip[MIDPOINT]], reason=why_no_flow(clip))
+    half = triple.forward / 2
+    between = (warp(triple.first, -half) + warp(triple.second, half)) / 2
+    return 1 - float(np.mean(np.abs(between - to_unit(triple.middle)), dtype=np.float64))
 
 
 @metric(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import pulse
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_COVERAGE, MIN_SIZE, TOO_SMALL, Pair
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.metric import Quantity, declare, metric
 
@@ -70,12 +70,11 @@ RESIDUALS = {lag: Quantity(residual, lag, step=lag, least=MIN_SIZE) for lag in (
 def outcome(clip: Any, lag: int = 1, *, which: str = "absolute") -> dict[str, Any]:
     """`which` of the clip's residual over pairs at that distance."""
     residuals = clip[RESIDUALS[lag]]
-    if clip.shorter_side < MIN_SIZE:
-        found = Residual(None, None, 0.0, TOO_SMALL)
-    elif not residuals:
-        found = Residual(None, None, 0.0, f"the clip has fewer than {lag + 1} frames")
-    else:
+    if residuals:
         found = clip_residual(residuals)
+    else:
+        few = f"the clip has fewer than {lag + 1} frames"
+        found = Residual(None, None, 0.0, clip.too_small(RESIDUALS[lag]) or few)
     made = {"value": getattr(found, which), "n": sum(r.absolute is not None for r in residuals)}
     made |= {"reason": found.reason, "extra": {"coverage": found.coverage}}
     if found.absolute is None:
