@@ -46,8 +46,7 @@ def _list(options: argparse.Namespace) -> int:
             state = f"here: {find_weights(weight.name)}"
         except MissingWeightsError as error:
             state = "not here" if _is_absent(error) else str(error)
-        begins, blob = weight.sha256_prefix, weight.git_sha1
-        hashes = {"sha256": weight.sha256, "sha256 begins": begins, "git blob sha1": blob}
+        hashes = {"sha256": weight.sha256, "git blob sha1": weight.git_sha1}
         known = [f"{kind} {value}" for kind, value in hashes.items() if value]
         print(f"\n{weight.name}  {weight.about:g} MB  {state}")
         print(f"  for      {weight.used_by}")

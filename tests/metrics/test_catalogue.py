@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_files import write_video
 
-from vidcfg.media.write import write_video
 from vidcfg.metrics.catalogue import FAMILIES, METRICS, measured
 from vidcfg.metrics.frames import to_unit
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from vidcfg.render.cli import main as render
+from vidcfg.render.__main__ import main as render
 
 from vidcfg.guidance.frames import FrameWeights, frames
 from vidcfg.guidance.rule import AgainstUncond, Rule, rule
