@@ -20,7 +20,7 @@ from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import StepInputs
 from vidcfg.guidance.plan import SampleStep
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.step import Group
+from vidcfg.guidance.step import SampleGroup
 
 SHAPE = (1, 16, 21, 60, 104)
 SCALE = 6.5
@@ -33,7 +33,7 @@ def ours(cond: torch.Tensor, uncond: torch.Tensor, amount: float, by: str) -> to
     rule, ones = guidance.method, np.ones(SHAPE[2])
     sample = SampleStep(0, guidance, rule, SCALE * ones, ones, rule.branches, (True,), {})
     inputs = StepInputs({"x": cond}, {}, num_frames=SHAPE[2], step=0)
-    return Group([sample], LAYOUT, inputs).guide({"cond": cond, "uncond": uncond}).guided
+    return SampleGroup([sample], LAYOUT, inputs).guide({"cond": cond, "uncond": uncond}).guided
 
 
 def timed(cases: dict, rounds: int) -> dict[str, list[float]]:

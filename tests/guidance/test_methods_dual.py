@@ -11,7 +11,7 @@ from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.frames import Uniform
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
-from vidcfg.guidance.schedule import Constant, Interval
+from vidcfg.guidance.schedule import Constant, IntervalSchedule
 from vidcfg.guidance.setting import Guidance
 
 NUMBERS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-12, 24).map(lambda i: i / 4))
@@ -74,7 +74,7 @@ def surface_of(schedule):
 
 
 def test_outside_an_interval_the_negative_side_is_off_too():
-    surface = surface_of(Interval(5.0, 0.3, 0.6))
+    surface = surface_of(IntervalSchedule(5.0, 0.3, 0.6))
     for k, (strength, weight) in enumerate(zip(surface.strength_KF, surface.weights_KF)):
         needed = Dual(2.0).required(strength, weight)
         assert needed == (set(Dual.branches) if 3 <= k <= 6 else {"cond"})

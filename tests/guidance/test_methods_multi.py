@@ -8,7 +8,7 @@ from rule_runs import multi
 from vidcfg.guidance.combination import combine
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.rules.cfg import Cfg
-from vidcfg.guidance.schedule import Interval
+from vidcfg.guidance.schedule import IntervalSchedule
 from vidcfg.guidance.setting import Guidance
 
 SCALES = (("style", 3.0), ("place", -0.75))
@@ -65,7 +65,7 @@ def test_uncond_is_left_out_where_the_conditions_use_up_its_coefficient():
 
 
 def test_outside_an_interval_the_conditions_are_off_too():
-    rule = Guidance(scale=Interval(5.0, 0.0, 0.5), method=multi(*SCALES))
+    rule = Guidance(scale=IntervalSchedule(5.0, 0.0, 0.5), method=multi(*SCALES))
     surface = rule.surface(num_steps=5, num_frames=F, frame_map=OneToOneMap())
     rows = zip(surface.strength_KF, surface.weights_KF)
     assert [len(rule.method.required(s, w)) for s, w in rows] == [4, 4, 4, 1, 1]

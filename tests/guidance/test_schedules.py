@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from vidcfg.guidance.schedule import (
     Constant,
     Cosine,
-    Interval,
+    IntervalSchedule,
     Knots,
     Linear,
     Listed,
     Schedule,
-    Step,
+    StepSchedule,
     positions,
     progress,
     sigma_progress,
@@ -83,23 +83,23 @@ def test_linear_and_cosine_meet_their_ends_to_the_bit_and_stay_between(start, en
 
 
 def test_step_keeps_start_while_progress_is_below_the_switch():
-    values = scale_per_step(Step(7, 3, 0.3), num_steps=11)
+    values = scale_per_step(StepSchedule(7, 3, 0.3), num_steps=11)
     assert values.tolist() == [7.0] * 3 + [3.0] * 8
 
 
 def test_interval_includes_both_ends_and_is_off_outside():
-    values = scale_per_step(Interval(5, 0.3, 0.6), num_steps=11)
+    values = scale_per_step(IntervalSchedule(5, 0.3, 0.6), num_steps=11)
     assert values.tolist() == [1.0] * 3 + [5.0] * 4 + [1.0] * 4
 
 
 def test_interval_that_holds_no_step_names_the_nearest_one():
     with pytest.raises(ValueError, match=r"none of the 4 steps.* are at 0\.3333 and 0\.6667"):
-        scale_per_step(Interval(5.0, 0.4, 0.45), num_steps=4)
+        scale_per_step(IntervalSchedule(5.0, 0.4, 0.45), num_steps=4)
 
 
 def test_interval_the_wrong_way_round_is_refused():
     with pytest.raises(ValueError, match="to is 0.2, but must not be below 'from', 0.8. Swap"):
-        Interval(5.0, 0.8, 0.2)
+        IntervalSchedule(5.0, 0.8, 0.2)
 
 
 def test_knots_are_linear_between_points_and_hold_beyond_them():
@@ -178,13 +178,13 @@ def test_the_w_convention_raises_every_scale_by_one_and_no_position():
     assert Constant(5.0).raised() == Constant(6.0)
     assert Linear(4.0, 0.0, over="sigma").raised() == Linear(5.0, 1.0, over="sigma")
     assert Cosine(4.0, 0.0).raised() == Cosine(5.0, 1.0)
-    assert Step(4.0, 0.0, 0.5).raised() == Step(5.0, 1.0, 0.5)
+    assert StepSchedule(4.0, 0.0, 0.5).raised() == StepSchedule(5.0, 1.0, 0.5)
     assert Knots([[0.0, 4.0], [1.0, 0.0]]).raised() == Knots([[0.0, 5.0], [1.0, 1.0]])
     assert Listed([4.0, 0.0]).raised() == Listed([5.0, 1.0])
 
 
 def test_an_interval_in_the_w_convention_is_off_outside():
-    values = scale_per_step(Interval(4.0, 0.5, 1.0).raised(), num_steps=3)
+    values = scale_per_step(IntervalSchedule(4.0, 0.5, 1.0).raised(), num_steps=3)
     assert values.tolist() == [1.0, 5.0, 5.0]
 
 
@@ -195,4 +195,6 @@ def test_step_equals_a_loop_over_the_steps(value, switch, num_steps):
     for k in range(num_steps):
         p = k / (num_steps - 1) if num_steps > 1 else 0.0
         expected.append(value if p < switch else 1.0)
-    assert scale_per_step(Step(value, 1.0, switch), num_steps=num_steps).tolist() == expected
+    assert (
+        scale_per_step(StepSchedule(value, 1.0, switch), num_steps=num_steps).tolist() == expected
+    )

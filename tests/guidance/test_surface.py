@@ -20,7 +20,7 @@ from vidcfg.guidance.frames import (
     Uniform,
     Window,
 )
-from vidcfg.guidance.schedule import Constant, Cosine, Linear, Step
+from vidcfg.guidance.schedule import Constant, Cosine, Linear, StepSchedule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.surface import strength_of
 
@@ -108,7 +108,7 @@ def test_a_keyframe_given_in_seconds_uses_the_fps_of_the_run():
 
 def test_windows_turn_frames_off_outside_their_interval_before_reduction():
     surface = build(
-        Step(6.0, 2.0, 0.5),
+        StepSchedule(6.0, 2.0, 0.5),
         Uniform(),
         num_steps=3,
         num_frames=9,

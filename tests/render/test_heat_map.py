@@ -4,7 +4,7 @@ import re
 
 from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.guidance.frames import Decay, Ramp, Uniform
-from vidcfg.guidance.schedule import Constant, Interval, Linear, Listed
+from vidcfg.guidance.schedule import Constant, IntervalSchedule, Linear, Listed
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.heat_map import terminal_heat_map
 
@@ -40,7 +40,7 @@ def test_the_heat_map_groups_steps_and_frames_to_fit():
 
 
 def test_the_heat_map_is_plain_unless_colour_is_asked_for():
-    surface = build(Interval(6.0, 0.0, 0.5), Ramp(0, 1))
+    surface = build(IntervalSchedule(6.0, 0.0, 0.5), Ramp(0, 1))
     plain, coloured = terminal_heat_map(surface), terminal_heat_map(surface, colour=True)
     assert "\x1b" not in plain
     assert "\x1b[48;5;" in coloured

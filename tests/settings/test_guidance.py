@@ -8,7 +8,7 @@ from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.schedule import (
     Constant,
     Cosine,
-    Interval,
+    IntervalSchedule,
     Listed,
 )
 from vidcfg.guidance.setting import Guidance, Rescale, Threshold
@@ -53,7 +53,7 @@ def test_one_schedule_per_expert_by_name():
 
 def test_interval_ends_are_written_from_and_to():
     by_yaml = Guidance(scale={"kind": "interval", "value": 5.0, "from": 0.2, "to": 0.8})
-    assert by_yaml.scale == Interval(value=5.0, start=0.2, stop=0.8)
+    assert by_yaml.scale == IntervalSchedule(value=5.0, start=0.2, stop=0.8)
     assert by_yaml.to_dict()["scale"]["from"] == 0.2
 
 

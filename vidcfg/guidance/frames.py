@@ -28,6 +28,7 @@ from vidcfg.settings.base import (
 from vidcfg.settings.validation import choose
 
 Weights = Float64[np.ndarray, "T"]
+Fps = float | int | None
 WeightPoint = Annotated[tuple[Fraction, Fraction], Field(strict=False), AsTuple]
 _TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s")
 _PLACES = ("first", "middle", "last")
@@ -48,7 +49,7 @@ class FrameWeights(Kinds):
     shapes: ClassVar[str] = "uniform or a mapping such as {kind: decay, end: 0.2}."
     reducer: ClassVar[str] = "mean"
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         """The weight of each pixel frame, from 0 to 1."""
         raise NotImplementedError
 
@@ -62,11 +63,11 @@ class FrameWeights(Kinds):
         """Whether every frame of every clip has weight 0."""
         return all((self.weights(count, fps=1.0) == 0).all() for count in _CLIPS)
 
-    def check_run(self, num_frames: int, fps: float | int | None) -> Iterator[Finding]:
+    def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         """What cannot work in a clip of this length and frame rate."""
         return iter(())
 
-    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: Fps) -> str | None:
         """Why these weights are not what is meant in such a clip, None where they are."""
         return "has no effect: video.num_frames is 1. Write uniform." if num_frames == 1 else None
 
@@ -85,10 +86,10 @@ class Uniform(FrameWeights):
     Use: plain guidance
     """
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         return np.ones(num_frames, dtype=np.float64)
 
-    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: Fps) -> str | None:
         return None
 
 
@@ -159,37 +160,31 @@ class Keyframes(FrameWeights):
     def is_off(self) -> bool:
         return False
 
-    def check_run(self, num_frames: int, fps: float | int | None) -> Iterator[Finding]:
+    def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         for i, place in enumerate(self.at):
-            here, frame = ("at", i), _frame_of(place, num_frames, fps)
+            frame, trouble = _frame_of(place, num_frames, fps), None
             if frame is None:
-                yield Finding(
-                    here,
-                    f"is '{place}', but no fps is known. Set video.fps (fps=... in Python), or "
-                    "use a frame number.",
-                )
+                fix = "Set video.fps (fps=... in Python), or use a frame number."
+                trouble = f"is '{place}', but no fps is known. {fix}"
             elif isinstance(place, int) and outside(place, num_frames):
-                yield Finding(here, f"is {place}, but {outside(place, num_frames)}")
+                trouble = f"is {place}, but {outside(place, num_frames)}"
             elif frame >= num_frames:
-                last = (num_frames - 1) / fps
-                yield Finding(
-                    here,
-                    f"is '{place}', but the last of {num_frames} frames at {fps:g} fps is at "
-                    f"{last:g}s. Write an earlier time, or last.",
-                )
+                last = f"{num_frames} frames at {fps:g} fps is at {(num_frames - 1) / fps:g}s"
+                trouble = f"is '{place}', but the last of {last}. Write an earlier time, or last."
+            if trouble:
+                yield Finding(("at", i), trouble)
 
-    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
-        if num_frames > 1 and {_frame_of(p, num_frames, fps) for p in self.at} >= set(
-            range(num_frames)
-        ):
+    def no_effect(self, num_frames: int, fps: Fps) -> str | None:
+        keyframes = {_frame_of(place, num_frames, fps) for place in self.at}
+        if num_frames > 1 and keyframes >= set(range(num_frames)):
             return "has no effect: every frame is a keyframe. Write uniform."
         return super().no_effect(num_frames, fps)
 
-    def frames(self, num_frames: int, *, fps: float | int | None = None) -> tuple[int, ...]:
+    def frames(self, num_frames: int, *, fps: Fps = None) -> tuple[int, ...]:
         """The keyframes as sorted frame numbers in 0..T-1, each once."""
         return tuple(sorted({_frame_of(place, num_frames, fps) for place in self.at}))
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         keyframes = np.array(self.frames(num_frames, fps=fps))
         distance_T = np.abs(np.arange(num_frames)[:, None] - keyframes).min(axis=1)
         x_T = np.minimum(distance_T / self.reach, 1.0)
@@ -201,7 +196,7 @@ class Keyframes(FrameWeights):
         return blend(self.floor, 1.0, share_T)
 
 
-def _frame_of(place: int | str, num_frames: int, fps: float | int | None) -> int | None:
+def _frame_of(place: int | str, num_frames: int, fps: Fps) -> int | None:
     """The frame number of a place, a tie going to the later frame; None for a time without fps."""
     words = {"first": 0, "middle": (num_frames - 1) // 2, "last": num_frames - 1}
     if isinstance(place, str) and place in words:
@@ -234,7 +229,7 @@ class Decay(FrameWeights):
                 ("end",), "is 0, which an exponential never reaches. Write 0.01, or curve: linear."
             )
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         u_T = frame_positions(num_frames)
         if self.curve == "linear":
             return blend(1.0, self.end, u_T)
@@ -259,7 +254,7 @@ class Ramp(FrameWeights):
     first: Fraction = Field(description="the weight of the first frame, from 0 to 1")
     last: Fraction = Field(description="the weight of the last frame, from 0 to 1")
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         return np.linspace(self.first, self.last, num_frames, dtype=np.float64)
 
 
@@ -276,14 +271,14 @@ class Orbit(FrameWeights):
         """E for a clip of this length."""
         raise NotImplementedError
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         if num_frames == 1:
             return np.ones(1, dtype=np.float64)
         frame_T = np.arange(num_frames, dtype=np.float64)
         nearest_T = np.minimum(frame_T, frame_T[::-1])
         return np.minimum(nearest_T / self.edge_frames(num_frames), 1.0)
 
-    def no_effect(self, num_frames: int, fps: float | int | None) -> str | None:
+    def no_effect(self, num_frames: int, fps: Fps) -> str | None:
         if num_frames == 2:
             return "gives both of 2 frames weight 0. Use 3 frames or more, or another kind."
         return super().no_effect(num_frames, fps)
@@ -341,7 +336,7 @@ class KnotWeights(FrameWeights):
         tuple[WeightPoint, ...], Field(strict=False, min_length=1), AsTuple, Rising
     ] = Field(description="a list such as [[0.0, 1.0], [1.0, 0.2]]")
 
-    def weights(self, num_frames: int, *, fps: float | int | None = None) -> Weights:
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         positions, weights = zip(*self.points, strict=True)
         weights_T = np.interp(frame_positions(num_frames), positions, weights)
         return weights_T.clip(min(weights), max(weights)).astype(np.float64)
@@ -363,27 +358,21 @@ class Window(ConfigModel):
         yield from ends_in_order(self.start, self.stop)
         first, last = self.frames
         if (first < 0) == (last < 0) and first > last:
-            message = (
-                f"is [{first}, {last}], but the first frame must not be after the last. Swap them."
-            )
-            yield Finding(("frames",), message)
+            what = "but the first frame must not be after the last. Swap them."
+            yield Finding(("frames",), f"is [{first}, {last}], {what}")
         if (self.start, self.stop) == (0.0, 1.0):
             yield Finding((), "covers every step, so it has no effect.", is_error=False)
 
-    def check_frames(self, num_frames: int) -> Iterator[Finding]:
-        """What cannot work in a clip of this length."""
+    def check_run(self, progress_K: Steps, num_frames: int) -> Iterator[Finding]:
+        """What cannot work on these steps, in a clip of this length."""
+        yield from holds_a_step(self.start, self.stop, progress_K)
         told = f"is [{self.frames[0]}, {self.frames[1]}], but"
         wrong = next(filter(None, (outside(frame, num_frames) for frame in self.frames)), None)
         first, last = (frame % num_frames for frame in self.frames)
         if wrong:
             yield Finding(("frames",), f"{told} {wrong}")
         elif first > last:
-            message = f"{told} frame {first} is after frame {last}. Swap them."
-            yield Finding(("frames",), message)
-
-    def check_steps(self, progress_K: Steps) -> Iterator[Finding]:
-        """What cannot work on these steps."""
-        return holds_a_step(self.start, self.stop, progress_K)
+            yield Finding(("frames",), f"{told} frame {first} is after frame {last}. Swap them.")
 
 
 def window_mask(windows: Sequence[Window], progress_K: Steps, num_frames: int) -> np.ndarray:

@@ -248,7 +248,7 @@ class Cosine(TwoEnds):
 
 
 @schedule("step")
-class Step(TwoEnds):
+class StepSchedule(TwoEnds):
     """`start` while p < `switch`, then `end`: a step at exactly `switch` gets `end`."""
 
     start: Start
@@ -260,7 +260,7 @@ class Step(TwoEnds):
 
 
 @schedule("interval")
-class Interval(Schedule):
+class IntervalSchedule(Schedule):
     """`value` from progress `from` to `to`, both included, and 1 (off) outside.
 
     A step's decision holds for every model call inside that step (both of a second-order solver).

@@ -210,8 +210,7 @@ class Guidance(ConfigModel):
         seen = {}
         for term in self.terms:
             for found in term.check_run(num_steps, num_frames, fps):
-                is_window = found.path[-3:-2] == ("windows",)
-                if num_frames > 1 or not is_window:
+                if num_frames > 1 or found.path[-3:-2] != ("windows",):
                     seen[found.path] = found
             idle = term.frames.no_effect(num_frames, fps)
             if idle:

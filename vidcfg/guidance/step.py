@@ -113,7 +113,7 @@ class GuidedDenoiser:
                 b: [results[sources[b, m.sample]] for m in members] for b in members[0].branches
             }
             predictions = {b: r[0] if len(r) == 1 else torch.cat(r) for b, r in served.items()}
-            group = Group(members, self.layout, inputs, self.combine_dtype)
+            group = SampleGroup(members, self.layout, inputs, self.combine_dtype)
             outcomes.append(group.guide(predictions))
             if outcomes[-1].vectors or outcomes[-1].stop_BF is not None:
                 outcomes[-1].keep(memory, members, inputs.expert)
@@ -148,7 +148,7 @@ def _check_finite(results: dict[Row, Tensor], inputs: StepInputs, layout: FrameL
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class GuidedGroup:
     """The guided prediction of a group, the spread of its frames, and what is remembered.
 
     `std_cond_BF`, `std_guided_BF` are standard deviations before and after guidance; `vectors` has
@@ -173,7 +173,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class SampleGroup:
     """Samples of one rule that need the same branches on a step, and what the step brings."""
 
     members: list[SampleStep]
@@ -181,7 +181,7 @@ class Group:
     inputs: StepInputs
     combine_dtype: torch.dtype | None = None
 
-    def guide(self, predictions: dict[str, Tensor]) -> Outcome:
+    def guide(self, predictions: dict[str, Tensor]) -> GuidedGroup:
         """method -> rescale -> threshold -> clamp; the prediction is in the model's layout."""
         method, guidance = self.members[0].method, self.members[0].guidance
         if method.flow_only and not self.inputs.prediction.startswith("flow"):
@@ -193,7 +193,7 @@ class Group:
         if not predictions:
             like = self.noisy_frames(None, self.combine_dtype or self.inputs.noisy.dtype)
             none = np.zeros(like.shape[:2])
-            return Outcome(self.layout.restore(torch.zeros_like(like)), none, none, {})
+            return GuidedGroup(self.layout.restore(torch.zeros_like(like)), none, none, {})
 
         # Frames of every branch; one that was left out has coefficient 0: any serves in its place.
         only = next(iter(predictions.values()))
@@ -206,11 +206,11 @@ class Group:
         }
         if not any(self.members[0].active):
             std = spread_of(frames["cond"])
-            return Outcome(predictions["cond"].to(out_dtype), std, std, {})
+            return GuidedGroup(predictions["cond"].to(out_dtype), std, std, {})
         some = next(iter(frames.values()))
         frames = {b: frames.get(b, some) for b in dict.fromkeys((*method.branches, method.base))}
         guided, *rest = self._combined(frames)
-        return Outcome(self.layout.restore(guided).to(out_dtype), *rest)
+        return GuidedGroup(self.layout.restore(guided).to(out_dtype), *rest)
 
     def _combined(self, frames: dict[str, Tensor]) -> tuple:
         """The guided frames, the spread before and after, what to remember, where to stop."""

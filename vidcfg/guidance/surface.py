@@ -115,7 +115,7 @@ class Term:
                 yield from (found.below(*here) for found in part.check_run(progress_K))
         yield from (found.below(*self.above) for found in self.rule.check_run(num_steps))
         for i, window in enumerate(self.windows):
-            found = (*window.check_steps(progress_K), *window.check_frames(num_frames))
+            found = window.check_run(progress_K, num_frames)
             yield from (one.below(*self.at["windows"], i) for one in found)
         found = self.frames.check_run(num_frames, fps)
         yield from (one.below(*self.at["frames"]) for one in found)

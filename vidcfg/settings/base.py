@@ -56,6 +56,7 @@ class ConfigModel(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         protected_namespaces=(),
+        defer_build=True,
     )
 
     def __init__(self, /, *values: Any, **data: Any) -> None:

@@ -98,9 +98,9 @@ def set_value(
     # The data: copied from the root down to the value, the rest is shared.
     data = node = dict(document.data)
     for depth, part in enumerate(path, start=1):
-        trouble = _no_such_part(node, path[:depth])
-        if trouble:
-            raise ConfigError(Problem(Place(source), trouble))
+        has_part = isinstance(node, list) and part in range(len(node))
+        if not has_part and not isinstance(node, dict):
+            raise ConfigError(Problem(Place(source), _no_such_part(node, path[:depth])))
         if depth == len(path):
             node[part] = value
         else:
@@ -117,16 +117,12 @@ def set_value(
     return ConfigDocument(document.source, data, places)
 
 
-def _no_such_part(node: Any, here: Path) -> str | None:
-    """Why nothing can be put at `here`, whose last part is looked for in `node`."""
+def _no_such_part(node: Any, here: Path) -> str:
+    """Why nothing can be put at `here`, whose last part is not in `node`."""
     part, above = here[-1], dotted(here[:-1])
     if isinstance(node, list):
-        if isinstance(part, int) and part < len(node):
-            return None
         indices = f"items 0 to {len(node) - 1}" if node[1:] else "item 0" if node else "no items"
         return f"'{dotted(here)}' is not in {above}, which has {indices}."
-    if isinstance(node, dict):
-        return None
     shown = f"the text '{node}'" if isinstance(node, str) else dump_yaml(node).split()[0]
     return (
         f"{above} is {shown}, which has no part '{part}'. "
