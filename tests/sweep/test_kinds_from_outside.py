@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from vidcfg.render.__main__ import main as render
 
 from vidcfg.guidance.frames import FrameWeights, frames
 from vidcfg.guidance.rule import AgainstUncond, Rule, rule
+from vidcfg.render.__main__ import main as render
 from vidcfg.sweep.__main__ import main as sweep
 from vidcfg.sweep.store import Store
 

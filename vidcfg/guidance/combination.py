@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
 
 from vidcfg.guidance.gram import NOISY, differences_from
 from vidcfg.guidance.layout import per_frame
+from vidcfg.guidance.shapes import Bool, Float, Float64
 
 
 @dataclass(frozen=True, eq=False)

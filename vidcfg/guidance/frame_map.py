@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from jaxtyping import Float64
+
+from vidcfg.guidance.shapes import Float64
 
 
 def _count(what: str, value: int) -> int:

@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float64
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.schedule import Rising, Steps, blend, ends_in_order, holds_a_step
+from vidcfg.guidance.shapes import Float64
 from vidcfg.settings.base import (
     AsTuple,
     ConfigModel,

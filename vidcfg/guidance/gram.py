@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
 
 from vidcfg.guidance.layout import elements_per_frame
+from vidcfg.guidance.shapes import Float, Float64
 
 NOISY = "x_t"
 """The name of the noisy sample among the vectors of a Gram."""

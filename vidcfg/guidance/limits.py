@@ -6,12 +6,12 @@ The order is fixed: method -> rescale -> threshold -> clamp. Frames that are off
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float64
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.layout import per_frame
+from vidcfg.guidance.shapes import Float, Float64
 from vidcfg.settings.base import ConfigModel, Fraction, Positive, Range, refuse
 from vidcfg.settings.validation import number_advice
 

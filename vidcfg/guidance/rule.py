@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
 from pydantic import Field, StrictInt, StrictStr, model_serializer
 
 from vidcfg.guidance.combination import Combination
@@ -19,6 +18,7 @@ from vidcfg.guidance.frames import FrameWeights, Window
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.perturbation import Change
 from vidcfg.guidance.schedule import Scale
+from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
 
 Rows = Float64[np.ndarray, "*B F"]

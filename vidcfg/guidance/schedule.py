@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, refuse
 from vidcfg.settings.schema_walk import keys_of
 

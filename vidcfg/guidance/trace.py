@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64
 
 from vidcfg.guidance.plan import RunPlan, added_up
+from vidcfg.guidance.shapes import Float64
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,12 @@
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float64
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import AgainstUncond, Rows, Vectors, rule
+from vidcfg.guidance.shapes import Float64
 from vidcfg.settings.base import Finding, Number, Range
 
 Cutoff = Annotated[float, AfterValidator(Range(0, 1, above=True))]
