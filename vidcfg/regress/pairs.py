@@ -1,0 +1,155 @@
+"""Which clips belong together, and whether they may be compared at all."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidcfg.metrics.record import ClipInfo, unlike
+from vidcfg.regress.clips import Clip, ClipSet
+from vidcfg.regress.policy import Policy
+from vidcfg.results import Key, ResultsError
+
+_SIZE = "Render at the size of the baseline, or record a new baseline."
+FIXES = {
+    "codec": "Render both with output.video: ffv1 (or h264_lossless), or both with the same lossy "
+    "codec; a lossy file hides flicker.",
+    "num_frames": "Render as many frames as the baseline has, or record a new baseline.",
+    "height": _SIZE,
+    "width": _SIZE,
+    "fps": "Render at the rate of the baseline, or record a new baseline.",
+    "protocol": "Measure both with the same settings and version of vidcfg: record the baseline "
+    "again from its videos.",
+    "backend": "Measure both with the same weights: record the baseline again from its videos.",
+}
+"""What clips may differ in -> what to do about it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """One metric of paired clips, NaN where a clip has no value, and the clips' prompts."""
+
+    new_N: np.ndarray
+    base_N: np.ndarray
+    clusters_N: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """The clips that both sides have, in one order, and what only one side has."""
+
+    keys: tuple[Key, ...]
+    new: tuple[Clip, ...]
+    base: tuple[Clip, ...]
+    missing: tuple[Key, ...]
+    extra: tuple[Key, ...]
+    metrics: Mapping[str, Pairs]
+
+    @property
+    def num_prompts(self) -> int:
+        return len({key.prompt for key in self.keys})
+
+
+def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
+    """Clips of equal (cell, prompt, seed), with the values of all metrics of the policy.
+
+    Raises:
+        ResultsError: more than `max_missing` of the clips are on one side only, none or one are
+            common, or clips were made or measured in ways that cannot be compared.
+    """
+    keys, missing, extra = (
+        tuple(sorted(found))
+        for found in (
+            set(new.clips) & set(base.clips),
+            set(base.clips) - set(new.clips),
+            set(new.clips) - set(base.clips),
+        )
+    )
+    _check_counts(keys, missing, extra, policy, new.source, base.source)
+    sides = tuple(new.clips[k] for k in keys), tuple(base.clips[k] for k in keys)
+    _check_like(keys, *sides, policy)
+    clusters = tuple(k.prompt if policy.unit == "prompt" else str(k) for k in keys)
+    metrics = {}
+    for name, rule in policy.metrics.items():
+        pairs = Pairs(*(_values(name, side) for side in sides), clusters)
+        if np.isfinite([pairs.new_N, pairs.base_N]).any():
+            metrics[name] = pairs
+        elif rule.required:
+            raise ResultsError(
+                f"{name} is required by the policy, but no clip has a value on either side. "
+                f"Set metrics.{name}.required: false if that is as it should be."
+            )
+    return Paired(keys, *sides, missing, extra, metrics)
+
+
+def _values(name: str, clips: Sequence[Clip]) -> np.ndarray:
+    records = [clip.records.get(name) for clip in clips]
+    # None becomes NaN.
+    return np.array([record and record.value for record in records], dtype=np.float64)
+
+
+def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> None:
+    total = len(keys) + len(missing) + len(extra)
+    lines = [f"{len(keys)} clips are on both sides (cell, prompt and seed in common)."]
+    if missing:
+        lines.append(f"{len(missing)} of the baseline are missing in {new}: {_named(missing)}.")
+    if extra:
+        lines.append(f"{len(extra)} are not in the baseline {base}: {_named(extra)}.")
+    if not keys:
+        lines.append("Render the prompts and seeds of the baseline, or record a new one.")
+        raise ResultsError(" ".join(lines))
+    if max(len(missing), len(extra)) > policy.max_missing * total:
+        lines.append(
+            f"At most {policy.max_missing:.0%} may differ. Render what is missing, record a new "
+            "baseline, or compare the common clips with --set max_missing=0.5"
+        )
+        raise ResultsError(" ".join(lines))
+    if len(keys) < 2:
+        raise ResultsError("One clip proves nothing. Compare 5 prompts or more, better 16.")
+
+
+def _named(keys: Sequence[Key], at_most: int = 5) -> str:
+    more = f" and {len(keys) - at_most} more" if len(keys) > at_most else ""
+    return "; ".join(str(key) for key in keys[:at_most]) + more
+
+
+def _check_like(keys: Sequence[Key], new: Sequence[Clip], base: Sequence[Clip], policy) -> None:
+    found: dict[tuple[str, str], list[Key]] = defaultdict(list)
+    for key, one, other in zip(keys, new, base):
+        for problem in {*_differences(one, other, policy)}:
+            found[problem].append(key)
+    if not found:
+        return
+    lines = ["These clips cannot be compared:"]
+    for (_, text), at in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
+        lines.append(f"  {text} in {len(at)} of {len(keys)} clips, first {at[0]}.")
+    lines += [f"  {FIXES[kind]}" for kind in FIXES if kind in {kind for kind, _ in found}]
+    raise ResultsError("\n".join(lines))
+
+
+def _differences(new: Clip, base: Clip, policy: Policy) -> Iterator[tuple[str, str]]:
+    """(a key of FIXES, the difference in words) of two clips."""
+    if new.info and base.info:
+        codecs = codec_class(new.info), codec_class(base.info)
+        if codecs[0] != codecs[1]:
+            yield "codec", "the codec is {} against {}".format(*codecs)
+        for name in ("num_frames", "height", "width", "fps"):
+            a, b = getattr(new.info, name), getattr(base.info, name)
+            if a != b:
+                yield name, f"{name} is {a} against {b}"
+    for name in policy.metrics.keys() & new.records.keys() & base.records.keys():
+        records = new.records[name], base.records[name]
+        for reason in unlike(*records):
+            kind = reason.split()[0]
+            # Without a value there may be no net; the size of the clip is looked at once.
+            has_values = all(record.value is not None for record in records)
+            if kind == "protocol" or (kind == "backend" and has_values):
+                yield kind, f"{name}: {reason}"
+
+
+def codec_class(info: ClipInfo) -> str:
+    """`lossless` for files that keep every value and for arrays in memory, else the codec."""
+    if info.lossless or (info.lossless is None and info.codec is None):
+        return "lossless"
+    return f"lossy ({info.codec})" if info.lossless is False else f"unknown ({info.codec})"
