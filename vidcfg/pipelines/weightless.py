@@ -63,10 +63,11 @@ def _part(folder: Path, name: str, named: Any) -> Any:
     from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 
     library, class_name = named if isinstance(named, list | tuple) else (None, None)
-    if library is None:
+    is_tokenizer = (folder / name / "tokenizer.json").is_file()
+    if library is None or (library == "transformers" and not is_tokenizer):
         return None
     cls = simple_get_class_obj(library, class_name)
-    if (folder / name / "tokenizer.json").is_file():
+    if is_tokenizer:
         return cls.from_pretrained(folder / name, local_files_only=True)
     if not issubclass(cls, ModelMixin | SchedulerMixin):
         return None
