@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -30,7 +30,7 @@ class Progress:
         total: int | None = None,
         *,
         quiet: bool = False,
-        stream: TextIO | None = None,
+        stream: Any = None,
         is_bytes: bool = False,
     ):
         self.what, self.total, self.done, self.note = what, total, 0, ""
@@ -55,12 +55,20 @@ class Progress:
         elif self.done and self._printed != self.done:
             self._line()
 
-    def update(self, done: int, total: int | None = None, *, note: str = "") -> None:
-        """`done` of `total` are finished; `note` stands behind the count."""
+    def update(
+        self, done: int, total: int | None = None, *, note: str = "", line: str = ""
+    ) -> None:
+        """`done` of `total` are finished; `note` stands behind the count.
+
+        A `line` is printed at once, in place of the count, where there are no bars.
+        """
         self.done, self.note = done, note
         self.total = self.total if total is None else total
         if self._bars is not None:
             self._bars.update(self._count, completed=done, total=self.total, note=note)
+        elif line and not self.is_quiet:
+            self._last, self._printed = time.monotonic(), done
+            self.say(line)
         elif done == self.total or self._is_time():
             self._line()
 
@@ -93,7 +101,7 @@ class Progress:
         print(f"{self.done}{of} {self.what}{note}{more}", file=self.stream, flush=True)
 
 
-def _bars(stream: TextIO, *, is_bytes: bool) -> Any:
+def _bars(stream: Any, *, is_bytes: bool) -> Any:
     from rich import progress
     from rich.console import Console
     from rich.table import Column
@@ -105,12 +113,13 @@ def _bars(stream: TextIO, *, is_bytes: bool) -> Any:
         progress.DownloadColumn() if is_bytes else progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[note]}", markup=False),
+        # On a narrow terminal the note wraps, and the counts stay whole.
+        progress.TextColumn("{task.fields[note]}", markup=False, table_column=Column()),
         console=Console(file=stream),
     )
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """`45 s`, `12 min`, `3.4 h`, `2.1 days`."""
     for limit, unit, form in ((90, "s", ".0f"), (5400, "min", ".0f"), (172_800, "h", ".1f")):
         if seconds < limit:
