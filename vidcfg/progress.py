@@ -113,7 +113,8 @@ def _bars(stream: Any, *, is_bytes: bool) -> Any:
         progress.DownloadColumn() if is_bytes else progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[note]}", markup=False),
+        # On a narrow terminal the note wraps, and the counts stay whole.
+        progress.TextColumn("{task.fields[note]}", markup=False, table_column=Column()),
         console=Console(file=stream),
     )
 

@@ -1,7 +1,5 @@
 """Distances of cells to real clips, whose own features are made once."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,6 @@ from vidcfg.evaluate.reference import Reference
 from vidcfg.evaluate.settings import Settings
 from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Backend
-from vidcfg.sweep.plan import SweepUnit
 from vidcfg.sweep.run import Distances, complete_pairs
 
 
@@ -63,15 +60,11 @@ def test_without_a_reference_there_are_no_distances_by_the_mini_net():
     assert distances.of({"mini": {"a": np.zeros(3)}}, [(3, 4, 5)]) == []
 
 
-def test_cells_are_compared_on_the_prompts_and_seeds_that_all_have():
-    units = [
-        SweepUnit(f"{cell}{prompt}{seed}", cell, prompt, seed)
-        for cell in "ab"
-        for prompt in (0, 1)
-        for seed in (7, 8, 9)
-    ]
-    cells = [SimpleNamespace(id="a"), SimpleNamespace(id="b")]
-    plan = SimpleNamespace(cells=cells, grid_units=units)
-    done = {unit.key for unit in units} - {"a07", "b18", "b19", "a19"}
-    assert complete_pairs(plan, done) == {(0, 8), (0, 9), (1, 7)}
-    assert complete_pairs(plan, {"a07"}) == set()
+def test_cells_are_compared_on_the_prompts_and_seeds_that_all_have(plan):
+    made = plan("seeds=7-9")
+    at = {(unit.cell, unit.prompt, unit.seed): unit.key for unit in made.grid_units}
+    first, second, *_ = (cell.id for cell in made.cells)
+    lost = [(first, 0, 7), (second, 1, 8), (second, 1, 9), (first, 1, 9)]
+    done = set(made.keys) - {at[place] for place in lost}
+    assert complete_pairs(made, done) == {(0, 8), (0, 9), (1, 7)}
+    assert complete_pairs(made, {at[first, 0, 7]}) == set()

@@ -45,7 +45,9 @@ def test_one_line_has_all_counts_and_failures_are_told_once(books):
     ]
 
 
-def test_a_terminal_shows_the_same_counts_and_failures_as_plain_text(books):
+def test_a_terminal_shows_the_same_counts_and_failures_as_plain_text(books, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True

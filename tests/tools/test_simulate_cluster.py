@@ -69,7 +69,9 @@ def test_more_workers_share_less_and_shorten_the_longest():
     totals, longest = [sum(one) for one in costs], [one[0] for one in costs]
     assert totals == sorted(totals)
     assert longest == sorted(longest, reverse=True)
-    assert (totals[0], totals[-1]) == (4500, 9920)
+    # For 128 workers no job takes longer than the longest video; shorter ones still share.
+    assert (totals[0], longest[-1]) == (4500, 100)
+    assert totals[-1] < 9920
     # Eight parts of 4,500 evaluations: an even cut would be 563 each.
     assert longest[3] <= 1.15 * 4500 / 8
     assert totals[3] <= 1.06 * 4500

@@ -41,8 +41,10 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> None:
     Raises:
         NoStoreError: if the store holds another sweep, or something else, and what to type.
     """
-    known, made = store.read_json("plan.json"), plan.to_dict()
+    made = plan.to_dict()
+    # The names before the plan: another driver may write it at any time.
     others = [n for n in store.names("") if n not in PARTS and not n.startswith(".tmp-")]
+    known = store.read_json("plan.json")
     if known is None and others:
         raise NoStoreError(
             f"the store {store.url} holds other files. Name an empty folder, or one of a sweep."
