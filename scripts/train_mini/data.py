@@ -13,12 +13,12 @@ from torch import Tensor
 from train_mini.config import DataConfig
 
 from vidcfg.files import write_json
-from vidcfg.mini.shapes import MOTION_WORDS, Clip, Scene, caption, draw, sample_scene
+from vidcfg.mini.shapes import MOTION_WORDS, CaptionedClip, Scene, caption, draw, sample_scene
 
 
 def sample_clip(
     seed: tuple[int, ...], data: DataConfig, *, partial: float, held_out: bool | None = False
-) -> Clip:
+) -> CaptionedClip:
     """The clip of a seed, as `vidcfg.mini.shapes.sample_clip`, with some captions cut short.
 
     `partial` is the probability of such a caption.
@@ -27,7 +27,7 @@ def sample_clip(
     scene = sample_scene(rng, held_out=held_out, blurry=data.blurry)
     text = partial_caption(scene, rng) if rng.random() < partial else caption(scene)
     size = {"num_frames": data.num_frames, "height": data.height, "width": data.width}
-    return Clip(draw(scene, **size), text, scene)
+    return CaptionedClip(draw(scene, **size), text, scene)
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator) -> str:

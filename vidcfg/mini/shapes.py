@@ -76,7 +76,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Clip:
+class CaptionedClip:
     """A drawn scene: frames uint8 [T, H, W, 3], its caption and what it was drawn from."""
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -122,14 +122,14 @@ def sample_scene(
 
 def sample_clip(
     seed: int | tuple[int, ...], *, held_out: bool | None = False, blurry: float = 0.0, **size: int
-) -> Clip:
+) -> CaptionedClip:
     """The clip of a seed: the same seed and sizes give the same frames, whatever else is drawn.
 
     `size` is as in `draw`. `blurry` is the probability of a blurred clip, whose caption opens
     with `blurry`; 0 is off.
     """
     scene = sample_scene(np.random.default_rng(seed), held_out=held_out, blurry=blurry)
-    return Clip(draw(scene, **size), caption(scene), scene)
+    return CaptionedClip(draw(scene, **size), caption(scene), scene)
 
 
 def draw(

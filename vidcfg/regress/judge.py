@@ -28,7 +28,7 @@ EXIT_CODES = {PASS: cli.DONE, FAIL: cli.FAILED, INCONCLUSIVE: cli.UNDECIDED}
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class TestedChange:
     """The change of a metric over the clips that have it on both sides.
 
     `worse_n` is positive in the bad direction, on the scale that is tested (log ratio or
@@ -134,7 +134,7 @@ class MetricResult:
     lost: int = 0
     gained: int = 0
     is_lost: bool = False
-    tested: Change | None = None
+    tested: TestedChange | None = None
 
     @property
     def size(self) -> float:
@@ -233,17 +233,19 @@ def _measured(name: str, pairs: Pairs | None, policy: Policy) -> MetricResult:
     )
 
 
-def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray) -> Change:
+def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray) -> TestedChange:
     clusters = np.asarray(pairs.clusters_N)[both]
     change, difference = rule.changes(pairs.new_N[both], pairs.base_N[both])
     direction = rule.direction
     if rule.bad == "either" and cluster_means(change, clusters).mean() < 0:
         direction = -1
     positions = np.flatnonzero(both)
-    return Change(rule, direction, positions, clusters, direction * change, direction * difference)
+    return TestedChange(
+        rule, direction, positions, clusters, direction * change, direction * difference
+    )
 
 
-def _numbers(tested: Change, pairs: Pairs) -> dict[str, Any]:
+def _numbers(tested: TestedChange, pairs: Pairs) -> dict[str, Any]:
     ends = sorted(tested.shown(end) for end in (tested.interval.low, tested.interval.high))
     low, high = (end if math.isfinite(end) else None for end in ends)
     return {

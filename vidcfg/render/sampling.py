@@ -22,8 +22,6 @@ from vidcfg.render.config import RenderConfig
 from vidcfg.render.units import Unit
 
 _COUNTS = ("num_videos_per_prompt", "num_images_per_prompt")
-_DECODED_BY_FRAME = ("svd", "animatediff")
-"""Families that decode frames of different samples together: their videos are made one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +66,7 @@ def can_share(pipe: Any, config: RenderConfig) -> bool:
     accepted = inspect.signature(type(pipe).__call__).parameters
     passes = family.stock_passes if guidance.passes == "pipeline" else guidance.passes
     by_row = passes == "sequential" or guidance.micro_batch == 1
-    by_sample = family.name not in _DECODED_BY_FRAME and family.second_stream is None
+    by_sample = not family.decodes_together and family.second_stream is None
     has_image = config.prompts[0].image is not None
     return by_row and by_sample and not has_image and any(name in accepted for name in _COUNTS)
 
