@@ -167,11 +167,7 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
         f"and is left out: the whole image gets the full scale.",
         stacklevel=6,
     )
-    none = {"frames": Guidance(scale=1.0).frames, "windows": ()}
-    method = setting.method
-    if isinstance(method, tuple):
-        method = tuple(m.model_copy(update={"frames": None, "windows": None}) for m in method)
-    return setting.model_copy(update=none | {"method": method})
+    return setting.without_frames()
 
 
 def _conditions(settings: list[Guidance]) -> dict[str, str]:
