@@ -1,15 +1,51 @@
-"""The whole comparison: pair, judge, and find what is behind it."""
+"""The whole comparison: pair, judge, and find the clips and frames behind the verdict."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from vidcfg.regress.blame import Worst, worst_of
-from vidcfg.regress.clips import ClipSet
-from vidcfg.regress.gate import Judgement, judge
-from vidcfg.regress.pairing import Paired, pair
-from vidcfg.regress.policy import Policy
+import numpy as np
+
+from vidcfg.regress.clips import Clip, ClipSet, Key
+from vidcfg.regress.judge import Judgement, MetricResult, judge
+from vidcfg.regress.pairs import Paired, pair
+from vidcfg.regress.policy import MetricRule, Policy
+
+Span = tuple[int, int]
+"""First and last frame of a place in a clip, counted from 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Worst:
+    """The clip that got worst by one metric, and where: spans of frames, worst first.
+
+    `spans_t` has the frames that each entry of the two traces belongs to (empty: no traces).
+    """
+
+    metric: str
+    key: Key
+    new: Clip
+    base: Clip
+    frames: tuple[Span, ...]
+    spans_t: tuple[Span, ...] = ()
+    new_t: tuple[float | None, ...] = ()
+    base_t: tuple[float | None, ...] = ()
+
+    def __str__(self) -> str:
+        """`worst in 'a red circle', seed 0: 0.0051 -> 0.0103, frames 5-6`."""
+        values = []
+        for clip in (self.base, self.new):
+            record = clip.records.get(self.metric)
+            missing = record is None or record.value is None
+            values.append("not measurable" if missing else f"{record.value:.4g}")
+        return f"worst in {self.key}: {values[0]} -> {values[1]}{self._where}"
+
+    @property
+    def _where(self) -> str:
+        shown = [f"{a}-{b}" if a != b else str(a) for a, b in self.frames]
+        if not shown:
+            return ""
+        is_one = len(shown) == 1 and "-" not in shown[0]
+        return f", frame{'' if is_one else 's'} {', '.join(shown)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +75,81 @@ def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Ou
     judgement = judge(paired.metrics, policy)
     worst = {}
     for result in judgement.metrics:
-        found = worst_of(result, policy.metrics[result.name], paired)
-        if found is not None:
-            worst[result.name] = found
+        index = _worst_index(result, paired)
+        if index is not None:
+            worst[result.name] = _worst(index, result, policy.metrics[result.name], paired)
     return Outcome(judgement, paired, policy, worst, new, base)
 
 
-def reproduction(worst: Worst, *, folder: str) -> dict[str, Any] | None:
-    """The render configuration of the worst clip alone; None if it has no record with one."""
-    if worst.new.record is None:
+def _worst_index(result: MetricResult, paired: Paired) -> int | None:
+    """The clip with the largest change in the bad direction, or the first that lost its value.
+
+    None if no clip got worse.
+    """
+    if result.is_lost:
+        pairs = paired.metrics[result.name]
+        return int(np.argmax(np.isfinite(pairs.base_N) & ~np.isfinite(pairs.new_N)))
+    if result.tested is None:
         return None
-    try:
-        record = json.loads(worst.new.record.read_text(encoding="utf-8"))
-        config = dict(record["config"])
-        config["prompts"], config["seeds"] = [record["prompt"]], [record["seed"]]
-        config["output"] = {**config["output"], "dir": folder}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return config
+    value, index = max(zip(result.tested.worse_n, result.tested.positions_n))
+    return int(index) if value > 0 else None
+
+
+def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -> Worst:
+    new, base = paired.new[index], paired.base[index]
+    direction = result.tested.direction if result.tested else rule.direction
+    new_t, base_t = _traces(result.name, new, base)
+    spans = _spans(result.name, len(new_t), new.info.num_frames) if len(new_t) else ()
+    if not spans:
+        return Worst(result.name, paired.keys[index], new, base, ())
+    # The frames, by how much worse each is than the baseline's.
+    if result.name == "contrast_drift":
+        excess = np.abs(new_t - new_t[0]) - np.abs(base_t - base_t[0])
+    else:
+        excess = rule.transformed(new_t) - rule.transformed(base_t)
+    excess *= direction
+    excess[np.isnan(new_t) & ~np.isnan(base_t)] = np.inf
+    frames = tuple(spans[t] for t in _largest(excess))
+    # A complement is shown as what is compared, so that up is bad.
+    if rule.of == "complement":
+        new_t, base_t = 1 - new_t, 1 - base_t
+    shown = (tuple(None if np.isnan(x) else float(x) for x in trace) for trace in (new_t, base_t))
+    return Worst(result.name, paired.keys[index], new, base, frames, spans, *shown)
+
+
+def _traces(name: str, new: Clip, base: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Both traces, NaN where a frame has no value; empty where they do not fit each other."""
+    # The drift of contrast is that of the contrast per frame.
+    source = {"contrast_drift": "contrast"}.get(name, name)
+    traces = []
+    for clip in (new, base):
+        record = clip.records.get(source)
+        trace = np.array((record and record.trace) or (), dtype=np.float64)
+        if name == "luminance_flicker":
+            trace = np.abs(trace[2:] - 2 * trace[1:-1] + trace[:-2]) / 2
+        traces.append(trace)
+    lengths = {len(trace) for trace in traces if len(trace)}
+    if len(lengths) != 1 or new.info is None or new.info.num_frames is None:
+        return np.empty(0), np.empty(0)
+    missing = np.full(lengths.pop(), np.nan)
+    return tuple(trace if len(trace) else missing for trace in traces)
+
+
+def _spans(name: str, length: int, num_frames: int) -> tuple[Span, ...]:
+    """The frames that each of `length` entries of a trace belongs to."""
+    if name == "motion_smoothness":
+        # One entry for every odd frame, judged from the frames before and after it.
+        return tuple((2 * i, 2 * i + 2) for i in range(length))
+    # One for each frame, pair, or frame with two neighbours.
+    ends = {num_frames: (0, 0), num_frames - 1: (0, 1), num_frames - 2: (1, 1)}.get(length)
+    return tuple((t + ends[0], t + ends[1]) for t in range(length)) if ends else ()
+
+
+def _largest(excess: Sequence[float] | np.ndarray, count: int = 3) -> list[int]:
+    """Entries that are worse by at least a third of the worst one, worst first."""
+    known = [(value, -t) for t, value in enumerate(excess) if value > 0]
+    if not known:
+        return []
+    top = max(known)[0]
+    kept = [(value, t) for value, t in known if value == top or value >= top / 3]
+    return [-t for _, t in sorted(kept, reverse=True)[:count]]

@@ -1,27 +1,29 @@
-"""A verdict as text, JSON and JUnit XML."""
+"""A verdict as text, JSON and JUnit XML, and all files of a comparison."""
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from vidcfg.regress.blame import Worst
-from vidcfg.regress.check import Outcome
-from vidcfg.regress.gate import FAIL, INCONCLUSIVE, SKIPPED, MetricResult, plain
+from vidcfg import cli
+from vidcfg.files import write_json, write_text
+from vidcfg.regress.check import Outcome, Worst
+from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
+from vidcfg.settings.strict_yaml import dump_yaml
 
-ERROR = "ERROR"
+KIND = "vidcfg.regress.result/1"
 
 
 def table(outcome: Outcome) -> str:
     """All metrics, worst first, then what is behind those that do not pass."""
     judgement, paired = outcome.judgement, outcome.paired
-    prompts = len({key.prompt for key in paired.keys})
     lines = [
         f"{judgement.verdict}: {outcome.new.source} against {outcome.base.source}, "
-        f"{len(paired.keys)} clips of {prompts} prompts"
+        f"{len(paired.keys)} clips of {paired.num_prompts} prompts"
     ]
     for name, keys in (("missing", paired.missing), ("extra", paired.extra)):
         if keys:
@@ -30,11 +32,10 @@ def table(outcome: Outcome) -> str:
     lines[-1] += f"{'margin':>9}{'p (Holm)':>10}{'detectable':>12}{'needs':>8}"
     lines += [_line(result) for result in judgement.metrics]
     for result in judgement.metrics:
-        if result.verdict in (FAIL, INCONCLUSIVE):
+        if not result.exits_clean:
             lines += ["", f"{result.verdict} {result.name}: {result.reason}"]
-            worst = outcome.worst.get(result.name)
-            if worst is not None:
-                lines.append("  " + worst_words(result, worst))
+            if result.name in outcome.worst:
+                lines.append(f"  {outcome.worst[result.name]}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -53,23 +54,56 @@ def _line(result: MetricResult) -> str:
     )
 
 
-def worst_words(result: MetricResult, worst: Worst) -> str:
-    """`worst in 'a red circle', seed 0: 0.0051 -> 0.0103, frames 5-6`."""
-    values = []
-    for clip in (worst.base, worst.new):
-        record = clip.records.get(result.name)
-        missing = record is None or record.value is None
-        values.append("not measurable" if missing else f"{record.value:.4g}")
-    where = f", {worst.where}" if worst.where else ""
-    return f"worst in {worst.key}: {values[0]} -> {values[1]}{where}"
+def write_outputs(folder: Path, outcome: Outcome, *, allow_inconclusive: bool = False) -> None:
+    """index.html, result.json, junit.xml, and a configuration for every worst clip."""
+    from vidcfg.regress.page import page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = {}
+    for result in outcome.judgement.metrics:
+        worst = outcome.worst.get(result.name)
+        if worst is not None and not result.exits_clean:
+            path = _write_config(folder / "worst" / result.name, worst)
+            if path is not None:
+                commands[result.name] = f"python -m vidcfg.render {shlex.quote(str(path))}"
+    write_json(folder / "result.json", _facts(outcome, commands))
+    write_text(folder / "junit.xml", _junit(_cases(outcome, allow_inconclusive)))
+    write_text(folder / "index.html", page(outcome, commands=commands))
 
 
-def result_dict(outcome: Outcome, commands: Mapping[str, str] | None = None) -> dict[str, Any]:
+def write_error(folder: Path, error: Exception) -> None:
+    """result.json and junit.xml of a comparison that could not be made."""
+    is_known = isinstance(error, ValueError | RuntimeError | OSError)
+    message = str(error) if is_known else f"{type(error).__name__}: {error}"
+    code = cli.USAGE if isinstance(error, ValueError) else cli.ERROR
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"kind": KIND, "verdict": "ERROR", "exit_code": code, "message": message}
+    write_json(folder / "result.json", facts)
+    write_text(folder / "junit.xml", _junit([("compare", "error", {"message": message}, None)]))
+    (folder / "index.html").unlink(missing_ok=True)
+
+
+def _write_config(folder: Path, worst: Worst) -> Path | None:
+    """The render configuration of the worst clip alone; None if it has no record with one."""
+    if worst.new.record is None:
+        return None
+    try:
+        record = json.loads(worst.new.record.read_text(encoding="utf-8"))
+        config = dict(record["config"])
+        config["prompts"], config["seeds"] = [record["prompt"]], [record["seed"]]
+        config["output"] = {**config["output"], "dir": str(folder)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    folder.parent.mkdir(exist_ok=True)
+    return write_text(folder.with_name(f"{folder.name}.yaml"), dump_yaml(config))
+
+
+def _facts(outcome: Outcome, commands: Mapping[str, str]) -> dict[str, Any]:
     """Everything as plain data."""
-    judgement = outcome.judgement
     metrics = []
-    for result in judgement.metrics:
-        row = {key: plain(value) for key, value in asdict(result).items() if key != "worse"}
+    for result in outcome.judgement.metrics:
+        names = [field.name for field in fields(result) if field.name != "tested"]
+        row = {name: plain(getattr(result, name)) for name in names}
         worst = outcome.worst.get(result.name)
         if worst is not None:
             row["worst"] = {
@@ -78,13 +112,13 @@ def result_dict(outcome: Outcome, commands: Mapping[str, str] | None = None) -> 
                 "seed": worst.key.seed if worst.key.seed >= 0 else None,
                 "frames": [list(span) for span in worst.frames],
                 "video": str(worst.new.video) if worst.new.video else None,
-                "command": (commands or {}).get(result.name),
+                "command": commands.get(result.name),
             }
         metrics.append(row)
     return {
-        "kind": "vidcfg.regress.result/1",
-        "verdict": judgement.verdict,
-        "exit_code": judgement.exit_code,
+        "kind": KIND,
+        "verdict": outcome.verdict,
+        "exit_code": outcome.judgement.exit_code,
         "new": outcome.new.source,
         "baseline": outcome.base.source,
         "clips": len(outcome.paired.keys),
@@ -95,40 +129,43 @@ def result_dict(outcome: Outcome, commands: Mapping[str, str] | None = None) -> 
     }
 
 
-def junit(outcome: Outcome, *, allow_inconclusive: bool = False) -> str:
-    """One test case a metric. INCONCLUSIVE is a failure of that type, or skipped if allowed."""
-    suite = ElementTree.Element("testsuite", name="vidcfg.regress")
-    counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+def plain(value: Any) -> Any:
+    """Numbers that JSON has no word for become None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Case = tuple[str, str | None, dict[str, str], str | None]
+"""A JUnit case: name, tag of its outcome (None: passed), that tag's attributes and text."""
+
+
+def _cases(outcome: Outcome, allow_inconclusive: bool) -> list[Case]:
+    """One a metric. INCONCLUSIVE is a failure of that type, or skipped if allowed."""
+    tags = {SKIPPED: "skipped", FAIL: "failure", INCONCLUSIVE: "failure"}
+    if allow_inconclusive:
+        tags[INCONCLUSIVE] = "skipped"
+    cases = []
     for result in outcome.judgement.metrics:
-        counts["tests"] += 1
-        case = ElementTree.SubElement(
-            suite, "testcase", classname="vidcfg.regress", name=result.name
-        )
-        text = f"{result.verdict}: {result.reason}"
-        is_soft = result.verdict == INCONCLUSIVE and allow_inconclusive
-        if result.verdict == SKIPPED or is_soft:
-            counts["skipped"] += 1
-            ElementTree.SubElement(case, "skipped", message=_xml_text(text))
-        elif result.verdict in (FAIL, INCONCLUSIVE):
-            counts["failures"] += 1
-            kind = result.verdict.lower()
-            failure = ElementTree.SubElement(case, "failure", type=kind, message=_xml_text(text))
+        tag, attributes, text = tags.get(result.verdict), {}, None
+        if tag == "failure":
+            attributes["type"] = result.verdict.lower()
             worst = outcome.worst.get(result.name)
-            failure.text = _xml_text(worst_words(result, worst)) if worst else None
-    suite.attrib.update({key: str(value) for key, value in counts.items()})
-    return _xml(suite)
+            text = str(worst) if worst else None
+        attributes["message"] = f"{result.verdict}: {result.reason}"
+        cases.append((result.name, tag, attributes, text))
+    return cases
 
 
-def error_junit(message: str) -> str:
-    """One test case that could not be run."""
-    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
+def _junit(cases: Sequence[Case]) -> str:
+    tags = [tag for _, tag, _, _ in cases]
+    counts = {"tests": len(cases), "failures": tags.count("failure")}
+    counts |= {"errors": tags.count("error"), "skipped": tags.count("skipped")}
+    counts = {name: str(count) for name, count in counts.items()}
     suite = ElementTree.Element("testsuite", {"name": "vidcfg.regress", **counts})
-    case = ElementTree.SubElement(suite, "testcase", classname="vidcfg.regress", name="compare")
-    ElementTree.SubElement(case, "error", message=_xml_text(message))
-    return _xml(suite)
-
-
-def _xml(suite: ElementTree.Element) -> str:
+    for name, tag, attributes, text in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="vidcfg.regress", name=name)
+        if tag is not None:
+            attributes = {key: _xml_text(value) for key, value in attributes.items()}
+            ElementTree.SubElement(case, tag, attributes).text = text and _xml_text(text)
     ElementTree.indent(suite)
     head = '<?xml version="1.0" encoding="utf-8"?>\n'
     return head + ElementTree.tostring(suite, encoding="unicode") + "\n"
@@ -139,23 +176,3 @@ def _xml_text(text: str) -> str:
     return "".join(
         c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
     )
-
-
-def write_error(folder: Path, message: str) -> None:
-    """result.json and junit.xml of a comparison that could not be made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {"kind": "vidcfg.regress.result/1", "verdict": ERROR, "exit_code": 3}
-    write_text(folder / "result.json", json.dumps({**facts, "message": message}, indent=1) + "\n")
-    write_text(folder / "junit.xml", error_junit(message))
-    (folder / "index.html").unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """The file whole or not at all; one of that name is replaced."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,144 +1,168 @@
-"""A verdict as one HTML page that needs no other file."""
+"""A verdict as one HTML page that needs no other file, and clips as pictures for it."""
 
+import base64
+import io
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vidcfg.media.video import MediaError
-from vidcfg.regress.blame import Worst
-from vidcfg.regress.check import Outcome
-from vidcfg.regress.clips import Clip
-from vidcfg.regress.gate import FAIL, INCONCLUSIVE, MetricResult, plain
-from vidcfg.regress.output import worst_words
-from vidcfg.regress.strips import Strip, read_strip, strip_of_video
+from vidcfg.regress.check import Outcome, Worst
+from vidcfg.regress.clips import Clip, ClipSet
+from vidcfg.regress.judge import MetricResult
+from vidcfg.regress.output import plain
 
 MAX_CASES = 8
 """Worst clips with players; further metrics are in the table alone."""
 
+SIDE = 192
+"""Frames with a longer side above this are reduced to it."""
 
-def page(outcome: Outcome, *, commands: Mapping[str, str], recorded: str = "") -> str:
+
+def page(outcome: Outcome, *, commands: Mapping[str, str]) -> str:
     """The page: verdict, all metrics as intervals against their margins, and the worst clips.
 
-    `commands` has a command that makes the worst clip again, by metric. `recorded` tells how the
-    baseline was made.
+    `commands` has a command that makes the worst clip again, by metric.
     """
     import jinja2
 
-    folder = Path(__file__).with_name("templates")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True
-    )
-    cases = _cases(outcome, commands)
-    return environment.get_template("regress.html.j2").render(
-        verdict=outcome.verdict,
-        new=outcome.new.source,
-        base=outcome.base.source,
-        recorded=recorded,
-        clips=len(outcome.paired.keys),
-        prompts=len({key.prompt for key in outcome.paired.keys}),
-        left_out=[str(key) for key in (*outcome.paired.missing, *outcome.paired.extra)],
-        alpha=outcome.policy.alpha,
-        power=outcome.policy.power,
-        rows=[_row(result) for result in outcome.judgement.metrics],
-        cases=cases,
-        data=json.dumps({case["id"]: case["player"] for case in cases}, allow_nan=False),
-    )
-
-
-def _row(result: MetricResult) -> dict[str, Any]:
-    margin = result.amount(result.margin).lstrip("+") if result.margin is not None else ""
-    return {
-        "name": result.name,
-        "verdict": result.verdict,
-        "reason": result.reason,
-        "change": result.amount(result.change),
-        "margin": margin,
-        "bad": {"up": "more", "down": "less", "either": "any change"}[result.bad],
-        "p": "" if result.p_adjusted is None else f"{result.p_adjusted:.2g}",
-        "detectable": result.amount(result.detectable).lstrip("+"),
-        "needs": result.needed_clips or "",
-        "plot": _plot(result),
+    results = outcome.judgement.metrics
+    shown = [r for r in results if not r.exits_clean and r.name in outcome.worst][:MAX_CASES]
+    strips: dict[int, dict[str, Any] | None] = {}
+    players = {
+        f"case{i}": _player(outcome.worst[result.name], strips) for i, result in enumerate(shown)
     }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        trim_blocks=True,
+    )
+    return environment.get_template("regress.html.j2").render(
+        outcome=outcome,
+        paired=outcome.paired,
+        recorded=_recorded(outcome.base),
+        rows=results,
+        plot=_plot,
+        cases=shown,
+        commands=commands,
+        data=json.dumps(players, allow_nan=False),
+    )
+
+
+def _recorded(base: ClipSet) -> str:
+    """How the baseline was made."""
+    made = base.facts.get("made_by") or {}
+    commit = str(made.get("commit") or "")[:12]
+    version = (made.get("versions") or {}).get("vidcfg")
+    parts = [f"commit {commit}" if commit else "", f"vidcfg {version}" if version else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def _plot(result: MetricResult) -> dict[str, float] | None:
     """Positions from -1 to 1 of an interval, in which a third is the margin; ends are cut."""
-    if result.change is None or result.low is None or result.high is None or not result.margin:
+    ends = {"low": result.low, "high": result.high, "point": result.change}
+    if None in ends.values() or not result.margin:
         return None
-
-    def place(change: float) -> float:
-        return round(max(-1.0, min(1.0, change / result.margin / 3)), 4)
-
-    return {
-        "low": place(result.low),
-        "high": place(result.high),
-        "point": place(result.change),
-        "is_cut": abs(result.change) > 3 * result.margin,
-    }
+    margins = {name: end / result.margin for name, end in ends.items()}
+    places = {name: round(max(-1.0, min(1.0, end / 3)), 4) for name, end in margins.items()}
+    return places | {"is_cut": abs(result.change) > 3 * result.margin}
 
 
-def _cases(outcome: Outcome, commands: Mapping[str, str]) -> list[dict[str, Any]]:
-    cases, strips = [], {}
-    for result in outcome.judgement.metrics:
-        worst = outcome.worst.get(result.name)
-        if result.verdict not in (FAIL, INCONCLUSIVE) or worst is None or len(cases) >= MAX_CASES:
-            continue
-        cases.append(
-            {
-                "id": f"case{len(cases)}",
-                "name": result.name,
-                "verdict": result.verdict,
-                "words": worst_words(result, worst),
-                "reason": result.reason,
-                "command": commands.get(result.name, ""),
-                "player": _player(worst, strips),
-            }
-        )
-    return cases
-
-
-def _player(worst: Worst, strips: dict[int, Strip | None]) -> dict[str, Any]:
+def _player(worst: Worst, strips: dict[int, dict[str, Any] | None]) -> dict[str, Any]:
+    """What the script of the page plays; `strips` remembers the pictures of clips."""
     for clip in (worst.new, worst.base):
         if id(clip) not in strips:
-            strips[id(clip)] = strip_of_clip(clip)
-    new, base = strips[id(worst.new)], strips[id(worst.base)]
+            strip = strip_of(clip)
+            strips[id(clip)] = strip and strip.for_page
     info = worst.new.info
     return {
         "frames": info.num_frames if info else 0,
         "fps": plain(info.fps) if info and info.fps else 8,
-        "new": _strip_data(new),
-        "base": _strip_data(base),
-        "worst": [list(span) for span in worst.frames],
-        "spans": [list(span) for span in worst.spans_t],
-        "new_trace": list(worst.new_t),
-        "base_trace": list(worst.base_t),
+        "new": strips[id(worst.new)],
+        "base": strips[id(worst.base)],
+        "worst": worst.frames,
+        "spans": worst.spans_t,
+        "new_trace": worst.new_t,
+        "base_trace": worst.base_t,
     }
 
 
-def _strip_data(strip: Strip | None) -> dict[str, Any] | None:
-    if strip is None:
-        return None
-    size = {"width": strip.width, "height": strip.height, "columns": strip.columns}
-    return {"url": strip.url, "frames": strip.num_frames, **size}
+@dataclass(frozen=True)
+class Strip:
+    """A WebP picture of `num_frames` frames of `width` x `height`, `columns` in a row."""
+
+    data: bytes
+    num_frames: int
+    width: int
+    height: int
+    columns: int
+
+    @property
+    def for_page(self) -> dict[str, Any]:
+        url = "data:image/webp;base64," + base64.b64encode(self.data).decode("ascii")
+        size = {"width": self.width, "height": self.height, "columns": self.columns}
+        return {"url": url, "frames": self.num_frames, **size}
 
 
-def strip_of_clip(clip: Clip) -> Strip | None:
+def strip_of(clip: Clip) -> Strip | None:
     """The pictures of a clip: from its strip, else from its video; None without either."""
     info = clip.info
     if clip.strip is not None and info is not None and info.num_frames:
         return read_strip(clip.strip, info.num_frames)
     if clip.video is None or not clip.video.exists():
         return None
+    from vidcfg.media.read import read_video
+
     try:
-        return strip_of_video(clip.video, enlarge=_enlarge(clip.record))
+        frames = read_video(clip.video).as_uint8().transpose(0, 2, 3, 1)
     except MediaError:
         return None
+    # Measures know the size before pixels were repeated.
+    enlarge = max(1, frames.shape[1] // info.height) if info and info.height else 1
+    return make_strip(frames[:, ::enlarge, ::enlarge])
 
 
-def _enlarge(record: Path | None) -> int:
+def make_strip(frames_THWC: np.ndarray) -> Strip:
+    """The strip of uint8 frames: exact for small frames, reduced and slightly lossy for large."""
+    from PIL import Image
+
+    num, height, width = frames_THWC.shape[:3]
+    factor = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    columns, rows = _grid(num)
+    sheet = Image.new("RGB", (columns * size[0], rows * size[1]))
+    for t, frame in enumerate(frames_THWC):
+        picture = Image.fromarray(np.ascontiguousarray(frame)).convert("RGB")
+        if factor < 1:
+            picture = picture.resize(size, Image.Resampling.BOX)
+        sheet.paste(picture, (t % columns * size[0], t // columns * size[1]))
+    file = io.BytesIO()
+    options = {"lossless": True} if factor == 1 else {"quality": 90}
+    sheet.save(file, format="webp", **options)
+    return Strip(file.getvalue(), num, *size, columns)
+
+
+def read_strip(path: Path, num_frames: int) -> Strip | None:
+    """The strip of a file that `make_strip` wrote, None if it is damaged."""
+    from PIL import Image
+
+    columns, rows = _grid(num_frames)
     try:
-        factor = json.loads(record.read_text("utf-8"))["video"]["enlarge"] if record else 1
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1
-    return factor if isinstance(factor, int) and factor >= 1 else 1
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+    except OSError:
+        return None
+    if width % columns or height % rows:
+        return None
+    return Strip(data, num_frames, width // columns, height // rows, columns)
+
+
+def _grid(num_frames: int) -> tuple[int, int]:
+    columns = math.ceil(math.sqrt(num_frames))
+    return columns, math.ceil(num_frames / columns)

@@ -1,13 +1,16 @@
 """What a gate checks, how large a change matters, and how often it may be wrong."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from vidcfg.metrics.paired import log_ratios
 from vidcfg.settings.base import ConfigModel, Finding, Fraction, Positive, Range
-from vidcfg.settings.document import apply_overrides, load_document
+from vidcfg.settings.document import apply_overrides, load_document, read_document
 from vidcfg.settings.validation import validate
 
 LEVEL = 1 / 255 / 4
@@ -43,9 +46,48 @@ class MetricRule(ConfigModel):
     guard: str | None = None
 
     def findings(self):
-        if self.scale == "ratio" and self.bad != "up" and self.margin >= 1:
+        if self.is_ratio and self.bad != "up" and self.margin >= 1:
             message = "is a loss of everything or more. Write for example 0.1 for 10 %."
             yield Finding(("margin",), message)
+
+    @property
+    def is_ratio(self) -> bool:
+        return self.scale == "ratio"
+
+    @property
+    def direction(self) -> int:
+        """-1 if a fall is bad, else 1."""
+        return -1 if self.bad == "down" else 1
+
+    def changes(self, new: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The change of every pair on the rule's scale, and its plain difference; up is positive.
+
+        Nothing may be NaN.
+        """
+        new, base = self.transformed(new), self.transformed(base)
+        if not self.is_ratio:
+            return new - base, new - base
+        # Values that cannot be negative can fall below 0 by rounding.
+        change = log_ratios(np.maximum(new, 0), np.maximum(base, 0), floor=self.floor)
+        return change, new - base
+
+    def transformed(self, values: np.ndarray) -> np.ndarray:
+        """The values that are compared: `of` them."""
+        if self.of == "complement":
+            return 1 - values
+        return np.abs(values) if self.of == "magnitude" else values
+
+    def margin_of(self, direction: int) -> float:
+        """The margin on the scale of `changes`, for a change up (1) or down (-1)."""
+        if not self.is_ratio:
+            return self.margin
+        return direction * math.log1p(direction * self.margin)
+
+    def shown(self, change: float) -> float:
+        """A change on the scale of `changes` as a reader sees it: relative, or plain."""
+        if not self.is_ratio or not math.isfinite(change):
+            return change
+        return math.expm1(min(change, 700.0))
 
 
 _GUARDED = {"bad": "up", "at_least": TINY, "guard": "dynamic_degree"}
@@ -125,8 +167,6 @@ def load_policy(path: str | Path | None, overrides: Iterable[str] = ()) -> Polic
     if path is None and not overrides:
         return Policy()
     if path is None:
-        from vidcfg.settings.document import read_document
-
         document = read_document(Policy().to_yaml(), source="the default policy")
     else:
         document = load_document(path)

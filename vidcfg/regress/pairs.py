@@ -1,27 +1,37 @@
 """Which clips belong together, and whether they may be compared at all."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vidcfg.metrics.record import ClipInfo, Record, unlike
+from vidcfg.metrics.record import ClipInfo, unlike
 from vidcfg.regress.clips import Clip, ClipSet, Key, RegressError
-from vidcfg.regress.estimate import Pairs
 from vidcfg.regress.policy import Policy
 
+_SIZE = "Render at the size of the baseline, or record a new baseline."
 FIXES = {
     "codec": "Render both with output.video: ffv1 (or h264_lossless), or both with the same lossy "
     "codec; a lossy file hides flicker.",
     "num_frames": "Render as many frames as the baseline has, or record a new baseline.",
-    "height": "Render at the size of the baseline, or record a new baseline.",
-    "width": "Render at the size of the baseline, or record a new baseline.",
+    "height": _SIZE,
+    "width": _SIZE,
     "fps": "Render at the rate of the baseline, or record a new baseline.",
     "protocol": "Measure both with the same settings and version of vidcfg: record the baseline "
     "again from its videos.",
     "backend": "Measure both with the same weights: record the baseline again from its videos.",
 }
+"""What clips may differ in -> what to do about it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """One metric of paired clips, NaN where a clip has no value, and the clips' prompts."""
+
+    new_N: np.ndarray
+    base_N: np.ndarray
+    clusters_N: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +45,10 @@ class Paired:
     extra: tuple[Key, ...]
     metrics: Mapping[str, Pairs]
 
+    @property
+    def num_prompts(self) -> int:
+        return len({key.prompt for key in self.keys})
+
 
 def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
     """Clips of equal (cell, prompt, seed), with the values of all metrics of the policy.
@@ -43,34 +57,35 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
         RegressError: more than `max_missing` of the clips are on one side only, none or one are
             common, or clips were made or measured in ways that cannot be compared.
     """
-    keys = tuple(sorted(set(new.clips) & set(base.clips)))
-    missing = tuple(sorted(set(base.clips) - set(new.clips)))
-    extra = tuple(sorted(set(new.clips) - set(base.clips)))
+    keys, missing, extra = (
+        tuple(sorted(found))
+        for found in (
+            set(new.clips) & set(base.clips),
+            set(base.clips) - set(new.clips),
+            set(new.clips) - set(base.clips),
+        )
+    )
     _check_counts(keys, missing, extra, policy, new.source, base.source)
-    clips = tuple(new.clips[k] for k in keys), tuple(base.clips[k] for k in keys)
-    _check_like(keys, *clips, policy)
+    sides = tuple(new.clips[k] for k in keys), tuple(base.clips[k] for k in keys)
+    _check_like(keys, *sides, policy)
     clusters = tuple(k.prompt if policy.unit == "prompt" else str(k) for k in keys)
     metrics = {}
-    for name in policy.metrics:
-        values = [_values(name, side) for side in clips]
-        _check_present(name, values, policy)
-        if any(np.isfinite(side).any() for side in values):
-            metrics[name] = Pairs(*values, clusters)
-    return Paired(keys, *clips, missing, extra, metrics)
+    for name, rule in policy.metrics.items():
+        pairs = Pairs(*(_values(name, side) for side in sides), clusters)
+        if np.isfinite([pairs.new_N, pairs.base_N]).any():
+            metrics[name] = pairs
+        elif rule.required:
+            raise RegressError(
+                f"{name} is required by the policy, but no clip has a value on either side. "
+                f"Set metrics.{name}.required: false if that is as it should be."
+            )
+    return Paired(keys, *sides, missing, extra, metrics)
 
 
 def _values(name: str, clips: Sequence[Clip]) -> np.ndarray:
     records = [clip.records.get(name) for clip in clips]
-    values = [np.nan if r is None or r.value is None else r.value for r in records]
-    return np.array(values, dtype=np.float64)
-
-
-def _check_present(name: str, values: list[np.ndarray], policy: Policy) -> None:
-    if policy.metrics[name].required and not any(np.isfinite(v).any() for v in values):
-        raise RegressError(
-            f"{name} is required by the policy, but no clip has a value on either side. "
-            f"Set metrics.{name}.required: false if that is as it should be."
-        )
+    # None becomes NaN.
+    return np.array([record and record.value for record in records], dtype=np.float64)
 
 
 def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> None:
@@ -98,26 +113,38 @@ def _named(keys: Sequence[Key], at_most: int = 5) -> str:
     return "; ".join(str(key) for key in keys[:at_most]) + more
 
 
-def _check_like(
-    keys: Sequence[Key], new: Sequence[Clip], base: Sequence[Clip], policy: Policy
-) -> None:
-    problems: Counter[tuple[str, str]] = Counter()
-    first: dict[tuple[str, str], Key] = {}
+def _check_like(keys: Sequence[Key], new: Sequence[Clip], base: Sequence[Clip], policy) -> None:
+    found: dict[tuple[str, str], list[Key]] = defaultdict(list)
     for key, one, other in zip(keys, new, base):
-        found = set(_unlike_clips(one.info, other.info))
-        for name in policy.metrics:
-            if name in one.records and name in other.records:
-                found |= set(_unlike_records(name, one.records[name], other.records[name]))
-        for problem in found:
-            problems[problem] += 1
-            first.setdefault(problem, key)
-    if not problems:
+        for problem in {*_differences(one, other, policy)}:
+            found[problem].append(key)
+    if not found:
         return
     lines = ["These clips cannot be compared:"]
-    for (kind, text), count in sorted(problems.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"  {text} in {count} of {len(keys)} clips, first {first[kind, text]}.")
-    lines += [f"  {FIXES[kind]}" for kind in FIXES if kind in {k for k, _ in problems}]
+    for (_, text), at in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
+        lines.append(f"  {text} in {len(at)} of {len(keys)} clips, first {at[0]}.")
+    lines += [f"  {FIXES[kind]}" for kind in FIXES if kind in {kind for kind, _ in found}]
     raise RegressError("\n".join(lines))
+
+
+def _differences(new: Clip, base: Clip, policy: Policy) -> Iterator[tuple[str, str]]:
+    """(a key of FIXES, the difference in words) of two clips."""
+    if new.info and base.info:
+        codecs = codec_class(new.info), codec_class(base.info)
+        if codecs[0] != codecs[1]:
+            yield "codec", "the codec is {} against {}".format(*codecs)
+        for name in ("num_frames", "height", "width", "fps"):
+            a, b = getattr(new.info, name), getattr(base.info, name)
+            if a != b:
+                yield name, f"{name} is {a} against {b}"
+    for name in policy.metrics.keys() & new.records.keys() & base.records.keys():
+        records = new.records[name], base.records[name]
+        for reason in unlike(*records):
+            kind = reason.split()[0]
+            # Without a value there may be no net; the size of the clip is looked at once.
+            has_values = all(record.value is not None for record in records)
+            if kind == "protocol" or (kind == "backend" and has_values):
+                yield kind, f"{name}: {reason}"
 
 
 def codec_class(info: ClipInfo) -> str:
@@ -125,28 +152,3 @@ def codec_class(info: ClipInfo) -> str:
     if info.lossless or (info.lossless is None and info.codec is None):
         return "lossless"
     return f"lossy ({info.codec})" if info.lossless is False else f"unknown ({info.codec})"
-
-
-def _unlike_clips(new: ClipInfo | None, base: ClipInfo | None) -> list[tuple[str, str]]:
-    if new is None or base is None:
-        return []
-    found = []
-    if codec_class(new) != codec_class(base):
-        text = f"the codec is {codec_class(new)} against {codec_class(base)}"
-        found.append(("codec", text))
-    for name in ("num_frames", "height", "width", "fps"):
-        a, b = getattr(new, name), getattr(base, name)
-        if a != b:
-            found.append((name, f"{name} is {a} against {b}"))
-    return found
-
-
-def _unlike_records(name: str, new: Record, base: Record) -> list[tuple[str, str]]:
-    found = []
-    for reason in unlike(new, base):
-        kind = reason.split()[0]
-        # Without a value there may be no net; the size of the clip is looked at once.
-        has_values = new.value is not None and base.value is not None
-        if kind == "protocol" or (kind == "backend" and has_values):
-            found.append((kind, f"{name}: {reason}"))
-    return found

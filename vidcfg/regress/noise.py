@@ -1,0 +1,138 @@
+"""What a gate can see: detectable changes for n clips, and noise measured from repeats."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from vidcfg.metrics.paired import cluster_means, minimum_detectable_effect
+from vidcfg.regress.check import check_clips
+from vidcfg.regress.clips import Clip, ClipSet, RegressError
+from vidcfg.regress.judge import FAIL
+from vidcfg.regress.policy import MetricRule, Policy
+
+FEWEST_PAIRS = 3
+"""Fewer pairs of renders say nothing about noise."""
+
+
+@dataclass(frozen=True)
+class RepeatNoise:
+    """Standard deviation of a metric's change between two renders of one clip, without cause.
+
+    On the scale of the rule (log ratio, or difference), over `n` pairs. `source` says from what.
+    """
+
+    sd: float
+    n: int
+    source: str
+
+    @classmethod
+    def of(cls, changes: Sequence[float] | np.ndarray, source: str) -> "RepeatNoise":
+        # Without a cause the mean change is 0.
+        return cls(math.sqrt(float(np.mean(np.square(changes)))), len(changes), source)
+
+    def detectable(
+        self, rule: MetricRule, num: int, *, alpha: float, power: float
+    ) -> float | None:
+        """The change, as a reader sees it, found with that power by one clip of `num` prompts.
+
+        Never below the margin; None where so few prompts cannot reach alpha.
+        """
+        if 0.5**num > alpha:
+            return None
+        # Two values with this standard deviation stand for the noise.
+        values = np.array([-self.sd, self.sd]) / math.sqrt(2)
+        found = minimum_detectable_effect(
+            values, range(2), num_clusters=num, alpha=alpha, power=power
+        )
+        return abs(rule.shown(rule.direction * max(found, rule.margin_of(rule.direction))))
+
+
+def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
+    """The noise that a baseline knows: saved by calibrate, else between seeds of a prompt.
+
+    Other seeds show other videos, so their spread is the largest that a change which redraws
+    every clip, but makes none worse, would show.
+
+    Raises:
+        RegressError: the baseline has neither.
+    """
+    saved = base.facts.get("noise") or {}
+    found = {
+        name: RepeatNoise(float(entry["sd"]), int(entry["n"]), "repeats")
+        for name, entry in saved.items()
+        if name in policy.metrics
+    }
+    if found:
+        return found
+    groups: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    for key, clip in base.clips.items():
+        groups[key.cell, key.prompt].append(clip)
+    neighbours = [pair for clips in groups.values() for pair in zip(clips, clips[1:])]
+    for name, rule in policy.metrics.items():
+        values = [[clip.records.get(name) for clip in pair] for pair in neighbours]
+        values = [[record and record.value for record in pair] for pair in values]
+        values = np.array([pair for pair in values if None not in pair], dtype=np.float64)
+        if len(values) >= FEWEST_PAIRS:
+            changes, _ = rule.changes(*values.T)
+            found[name] = RepeatNoise.of(changes, "other seeds")
+    if not found:
+        raise RegressError(
+            f"{base.source} has one seed a prompt and no saved noise. Measure it with repeats "
+            "(vidcfg regress calibrate A B --save BASELINE), or give --sd 0.07."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Noise of every metric over all pairs of repeats, suggested margins, and false alarms."""
+
+    noise: dict[str, RepeatNoise]
+    shift: dict[str, float]
+    margins: dict[str, float]
+    alarms: tuple[str, ...]
+    num_pairs: int
+    num_prompts: int
+
+
+def calibrate(sets: Sequence[ClipSet], policy: Policy) -> Calibration:
+    """Noise from repeats of the same setting.
+
+    A suggested margin is the policy's own, or half the change that these clips detect if that is
+    larger: a margin below the noise only makes a gate inconclusive.
+
+    Raises:
+        RegressError: fewer than two sets, or sets that cannot be compared.
+    """
+    if len(sets) < 2:
+        raise RegressError("calibrate needs two or more repeats of the same setting.")
+    # Every pair of sets is compared, and its changes are kept.
+    changes, clusters, alarms = defaultdict(list), defaultdict(list), []
+    for base, new in combinations(sets, 2):
+        outcome = check_clips(new, base, policy)
+        failed = [r.name for r in outcome.judgement.metrics if r.verdict == FAIL]
+        if failed:
+            alarms.append(f"{new.source} against {base.source}: {', '.join(failed)}")
+        for name, pairs in outcome.paired.metrics.items():
+            both = np.isfinite(pairs.new_N) & np.isfinite(pairs.base_N)
+            found, _ = policy.metrics[name].changes(pairs.new_N[both], pairs.base_N[both])
+            changes[name].extend(found.tolist())
+            clusters[name].extend(np.array(pairs.clusters_N)[both].tolist())
+    # Their spread is the noise; margins follow from what it hides.
+    num_prompts = outcome.paired.num_prompts
+    noise, shift, margins = {}, {}, {}
+    for name, found in changes.items():
+        if len(found) < FEWEST_PAIRS:
+            continue
+        rule = policy.metrics[name]
+        noise[name] = RepeatNoise.of(found, "repeats")
+        shift[name] = float(cluster_means(found, clusters[name]).mean())
+        level = {"alpha": policy.share(name), "power": policy.power}
+        seen = noise[name].detectable(rule, num_prompts, **level)
+        margins[name] = max(rule.margin, float(f"{(seen or 0.0) / 2:.2g}"))
+    num_pairs = len(sets) * (len(sets) - 1) // 2
+    return Calibration(noise, shift, margins, tuple(alarms), num_pairs, num_prompts)
