@@ -20,15 +20,16 @@ ALLOWED = {
     "media": set(),
     "pipelines": {"settings", "guidance", "mini", "render"},
     "metrics": {"media", "mini"},
-    "report": {"media", "metrics"},
+    "results": {"media", "metrics"},
+    "report": {"results", "media", "metrics"},
     "diffusers": {"pipelines"},
     "render": {"settings", "pipelines", "guidance", "media", "mini"},
     "evaluate": {"settings", "media", "metrics", "mini"},
     "sweep": {
         *("settings", "pipelines", "guidance", "media", "metrics", "mini"),
-        *("render", "evaluate", "report"),
+        *("render", "evaluate", "report", "results"),
     },
-    "regress": {"settings", "media", "metrics", "evaluate", "report"},
+    "regress": {"settings", "media", "metrics", "evaluate", "report", "results"},
     "train": {"settings", "mini", "media"},
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
@@ -39,6 +40,7 @@ evaluations, and a regression test of evaluations, so these two commands import 
 
 FOREIGN = {
     "settings": {"torch", "numpy", "diffusers", "cv2", "av", "ray"},
+    "results": {"torch", "diffusers", "ray"},
     "report": {"torch", "diffusers", "ray"},
     "regress": {"torch", "diffusers", "ray"},
     "train": {"ray", "decord", "lpips"},

@@ -1,32 +1,16 @@
-"""Sets of measured clips: from a baseline, a store, an evaluation, or measured on the spot."""
+"""Sets of measured clips: from results on disk, or measured on the spot; and baselines."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidcfg import results as on_disk
+from vidcfg.files import write_json, write_text
 from vidcfg.metrics.record import Record
-
-KIND = "vidcfg.regress/1"
-
-
-class RegressError(ValueError):
-    """Something that cannot be compared or read; the message says what to do."""
-
-
-@dataclass(frozen=True, order=True)
-class Key:
-    """What pairs a clip with its counterpart. Without a seed, `prompt` may be a file's name."""
-
-    cell: str
-    prompt: str
-    seed: int = -1
-
-    def __str__(self) -> str:
-        seed = f", seed {self.seed}" if self.seed >= 0 else ""
-        return f"{self.cell + ': ' if self.cell else ''}'{self.prompt}'{seed}"
+from vidcfg.results import BASELINE_KIND, Key, Results, UnitResult, read_results
+from vidcfg.results import ResultsError as RegressError
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +56,21 @@ def load_clips(
     if (path / "baseline.json").is_file():
         return read_baseline(path)
     if (path / "plan.json").is_file() or (path / "records.jsonl").is_file():
-        return read_store(path)
+        return _as_clips(path, read_results(path))
     from vidcfg.regress.measure import measure_folder
 
     return measure_folder(path, workers=workers, report=report)
+
+
+def read_baseline(folder: str | Path) -> ClipSet:
+    """A baseline as `write_baseline` leaves it.
+
+    Raises:
+        RegressError: files are missing, damaged, or of another kind.
+    """
+    results = on_disk.read_baseline(folder)
+    clips = [_clip(folder, unit, Key(unit.cell, unit.prompt, unit.seed)) for unit in results.units]
+    return as_set(str(folder), clips, **{k: v for k, v in results.plan.items() if k != "clips"})
 
 
 def as_set(source: str, clips: Iterable[Clip], **facts: Any) -> ClipSet:
@@ -97,37 +92,9 @@ def as_set(source: str, clips: Iterable[Clip], **facts: Any) -> ClipSet:
     return ClipSet(source, dict(sorted(by_key.items())), facts)
 
 
-def read_store(path: Path) -> ClipSet:
-    """The clips of a sweep store or of an evaluation.
-
-    Raises:
-        RegressError: files are damaged, units have failed, records are missing.
-    """
-    from vidcfg.report.results import ResultsError, read_results
-
-    try:
-        results = read_results(path)
-    except ResultsError as error:
-        raise RegressError(str(error)) from error
-    _check_complete(path, results)
-    many = len({unit.cell for unit in results.units}) > 1
-    clips = []
-    for unit in results.units:
-        cell = unit.cell if many else ""
-        if results.kind == "evaluation":
-            # The folder, as for videos that are measured on the spot.
-            folder = Path(unit.key).parent
-            cell = "" if folder.is_absolute() or folder == Path() else folder.as_posix()
-            _check_fresh(unit.video, path / "records.jsonl")
-        seed = -1 if unit.seed is None else unit.seed
-        key = Key(cell, unit.prompt or Path(unit.key).stem, seed)
-        records = _records(unit.rows.values(), where=f"{path}: {key}")
-        clips.append(Clip(key, records, unit.video, _record_file(unit)))
-    return as_set(str(path), clips, name=results.name)
-
-
-def _check_complete(path: Path, results) -> None:
-    """A unit that has failed, is damaged or not there is no evidence of quality."""
+def _as_clips(path: Path, results: Results) -> ClipSet:
+    """Results with all of their units, each of them fresh, as clips."""
+    # A unit that has failed, is damaged or not there is no evidence of quality.
     if results.failed:
         named = "; ".join(f"{f.key}: {f.message}" for f in results.failed[:3])
         raise RegressError(f"{path}: {len(results.failed)} videos have failed ({named}).")
@@ -139,6 +106,18 @@ def _check_complete(path: Path, results) -> None:
             f"{path}: {len(results.missing)} of {planned} units are not rendered. "
             f"Finish the sweep first: vidcfg sweep resumes where it stopped."
         )
+    has_cells = len({unit.cell for unit in results.units}) > 1
+    clips = []
+    for unit in results.units:
+        cell = unit.cell if has_cells else ""
+        if results.kind == "evaluation":
+            # The folder, as for videos that are measured on the spot.
+            folder = Path(unit.key).parent
+            cell = "" if folder.is_absolute() or folder == Path() else folder.as_posix()
+            _check_fresh(unit.video, path / "records.jsonl")
+        seed = -1 if unit.seed is None else unit.seed
+        clips.append(_clip(path, unit, Key(cell, unit.prompt or Path(unit.key).stem, seed)))
+    return as_set(str(path), clips, name=results.name)
 
 
 def _check_fresh(video: Path | None, records: Path) -> None:
@@ -149,25 +128,13 @@ def _check_fresh(video: Path | None, records: Path) -> None:
         )
 
 
-def _record_file(unit) -> Path | None:
-    beside = [unit.video.with_suffix(".json")] if unit.video else []
-    beside.append(Path(unit.folder) / "record.json")
-    return next((path for path in beside if path.is_file()), None)
-
-
-def _records(rows: Iterable[Mapping[str, Any]], *, where: str) -> dict[str, Record]:
-    made = {}
-    for row in rows:
-        try:
-            record = Record.from_dict(dict(row))
-        except (TypeError, ValueError) as error:
-            raise RegressError(f"{where}: a record cannot be used: {error}") from error
+def _clip(path: str | Path, unit: UnitResult, key: Key) -> Clip:
+    if not unit.records:
+        raise RegressError(f"{path}: {key}: there are no records.")
+    for record in unit.records.values():
         if record.status == "failed":
-            raise RegressError(f"{where}: {record.skipped_reason}")
-        made[record.name] = record
-    if not made:
-        raise RegressError(f"{where}: there are no records.")
-    return made
+            raise RegressError(f"{path}: {key}: {record.skipped_reason}")
+    return Clip(key, unit.records, unit.video, unit.render_file, unit.strip)
 
 
 def write_baseline(
@@ -191,90 +158,31 @@ def write_baseline(
     folder.mkdir(parents=True, exist_ok=True)
     lines, listed = [], []
     for key, clip in clips.clips.items():
-        place = {"cell": key.cell, "prompt": key.prompt, "seed": key.seed}
+        place = key._asdict()
         strip = {"strip": clip.strip.name} if clip.strip else {}
         info = {"video": asdict(clip.info)} if clip.info else {}
         listed.append(place | info | strip)
         for name, record in clip.records.items():
             if metrics is None or name in metrics:
                 lines.append(json.dumps(place | _brief(record), allow_nan=False))
-    head = {"kind": KIND, **dict(facts or {}), "clips": listed}
-    _write(folder / "records.jsonl", "\n".join(lines) + "\n")
-    _write(folder / "baseline.json", json.dumps(head, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "records.jsonl", "\n".join(lines) + "\n")
+    write_json(
+        folder / "baseline.json", {"kind": BASELINE_KIND, **dict(facts or {}), "clips": listed}
+    )
     return folder
 
 
 def _brief(record: Record) -> dict[str, Any]:
+    """The row of a record without what reading puts back: names, facts of the clip, defaults."""
     row = record.to_dict()
     if row["trace"] is not None:
         row["trace"] = [None if x is None else float(f"{x:.5g}") for x in row["trace"]]
-    defaults = {"better": "none", "status": "ok", "unit": "", "comparable_to_literature": False}
+    left_out = {"better": "none", "status": "ok", "unit": "", "comparable_to_literature": False}
     return {
         key: value
         for key, value in row.items()
         if key not in ("subject", "clip")
         and value is not None
         and value != {}
-        and (key not in defaults or value != defaults[key])
+        and (key not in left_out or value != left_out[key])
     }
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_baseline(folder: str | Path) -> ClipSet:
-    """A baseline as `write_baseline` leaves it.
-
-    Raises:
-        RegressError: files are missing, damaged, or of another kind.
-    """
-    folder = Path(folder)
-    head = _json(folder / "baseline.json")
-    if not isinstance(head, dict) or head.get("kind") != KIND:
-        raise RegressError(f"{folder}: baseline.json is not of the kind {KIND}. Record it anew.")
-    rows: dict[Key, list[dict]] = {}
-    path = folder / "records.jsonl"
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        try:
-            row = json.loads(line)
-            key = Key(row.pop("cell"), row.pop("prompt"), row.pop("seed"))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise RegressError(f"{path}:{number}: damaged line ({error}). Record anew.") from error
-        rows.setdefault(key, []).append({"value": None, "n": 0, **row})
-    clips = []
-    for entry in head.get("clips") or []:
-        try:
-            key = Key(entry["cell"], entry["prompt"], entry["seed"])
-        except (KeyError, TypeError) as error:
-            raise RegressError(
-                f"{folder}: damaged baseline.json ({error}). Record anew."
-            ) from None
-        if key not in rows:
-            raise RegressError(f"{path} has no records of {key}. Record the baseline anew.")
-        strip = folder / "videos" / entry["strip"] if entry.get("strip") else None
-        found = [row | {"clip": entry.get("video")} for row in rows.pop(key)]
-        records = _records(found, where=f"{path}: {key}")
-        clips.append(Clip(key, records, strip=strip if strip and strip.is_file() else None))
-    if rows:
-        raise RegressError(f"{path} has records of {next(iter(rows))}, which baseline.json lacks.")
-    return as_set(str(folder), clips, **{k: v for k, v in head.items() if k != "clips"})
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RegressError(f"{path} cannot be read: {error}. Record the baseline anew.") from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise RegressError(f"{path} is damaged: {error}. Record the baseline anew.") from error
