@@ -79,8 +79,9 @@ def render_all(pipe) -> dict[tuple[str, str], np.ndarray]:
 
 def measured(renders: dict[tuple[str, str], np.ndarray]):
     """The renders, measured; the cell is the mode."""
-    from vidcfg.regress.clips import Key, as_set
+    from vidcfg.regress.clips import as_set
     from vidcfg.regress.measure import measure_frames
+    from vidcfg.results import Key
 
     clips = [measure_frames(f, Key(*names, 0), fps=8.0) for names, f in renders.items()]
     return as_set("the mini model", clips)

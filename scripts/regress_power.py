@@ -35,8 +35,8 @@ def draw(rng: np.random.Generator, num: int, *, rise: float, within: float = WIT
 
 def judged(drawn):
     """The gate's own judgement on drawn values."""
-    from vidcfg.regress.estimate import Pairs
-    from vidcfg.regress.gate import judge
+    from vidcfg.regress.judge import judge
+    from vidcfg.regress.pairs import Pairs
     from vidcfg.regress.policy import Policy
 
     prompts = tuple(f"prompt {i}" for i in range(len(drawn["warp_residual"][0])))
@@ -51,7 +51,6 @@ def failures(trials: list) -> np.ndarray:
     the gate, and equal to it but for the chance of the patterns.
     """
     from vidcfg.metrics.paired import holm
-    from vidcfg.regress.estimate import changes, margin_of
     from vidcfg.regress.policy import Policy
 
     rules = Policy().metrics
@@ -59,9 +58,9 @@ def failures(trials: list) -> np.ndarray:
     worse, is_double = [], np.array([rule.bad == "either" for rule in rules.values()])
     for i, drawn in enumerate(trials):
         for j, (name, rule) in enumerate(rules.items()):
-            change, difference = changes(rule, *drawn[name])
+            change, difference = rule.changes(*drawn[name])
             sign = -1 if rule.bad == "down" or (is_double[j] and change.mean() < 0) else 1
-            is_far = sign * change.mean() > margin_of(rule, sign)
+            is_far = sign * change.mean() > rule.margin_of(sign)
             above[i, j] = is_far and sign * difference.mean() > rule.at_least
             worse.append(sign * change)
     p = sign_flips(np.stack(worse)).reshape(above.shape)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-DONE, FAILED, USAGE, ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, ERROR, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 EXIT_CODES = """\
 exit codes:
@@ -16,6 +16,7 @@ exit codes:
   1    FAIL, or some of the work failed; the rest stays
   2    a configuration, option or input that cannot be used
   3    an error while running: full disk, out of memory, NaN; what is finished stays
+  4    INCONCLUSIVE: too much noise or too few clips for a verdict
   130  interrupted; what is finished stays
 """
 
@@ -40,10 +41,16 @@ def parser(name: str, about: str, *, details: str = "") -> argparse.ArgumentPars
     return made
 
 
-def shared(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Give a parser, or a subcommand's, the options that all have."""
-    made.add_argument("--quiet", action="store_true", help="print warnings and errors only")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+def shared(made: argparse.ArgumentParser, *, default: Any = False) -> argparse.ArgumentParser:
+    """Give a parser the options that all have; a subcommand's takes `argparse.SUPPRESS`.
+
+    Without that its default would replace what stands before the subcommand.
+    """
+    for name, text in (
+        ("--quiet", "print warnings and errors only"),
+        ("--debug", "show the traceback of an error"),
+    ):
+        made.add_argument(name, action="store_true", default=default, help=text)
     return made
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidcfg.regress.clips import Clip, Key, as_set
+from vidcfg.regress.clips import Clip, as_set
 from vidcfg.regress.measure import measure_frames
+from vidcfg.results import Key
 
 MORE_PROMPTS = (
     "a red square moving up over a gray background",

@@ -8,18 +8,11 @@ import pytest
 
 from vidcfg.media.write import write_video
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import (
-    Clip,
-    Key,
-    RegressError,
-    as_set,
-    load_clips,
-    read_baseline,
-    write_baseline,
-)
-from vidcfg.regress.measure import measure_folder, measure_frames
-from vidcfg.regress.pairing import codec_class, pair
+from vidcfg.regress.clips import Clip, as_set, read_baseline, write_baseline
+from vidcfg.regress.measure import load_clips, measure_folder, measure_frames
+from vidcfg.regress.pairs import codec_class, pair
 from vidcfg.regress.policy import Policy
+from vidcfg.results import Key, ResultsError
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def test_baseline_gives_back_values_bit_for_bit(drawn, baseline):
 
 
 def test_baseline_is_renewed_only_when_asked_for(drawn, baseline):
-    with pytest.raises(RegressError, match="--overwrite"):
+    with pytest.raises(ResultsError, match="--overwrite"):
         write_baseline(baseline, drawn)
     write_baseline(baseline, drawn, metrics=["sharpness"], overwrite=True)
     assert {n for c in read_baseline(baseline).clips.values() for n in c.records} == {"sharpness"}
@@ -76,14 +69,14 @@ def test_damaged_baseline_is_refused(baseline, file, change, words):
     path.unlink()
     if change is not None:
         path.write_text(change(text))
-    with pytest.raises(RegressError, match=words):
+    with pytest.raises(ResultsError, match=words):
         read_baseline(baseline)
 
 
 def test_path_without_clips_is_refused(tmp_path):
-    with pytest.raises(RegressError, match="does not exist"):
+    with pytest.raises(ResultsError, match="does not exist"):
         load_clips(tmp_path / "nothing")
-    with pytest.raises(RegressError, match="holds no videos"):
+    with pytest.raises(ResultsError, match="holds no videos"):
         load_clips(tmp_path)
 
 
@@ -110,13 +103,13 @@ def test_folder_is_measured_with_cells_prompts_and_seeds(folder):
 def test_broken_video_is_named(folder):
     path = folder / "slow" / "1.mkv"
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(RegressError, match=r"slow/1\.mkv cannot be measured"):
+    with pytest.raises(ResultsError, match=r"slow/1\.mkv cannot be measured"):
         measure_folder(folder)
 
 
 def test_two_clips_of_one_prompt_and_seed_are_refused(folder):
     (folder / "fast" / "1.json").write_text((folder / "fast" / "0.json").read_text())
-    with pytest.raises(RegressError, match="two clips are fast: 'prompt 0', seed 5"):
+    with pytest.raises(ResultsError, match="two clips are fast: 'prompt 0', seed 5"):
         measure_folder(folder)
 
 
@@ -138,7 +131,7 @@ def test_clips_in_memory_equal_the_same_clips_on_disk(folder, panning):
     ],
 )
 def test_wrong_arrays_are_refused(given, words):
-    with pytest.raises(RegressError, match=words):
+    with pytest.raises(ResultsError, match=words):
         measure_frames(given, Key("", "x"), fps=8)
 
 
@@ -161,7 +154,7 @@ def altered(clips, **info):
     ],
 )
 def test_unlike_videos_are_refused_with_what_to_do(drawn, info, words):
-    with pytest.raises(RegressError, match="(?s)" + words):
+    with pytest.raises(ResultsError, match="(?s)" + words):
         pair(altered(drawn, **info), drawn, Policy())
 
 
@@ -169,12 +162,12 @@ def test_other_protocol_or_weights_are_refused(drawn, change):
     from vidcfg.metrics.record import Backend
 
     other = change(drawn, warp_residual=lambda r: replace(r, protocol="flow=other"))
-    with pytest.raises(RegressError, match="warp_residual: protocol is 'flow=other'"):
+    with pytest.raises(ResultsError, match="warp_residual: protocol is 'flow=other'"):
         pair(other, drawn, Policy())
     nets = [
         change(drawn, sharpness=lambda r, s=s: replace(r, backend=Backend("net", s))) for s in "ab"
     ]
-    with pytest.raises(RegressError, match="(?s)sharpness: backend sha256 is 'a' against 'b'.*12"):
+    with pytest.raises(ResultsError, match="(?s)sharpness: backend sha256 is 'a' against 'b'.*12"):
         pair(*nets, Policy())
 
 
@@ -185,10 +178,10 @@ def part(clips, keep):
 def test_missing_and_extra_clips_are_named_with_the_intersection(drawn):
     fewer = part(drawn, lambda i: i != 4)
     with pytest.raises(
-        RegressError, match="11 clips are on both sides.*1 of the baseline are missing"
+        ResultsError, match="11 clips are on both sides.*1 of the baseline are missing"
     ):
         pair(fewer, drawn, Policy())
-    with pytest.raises(RegressError, match="1 are not in the baseline"):
+    with pytest.raises(ResultsError, match="1 are not in the baseline"):
         pair(drawn, fewer, Policy())
     outcome = check_clips(fewer, drawn, Policy(max_missing=0.1))
     assert outcome.verdict == "PASS"
@@ -197,9 +190,9 @@ def test_missing_and_extra_clips_are_named_with_the_intersection(drawn):
 
 def test_no_common_clip_and_a_single_one_are_refused(drawn):
     first, rest = part(drawn, lambda i: i == 0), part(drawn, lambda i: i > 0)
-    with pytest.raises(RegressError, match="0 clips are on both sides"):
+    with pytest.raises(ResultsError, match="0 clips are on both sides"):
         pair(first, rest, Policy(max_missing=1.0))
-    with pytest.raises(RegressError, match="One clip proves nothing"):
+    with pytest.raises(ResultsError, match="One clip proves nothing"):
         pair(first, first, Policy())
 
 
@@ -208,6 +201,6 @@ def test_required_metric_without_any_value_is_refused(drawn, change):
         return replace(record, value=None, skipped_reason="x", status="skipped")
 
     nothing = change(drawn, warp_residual=gone)
-    with pytest.raises(RegressError, match="warp_residual is required"):
+    with pytest.raises(ResultsError, match="warp_residual is required"):
         pair(nothing, nothing, Policy())
     assert check_clips(nothing, drawn).verdict == "FAIL"

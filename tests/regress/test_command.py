@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vidcfg.regress.cli import main
+from vidcfg.regress.__main__ import main
 from vidcfg.regress.clips import write_baseline
 
 
@@ -24,18 +24,18 @@ def sets(drawn, change, times, tmp_path):
     return {name: str(write_baseline(tmp_path / name, clips)) for name, clips in made.items()}
 
 
-@pytest.mark.parametrize(("name", "code"), [("good", 0), ("worse", 1), ("unsure", 2)])
+@pytest.mark.parametrize(("name", "code"), [("good", 0), ("worse", 1), ("unsure", 4)])
 def test_exit_code_is_the_verdict(sets, name, code, capsys, tmp_path):
     out = tmp_path / "out"
     assert main(["check", sets[name], "--baseline", sets["good"], "-o", str(out)]) == code
-    verdict = ["PASS", "FAIL", "INCONCLUSIVE"][code]
+    verdict = {0: "PASS", 1: "FAIL", 4: "INCONCLUSIVE"}[code]
     assert capsys.readouterr().out.startswith(verdict)
     facts = json.loads((out / "result.json").read_text())
     assert (facts["verdict"], facts["exit_code"], facts["clips"]) == (verdict, code, 12)
     suite = ElementTree.parse(out / "junit.xml").getroot()
     assert int(suite.get("tests")) == len(facts["metrics"]) == 13
     kinds = [failure.get("type") for failure in suite.iter("failure")]
-    assert kinds == [["fail"], ["inconclusive"]][code - 1] if code else kinds == []
+    assert kinds == {0: [], 1: ["fail"], 4: ["inconclusive"]}[code]
     assert verdict in (out / "index.html").read_text()
 
 
@@ -69,13 +69,13 @@ def test_table_has_the_change_the_worst_clip_and_its_frames(sets, capsys):
         ["nonsense"],
     ],
 )
-def test_every_error_is_exit_code_three(arguments, sets, capsys):
+def test_every_wrong_input_is_exit_code_two(arguments, sets, capsys):
     given = [sets["good"] if word == "GOOD" else word for word in arguments]
     try:
         code = main(given)
     except SystemExit as error:
         code = error.code
-    assert code == 3
+    assert code == 2
     assert "vidcfg regress" in capsys.readouterr().err
 
 
@@ -83,7 +83,8 @@ def test_a_crash_is_an_error_and_no_verdict(sets, monkeypatch, tmp_path, capsys)
     monkeypatch.setattr("vidcfg.regress.commands.check_clips", lambda *a: 1 / 0)
     out = tmp_path / "out"
     assert main(["check", sets["good"], "--baseline", sets["good"], "-o", str(out)]) == 3
-    assert json.loads((out / "result.json").read_text())["verdict"] == "ERROR"
+    facts = json.loads((out / "result.json").read_text())
+    assert (facts["verdict"], facts["exit_code"]) == ("ERROR", 3)
     assert "ZeroDivisionError" in (out / "junit.xml").read_text()
 
 
@@ -91,7 +92,8 @@ def test_error_leaves_no_page_of_an_earlier_run(sets, tmp_path):
     out = tmp_path / "out"
     main(["check", sets["good"], "--baseline", sets["good"], "-o", str(out)])
     assert (out / "index.html").exists()
-    assert main(["check", "none", "--baseline", sets["good"], "-o", str(out)]) == 3
+    assert main(["check", "none", "--baseline", sets["good"], "-o", str(out)]) == 2
+    assert json.loads((out / "result.json").read_text())["exit_code"] == 2
     assert not (out / "index.html").exists()
     assert 'errors="1"' in (out / "junit.xml").read_text()
 
@@ -118,7 +120,7 @@ def test_record_keeps_pictures_and_how_the_renders_were_made(tmp_path, panning, 
     clip = panning(2)
     clip[1::2] = clip[1::2] // 2
     write_video(folder / "2.mkv", clip, fps=8, codec="ffv1", enlarge=2, overwrite=True)
-    assert main(["check", str(folder), "--baseline", str(base), "-o", str(out)]) == 2
+    assert main(["check", str(folder), "--baseline", str(base), "-o", str(out)]) == 4
     result = json.loads((out / "result.json").read_text())
     flicker = next(m for m in result["metrics"] if m["name"] == "luminance_flicker")
     assert flicker["worst"]["prompt"] == "p2"
@@ -141,7 +143,7 @@ def test_evaluated_folder_is_read_and_a_younger_video_refused(tmp_path, panning)
     assert evaluate([str(tmp_path), "--out", str(tmp_path)]) == 0
     assert main(["check", str(tmp_path), "--baseline", base]) == 0
     os.utime(tmp_path / "3.mkv", (2e9, 2e9))
-    assert main(["check", str(tmp_path), "--baseline", base]) == 3
+    assert main(["check", str(tmp_path), "--baseline", base]) == 2
 
 
 def test_store_of_a_sweep_is_compared_cell_by_cell(tmp_path, capsys):
@@ -156,7 +158,7 @@ def test_store_of_a_sweep_is_compared_cell_by_cell(tmp_path, capsys):
     assert main(["record", str(store), "-o", base]) == 0
     code = main(["check", str(later), "--baseline", base])
     text = capsys.readouterr().out
-    assert code in (0, 2)
+    assert code in (0, 4)
     assert "FAIL" not in text
     assert "warp_residual" in text
 
@@ -201,13 +203,13 @@ def test_policy_is_printed_in_full(capsys):
 
 def test_help_and_files_load_no_torch(sets):
     code = (
-        "import sys; from vidcfg.regress.cli import main;"
+        "import sys; from vidcfg.regress.__main__ import main;"
         f"assert main(['check', {sets['good']!r}, '--baseline', {sets['good']!r}]) == 0;"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     code = (
-        "import sys; from vidcfg.regress.cli import parser; parser();"
+        "import sys; from vidcfg.regress.__main__ import parser; parser();"
         "assert not {'torch', 'numpy', 'pydantic', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

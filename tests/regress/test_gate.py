@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vidcfg.regress.estimate import Pairs, changes, margin_of
-from vidcfg.regress.gate import judge
+from vidcfg.regress.judge import judge
+from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
 
 
@@ -77,8 +77,8 @@ def test_direction_decides_what_is_worse(bad):
 
 def test_margin_for_a_loss_is_a_loss_of_that_share():
     rule = MetricRule(bad="down", margin=0.1)
-    change, _ = changes(rule, np.array([0.9 - 0.1 * rule.floor]), np.array([1.0]))
-    assert -change[0] == pytest.approx(margin_of(rule, -1))
+    change, _ = rule.changes(np.array([0.9 - 0.1 * rule.floor]), np.array([1.0]))
+    assert -change[0] == pytest.approx(rule.margin_of(-1))
 
 
 def test_a_change_has_to_be_above_the_absolute_margin_too():

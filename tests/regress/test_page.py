@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import Clip, Key, as_set
-from vidcfg.regress.page import page
-from vidcfg.regress.strips import make_strip, read_strip
+from vidcfg.regress.clips import Clip, as_set
+from vidcfg.regress.page import make_strip, page, read_strip
+from vidcfg.results import Key
 
 
 @pytest.fixture

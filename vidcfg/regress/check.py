@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidcfg.regress.clips import Clip, ClipSet, Key
+from vidcfg.regress.clips import Clip, ClipSet
 from vidcfg.regress.judge import Judgement, MetricResult, judge
 from vidcfg.regress.pairs import Paired, pair
 from vidcfg.regress.policy import MetricRule, Policy
+from vidcfg.results import Key
 
 Span = tuple[int, int]
 """First and last frame of a place in a clip, counted from 0."""
@@ -68,7 +69,7 @@ def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Ou
     """Compare two sets of clips.
 
     Raises:
-        RegressError: the sets cannot be compared.
+        ResultsError: the sets cannot be compared.
     """
     policy = policy or Policy()
     paired = pair(new, base, policy)

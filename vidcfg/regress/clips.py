@@ -1,7 +1,7 @@
-"""Sets of measured clips: from results on disk, or measured on the spot; and baselines."""
+"""Sets of measured clips, read from finished results; and baselines, written."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
 from vidcfg.metrics.record import Record
-from vidcfg.results import BASELINE_KIND, Key, Results, UnitResult, read_results
-from vidcfg.results import ResultsError as RegressError
+from vidcfg.results import BASELINE_KIND, Key, ResultsError, UnitResult, read_results
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,32 +40,11 @@ class ClipSet:
         return len(self.clips)
 
 
-def load_clips(
-    path: str | Path, *, workers: int = 0, report: Callable[[int, int], None] = lambda a, b: None
-) -> ClipSet:
-    """The clips of a path: a baseline, a sweep store, an evaluated folder, or videos to measure.
-
-    Raises:
-        RegressError: the path does not exist, holds no clips, holds broken or doubled ones, or
-            records that are not finite numbers.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise RegressError(f"{path} does not exist. Name a folder of videos, a store, a baseline.")
-    if (path / "baseline.json").is_file():
-        return read_baseline(path)
-    if (path / "plan.json").is_file() or (path / "records.jsonl").is_file():
-        return _as_clips(path, read_results(path))
-    from vidcfg.regress.measure import measure_folder
-
-    return measure_folder(path, workers=workers, report=report)
-
-
 def read_baseline(folder: str | Path) -> ClipSet:
     """A baseline as `write_baseline` leaves it.
 
     Raises:
-        RegressError: files are missing, damaged, or of another kind.
+        ResultsError: files are missing, damaged, or of another kind.
     """
     results = on_disk.read_baseline(folder)
     clips = [_clip(folder, unit, Key(unit.cell, unit.prompt, unit.seed)) for unit in results.units]
@@ -77,32 +55,37 @@ def as_set(source: str, clips: Iterable[Clip], **facts: Any) -> ClipSet:
     """A set of clips with different keys.
 
     Raises:
-        RegressError: if there are none, or two have the same key.
+        ResultsError: if there are none, or two have the same key.
     """
     by_key: dict[Key, Clip] = {}
     for clip in clips:
         if clip.key in by_key:
-            raise RegressError(
+            raise ResultsError(
                 f"{source}: two clips are {clip.key}. Each prompt and seed of a cell may be there "
                 "once: remove one, or keep them in separate folders."
             )
         by_key[clip.key] = clip
     if not by_key:
-        raise RegressError(f"{source}: there are no clips.")
+        raise ResultsError(f"{source}: there are no clips.")
     return ClipSet(source, dict(sorted(by_key.items())), facts)
 
 
-def _as_clips(path: Path, results: Results) -> ClipSet:
-    """Results with all of their units, each of them fresh, as clips."""
+def read_finished(path: Path) -> ClipSet:
+    """A sweep's store or an evaluated folder with all of its units, each of them fresh.
+
+    Raises:
+        ResultsError: files are damaged, units have failed or are missing.
+    """
+    results = read_results(path)
     # A unit that has failed, is damaged or not there is no evidence of quality.
     if results.failed:
         named = "; ".join(f"{f.key}: {f.message}" for f in results.failed[:3])
-        raise RegressError(f"{path}: {len(results.failed)} videos have failed ({named}).")
+        raise ResultsError(f"{path}: {len(results.failed)} videos have failed ({named}).")
     if results.problems:
-        raise RegressError(f"{path}: {results.problems[0]}")
+        raise ResultsError(f"{path}: {results.problems[0]}")
     if results.missing:
         planned = len(results.missing) + len(results.units)
-        raise RegressError(
+        raise ResultsError(
             f"{path}: {len(results.missing)} of {planned} units are not rendered. "
             f"Finish the sweep first: vidcfg sweep resumes where it stopped."
         )
@@ -122,7 +105,7 @@ def _as_clips(path: Path, results: Results) -> ClipSet:
 
 def _check_fresh(video: Path | None, records: Path) -> None:
     if video and video.is_file() and video.stat().st_mtime > records.stat().st_mtime + 1:
-        raise RegressError(
+        raise ResultsError(
             f"{video} is younger than {records}, which may be of another video. "
             f"Remove {records.name} to measure on the spot, or run vidcfg evaluate again."
         )
@@ -130,10 +113,10 @@ def _check_fresh(video: Path | None, records: Path) -> None:
 
 def _clip(path: str | Path, unit: UnitResult, key: Key) -> Clip:
     if not unit.records:
-        raise RegressError(f"{path}: {key}: there are no records.")
+        raise ResultsError(f"{path}: {key}: there are no records.")
     for record in unit.records.values():
         if record.status == "failed":
-            raise RegressError(f"{path}: {key}: {record.skipped_reason}")
+            raise ResultsError(f"{path}: {key}: {record.skipped_reason}")
     return Clip(key, unit.records, unit.video, unit.render_file, unit.strip)
 
 
@@ -150,11 +133,11 @@ def write_baseline(
     Traces are rounded to five digits: they name frames, no verdict depends on them.
 
     Raises:
-        RegressError: a baseline is there and may not be replaced.
+        ResultsError: a baseline is there and may not be replaced.
     """
     folder = Path(folder)
     if (folder / "baseline.json").exists() and not overwrite:
-        raise RegressError(f"{folder} holds a baseline. Use --overwrite to renew it.")
+        raise ResultsError(f"{folder} holds a baseline. Use --overwrite to renew it.")
     folder.mkdir(parents=True, exist_ok=True)
     lines, listed = [], []
     for key, clip in clips.clips.items():

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from vidcfg import cli
 from vidcfg.metrics.paired import (
-    Interval,
     cluster_bootstrap,
     cluster_means,
     holm,
@@ -51,9 +51,10 @@ class Change:
         return self.mean(self.worse_n)
 
     @cached_property
-    def interval(self) -> Interval:
+    def ends(self) -> tuple[float, float]:
         """The 90 % interval of `point`, by prompt."""
-        return cluster_bootstrap(self.worse_n, self.clusters_n, level=0.9)
+        found = cluster_bootstrap(self.worse_n, self.clusters_n, level=0.9)
+        return found.low, found.high
 
     @property
     def margin(self) -> float:
@@ -75,7 +76,7 @@ class Change:
         # Values that are equal bit for bit need no statistics.
         if not self.worse_n.any():
             return True
-        low, high = self.interval.low, self.interval.high
+        low, high = self.ends
         within = self._is_below(self.worse_n, self.margin, alpha, high)
         if within and self.rule.bad == "either":
             other = self.rule.margin_of(-self.direction)
@@ -195,7 +196,7 @@ def judge(pairs: Mapping[str, Pairs], policy: Policy) -> Judgement:
         if found[name].verdict == PASS and guard is not None and guard.size > 1:
             reason = f"does not count while {guard.name} is {guard.amount(guard.change)}"
             found[name] = replace(found[name], verdict=INCONCLUSIVE, reason=reason)
-    judged = [found.get(result.name, result) for result in every]
+    judged = [*found.values(), *(result for result in every if result.p is None)]
     judged.sort(key=lambda result: (ORDER.index(result.verdict), -result.size))
     counted = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
     return Judgement(min(counted, key=ORDER.index), tuple(judged))
@@ -242,8 +243,8 @@ def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray) -> Change:
     return Change(rule, direction, positions, clusters, direction * change, direction * difference)
 
 
-def _numbers(tested: Change, pairs: Pairs) -> dict[str, float]:
-    ends = sorted(tested.shown(end) for end in (tested.interval.low, tested.interval.high))
+def _numbers(tested: Change, pairs: Pairs) -> dict[str, Any]:
+    ends = sorted(tested.shown(end) for end in tested.ends)
     low, high = (end if math.isfinite(end) else None for end in ends)
     return {
         "clips": len(tested.clusters_n),
@@ -296,10 +297,15 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
     needed = needed_clips(
         tested.worse_n,
         tested.clusters_n,
-        effect=(1 if tested.is_above else -1) * (tested.point - tested.margin),
+        effect=tested.point if tested.is_above else tested.margin - tested.point,
         alpha=level,
         power=policy.power,
     )
     # These clips were not enough, whatever a formula for even noise says.
     needed = needed and max(needed, result.clips + 1)
     return replace(result, verdict=INCONCLUSIVE, reason=reason, needed_clips=needed)
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON has no word for become None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

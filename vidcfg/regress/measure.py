@@ -1,4 +1,4 @@
-"""Clips measured on the spot, without weights: files of a folder, or arrays in memory."""
+"""Sets of clips from a path or from memory; what has no values yet is measured."""
 
 import os
 from collections.abc import Callable
@@ -9,30 +9,52 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.regress.clips import Clip, ClipSet, Key, RegressError, as_set
+from vidcfg.evaluate.inputs import Item, find_items
+from vidcfg.regress.clips import Clip, ClipSet, as_set, read_baseline, read_finished
+from vidcfg.results import Key, ResultsError
+
+
+def load_clips(path: str | Path, **measuring: Any) -> ClipSet:
+    """The clips of a path: a baseline, a sweep store, an evaluated folder, or videos to measure.
+
+    `measuring` goes to `measure_folder`.
+
+    Raises:
+        ResultsError: the path does not exist, holds no clips, holds broken or doubled ones, or
+            records that are not finite numbers.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ResultsError(f"{path} does not exist. Name a folder of videos, a store, a baseline.")
+    if (path / "baseline.json").is_file():
+        return read_baseline(path)
+    if (path / "plan.json").is_file() or (path / "records.jsonl").is_file():
+        return read_finished(path)
+    return measure_folder(path, **measuring)
 
 
 def measure_folder(
-    path: str | Path, *, workers: int = 0, report: Callable[[int, int], None] = lambda a, b: None
+    path: str | Path,
+    *,
+    workers: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClipSet:
-    """All videos of a folder, or one file. `workers` threads (0: one a core, at most 8).
+    """All videos of a folder, or one file. `workers` threads; 0: this one, None: one a core.
 
     A clip's cell is its folder below `path`; prompt and seed come from the record beside it, the
     prompt else from its file name.
 
     Raises:
-        RegressError: no videos, or one that cannot be read.
+        ResultsError: no videos, or one that cannot be read.
     """
-    from vidcfg.evaluate.inputs import find_items
-
     items = find_items([path])
     if not items:
-        raise RegressError(f"{path} holds no videos.")
-    workers = workers or min(8, os.cpu_count() or 1)
+        raise ResultsError(f"{path} holds no videos.")
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
     clips: list[Clip] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for done in pool.map(_scored, items):
-            clips.append(done)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for clip in pool.map(_measured, items) if workers else map(_measured, items):
+            clips.append(clip)
             report(len(clips), len(items))
     return as_set(str(path), clips)
 
@@ -41,25 +63,22 @@ def measure_file(path: Path, key: Key, *, stride: int | None = None) -> Clip:
     """One video file under a given key.
 
     Raises:
-        RegressError: it cannot be read.
+        ResultsError: it cannot be read.
     """
-    from vidcfg.evaluate.inputs import find_items
-
     items = find_items([path])
     if len(items) != 1:
-        raise RegressError(f"{path} is a folder of {len(items)} videos. Name one file.")
-    clip = _scored(replace(items[0], stride=stride or items[0].stride))
-    return replace(clip, key=key)
+        raise ResultsError(f"{path} is a folder of {len(items)} videos. Name one file.")
+    return replace(_measured(replace(items[0], stride=stride or items[0].stride)), key=key)
 
 
-def _scored(item) -> Clip:
+def _measured(item: Item) -> Clip:
     from vidcfg.evaluate.score import score_video
     from vidcfg.evaluate.settings import Settings
 
-    records = score_video(item, Settings()).records
-    broken = [r for r in records if r.status == "failed"]
-    if broken:
-        raise RegressError(f"{item.path} cannot be measured: {broken[0].skipped_reason}")
+    records = {record.name: record for record in score_video(item, Settings()).records}
+    for record in records.values():
+        if record.status == "failed":
+            raise ResultsError(f"{item.path} cannot be measured: {record.skipped_reason}")
     folder = Path(item.name).parent.as_posix()
     beside = item.path.with_suffix(".json")
     key = Key(
@@ -67,8 +86,7 @@ def _scored(item) -> Clip:
         prompt=item.prompt or Path(item.name).stem,
         seed=-1 if item.seed is None else item.seed,
     )
-    by_name = {record.name: record for record in records}
-    return Clip(key, by_name, item.path, beside if beside.is_file() else None)
+    return Clip(key, records, item.path, beside if beside.is_file() else None)
 
 
 def measure_frames(
@@ -77,14 +95,14 @@ def measure_frames(
     """A clip in memory: [T, H, W, 3], uint8, or floats in [0, 1]. Tensors count as arrays.
 
     Raises:
-        RegressError: another shape, NaN, or values outside the range.
+        ResultsError: another shape, NaN, or values outside the range.
     """
     from vidcfg.media.video import Video
     from vidcfg.metrics.meters import measure_video
 
     array = np.asarray(frames_THWC)
     if array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise RegressError(f"{what}: a clip is an array [T, H, W, 3], not {array.shape}.")
+        raise ResultsError(f"{what}: a clip is an array [T, H, W, 3], not {array.shape}.")
     if array.dtype != np.uint8:
         array = array.astype(np.float32)
     try:
@@ -93,5 +111,5 @@ def measure_frames(
         video = Video(channels_first, fps, lossless=True, source=what)
         records = measure_video(video, stride=stride)
     except ValueError as error:
-        raise RegressError(str(error)) from error
-    return Clip(key, {r.name: replace(r, subject="clip") for r in records})
+        raise ResultsError(str(error)) from error
+    return Clip(key, {record.name: replace(record, subject="clip") for record in records})

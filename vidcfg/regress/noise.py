@@ -10,9 +10,10 @@ import numpy as np
 
 from vidcfg.metrics.paired import cluster_means, minimum_detectable_effect
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import Clip, ClipSet, RegressError
+from vidcfg.regress.clips import Clip, ClipSet
 from vidcfg.regress.judge import FAIL
 from vidcfg.regress.policy import MetricRule, Policy
+from vidcfg.results import ResultsError
 
 FEWEST_PAIRS = 3
 """Fewer pairs of renders say nothing about noise."""
@@ -58,7 +59,7 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
     every clip, but makes none worse, would show.
 
     Raises:
-        RegressError: the baseline has neither.
+        ResultsError: the baseline has neither.
     """
     saved = base.facts.get("noise") or {}
     found = {
@@ -80,7 +81,7 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
             changes, _ = rule.changes(*values.T)
             found[name] = RepeatNoise.of(changes, "other seeds")
     if not found:
-        raise RegressError(
+        raise ResultsError(
             f"{base.source} has one seed a prompt and no saved noise. Measure it with repeats "
             "(vidcfg regress calibrate A B --save BASELINE), or give --sd 0.07."
         )
@@ -106,10 +107,10 @@ def calibrate(sets: Sequence[ClipSet], policy: Policy) -> Calibration:
     larger: a margin below the noise only makes a gate inconclusive.
 
     Raises:
-        RegressError: fewer than two sets, or sets that cannot be compared.
+        ResultsError: fewer than two sets, or sets that cannot be compared.
     """
     if len(sets) < 2:
-        raise RegressError("calibrate needs two or more repeats of the same setting.")
+        raise ResultsError("calibrate needs two or more repeats of the same setting.")
     # Every pair of sets is compared, and its changes are kept.
     changes, clusters, alarms = defaultdict(list), defaultdict(list), []
     for base, new in combinations(sets, 2):

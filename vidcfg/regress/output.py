@@ -1,7 +1,6 @@
 """A verdict as text, JSON and JUnit XML, and all files of a comparison."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,7 +11,7 @@ from xml.etree import ElementTree
 from vidcfg import cli
 from vidcfg.files import write_json, write_text
 from vidcfg.regress.check import Outcome, Worst
-from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
+from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult, plain
 from vidcfg.settings.strict_yaml import dump_yaml
 
 KIND = "vidcfg.regress.result/1"
@@ -127,11 +126,6 @@ def _facts(outcome: Outcome, commands: Mapping[str, str]) -> dict[str, Any]:
         "policy": outcome.policy.to_dict(),
         "metrics": metrics,
     }
-
-
-def plain(value: Any) -> Any:
-    """Numbers that JSON has no word for become None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 Case = tuple[str, str | None, dict[str, str], str | None]

@@ -14,8 +14,7 @@ import numpy as np
 from vidcfg.media.video import MediaError
 from vidcfg.regress.check import Outcome, Worst
 from vidcfg.regress.clips import Clip, ClipSet
-from vidcfg.regress.judge import MetricResult
-from vidcfg.regress.output import plain
+from vidcfg.regress.judge import MetricResult, plain
 
 MAX_CASES = 8
 """Worst clips with players; further metrics are in the table alone."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidcfg.metrics.record import ClipInfo, unlike
-from vidcfg.regress.clips import Clip, ClipSet, Key, RegressError
+from vidcfg.regress.clips import Clip, ClipSet
 from vidcfg.regress.policy import Policy
+from vidcfg.results import Key, ResultsError
 
 _SIZE = "Render at the size of the baseline, or record a new baseline."
 FIXES = {
@@ -54,7 +55,7 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
     """Clips of equal (cell, prompt, seed), with the values of all metrics of the policy.
 
     Raises:
-        RegressError: more than `max_missing` of the clips are on one side only, none or one are
+        ResultsError: more than `max_missing` of the clips are on one side only, none or one are
             common, or clips were made or measured in ways that cannot be compared.
     """
     keys, missing, extra = (
@@ -75,7 +76,7 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
         if np.isfinite([pairs.new_N, pairs.base_N]).any():
             metrics[name] = pairs
         elif rule.required:
-            raise RegressError(
+            raise ResultsError(
                 f"{name} is required by the policy, but no clip has a value on either side. "
                 f"Set metrics.{name}.required: false if that is as it should be."
             )
@@ -97,15 +98,15 @@ def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> 
         lines.append(f"{len(extra)} are not in the baseline {base}: {_named(extra)}.")
     if not keys:
         lines.append("Render the prompts and seeds of the baseline, or record a new one.")
-        raise RegressError(" ".join(lines))
+        raise ResultsError(" ".join(lines))
     if max(len(missing), len(extra)) > policy.max_missing * total:
         lines.append(
             f"At most {policy.max_missing:.0%} may differ. Render what is missing, record a new "
             "baseline, or compare the common clips with --set max_missing=0.5"
         )
-        raise RegressError(" ".join(lines))
+        raise ResultsError(" ".join(lines))
     if len(keys) < 2:
-        raise RegressError("One clip proves nothing. Compare 5 prompts or more, better 16.")
+        raise ResultsError("One clip proves nothing. Compare 5 prompts or more, better 16.")
 
 
 def _named(keys: Sequence[Key], at_most: int = 5) -> str:
@@ -124,7 +125,7 @@ def _check_like(keys: Sequence[Key], new: Sequence[Clip], base: Sequence[Clip], 
     for (_, text), at in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
         lines.append(f"  {text} in {len(at)} of {len(keys)} clips, first {at[0]}.")
     lines += [f"  {FIXES[kind]}" for kind in FIXES if kind in {kind for kind, _ in found}]
-    raise RegressError("\n".join(lines))
+    raise ResultsError("\n".join(lines))
 
 
 def _differences(new: Clip, base: Clip, policy: Policy) -> Iterator[tuple[str, str]]:

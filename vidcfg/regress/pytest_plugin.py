@@ -1,10 +1,18 @@
 """The pytest plugin: the fixture and marker `temporal_gate`, and `--vidcfg-record`.
 
-Imports nothing but pytest until a test asks for the fixture.
+Imports nothing but pytest until a test asks for the fixture, and then neither torch nor a net.
 """
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+SETTINGS = ("policy", "inconclusive", "name", "fps", "stride")
 MARKER = (
     "temporal_gate(policy=None, inconclusive='fail', name=None, fps=8.0, stride=4): settings of "
     "the fixture temporal_gate: a policy file or mapping, whether an inconclusive gate fails or "
@@ -15,21 +23,12 @@ _LINES = pytest.StashKey[list]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vidcfg", "temporal regression of videos")
-    group.addoption(
-        "--vidcfg-record",
-        action="store_true",
-        help="renew the baselines of temporal_gate in place of comparing with them",
-    )
-    group.addoption(
-        "--vidcfg-out",
-        metavar="DIR",
-        help="write a page, result.json and junit.xml for every temporal_gate",
-    )
-    parser.addini(
-        "vidcfg_baselines",
-        "folder of the baselines, relative to the test file (default: baselines)",
-        default="baselines",
-    )
+    text = "renew the baselines of temporal_gate in place of comparing with them"
+    group.addoption("--vidcfg-record", action="store_true", help=text)
+    text = "write a page, result.json and junit.xml for every temporal_gate"
+    group.addoption("--vidcfg-out", metavar="DIR", help=text)
+    text = "folder of the baselines, relative to the test file (default: baselines)"
+    parser.addini("vidcfg_baselines", text, default="baselines")
     parser.addini("vidcfg_policy", "policy file, relative to the root folder", default="")
 
 
@@ -54,7 +53,156 @@ def temporal_gate(request: pytest.FixtureRequest):
     a prompt or (prompt, seed). Fails the test on a regression. `pytest --vidcfg-record` renews
     the baseline.
     """
-    from vidcfg.regress.temporal_gate import TemporalGate
+    config, node = request.config, request.node
+    marker = node.get_closest_marker("temporal_gate")
+    settings = dict(marker.kwargs) if marker else {}
+    if marker and (marker.args or set(settings) - set(SETTINGS)):
+        raise pytest.UsageError(
+            f"{node.nodeid}: temporal_gate takes {', '.join(SETTINGS)}, by name."
+        )
+    inconclusive = settings.get("inconclusive", "fail")
+    if inconclusive not in ("fail", "warn"):
+        raise pytest.UsageError(f"{node.nodeid}: inconclusive is 'fail' or 'warn'.")
+    out = config.getoption("--vidcfg-out")
+    plain = re.sub(r"[^\w.-]+", "-", f"{node.path.stem}.{node.name}").strip("-")
+    return TemporalGate(
+        node=node.nodeid,
+        folder=node.path.parent / config.getini("vidcfg_baselines"),
+        default_name=settings.get("name") or plain,
+        policy=_policy(settings.get("policy"), config, node.path.parent),
+        is_lenient=inconclusive == "warn",
+        fps=float(settings.get("fps", 8.0)),
+        stride=int(settings.get("stride", 4)),
+        is_recording=bool(config.getoption("--vidcfg-record")),
+        out=Path(out) if out else None,
+        lines=config.stash[_LINES],
+    )
 
-    marker = request.node.get_closest_marker("temporal_gate")
-    return TemporalGate.of(request, marker, lines=request.config.stash[_LINES])
+
+def _policy(given: Any, config: pytest.Config, folder: Path) -> Any:
+    """From the marker (a file beside the test, or a mapping), else the ini file, else built in."""
+    from vidcfg.regress.policy import Policy, load_policy
+    from vidcfg.settings.errors import ConfigError
+
+    try:
+        if isinstance(given, Policy):
+            return given
+        if isinstance(given, Mapping):
+            return Policy(**given)
+        if given is not None:
+            return load_policy(folder / given)
+        named = config.getini("vidcfg_policy")
+        return load_policy(config.rootpath / named if named else None)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+class InconclusiveWarning(UserWarning):
+    """A gate that could not decide, where the test allows for that."""
+
+
+@dataclass
+class TemporalGate:
+    """One test's gate. Call it, once or several times with different names.
+
+    `node` names the test in messages, `folder` holds the baselines. `is_lenient`: a gate that
+    cannot decide warns and does not fail.
+    """
+
+    node: str
+    folder: Path
+    default_name: str
+    policy: Any
+    is_lenient: bool = False
+    fps: float | int = 8.0
+    stride: int = 4
+    is_recording: bool = False
+    out: Path | None = None
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(
+        self, clips: Any, *, name: str | None = None, fps: float | int | None = None
+    ) -> Any:
+        """Compare clips with the baseline `name`; returns the outcome, None while recording.
+
+        `clips` maps a prompt, or (prompt, seed), to frames or to a video file; or it is the
+        path of a folder of renders. `fps` is that of arrays.
+        """
+        __tracebackhide__ = True
+        from vidcfg.regress.output import write_error, write_outputs
+
+        name, outcome = name or self.default_name, None
+        try:
+            new = self._measured(clips, fps or self.fps)
+            if self.is_recording:
+                self._record(self.folder / name, new)
+            else:
+                outcome = self._compare(self.folder / name, new)
+                if self.out:
+                    folder = self.out / name
+                    write_outputs(folder, outcome, allow_inconclusive=self.is_lenient)
+        except (ValueError, RuntimeError, OSError) as error:
+            if self.out:
+                write_error(self.out / name, error)
+            self.lines.append(f"ERROR {name}")
+            pytest.fail(f"temporal_gate {name}: {error}", pytrace=False)
+        if outcome is None:
+            self.lines.append(f"recorded {name} in {self.folder}: nothing was compared")
+        else:
+            self._report(name, outcome)
+        return outcome
+
+    def _measured(self, clips: Any, fps: float | int):
+        from vidcfg.regress.clips import as_set
+        from vidcfg.regress.measure import load_clips
+
+        if isinstance(clips, str | Path):
+            return load_clips(clips)
+        if not isinstance(clips, Mapping):
+            raise ValueError(
+                f"give a mapping of prompts to clips, or a folder, not {type(clips).__name__}."
+            )
+        return as_set(self.node, [self._clip(*item, fps) for item in clips.items()])
+
+    def _clip(self, given: Any, value: Any, fps: float | int):
+        from vidcfg.regress.measure import measure_file, measure_frames
+        from vidcfg.results import Key
+
+        is_pair = isinstance(given, tuple) and len(given) == 2
+        prompt, seed = given if is_pair else (given, -1)
+        if not isinstance(prompt, str) or not isinstance(seed, int):
+            raise ValueError(f"the key {given!r} is no prompt and no (prompt, seed).")
+        key = Key("", prompt, seed)
+        if isinstance(value, str | Path):
+            return measure_file(Path(value), key, stride=self.stride)
+        return measure_frames(value, key, fps=fps, stride=self.stride, what=f"clip {key}")
+
+    def _record(self, folder: Path, new) -> None:
+        from vidcfg.regress.clips import write_baseline
+
+        metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
+        write_baseline(folder, new, metrics=metrics, facts=facts, overwrite=True)
+
+    def _compare(self, folder: Path, new):
+        from vidcfg.regress.check import check_clips
+        from vidcfg.regress.clips import read_baseline
+
+        if not (folder / "baseline.json").is_file():
+            raise ValueError(
+                f"there is no baseline in {folder}. Record it: pytest {self.node} --vidcfg-record"
+            )
+        return check_clips(new, read_baseline(folder), self.policy)
+
+    def _report(self, name: str, outcome) -> None:
+        __tracebackhide__ = True
+        from vidcfg.regress.output import table
+
+        results, verdict = outcome.judgement.metrics, outcome.verdict
+        named = [f"{r.name} {r.amount(r.change)}" for r in results if r.verdict == verdict]
+        self.lines.append(f"{name}: {verdict}: {', '.join(named)}")
+        hint = f"\n\nIf the change is wanted, renew: pytest {self.node} --vidcfg-record"
+        text = f"temporal_gate {name}\n{table(outcome)}"
+        if verdict == "INCONCLUSIVE" and self.is_lenient:
+            warnings.warn(text, InconclusiveWarning, stacklevel=3)
+        elif verdict != "PASS":
+            pytest.fail(text + hint, pytrace=False)
