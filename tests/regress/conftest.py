@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidcfg.regress.clips import Clip, as_set
+from vidcfg.regress.clips import MeasuredClip, as_set
 from vidcfg.regress.measure import measure_frames
 from vidcfg.results import Key
 
@@ -95,7 +95,7 @@ def change():
             for name, function in functions.items():
                 if only is None or index in only:
                     records[name] = function(records[name])
-            made.append(Clip(key, records, clip.video, clip.record, clip.strip))
+            made.append(MeasuredClip(key, records, clip.video, clip.record, clip.strip))
         return as_set("changed", made)
 
     return changed

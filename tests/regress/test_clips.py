@@ -8,7 +8,7 @@ import pytest
 from video_files import write_video
 
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import Clip, as_set, read_baseline, write_baseline
+from vidcfg.regress.clips import MeasuredClip, as_set, read_baseline, write_baseline
 from vidcfg.regress.measure import load_clips, measure_folder, measure_frames
 from vidcfg.regress.pairs import codec_class, pair
 from vidcfg.regress.policy import Policy
@@ -140,7 +140,7 @@ def altered(clips, **info):
     made = []
     for key, clip in clips.clips.items():
         records = {n: replace(r, clip=replace(r.clip, **info)) for n, r in clip.records.items()}
-        made.append(Clip(key, records))
+        made.append(MeasuredClip(key, records))
     return as_set("altered", made)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import Clip, as_set
+from vidcfg.regress.clips import MeasuredClip, as_set
 from vidcfg.regress.page import make_strip, page, read_strip
 from vidcfg.results import Key
 
@@ -21,7 +21,7 @@ def outcome(drawn, change, times, panning, tmp_path):
         strip = tmp_path / f"{index}.webp"
         strip.write_bytes(make_strip(panning(index)).data)
         key = Key("", f"{index} </script><b>bold", 0)
-        clips.append(Clip(key, clip.records, strip=strip))
+        clips.append(MeasuredClip(key, clip.records, strip=strip))
     base = as_set("base", clips)
     return check_clips(change(base, warp_residual=times(1.2)), base)
 

@@ -1,11 +1,11 @@
 """The whole comparison: pair, judge, and find the clips and frames behind the verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from vidcfg.regress.clips import Clip, ClipSet
+from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.judge import Judgement, MetricResult, judge
 from vidcfg.regress.pairs import Paired, pair
 from vidcfg.regress.policy import MetricRule, Policy
@@ -24,8 +24,8 @@ class Worst:
 
     metric: str
     key: Key
-    new: Clip
-    base: Clip
+    new: MeasuredClip
+    base: MeasuredClip
     frames: tuple[Span, ...]
     spans_t: tuple[Span, ...] = ()
     new_t: tuple[float | None, ...] = ()
@@ -50,7 +50,7 @@ class Worst:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class GateOutcome:
     """A verdict with everything a report shows. `worst` has the worst clip of each metric."""
 
     judgement: Judgement
@@ -65,7 +65,7 @@ class Outcome:
         return self.judgement.verdict
 
 
-def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Outcome:
+def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> GateOutcome:
     """Compare two sets of clips.
 
     Raises:
@@ -79,7 +79,7 @@ def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Ou
         index = _worst_index(result, paired)
         if index is not None:
             worst[result.name] = _worst(index, result, policy.metrics[result.name], paired)
-    return Outcome(judgement, paired, policy, worst, new, base)
+    return GateOutcome(judgement, paired, policy, worst, new, base)
 
 
 def _worst_index(result: MetricResult, paired: Paired) -> int | None:
@@ -118,7 +118,7 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
     return Worst(result.name, paired.keys[index], new, base, frames, spans, *shown)
 
 
-def _traces(name: str, new: Clip, base: Clip) -> tuple[np.ndarray, np.ndarray]:
+def _traces(name: str, new: MeasuredClip, base: MeasuredClip) -> tuple[np.ndarray, np.ndarray]:
     """Both traces, NaN where a frame has no value; empty where they do not fit each other."""
     # The drift of contrast is that of the contrast per frame.
     source = {"contrast_drift": "contrast"}.get(name, name)
@@ -146,11 +146,8 @@ def _spans(name: str, length: int, num_frames: int) -> tuple[Span, ...]:
     return tuple((t + ends[0], t + ends[1]) for t in range(length)) if ends else ()
 
 
-def _largest(excess: Sequence[float] | np.ndarray, count: int = 3) -> list[int]:
+def _largest(excess: np.ndarray, count: int = 3) -> list[int]:
     """Entries that are worse by at least a third of the worst one, worst first."""
-    known = [(value, -t) for t, value in enumerate(excess) if value > 0]
-    if not known:
-        return []
-    top = max(known)[0]
-    kept = [(value, t) for value, t in known if value == top or value >= top / 3]
-    return [-t for _, t in sorted(kept, reverse=True)[:count]]
+    top = max((value for value in excess if value > 0), default=np.inf)
+    kept = [t for t, value in enumerate(excess) if value >= top / 3]
+    return sorted(kept, key=lambda t: -excess[t])[:count]

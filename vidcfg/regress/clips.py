@@ -8,12 +8,12 @@ from typing import Any
 
 from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
-from vidcfg.metrics.record import Record
+from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.results import BASELINE_KIND, Key, ResultsError, UnitResult, read_results
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class MeasuredClip:
     """The records of one clip by metric, and its files: video, record, and strip of pictures."""
 
     key: Key
@@ -23,9 +23,18 @@ class Clip:
     strip: Path | None = None
 
     @property
-    def info(self):
+    def info(self) -> ClipInfo | None:
         """What is known about the video, None if no metric has it."""
         return next((r.clip for r in self.records.values() if r.clip is not None), None)
+
+    @property
+    def render(self) -> dict[str, Any]:
+        """What the render's record says; nothing without one, or if it is damaged."""
+        try:
+            facts = json.loads(self.record.read_text(encoding="utf-8")) if self.record else {}
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +42,7 @@ class ClipSet:
     """Clips by key, where they come from, and what the baseline file says beside them."""
 
     source: str
-    clips: Mapping[Key, Clip]
+    clips: Mapping[Key, MeasuredClip]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -51,13 +60,13 @@ def read_baseline(folder: str | Path) -> ClipSet:
     return as_set(str(folder), clips, **{k: v for k, v in results.plan.items() if k != "clips"})
 
 
-def as_set(source: str, clips: Iterable[Clip], **facts: Any) -> ClipSet:
+def as_set(source: str, clips: Iterable[MeasuredClip], **facts: Any) -> ClipSet:
     """A set of clips with different keys.
 
     Raises:
         ResultsError: if there are none, or two have the same key.
     """
-    by_key: dict[Key, Clip] = {}
+    by_key: dict[Key, MeasuredClip] = {}
     for clip in clips:
         if clip.key in by_key:
             raise ResultsError(
@@ -111,13 +120,13 @@ def _check_fresh(video: Path | None, records: Path) -> None:
         )
 
 
-def _clip(path: str | Path, unit: UnitResult, key: Key) -> Clip:
+def _clip(path: str | Path, unit: UnitResult, key: Key) -> MeasuredClip:
     if not unit.records:
         raise ResultsError(f"{path}: {key}: there are no records.")
     for record in unit.records.values():
         if record.status == "failed":
             raise ResultsError(f"{path}: {key}: {record.skipped_reason}")
-    return Clip(key, unit.records, unit.video, unit.render_file, unit.strip)
+    return MeasuredClip(key, unit.records, unit.video, unit.render_file, unit.strip)
 
 
 def write_baseline(

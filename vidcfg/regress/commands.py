@@ -53,16 +53,12 @@ def record(arguments: argparse.Namespace) -> int:
 
 
 def _made_by(clips: ClipSet) -> dict[str, Any]:
-    """Commit, versions and model of the renders, from the record of the first clip with one."""
+    """Commit, versions and model of the renders, from the first record that tells."""
     for clip in clips.clips.values():
-        if clip.record is None:
-            continue
-        try:
-            facts = json.loads(clip.record.read_text(encoding="utf-8"))
-            found = {name: facts.get(name) for name in ("commit", "versions", "model")}
-        except (OSError, ValueError, AttributeError):
-            continue
-        return {"made_by": {k: v for k, v in found.items() if v}} if any(found.values()) else {}
+        facts = clip.render
+        found = {name: facts[name] for name in ("commit", "versions", "model") if facts.get(name)}
+        if found:
+            return {"made_by": found}
     return {}
 
 

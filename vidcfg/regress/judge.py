@@ -10,7 +10,6 @@ import numpy as np
 
 from vidcfg import cli
 from vidcfg.metrics.paired import (
-    Interval,
     cluster_bootstrap,
     cluster_means,
     holm,
@@ -28,7 +27,7 @@ EXIT_CODES = {PASS: cli.DONE, FAIL: cli.FAILED, INCONCLUSIVE: cli.UNDECIDED}
 
 
 @dataclass(frozen=True, eq=False)
-class TestedChange:
+class PairedChange:
     """The change of a metric over the clips that have it on both sides.
 
     `worse_n` is positive in the bad direction, on the scale that is tested (log ratio or
@@ -52,9 +51,10 @@ class TestedChange:
         return self.mean(self.worse_n)
 
     @cached_property
-    def interval(self) -> Interval:
+    def ends(self) -> tuple[float, float]:
         """The 90 % interval of `point`, by prompt."""
-        return cluster_bootstrap(self.worse_n, self.clusters_n, level=0.9)
+        found = cluster_bootstrap(self.worse_n, self.clusters_n, level=0.9)
+        return found.low, found.high
 
     @property
     def margin(self) -> float:
@@ -76,7 +76,7 @@ class TestedChange:
         # Values that are equal bit for bit need no statistics.
         if not self.worse_n.any():
             return True
-        low, high = self.interval.low, self.interval.high
+        low, high = self.ends
         within = self._is_below(self.worse_n, self.margin, alpha, high)
         if within and self.rule.bad == "either":
             other = self.rule.margin_of(-self.direction)
@@ -90,15 +90,19 @@ class TestedChange:
         # The interval alone is too short for a handful of prompts; the test is exact.
         return high < margin and sign_flip_p(margin - values_n, self.clusters_n) <= alpha
 
-    def shown(self, worse: float) -> float:
-        """A change on the tested scale as the reader sees it: relative or plain, positive up."""
-        return self.rule.shown(self.direction * worse)
+    def shown(self, worse: float) -> float | None:
+        """A change on the tested scale as the reader sees it: relative or plain, positive up.
+
+        None for infinity.
+        """
+        change = self.rule.shown(self.direction * worse)
+        return change if math.isfinite(change) else None
 
     def detectable(self, alpha: float, power: float) -> float | None:
         """The change, as shown, that is found with that power; at least the margin."""
         found = minimum_detectable_effect(self.worse_n, self.clusters_n, alpha=alpha, power=power)
-        size = abs(self.shown(max(found, self.margin)))
-        return size if math.isfinite(size) else None
+        size = self.shown(max(found, self.margin))
+        return None if size is None else abs(size)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class MetricResult:
     lost: int = 0
     gained: int = 0
     is_lost: bool = False
-    tested: TestedChange | None = None
+    tested: PairedChange | None = None
 
     @property
     def size(self) -> float:
@@ -233,21 +237,20 @@ def _measured(name: str, pairs: Pairs | None, policy: Policy) -> MetricResult:
     )
 
 
-def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray) -> TestedChange:
+def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray) -> PairedChange:
     clusters = np.asarray(pairs.clusters_N)[both]
     change, difference = rule.changes(pairs.new_N[both], pairs.base_N[both])
     direction = rule.direction
     if rule.bad == "either" and cluster_means(change, clusters).mean() < 0:
         direction = -1
     positions = np.flatnonzero(both)
-    return TestedChange(
+    return PairedChange(
         rule, direction, positions, clusters, direction * change, direction * difference
     )
 
 
-def _numbers(tested: TestedChange, pairs: Pairs) -> dict[str, Any]:
-    ends = sorted(tested.shown(end) for end in (tested.interval.low, tested.interval.high))
-    low, high = (end if math.isfinite(end) else None for end in ends)
+def _numbers(tested: PairedChange, pairs: Pairs) -> dict[str, Any]:
+    low, high = (tested.shown(end) for end in tested.ends[:: tested.direction])
     return {
         "clips": len(tested.clusters_n),
         "prompts": len(set(tested.clusters_n.tolist())),
@@ -306,8 +309,3 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
     # These clips were not enough, whatever a formula for even noise says.
     needed = needed and max(needed, result.clips + 1)
     return replace(result, verdict=INCONCLUSIVE, reason=reason, needed_clips=needed)
-
-
-def plain(value: Any) -> Any:
-    """Numbers that JSON has no word for become None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

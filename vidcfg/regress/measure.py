@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg.evaluate.inputs import Item, find_items
-from vidcfg.regress.clips import Clip, ClipSet, as_set, read_baseline, read_finished
+from vidcfg.regress.clips import ClipSet, MeasuredClip, as_set, read_baseline, read_finished
 from vidcfg.results import Key, ResultsError
 
 
@@ -51,7 +51,7 @@ def measure_folder(
     if not items:
         raise ResultsError(f"{path} holds no videos.")
     workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    clips: list[Clip] = []
+    clips: list[MeasuredClip] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for clip in pool.map(_measured, items) if workers else map(_measured, items):
             clips.append(clip)
@@ -59,7 +59,7 @@ def measure_folder(
     return as_set(str(path), clips)
 
 
-def measure_file(path: Path, key: Key, *, stride: int | None = None) -> Clip:
+def measure_file(path: Path, key: Key, *, stride: int | None = None) -> MeasuredClip:
     """One video file under a given key.
 
     Raises:
@@ -71,7 +71,7 @@ def measure_file(path: Path, key: Key, *, stride: int | None = None) -> Clip:
     return replace(_measured(replace(items[0], stride=stride or items[0].stride)), key=key)
 
 
-def _measured(item: Item) -> Clip:
+def _measured(item: Item) -> MeasuredClip:
     from vidcfg.evaluate.score import score_video
     from vidcfg.evaluate.settings import Settings
 
@@ -86,12 +86,12 @@ def _measured(item: Item) -> Clip:
         prompt=item.prompt or Path(item.name).stem,
         seed=-1 if item.seed is None else item.seed,
     )
-    return Clip(key, records, item.path, beside if beside.is_file() else None)
+    return MeasuredClip(key, records, item.path, beside if beside.is_file() else None)
 
 
 def measure_frames(
     frames_THWC: Any, key: Key, *, fps: float | int, stride: int = 4, what: str = "frames"
-) -> Clip:
+) -> MeasuredClip:
     """A clip in memory: [T, H, W, 3], uint8, or floats in [0, 1]. Tensors count as arrays.
 
     Raises:
@@ -112,4 +112,4 @@ def measure_frames(
         records = measure_video(video, stride=stride)
     except ValueError as error:
         raise ResultsError(str(error)) from error
-    return Clip(key, {record.name: replace(record, subject="clip") for record in records})
+    return MeasuredClip(key, {record.name: replace(record, subject="clip") for record in records})

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidcfg.metrics.paired import cluster_means, minimum_detectable_effect
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import Clip, ClipSet
+from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.judge import FAIL
 from vidcfg.regress.policy import MetricRule, Policy
 from vidcfg.results import ResultsError
@@ -69,7 +69,7 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
     }
     if found:
         return found
-    groups: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[MeasuredClip]] = defaultdict(list)
     for key, clip in base.clips.items():
         groups[key.cell, key.prompt].append(clip)
     neighbours = [pair for clips in groups.values() for pair in zip(clips, clips[1:])]

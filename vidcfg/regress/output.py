@@ -1,6 +1,5 @@
 """A verdict as text, JSON and JUnit XML, and all files of a comparison."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -10,14 +9,14 @@ from xml.etree import ElementTree
 
 from vidcfg import cli
 from vidcfg.files import write_json, write_text
-from vidcfg.regress.check import Outcome, Worst
-from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult, plain
+from vidcfg.regress.check import GateOutcome, Worst
+from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
 from vidcfg.settings.strict_yaml import dump_yaml
 
 KIND = "vidcfg.regress.result/1"
 
 
-def table(outcome: Outcome) -> str:
+def table(outcome: GateOutcome) -> str:
     """All metrics, worst first, then what is behind those that do not pass."""
     judgement, paired = outcome.judgement, outcome.paired
     lines = [
@@ -53,7 +52,7 @@ def _line(result: MetricResult) -> str:
     )
 
 
-def write_outputs(folder: Path, outcome: Outcome, *, allow_inconclusive: bool = False) -> None:
+def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: bool = False) -> None:
     """index.html, result.json, junit.xml, and a configuration for every worst clip."""
     from vidcfg.regress.page import page
 
@@ -84,25 +83,22 @@ def write_error(folder: Path, error: Exception) -> None:
 
 def _write_config(folder: Path, worst: Worst) -> Path | None:
     """The render configuration of the worst clip alone; None if it has no record with one."""
-    if worst.new.record is None:
-        return None
+    record = worst.new.render
     try:
-        record = json.loads(worst.new.record.read_text(encoding="utf-8"))
-        config = dict(record["config"])
-        config["prompts"], config["seeds"] = [record["prompt"]], [record["seed"]]
-        config["output"] = {**config["output"], "dir": str(folder)}
-    except (OSError, ValueError, KeyError, TypeError):
+        config = record["config"] | {"prompts": [record["prompt"]], "seeds": [record["seed"]]}
+        config["output"] = config["output"] | {"dir": str(folder)}
+    except (KeyError, TypeError):
         return None
     folder.parent.mkdir(exist_ok=True)
     return write_text(folder.with_name(f"{folder.name}.yaml"), dump_yaml(config))
 
 
-def _facts(outcome: Outcome, commands: Mapping[str, str]) -> dict[str, Any]:
+def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
     """Everything as plain data."""
     metrics = []
     for result in outcome.judgement.metrics:
         names = [field.name for field in fields(result) if field.name != "tested"]
-        row = {name: plain(getattr(result, name)) for name in names}
+        row = {name: getattr(result, name) for name in names}
         worst = outcome.worst.get(result.name)
         if worst is not None:
             row["worst"] = {
@@ -132,7 +128,7 @@ Case = tuple[str, str | None, dict[str, str], str | None]
 """A JUnit case: name, tag of its outcome (None: passed), that tag's attributes and text."""
 
 
-def _cases(outcome: Outcome, allow_inconclusive: bool) -> list[Case]:
+def _cases(outcome: GateOutcome, allow_inconclusive: bool) -> list[Case]:
     """One a metric. INCONCLUSIVE is a failure of that type, or skipped if allowed."""
     tags = {SKIPPED: "skipped", FAIL: "failure", INCONCLUSIVE: "failure"}
     if allow_inconclusive:

@@ -6,15 +6,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidcfg.media.video import MediaError
-from vidcfg.regress.check import Outcome, Worst
-from vidcfg.regress.clips import Clip, ClipSet
-from vidcfg.regress.judge import MetricResult, plain
+from vidcfg.regress.check import GateOutcome, Worst
+from vidcfg.regress.clips import ClipSet, MeasuredClip
+from vidcfg.regress.judge import MetricResult
 
 MAX_CASES = 8
 """Worst clips with players; further metrics are in the table alone."""
@@ -23,7 +24,7 @@ SIDE = 192
 """Frames with a longer side above this are reduced to it."""
 
 
-def page(outcome: Outcome, *, commands: Mapping[str, str]) -> str:
+def page(outcome: GateOutcome, *, commands: Mapping[str, str]) -> str:
     """The page: verdict, all metrics as intervals against their margins, and the worst clips.
 
     `commands` has a command that makes the worst clip again, by metric.
@@ -32,10 +33,7 @@ def page(outcome: Outcome, *, commands: Mapping[str, str]) -> str:
 
     results = outcome.judgement.metrics
     shown = [r for r in results if not r.exits_clean and r.name in outcome.worst][:MAX_CASES]
-    strips: dict[int, dict[str, Any] | None] = {}
-    players = {
-        f"case{i}": _player(outcome.worst[result.name], strips) for i, result in enumerate(shown)
-    }
+    players = {f"case{i}": _player(outcome.worst[r.name]) for i, r in enumerate(shown)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -72,18 +70,15 @@ def _plot(result: MetricResult) -> dict[str, float] | None:
     return places | {"is_cut": abs(result.change) > 3 * result.margin}
 
 
-def _player(worst: Worst, strips: dict[int, dict[str, Any] | None]) -> dict[str, Any]:
-    """What the script of the page plays; `strips` remembers the pictures of clips."""
-    for clip in (worst.new, worst.base):
-        if id(clip) not in strips:
-            strip = strip_of(clip)
-            strips[id(clip)] = strip and strip.for_page
+def _player(worst: Worst) -> dict[str, Any]:
+    """What the script of the page plays."""
     info = worst.new.info
+    new, base = (strip and strip.for_page for strip in map(strip_of, (worst.new, worst.base)))
     return {
         "frames": info.num_frames if info else 0,
-        "fps": plain(info.fps) if info and info.fps else 8,
-        "new": strips[id(worst.new)],
-        "base": strips[id(worst.base)],
+        "fps": info.fps if info and info.fps and math.isfinite(info.fps) else 8,
+        "new": new,
+        "base": base,
         "worst": worst.frames,
         "spans": worst.spans_t,
         "new_trace": worst.new_t,
@@ -108,7 +103,9 @@ class Strip:
         return {"url": url, "frames": self.num_frames, **size}
 
 
-def strip_of(clip: Clip) -> Strip | None:
+# Several metrics may blame one clip, whose video is read once.
+@lru_cache(maxsize=2 * MAX_CASES)
+def strip_of(clip: MeasuredClip) -> Strip | None:
     """The pictures of a clip: from its strip, else from its video; None without either."""
     info = clip.info
     if clip.strip is not None and info is not None and info.num_frames:

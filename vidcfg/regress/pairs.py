@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidcfg.metrics.record import ClipInfo, unlike
-from vidcfg.regress.clips import Clip, ClipSet
+from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.policy import Policy
 from vidcfg.results import Key, ResultsError
 
@@ -40,8 +40,8 @@ class Paired:
     """The clips that both sides have, in one order, and what only one side has."""
 
     keys: tuple[Key, ...]
-    new: tuple[Clip, ...]
-    base: tuple[Clip, ...]
+    new: tuple[MeasuredClip, ...]
+    base: tuple[MeasuredClip, ...]
     missing: tuple[Key, ...]
     extra: tuple[Key, ...]
     metrics: Mapping[str, Pairs]
@@ -58,17 +58,11 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
         ResultsError: more than `max_missing` of the clips are on one side only, none or one are
             common, or clips were made or measured in ways that cannot be compared.
     """
-    keys, missing, extra = (
-        tuple(sorted(found))
-        for found in (
-            set(new.clips) & set(base.clips),
-            set(base.clips) - set(new.clips),
-            set(new.clips) - set(base.clips),
-        )
-    )
+    ours, theirs = set(new.clips), set(base.clips)
+    keys, missing, extra = map(sorted, (ours & theirs, theirs - ours, ours - theirs))
     _check_counts(keys, missing, extra, policy, new.source, base.source)
-    sides = tuple(new.clips[k] for k in keys), tuple(base.clips[k] for k in keys)
-    _check_like(keys, *sides, policy)
+    sides = [new.clips[k] for k in keys], [base.clips[k] for k in keys]
+    _check_like(list(zip(keys, *sides)), policy)
     clusters = tuple(k.prompt if policy.unit == "prompt" else str(k) for k in keys)
     metrics = {}
     for name, rule in policy.metrics.items():
@@ -80,10 +74,10 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
                 f"{name} is required by the policy, but no clip has a value on either side. "
                 f"Set metrics.{name}.required: false if that is as it should be."
             )
-    return Paired(keys, *sides, missing, extra, metrics)
+    return Paired(*map(tuple, (keys, *sides, missing, extra)), metrics)
 
 
-def _values(name: str, clips: Sequence[Clip]) -> np.ndarray:
+def _values(name: str, clips: Sequence[MeasuredClip]) -> np.ndarray:
     records = [clip.records.get(name) for clip in clips]
     # None becomes NaN.
     return np.array([record and record.value for record in records], dtype=np.float64)
@@ -114,21 +108,23 @@ def _named(keys: Sequence[Key], at_most: int = 5) -> str:
     return "; ".join(str(key) for key in keys[:at_most]) + more
 
 
-def _check_like(keys: Sequence[Key], new: Sequence[Clip], base: Sequence[Clip], policy) -> None:
+def _check_like(pairs: Sequence[tuple[Key, MeasuredClip, MeasuredClip]], policy: Policy) -> None:
     found: dict[tuple[str, str], list[Key]] = defaultdict(list)
-    for key, one, other in zip(keys, new, base):
-        for problem in {*_differences(one, other, policy)}:
+    for key, new, base in pairs:
+        for problem in {*_differences(new, base, policy)}:
             found[problem].append(key)
     if not found:
         return
     lines = ["These clips cannot be compared:"]
     for (_, text), at in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
-        lines.append(f"  {text} in {len(at)} of {len(keys)} clips, first {at[0]}.")
+        lines.append(f"  {text} in {len(at)} of {len(pairs)} clips, first {at[0]}.")
     lines += [f"  {FIXES[kind]}" for kind in FIXES if kind in {kind for kind, _ in found}]
     raise ResultsError("\n".join(lines))
 
 
-def _differences(new: Clip, base: Clip, policy: Policy) -> Iterator[tuple[str, str]]:
+def _differences(
+    new: MeasuredClip, base: MeasuredClip, policy: Policy
+) -> Iterator[tuple[str, str]]:
     """(a key of FIXES, the difference in words) of two clips."""
     if new.info and base.info:
         codecs = codec_class(new.info), codec_class(base.info)

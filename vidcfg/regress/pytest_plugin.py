@@ -6,17 +6,18 @@ Imports nothing but pytest until a test asks for the fixture, and then neither t
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SETTINGS = ("policy", "inconclusive", "name", "fps", "stride")
+SETTINGS = {"policy": None, "inconclusive": "fail", "name": None, "fps": 8.0, "stride": 4}
+"""What the marker `temporal_gate` takes, by name."""
+
 MARKER = (
-    "temporal_gate(policy=None, inconclusive='fail', name=None, fps=8.0, stride=4): settings of "
-    "the fixture temporal_gate: a policy file or mapping, whether an inconclusive gate fails or "
-    "warns, the baseline's name, frames per second, temporal stride of the VAE"
+    f"temporal_gate({', '.join(f'{name}={value!r}' for name, value in SETTINGS.items())}): "
+    "settings of the fixture temporal_gate: a policy file or mapping, whether an inconclusive "
+    "gate fails or warns, the baseline's name, frames per second, temporal stride of the VAE"
 )
 _LINES = pytest.StashKey[list]()
 
@@ -53,72 +54,38 @@ def temporal_gate(request: pytest.FixtureRequest):
     a prompt or (prompt, seed). Fails the test on a regression. `pytest --vidcfg-record` renews
     the baseline.
     """
-    config, node = request.config, request.node
-    marker = node.get_closest_marker("temporal_gate")
-    settings = dict(marker.kwargs) if marker else {}
-    if marker and (marker.args or set(settings) - set(SETTINGS)):
-        raise pytest.UsageError(
-            f"{node.nodeid}: temporal_gate takes {', '.join(SETTINGS)}, by name."
-        )
-    inconclusive = settings.get("inconclusive", "fail")
-    if inconclusive not in ("fail", "warn"):
-        raise pytest.UsageError(f"{node.nodeid}: inconclusive is 'fail' or 'warn'.")
-    out = config.getoption("--vidcfg-out")
-    plain = re.sub(r"[^\w.-]+", "-", f"{node.path.stem}.{node.name}").strip("-")
-    return TemporalGate(
-        node=node.nodeid,
-        folder=node.path.parent / config.getini("vidcfg_baselines"),
-        default_name=settings.get("name") or plain,
-        policy=_policy(settings.get("policy"), config, node.path.parent),
-        is_lenient=inconclusive == "warn",
-        fps=float(settings.get("fps", 8.0)),
-        stride=int(settings.get("stride", 4)),
-        is_recording=bool(config.getoption("--vidcfg-record")),
-        out=Path(out) if out else None,
-        lines=config.stash[_LINES],
-    )
-
-
-def _policy(given: Any, config: pytest.Config, folder: Path) -> Any:
-    """From the marker (a file beside the test, or a mapping), else the ini file, else built in."""
-    from vidcfg.regress.policy import Policy, load_policy
-    from vidcfg.settings.errors import ConfigError
-
-    try:
-        if isinstance(given, Policy):
-            return given
-        if isinstance(given, Mapping):
-            return Policy(**given)
-        if given is not None:
-            return load_policy(folder / given)
-        named = config.getini("vidcfg_policy")
-        return load_policy(config.rootpath / named if named else None)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from None
+    return TemporalGate(request)
 
 
 class InconclusiveWarning(UserWarning):
     """A gate that could not decide, where the test allows for that."""
 
 
-@dataclass
 class TemporalGate:
-    """One test's gate. Call it, once or several times with different names.
+    """One test's gate. Call it, once or several times with different names."""
 
-    `node` names the test in messages, `folder` holds the baselines. `is_lenient`: a gate that
-    cannot decide warns and does not fail.
-    """
-
-    node: str
-    folder: Path
-    default_name: str
-    policy: Any
-    is_lenient: bool = False
-    fps: float | int = 8.0
-    stride: int = 4
-    is_recording: bool = False
-    out: Path | None = None
-    lines: list[str] = field(default_factory=list)
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.node, config, folder = request.node.nodeid, request.config, request.node.path.parent
+        # The marker's settings.
+        marker = request.node.get_closest_marker("temporal_gate")
+        given = marker.kwargs if marker else {}
+        if marker and (marker.args or set(given) - set(SETTINGS)):
+            text = f"temporal_gate takes {', '.join(SETTINGS)}, by name."
+            raise pytest.UsageError(f"{self.node}: {text}")
+        settings = {**SETTINGS, **given}
+        if settings["inconclusive"] not in ("fail", "warn"):
+            raise pytest.UsageError(f"{self.node}: inconclusive is 'fail' or 'warn'.")
+        self.is_lenient = settings["inconclusive"] == "warn"
+        self.fps, self.stride = float(settings["fps"]), int(settings["stride"])
+        self.policy = _policy(settings["policy"], config, folder)
+        # Where baselines and pages go.
+        plain = re.sub(r"[^\w.-]+", "-", f"{request.node.path.stem}.{request.node.name}")
+        self.name = settings["name"] or plain.strip("-")
+        self.folder = folder / config.getini("vidcfg_baselines")
+        self.is_recording = config.getoption("--vidcfg-record")
+        out = config.getoption("--vidcfg-out")
+        self.out = Path(out) if out else None
+        self.lines = config.stash[_LINES]
 
     def __call__(
         self, clips: Any, *, name: str | None = None, fps: float | int | None = None
@@ -129,18 +96,11 @@ class TemporalGate:
         path of a folder of renders. `fps` is that of arrays.
         """
         __tracebackhide__ = True
-        from vidcfg.regress.output import write_error, write_outputs
+        from vidcfg.regress.output import write_error
 
-        name, outcome = name or self.default_name, None
+        name = name or self.name
         try:
-            new = self._measured(clips, fps or self.fps)
-            if self.is_recording:
-                self._record(self.folder / name, new)
-            else:
-                outcome = self._compare(self.folder / name, new)
-                if self.out:
-                    folder = self.out / name
-                    write_outputs(folder, outcome, allow_inconclusive=self.is_lenient)
+            outcome = self._compared(self._measured(clips, fps or self.fps), name)
         except (ValueError, RuntimeError, OSError) as error:
             if self.out:
                 write_error(self.out / name, error)
@@ -177,21 +137,24 @@ class TemporalGate:
             return measure_file(Path(value), key, stride=self.stride)
         return measure_frames(value, key, fps=fps, stride=self.stride, what=f"clip {key}")
 
-    def _record(self, folder: Path, new) -> None:
-        from vidcfg.regress.clips import write_baseline
-
-        metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
-        write_baseline(folder, new, metrics=metrics, facts=facts, overwrite=True)
-
-    def _compare(self, folder: Path, new):
+    def _compared(self, new, name: str):
         from vidcfg.regress.check import check_clips
-        from vidcfg.regress.clips import read_baseline
+        from vidcfg.regress.clips import read_baseline, write_baseline
+        from vidcfg.regress.output import write_outputs
 
+        folder = self.folder / name
+        if self.is_recording:
+            metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
+            write_baseline(folder, new, metrics=metrics, facts=facts, overwrite=True)
+            return None
         if not (folder / "baseline.json").is_file():
             raise ValueError(
                 f"there is no baseline in {folder}. Record it: pytest {self.node} --vidcfg-record"
             )
-        return check_clips(new, read_baseline(folder), self.policy)
+        outcome = check_clips(new, read_baseline(folder), self.policy)
+        if self.out:
+            write_outputs(self.out / name, outcome, allow_inconclusive=self.is_lenient)
+        return outcome
 
     def _report(self, name: str, outcome) -> None:
         __tracebackhide__ = True
@@ -206,3 +169,21 @@ class TemporalGate:
             warnings.warn(text, InconclusiveWarning, stacklevel=3)
         elif verdict != "PASS":
             pytest.fail(text + hint, pytrace=False)
+
+
+def _policy(given: Any, config: pytest.Config, folder: Path) -> Any:
+    """From the marker (a file beside the test, or a mapping), else the ini file, else built in."""
+    from vidcfg.regress.policy import Policy, load_policy
+    from vidcfg.settings.errors import ConfigError
+
+    try:
+        if isinstance(given, Policy):
+            return given
+        if isinstance(given, Mapping):
+            return Policy(**given)
+        if given is not None:
+            return load_policy(folder / given)
+        named = config.getini("vidcfg_policy")
+        return load_policy(config.rootpath / named if named else None)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
