@@ -212,9 +212,7 @@ def _copied(url: str) -> Path:
             if inner.name not in UNREAD and inner.parts[0] not in UNREAD_FOLDERS:
                 (folder / inner).parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(name, str(folder / inner))
-    except ImportError as error:
-        raise ResultsError(f"{url} cannot be read: {url} cannot be reached: {error}") from error
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise ResultsError(f"{url} cannot be read: {error}") from error
     return folder
 
@@ -312,6 +310,7 @@ def _damage(folder: Path) -> str:
 
 
 def _read_evaluation(root: Path) -> Results:
+    # Rows of a video have a path, rows of the set have none.
     path = root / "records.jsonl"
     of_set, by_subject = [], {}
     for record, row in records_of(_text(path, AGAIN), path):

@@ -32,7 +32,9 @@ PROMPTS = [
 STEPS = 6
 
 
-def clip(prompt: int, seed: int, scale: float, mode: str, *, frames: int = 17) -> np.ndarray:
+def clip(
+    prompt: int, seed: int, scale: float, mode: str, *, frames: int = 17, speed: float = 1.0
+) -> np.ndarray:
     """[T, 32, 32, 3] uint8: a moving disc; noise and saturation grow with strength - 1."""
     random = np.random.default_rng([prompt, seed])
     y, x = np.mgrid[0:32, 0:32]
@@ -44,7 +46,7 @@ def clip(prompt: int, seed: int, scale: float, mode: str, *, frames: int = 17) -
     made = []
     for t in range(frames):
         strength = (scale - 1) * MODES[mode][t % 17]
-        disc = np.hypot(x - start[0] - 0.6 * t, y - start[1] - 0.2 * t)[..., None]
+        disc = np.hypot(x - start[0] - 0.6 * speed * t, y - start[1] - 0.2 * speed * t)[..., None]
         inside = 1 / (1 + np.exp(2 * (disc - 6)))
         frame = paper + texture + inside * (colour - paper) * (1 + 0.08 * strength)
         frame = frame + (0.004 + 0.004 * (prompt % 4) / 3 + 0.003 * strength) * noise[t]
@@ -94,8 +96,12 @@ def write_store(
     missing=(),
     failing=(),
     families=("flicker", "warp", "motion", "appearance"),
+    speeds=(),
 ) -> Path:
-    """`missing` and `failing` hold (cell id, prompt index, seed) of units without a result."""
+    """`missing` and `failing` hold (cell id, prompt index, seed) of units without a result.
+
+    `speeds` maps ids of cells to the speed of what moves in their clips, 1 for the others.
+    """
     cells, units = [], []
     for mode in modes:
         for scale in scales:
@@ -123,7 +129,8 @@ def write_store(
         elif place not in missing:
             cell = by_id[unit["cell"]]
             scale, mode = cell["settings"]["guidance.scale"], place[0].rpartition("-")[0]
-            _write_unit(root, unit, prompts[place[1]], scale, mode, codec, families)
+            frames = clip(place[1], place[2], scale, mode, speed=dict(speeds).get(place[0], 1.0))
+            _write_unit(root, unit, prompts[place[1]], scale, mode, frames, codec, families)
     _write_tail(root, cells, units, failing, missing)
     return root
 
@@ -147,8 +154,7 @@ def _write_plan(root, cells, units, prompts, seeds) -> None:
     write_json(root / "plan.json", plan)
 
 
-def _write_unit(root, unit, text, scale, mode, codec, families) -> None:
-    frames = clip(unit["prompt"], unit["seed"], scale, mode)
+def _write_unit(root, unit, text, scale, mode, frames, codec, families) -> None:
     records = list(_measured(frames.tobytes(), families))
     backend = Backend("mini-scorer", "ab" * 32)
     value = alignment(unit["prompt"], unit["seed"], scale, mode)
@@ -183,6 +189,13 @@ def _measured(frames: bytes, families: tuple[str, ...]) -> tuple[Record, ...]:
     frames_THWC = np.frombuffer(frames, np.uint8).reshape(-1, 32, 32, 3)
     video = Video(frames_THWC.transpose(0, 3, 1, 2), 8.0, lossless=True)
     return tuple(measure_video(video, families=families))
+
+
+def remeasure(unit, name: str, **changes) -> None:
+    """Give a unit that was read another value; a value of None is an invalid measurement."""
+    if changes.get("value", 0) is None:
+        changes = {"status": "invalid", "skipped_reason": "flow", **changes}
+    unit.records[name] = replace(unit.records[name], **changes)
 
 
 def write_unit_files(root: Path, key: str, files: dict[str, bytes]) -> None:

@@ -1,9 +1,9 @@
-from vidcfg.report.axis import axis_of, setting_text
-from vidcfg.report.results import Cell
+from vidcfg.report.analyse import axis_of, setting_text
+from vidcfg.results import CellResult
 
 
 def cells(*settings):
-    return [Cell(f"c{index}", f"c{index}", each) for index, each in enumerate(settings)]
+    return [CellResult(f"c{index}", f"c{index}", each) for index, each in enumerate(settings)]
 
 
 def test_scale_runs_along_the_axis_even_if_another_number_has_more_values():

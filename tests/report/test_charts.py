@@ -3,7 +3,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vidcfg.report.charts import Point, curve_chart, number, scatter_chart, ticks
+from vidcfg.report.charts import Point, curve_chart, scatter_chart, ticks
+from vidcfg.report.formats import number
 
 
 @pytest.mark.parametrize(

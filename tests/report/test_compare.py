@@ -1,31 +1,34 @@
 import json
+import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from vidcfg.metrics.record import Record
 from vidcfg.report.compare import (
     changes,
     estimates,
     front_of,
+    is_beaten,
     joint_sign_flip,
     least_p,
-    pareto_front,
 )
-from vidcfg.report.results import read_results
-from vidcfg.report.values import Metric, Table, make_table
+from vidcfg.report.table import MetricValues, Table, make_table
+from vidcfg.results import read_results
 
 
 def table_of(flicker_CN, alignment_CN, prompts):
     """Two metrics on made-up values; prompts name the cluster of every column."""
     cells = tuple(f"c{index}" for index in range(len(flicker_CN)))
     static = np.zeros_like(flicker_CN, dtype=bool)
+    flicker = Record("warp_residual", 0.0, 1, "", "intensity", "lower")
+    alignment = Record("align[mini]", 0.0, 1, "", "cos", "higher")
     metrics = {
-        "warp_residual": Metric(
-            "warp_residual", flicker_CN, "intensity", "lower", "", None, static
-        ),
-        "align[mini]": Metric("align[mini]", alignment_CN, "cos", "higher", "", None, static),
+        flicker.name: MetricValues(flicker, flicker_CN, static),
+        alignment.name: MetricValues(alignment, alignment_CN, static),
     }
     pairs = tuple((prompt, index) for index, prompt in enumerate(prompts))
     return Table(cells, pairs, metrics, {}, {}, len(pairs))
@@ -158,13 +161,20 @@ def test_without_effects_about_one_metric_in_twenty_has_a_clear_change():
 def test_adjusted_p_values_are_in_order():
     table = random_table(9, prompts=8, effect=0.02)
     rows = changes(table, [("c0", "c1"), ("c0", "c2"), ("c0", "c3")])
-    from scipy.stats import false_discovery_control
-
     for what in ("flicker", "alignment"):
         own = [row for row in rows if row.what == what]
-        expected = false_discovery_control([row.p for row in own])
-        np.testing.assert_allclose([row.p_fdr for row in own], expected, rtol=1e-12)
+        p = np.array([row.p for row in own])
+        # Benjamini & Hochberg 1995: the least p m / rank of all that are at least as large.
+        scaled = [each * len(p) / (p <= each).sum() for each in p]
+        expected = [min(s for s, other in zip(scaled, p) if other >= each) for each in p]
+        np.testing.assert_allclose([row.p_fdr for row in own], np.minimum(expected, 1), rtol=1e-12)
     assert all(row.p <= row.p_fdr <= 1 and row.p <= row.p_holm <= 1 for row in rows)
+
+
+def test_change_at_the_level_itself_is_clear_whatever_the_rounding():
+    (row, *_) = changes(random_table(9, prompts=8), [("c0", "c1")])
+    assert replace(row, p_fdr=math.nextafter(0.05, 1)).is_clear
+    assert not replace(row, p_fdr=0.0501).is_clear
 
 
 def test_five_prompts_never_decide():
@@ -189,7 +199,7 @@ def test_front_equals_brute_force(seed):
     random = np.random.default_rng(seed)
     # Few levels make ties and doubles.
     costs = random.integers(0, 5, (9, 2 + seed % 2)).astype(float)
-    assert pareto_front(costs).tolist() == brute_force_front(costs.tolist())
+    assert (~is_beaten(costs[None])[0]).tolist() == brute_force_front(costs.tolist())
 
 
 def test_membership_equals_brute_force_over_the_same_resamples():

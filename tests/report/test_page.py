@@ -6,7 +6,7 @@ import pytest
 from fake_store import write_store
 
 from vidcfg.report import write_report
-from vidcfg.report.results import read_results
+from vidcfg.results import read_results
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -166,8 +166,9 @@ def test_output_of_evaluate_makes_a_page(store, tmp_path):
     rows = []
     for unit in read_results(store).units:
         if unit.cell == "uniform-3":
-            path = {"path": str(unit.video), "subject": f"{unit.key}.mkv"}
-            rows += [json.dumps(dict(row) | path) for row in unit.rows.values()]
+            path = {"path": str(unit.video), "prompt": unit.prompt, "seed": unit.seed}
+            path["subject"] = f"{unit.key}.mkv"
+            rows += [json.dumps(r.to_dict() | path) for r in unit.records.values()]
     (tmp_path / "records.jsonl").write_text("\n".join(rows))
     page = Reader(write_report(tmp_path).read_text())
     assert len(json.loads(page.scripts[0])["strips"]) == 8

@@ -1,30 +1,20 @@
 """Everything the page says, as plain data: the content of report.json."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from itertools import combinations
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from vidcfg.report.axis import Axis, axis_of
-from vidcfg.report.compare import (
-    Change,
-    Front,
-    changes,
-    estimates,
-    front_of,
-    key_mask,
-    least_p,
-    shared_mask,
-)
-from vidcfg.report.results import Results, ResultsError
-from vidcfg.report.values import Table, make_table, shown_order
-from vidcfg.report.words import Words, first_lines, summary
+from vidcfg.metrics.record import Record
+from vidcfg.report.compare import Findings, find
+from vidcfg.report.sentences import first_lines, summary
+from vidcfg.report.table import Table, make_table, shown_order
+from vidcfg.results import CellResult, Results, ResultsError
 
 KIND = "vidcfg.report/1"
-MOST_PAIRS = 2_000
-"""Above so many pairs of cells (64 cells), each cell is compared with the best ones alone."""
+PREFERRED = "guidance.scale"
 
 
 def analyse(
@@ -35,45 +25,30 @@ def analyse(
     Raises:
         ResultsError: a metric or the baseline is unknown.
     """
+    # Compare.
     table = make_table(results, metrics=metrics)
     base = _baseline(results, table, baseline)
-    means = {name: estimates(metric, table) for name, metric in table.metrics.items()}
-    front = front_of(table)
-    among = changes(table, _pairs(table, means, base))
-    against = _against(table, base, among)
+    found = find(table, base, {cell.id: cell.label for cell in results.cells})
     axis = axis_of(results.cells)
-    mask = key_mask(table)
-    prompts = {pair[0] for pair, there in zip(table.pairs, mask) if there}
-    words = Words(
-        labels={cell.id: cell.label for cell in results.cells},
-        table=table,
-        means=means,
-        against=against,
-        among=among,
-        front=front,
-        base=base,
-        prompts=len(prompts),
-        clips=int(mask.sum()),
-        least_p=least_p(len(prompts)) if prompts else 1.0,
-    )
+    front = found.front
+
+    # Say it as plain data.
     return {
         "kind": KIND,
         "name": results.name,
         "source": results.kind,
-        "status": status(results, table),
+        "status": _status(results, table),
         "notices": first_lines(results, table),
-        "summary": summary(words),
+        "summary": summary(found),
         "baseline": base,
         "axis": {"name": axis.name, "lines": list(axis.lines)},
-        "cells": _cells(results, table, axis, means, front),
-        "metrics": _metrics(results, table),
+        "cells": [_cell(cell, results, axis, found) for cell in results.cells],
+        "metrics": _metrics(table),
         "refused": table.refused,
-        "changes": [_change(change) for change in against],
-        "front": None
-        if front is None
-        else {"flicker": front.flicker, "alignment": front.alignment},
+        "changes": [asdict(change) | {"is_clear": change.is_clear} for change in found.against],
+        "front": front and {"flicker": front.flicker, "alignment": front.alignment},
         "failed": [asdict(failure) for failure in results.failed],
-        "cost": cost(results),
+        "cost": _cost(results),
         "sets": _sets(results),
         "pairs": [list(pair) for pair in table.pairs],
     }
@@ -92,40 +67,9 @@ def _baseline(results: Results, table: Table, wanted: str | None) -> str | None:
     return table.cells[0] if table.cells else None
 
 
-def _against(table: Table, base: str | None, among: Sequence[Change]) -> list[Change]:
-    """Changes from the baseline, called clear as in the comparison of all pairs.
-
-    One rule for all sentences; Holm and joint sign flips are over these changes alone.
-    """
-    own = changes(table, [(base, cell) for cell in table.cells if cell != base])
-    found = {(c.what, c.base, c.cell): c.p_fdr for c in among}
-    return [replace(c, p_fdr=found[c.what, c.base, c.cell]) for c in own]
-
-
-def _pairs(table: Table, means, base: str | None) -> list[tuple[str, str]]:
-    """All pairs of cells, the baseline first; where these are too many, those with the baseline
-    or a best cell."""
-    cells = sorted(table.cells, key=lambda cell: cell != base)
-    pairs = list(combinations(cells, 2))
-    if len(pairs) <= MOST_PAIRS:
-        return pairs
-    best = {base} | {min(table.cells, key=lambda c: _cost(table, means, n, c)) for n in means}
-    return [pair for pair in pairs if best & set(pair)]
-
-
-def _cost(table: Table, means, name: str, cell: str) -> float:
-    value = means[name][cell].mean
-    return -value if table.metrics[name].better == "higher" else value
-
-
-def _change(change: Change) -> dict[str, Any]:
-    return asdict(change) | {"is_clear": change.is_clear}
-
-
-def status(results: Results, table: Table) -> dict[str, Any]:
-    planned = len((results.plan or {}).get("units", results.units))
+def _status(results: Results, table: Table) -> dict[str, Any]:
     return {
-        "planned": planned,
+        "planned": len((results.plan or {}).get("units", results.units)),
         "done": len(results.units),
         "failed": len(results.failed),
         "missing": len(results.missing),
@@ -139,97 +83,143 @@ def status(results: Results, table: Table) -> dict[str, Any]:
     }
 
 
-def _cells(results: Results, table: Table, axis: Axis, means, front: Front | None) -> list[dict]:
-    done = [unit.cell for unit in results.units]
-    failed = [failure.cell for failure in results.failed]
-    seconds: dict[str, list[float]] = {}
-    for unit in results.units:
-        if isinstance(unit.record.get("seconds"), int | float):
-            seconds.setdefault(unit.cell, []).append(unit.record["seconds"])
-    made = []
-    for cell in results.cells:
-        row = {
-            "id": cell.id,
-            "label": cell.label,
-            "settings": dict(cell.settings),
-            "x": axis.x[cell.id],
-            "line": axis.line[cell.id],
-            "videos": done.count(cell.id),
-            "failed": failed.count(cell.id),
-            "left_out": table.left_out.get(cell.id),
-            "evaluations_per_video": cell.evaluations,
-            "seconds_per_video": mean_or_none(seconds.get(cell.id)),
-            "values": {
-                n: asdict(found[cell.id]) for n, found in means.items() if cell.id in found
-            },
-        }
-        if front is not None and cell.id in table.cells:
-            index = table.cells.index(cell.id)
-            row["on_front"] = bool(front.on_front_C[index])
-            row["front_membership"] = float(front.membership_C[index])
-        made.append(row)
-    return made
+def _cell(cell: CellResult, results: Results, axis: "Axis", found: Findings) -> dict[str, Any]:
+    units = [unit for unit in results.units if unit.cell == cell.id]
+    seconds = [unit.render.get("seconds") for unit in units]
+    seconds = [value for value in seconds if isinstance(value, int | float)]
+    row = {
+        "id": cell.id,
+        "label": cell.label,
+        "settings": dict(cell.settings),
+        "x": axis.x[cell.id],
+        "line": axis.line[cell.id],
+        "videos": len(units),
+        "failed": sum(failure.cell == cell.id for failure in results.failed),
+        "left_out": found.table.left_out.get(cell.id),
+        "evaluations_per_video": cell.evaluations,
+        "seconds_per_video": float(np.mean(seconds)) if seconds else None,
+        "values": {n: asdict(m[cell.id]) for n, m in found.means.items() if cell.id in m},
+    }
+    if found.front is not None and cell.id in found.table.cells:
+        index = found.table.cells.index(cell.id)
+        row["on_front"] = bool(found.front.on_front_C[index])
+        row["front_membership"] = float(found.front.membership_C[index])
+    return row
 
 
-def mean_or_none(values: Sequence[float] | None) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _metrics(results: Results, table: Table) -> dict[str, dict]:
-    kinds = {name: what for what, name in table.key_metrics.items()}
+def _metrics(table: Table) -> dict[str, dict]:
+    roles = {name: what for what, name in table.key_metrics.items()}
     return {
-        name: {
-            "unit": metric.unit,
-            "better": metric.better,
-            "protocol": metric.protocol,
-            "backend": metric.backend,
-            "role": kinds.get(name),
-            "clips": int(shared_mask(metric, table).sum()),
-        }
+        name: _described(metric.like)
+        | {"role": roles.get(name), "clips": int(table.mask_of(metric).sum())}
         for name, metric in table.metrics.items()
     }
 
 
+def _described(record: Record) -> dict[str, Any]:
+    row = record.to_dict()
+    return {key: row[key] for key in ("unit", "better", "protocol", "backend")}
+
+
 def _sets(results: Results) -> dict[str, dict]:
     """Distances and rates of whole cells: metrics that single videos do not have."""
-    single = {name for unit in results.units for name in unit.rows}
+    single = {name for unit in results.units for name in unit.records}
     made: dict[str, dict] = {}
-    for cell, rows in results.set_rows.items():
-        for row in rows:
-            if row["name"] not in single and row["value"] is not None:
-                entry = made.setdefault(row["name"], _described(row))
-                interval = row.get("interval") or (None, None)
-                entry["values"][cell] = {
-                    "mean": row["value"],
-                    "low": interval[0],
-                    "high": interval[1],
-                    "clips": row.get("n"),
-                }
+    for cell, records in results.of_cells.items():
+        for record in records:
+            if record.name not in single and record.value is not None:
+                entry = made.setdefault(record.name, _described(record) | {"values": {}})
+                low, high = record.interval or (None, None)
+                value = {"mean": record.value, "low": low, "high": high, "clips": record.n}
+                entry["values"][cell] = value
     return dict(sorted(made.items(), key=lambda item: shown_order(item[0])))
 
 
-def _described(row) -> dict[str, Any]:
-    facts = {key: row.get(key) for key in ("unit", "better", "protocol", "backend")}
-    return facts | {"values": {}}
-
-
-def cost(results: Results) -> dict[str, Any] | None:
+def _cost(results: Results) -> dict[str, Any] | None:
     """Model evaluations and seconds of the sweep; None without a plan."""
     if results.plan is None:
         return None
+    jobs, told = results.jobs, results.summary or {}
     of_unit = {unit["key"]: unit["cell"] for unit in results.plan["units"]}
     cells = {cell.id: {"executed": 0.0, "seconds": 0.0} for cell in results.cells}
-    for job in results.jobs:
+    for job in jobs:
         keys = [key for key in job.get("units", []) if key in of_unit]
         for key in keys:
             for what in ("executed", "seconds"):
                 cells[of_unit[key]][what] += float(job.get(what) or 0) / len(keys)
-    jobs = results.jobs
     return {
         "planned": results.plan.get("planned"),
         "executed": sum(int(job.get("executed") or 0) for job in jobs) if jobs else None,
         "seconds": sum(float(job.get("seconds") or 0) for job in jobs) if jobs else None,
-        "wall_s": (results.summary or {}).get("wall_s"),
-        "workers": (results.summary or {}).get("workers"),
+        "wall_s": told.get("wall_s"),
+        "workers": told.get("workers"),
         "cells": cells if jobs else {},
     }
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The setting that runs along x, None if cells are only counted; x and line by cell id."""
+
+    name: str | None
+    x: Mapping[str, float]
+    line: Mapping[str, str]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.line.values()))
+
+
+def axis_of(cells: Sequence[CellResult]) -> Axis:
+    """The numeric setting with the most values, `guidance.scale` if it varies at all.
+
+    Without one, cells stand side by side, in their order, on one line.
+    """
+    given = {p: [c.settings.get(p) for c in cells] for cell in cells for p in cell.settings}
+    counts = {path: len(set(map(_plain, values))) for path, values in given.items()}
+    numeric = {p: len(set(values)) for p, values in given.items() if _is_numeric(values)}
+    numeric = {path: count for path, count in numeric.items() if count > 1}
+    if not numeric:
+        x = {cell.id: float(index) for index, cell in enumerate(cells)}
+        return Axis(None, x, dict.fromkeys(x, ""))
+    name = PREFERRED if PREFERRED in numeric else max(numeric, key=numeric.__getitem__)
+    paths = [path for path, count in counts.items() if path != name and count > 1]
+    return Axis(name, {c.id: float(c.settings[name]) for c in cells}, _lines(cells, paths))
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _lines(cells: Sequence[CellResult], paths: Sequence[str]) -> dict[str, str]:
+    """Names by cell: kinds alone where these already differ, else all that is set."""
+    different = {tuple(_plain(cell.settings.get(path)) for path in paths) for cell in cells}
+    for is_brief in (True, False):
+        names = {}
+        for cell in cells:
+            texts = [setting_text(p, cell.settings.get(p), is_brief=is_brief) for p in paths]
+            names[cell.id] = ", ".join(texts)
+        if len(set(names.values())) == len(different):
+            break
+    return names
+
+
+def setting_text(path: str, value: Any, *, is_brief: bool = False) -> str:
+    """A short text such as `keyframes`, `decay end 0.2` or `rescale 0.7`; briefly `decay`."""
+    name = path.rpartition(".")[2]
+    if not isinstance(value, Mapping):
+        return value if isinstance(value, str) else f"{name} {_short(value)}"
+    kind = str(value.get("kind", name))
+    if is_brief and "kind" in value:
+        return kind
+    return " ".join([kind, *(f"{k} {_short(v)}" for k, v in value.items() if k != "kind")])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -6,13 +6,12 @@ Everything is paired by (prompt, seed) and clustered by prompt: clips of one pro
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.paired import (
-    benjamini_hochberg,
     bootstrap_indices,
     cluster_bootstrap,
     cluster_means,
@@ -21,11 +20,14 @@ from vidcfg.metrics.paired import (
     needed_clips,
     sign_flip_p,
 )
-from vidcfg.report.values import Metric, Table
+from vidcfg.report.table import MetricValues, Table
 
 LEVEL = 0.05
 EXACT_PROMPTS = 13
 RANDOM_FLIPS = 9_999
+MOST_PAIRS = 2_000
+"""Above so many pairs of cells (64 cells), each cell is compared with the best ones alone."""
+
 FLOORS = {
     "intensity": 1 / 1020,
     "intensity^2": (1 / 1020) ** 2,
@@ -36,7 +38,7 @@ FLOORS = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanOfCell:
     """Mean of prompt means with its 95 % cluster bootstrap interval (None for one prompt)."""
 
     mean: float
@@ -77,80 +79,56 @@ class Change:
 
     @property
     def is_clear(self) -> bool:
-        return self.p_fdr <= LEVEL
+        # p-values are multiples of 2^-G: those that are the level itself may differ by rounding.
+        return self.p_fdr <= LEVEL * (1 + 1e-12)
 
 
-def estimates(metric: Metric, table: Table) -> dict[str, Estimate]:
-    """For each cell, over the pairs that `shared_mask` gives."""
-    is_there = shared_mask(metric, table)
-    clusters = [pair[0] for pair, there in zip(table.pairs, is_there) if there]
+def estimates(metric: MetricValues, table: Table) -> dict[str, MeanOfCell]:
+    """For each cell, over the pairs that `Table.mask_of` gives."""
+    mask = table.mask_of(metric)
+    clusters = table.prompts(mask)
     made = {}
     for cell, values, static in zip(table.cells, metric.values_CN, metric.is_static_CN):
-        found = values[is_there]
-        interval = cluster_bootstrap(found, clusters)
-        means = cluster_means(found, clusters)
-        made[cell] = Estimate(
-            float(means.mean()),
-            *_finite(interval),
-            clips=len(found),
-            prompts=len(means),
-            static=int(static[is_there].sum()),
-        )
+        means = cluster_means(values[mask], clusters)
+        ends = _interval(values[mask], clusters)
+        counts = len(clusters), len(means), int(static[mask].sum())
+        made[cell] = MeanOfCell(float(means.mean()), *ends, *counts)
     return made
 
 
-def _finite(interval) -> tuple[float | None, float | None]:
-    ends = (interval.low, interval.high)
-    return ends if all(map(math.isfinite, ends)) else (None, None)
+def _interval(values: np.ndarray, clusters: Sequence[str]) -> tuple[float | None, float | None]:
+    found = cluster_bootstrap(values, clusters)
+    is_finite = math.isfinite(found.low) and math.isfinite(found.high)
+    return (found.low, found.high) if is_finite else (None, None)
 
 
-def reads_as_ratio(metric: Metric) -> bool:
-    return metric.unit in FLOORS and not (metric.values_CN < 0).any()
-
-
-def differences(metric: Metric, new: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Per pair: log ratios where the unit has a true zero, else plain differences."""
-    if reads_as_ratio(metric):
-        return log_ratios(new, base, floor=FLOORS[metric.unit])
-    return new - base
-
-
-def key_mask(table: Table) -> Bool[np.ndarray, "N"]:
-    """The pairs in which every deciding metric has a value in every cell."""
-    mask = np.ones(len(table.pairs), bool)
-    for name in table.key_metrics.values():
-        mask &= np.isfinite(table.metrics[name].values_CN).all(axis=0)
-    return mask
-
-
-def shared_mask(metric: Metric, table: Table) -> Bool[np.ndarray, "N"]:
-    """Where all cells have a value; for a deciding metric, where they have all deciding ones.
-
-    So means, tests and front are of the same clips.
-    """
-    if metric.name in table.key_metrics.values() and key_mask(table).any():
-        return key_mask(table)
-    return np.isfinite(metric.values_CN).all(axis=0)
+def _reads_as_ratio(metric: MetricValues) -> bool:
+    """Whether the unit has a true zero, so that log ratios of pairs are compared."""
+    return metric.like.unit in FLOORS and not (metric.values_CN < 0).any()
 
 
 def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change]:
     """All comparisons (base cell, cell) in all deciding metrics."""
-    mask = key_mask(table)
-    clusters = [pair[0] for pair, there in zip(table.pairs, mask) if there]
+    from scipy.stats import false_discovery_control
+
+    # Differences of every comparison, pair by pair.
+    mask = table.key_mask
+    clusters = table.prompts(mask)
     if not clusters or not comparisons:
         return []
     tasks = list(itertools.product(table.key_metrics.items(), comparisons))
     rows = []
-    for (_, name), (base, cell) in tasks:
+    for (_, name), pair in tasks:
         metric = table.metrics[name]
-        values = metric.values_CN[:, mask]
-        pick = table.cells.index
-        rows.append(differences(metric, values[pick(cell)], values[pick(base)]))
+        base, new = (metric.values_CN[table.cells.index(cell)][mask] for cell in pair)
+        floor = FLOORS.get(metric.like.unit)
+        rows.append(log_ratios(new, base, floor=floor) if _reads_as_ratio(metric) else new - base)
+
+    # p-values: of each alone, of all in its metric, of all there are.
     family = joint_sign_flip(np.stack([cluster_means(row, clusters) for row in rows]))
     alone = [sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
-    # Tasks run through all comparisons of one metric, then of the next.
-    by_metric = np.array(alone).reshape(-1, len(comparisons))
-    found = np.concatenate([benjamini_hochberg(p) for p in by_metric])
+    by_metric = np.array(alone).reshape(-1, len(comparisons))  # as `tasks` runs through them
+    found = np.concatenate([false_discovery_control(p) for p in by_metric])
     return [
         _change(table, task, row, clusters, p_values)
         for task, row, *p_values in zip(tasks, rows, alone, found, holm(alone), family)
@@ -158,24 +136,13 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
 
 
 def _change(table: Table, task, row: np.ndarray, clusters, p_values) -> Change:
-    (what, name), (base, cell) = task
-    is_ratio = reads_as_ratio(table.metrics[name])
-    read = math.expm1 if is_ratio else float
-    low, high = _finite(cluster_bootstrap(row, clusters))
+    (what, name), pair = task
+    is_ratio = _reads_as_ratio(table.metrics[name])
     mean = float(cluster_means(row, clusters).mean())
-    return Change(
-        what,
-        name,
-        base,
-        cell,
-        change=read(mean),
-        low=None if low is None else read(low),
-        high=None if high is None else read(high),
-        is_ratio=is_ratio,
-        **dict(zip(("p", "p_fdr", "p_holm", "p_family"), map(float, p_values))),
-        needed=needed_clips(row, clusters, effect=abs(mean)),
-        clips=len(row),
-    )
+    ends = (mean, *_interval(row, clusters))
+    read = [x if x is None or not is_ratio else math.expm1(x) for x in ends]
+    needed = needed_clips(row, clusters, effect=abs(mean))
+    return Change(what, name, *pair, *read, is_ratio, *map(float, p_values), needed, len(row))
 
 
 def joint_sign_flip(means_MG: Float[np.ndarray, "M G"]) -> Float[np.ndarray, "M"]:
@@ -209,23 +176,16 @@ def _patterns(num: int):
     random = np.random.default_rng(0)
     yield np.ones((1, num))
     for start in range(0, RANDOM_FLIPS, 500):
-        shape = min(500, RANDOM_FLIPS - start), num
-        yield 1.0 - 2.0 * random.integers(0, 2, shape)
+        yield 1.0 - 2.0 * random.integers(0, 2, (min(500, RANDOM_FLIPS - start), num))
 
 
 def least_p(num_prompts: int) -> float:
     """The smallest p-value that joint sign flips over so many prompts can give."""
-    if num_prompts <= EXACT_PROMPTS:
-        return 0.5 ** (num_prompts - 1)
-    return 1 / (RANDOM_FLIPS + 1)
+    return 0.5 ** (num_prompts - 1) if num_prompts <= EXACT_PROMPTS else 1 / (RANDOM_FLIPS + 1)
 
 
-def pareto_front(costs_CM: Float[np.ndarray, "C M"]) -> Bool[np.ndarray, "C"]:
-    """Rows that no other row beats: nowhere larger and somewhere smaller."""
-    return ~_is_beaten(costs_CM[None])[0]
-
-
-def _is_beaten(costs_RCM: np.ndarray) -> np.ndarray:
+def is_beaten(costs_RCM: Float[np.ndarray, "R C M"]) -> Bool[np.ndarray, "R C"]:
+    """Rows C that another row beats: nowhere larger and somewhere smaller, in each of R draws."""
     one, other = costs_RCM[:, :, None], costs_RCM[:, None]
     beats = (other <= one).all(-1) & (other < one).any(-1)
     return beats.any(-1)
@@ -250,21 +210,81 @@ class Front:
 def front_of(table: Table, *, resamples: int = 2000) -> Front | None:
     """None without both metrics on a shared clip."""
     names = [table.key_metrics.get(what) for what in ("flicker", "alignment")]
-    mask = key_mask(table)
+    mask = table.key_mask
     if None in names or not mask.any():
         return None
-    clusters = [pair[0] for pair, there in zip(table.pairs, mask) if there]
-    means_MCG = np.stack(
+    clusters = table.prompts(mask)
+    costs_MCG = np.stack(
         [
             [cluster_means(values[mask], clusters) for values in table.metrics[name].values_CN]
             for name in names
         ]
     )
-    means_MCG[1] *= -1
-    centre = means_MCG.mean(axis=2)
+    costs_MCG[1] *= -1
+    centre_MC = costs_MCG.mean(axis=2)
+    # Blocks bound the memory that the comparison of all cells with all takes.
     drawn_RG = bootstrap_indices(clusters, resamples=resamples)
-    beaten = []
-    for block in np.array_split(drawn_RG, max(1, resamples * len(table.cells) ** 2 // 2_000_000)):
-        beaten.append(_is_beaten(means_MCG[:, :, block].mean(-1).transpose(2, 1, 0)))
+    blocks = np.array_split(drawn_RG, max(1, resamples * len(table.cells) ** 2 // 2_000_000))
+    beaten = [is_beaten(costs_MCG[:, :, block].mean(-1).transpose(2, 1, 0)) for block in blocks]
     membership = 1 - np.concatenate(beaten).mean(axis=0)
-    return Front(*names, centre[0], -centre[1], pareto_front(centre.T), membership)
+    on_front = ~is_beaten(centre_MC.T[None])[0]
+    return Front(*names, centre_MC[0], -centre_MC[1], on_front, membership)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that is compared: what sentences, tables and charts are made of.
+
+    `means` has every metric by name and cell, `against` the changes from the cell `base`, `among`
+    those between pairs of cells. A change is as clear in one as in the other.
+    """
+
+    labels: dict[str, str]
+    table: Table
+    base: str | None
+    means: dict[str, dict[str, MeanOfCell]]
+    among: list[Change]
+    against: list[Change]
+    front: Front | None
+    clips: int
+    prompts: int
+    least_p: float
+
+    def cost(self, name: str, cell: str) -> float:
+        """The mean of a metric, turned so that less is better."""
+        mean = self.means[name][cell].mean
+        return -mean if self.table.metrics[name].like.better == "higher" else mean
+
+    def between(self, what: str, one: str, other: str) -> Change | None:
+        for change in self.among:
+            if change.what == what and {change.base, change.cell} == {one, other}:
+                return change
+        return None
+
+
+def find(table: Table, base: str | None, labels: dict[str, str]) -> Findings:
+    """Compare all cells with each other and with `base`."""
+    means = {name: estimates(metric, table) for name, metric in table.metrics.items()}
+    clusters = table.prompts(table.key_mask)
+    prompts = len(set(clusters))
+    counts = len(clusters), prompts, least_p(prompts) if prompts else 1.0
+    found = Findings(labels, table, base, means, [], [], front_of(table), *counts)
+    # One rule for all sentences: only Holm and joint sign flips are over the base's changes alone.
+    among = changes(table, _pairs(found))
+    clear = {(c.what, c.base, c.cell): c.p_fdr for c in among}
+    own = changes(table, [(base, cell) for cell in table.cells if cell != base])
+    against = [replace(c, p_fdr=clear[c.what, c.base, c.cell]) for c in own]
+    return replace(found, among=among, against=against)
+
+
+def _pairs(found: Findings) -> list[tuple[str, str]]:
+    """All pairs of cells, the baseline first; where these are too many, those with the baseline
+    or a best cell."""
+    cells = sorted(found.table.cells, key=lambda cell: cell != found.base)
+    pairs = list(itertools.combinations(cells, 2))
+    if len(pairs) <= MOST_PAIRS:
+        return pairs
+    best = {
+        min(found.table.cells, key=lambda cell: found.cost(name, cell)) for name in found.means
+    }
+    return [pair for pair in pairs if pair[0] == found.base or best & set(pair)]

@@ -1,17 +1,14 @@
 """From a result set to `index.html`, `report.json` and `report.md`."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidcfg.media.video import MediaError
-from vidcfg.media.write import atomic_path
+from vidcfg.files import write_json, write_text
 from vidcfg.report.analyse import analyse
-from vidcfg.report.clips import embed
-from vidcfg.report.markdown import markdown
-from vidcfg.report.page import page
-from vidcfg.report.remote import is_url, put
-from vidcfg.report.results import ResultsError, read_results
+from vidcfg.report.formats import fill
+from vidcfg.report.page import changes_by_cell, page
+from vidcfg.report.players import embed
+from vidcfg.results import ResultsError, is_url, read_results
 
 MAX_MEGABYTES = 16.0
 
@@ -36,29 +33,40 @@ def write_report(
     `max_megabytes` bounds the embedded videos.
 
     Raises:
-        ResultsError: the results cannot be read, a name is unknown, or a file cannot be written.
+        ResultsError: the results cannot be read, a name is unknown, or `out` is no place for a
+            file.
+        FileError: a file cannot be written.
     """
+    # Read and compare.
     results = read_results(store)
     analysis = analyse(results, metrics=metrics, baseline=baseline)
+    shared = [tuple(pair) for pair in analysis["pairs"]]
+
+    # Embed the videos that fit, then write all three files.
     limit = int(max_megabytes * 1e6)
-    clips = embed(
-        results, [tuple(p) for p in analysis["pairs"]], max_bytes=limit, progress=progress
-    )
+    players = embed(results, shared, max_bytes=limit, progress=progress)
     html = Path(out) if out is not None else results.root / "report" / "index.html"
-    is_remote = out is None and is_url(store)
     stem = "report" if html.stem == "index" else html.stem
-    beside = [html.with_name(f"{stem}{ending}") for ending in (".json", ".md")]
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in (
-            (html, page(results, analysis, clips)),
-            (beside[0], json.dumps(analysis, allow_nan=False, indent=1)),
-            (beside[1], markdown(analysis)),
-        ):
-            with atomic_path(path, overwrite=True) as temporary:
-                temporary.write_text(text, encoding="utf-8", errors="replace")
-        if is_remote:
-            put([html, *beside], f"{str(store).rstrip('/')}/report")
-    except (OSError, MediaError) as error:
+    except OSError as error:
         raise ResultsError(f"the report cannot be written: {error}") from error
+    by_cell = changes_by_cell(analysis)
+    files = [
+        write_text(html, page(results, analysis, players)),
+        write_json(html.with_name(f"{stem}.json"), analysis),
+        write_text(html.with_name(f"{stem}.md"), fill("report.md", a=analysis, changes=by_cell)),
+    ]
+    if out is None and is_url(store):
+        _put(files, f"{str(store).rstrip('/')}/report")
     return html
+
+
+def _put(files: Sequence[Path], url: str) -> None:
+    """Copy files into the folder at `url`, replacing those of the same name."""
+    import fsspec
+
+    system, root = fsspec.core.url_to_fs(url)
+    system.makedirs(root, exist_ok=True)
+    for path in files:
+        system.put_file(str(path), f"{root.rstrip('/')}/{path.name}")

@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from fake_store import unit_key, write_json, write_store
+from fake_store import remeasure, unit_key, write_json, write_store
 
-from vidcfg.report.results import ResultsError, read_results
-from vidcfg.report.values import make_table
+from vidcfg.report.table import make_table
+from vidcfg.results import ResultsError, read_results
 
 CELLS = ("uniform-1", "uniform-3", "keyframes-1", "keyframes-3")
 
@@ -29,7 +29,7 @@ def test_values_stand_at_their_cell_and_pair(store):
     assert len(table.pairs) == 8
     for unit in results.units:
         row, column = table.cells.index(unit.cell), table.pairs.index((unit.prompt, unit.seed))
-        expected = unit.rows["frame_diff"]["value"]
+        expected = unit.records["frame_diff"].value
         assert table.metrics["frame_diff"].values_CN[row, column] == expected
 
 
@@ -78,7 +78,8 @@ def test_metric_measured_in_unlike_ways_is_refused(sparse, field, value, named):
 def test_metric_without_a_value_gives_its_reason(store):
     results = read_results(store)
     for unit in results.units:
-        unit.rows["frame_diff"].update(value=None, skipped_reason="the clip has too few frames")
+        reason = "the clip has too few frames"
+        remeasure(unit, "frame_diff", value=None, skipped_reason=reason)
     table = make_table(results)
     assert table.refused["frame_diff"] == "the clip has too few frames"
     assert table.key_metrics["flicker"] == "warp_residual"
@@ -88,7 +89,7 @@ def test_flicker_falls_back_where_flow_fails_on_most_clips(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6" and unit.prompt != results.prompts[0]:
-            unit.rows["warp_residual"].update(value=None, skipped_reason="flow")
+            remeasure(unit, "warp_residual", value=None)
     table = make_table(results)
     assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 2
     assert table.key_metrics["flicker"] == "frame_diff"
@@ -98,7 +99,7 @@ def test_flicker_falls_back_where_flow_fails_on_whole_prompts(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6" and unit.prompt == results.prompts[2]:
-            unit.rows["warp_residual"].update(value=None, skipped_reason="flow")
+            remeasure(unit, "warp_residual", value=None)
     table = make_table(results)
     assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 6
     assert table.key_metrics["flicker"] == "frame_diff"

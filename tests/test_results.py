@@ -4,8 +4,13 @@ import shutil
 import pytest
 from fake_store import unit_key, write_json, write_store
 
-from vidcfg.metrics.record import Record
-from vidcfg.report.results import ResultsError, read_results
+from vidcfg.results import ResultsError, read_results
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """6 cells, 4 prompts, 2 seeds, all there. Tests that change files copy it."""
+    return write_store(tmp_path_factory.mktemp("sweep") / "store")
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def test_every_unit_of_the_plan_comes_back_with_its_place(store):
         index = results.prompts.index(unit.prompt)
         assert unit.key == unit_key(unit.cell, index, unit.seed)
         assert unit.video.suffix == ".mkv"
-        assert Record.from_dict(unit.rows["frame_diff"]).value > 0
+        assert unit.records["frame_diff"].value > 0
     assert results.baseline == "uniform-3"
 
 
@@ -77,8 +82,9 @@ def test_failure_of_a_unit_that_was_done_later_is_forgotten(copied):
 def evaluation_rows(store):
     for unit in read_results(store).units:
         if unit.cell == "uniform-1":
-            for row in unit.rows.values():
-                yield dict(row) | {"path": str(unit.video), "subject": f"{unit.key}.mkv"}
+            place = {"path": str(unit.video), "prompt": unit.prompt, "seed": unit.seed}
+            for record in unit.records.values():
+                yield record.to_dict() | place | {"subject": f"{unit.key}.mkv"}
 
 
 def test_output_of_evaluate_is_one_cell(store, tmp_path):
@@ -90,7 +96,7 @@ def test_output_of_evaluate_is_one_cell(store, tmp_path):
     assert [cell.id for cell in results.cells] == ["all"]
     assert len(results.units) == 8
     assert {unit.seed for unit in results.units} == {0, 1}
-    assert len(results.set_rows["all"]) == 1
+    assert len(results.of_cells["all"]) == 1
 
 
 def test_video_that_could_not_be_scored_is_a_failure(store, tmp_path):
@@ -107,7 +113,8 @@ def test_video_that_could_not_be_scored_is_a_failure(store, tmp_path):
     "line", ["{", '{"value": 1}', '{"name": "a", "value": NaN}', '{"name": "a", "value": "1"}']
 )
 def test_damaged_line_is_named_with_its_number(tmp_path, line):
-    (tmp_path / "records.jsonl").write_text('{"name": "a", "value": 1}\n' + line + "\n")
+    good = '{"name": "a", "value": 1.0, "n": 1, "protocol": ""}'
+    (tmp_path / "records.jsonl").write_text(f"{good}\n{line}\n")
     with pytest.raises(ResultsError, match=r"records\.jsonl:2: no record .*again"):
         read_results(tmp_path)
 

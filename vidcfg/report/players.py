@@ -1,8 +1,6 @@
 """Videos for the page's players: strips of frames as WebP, as many as a size allows."""
 
-import base64
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +9,9 @@ import numpy as np
 from vidcfg.media.read import read_video
 from vidcfg.media.sheet import evenly_chosen
 from vidcfg.media.video import MediaError
-from vidcfg.report.results import Results, UnitResult
-from vidcfg.report.values import Pair, pair_of
+from vidcfg.report.formats import picture_uri
+from vidcfg.report.table import Pair, pair_of
+from vidcfg.results import Results, UnitResult
 
 MAX_SIDE = 256
 MAX_FRAMES = 48
@@ -21,7 +20,7 @@ LOSSLESS_SIDE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Clips:
+class Players:
     """`strips` by (cell, pair number): a data URI and its layout. `notes` say what is not here."""
 
     pairs: tuple[Pair, ...]
@@ -35,7 +34,7 @@ def embed(
     *,
     max_bytes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Clips:
+) -> Players:
     """Strips of every cell for as many pairs as fit into `max_bytes`, at least one pair.
 
     Pairs that all cells have come first, and every prompt once before any prompt twice.
@@ -44,11 +43,12 @@ def embed(
     for unit in results.units:
         if unit.video is not None:
             units.setdefault(pair_of(unit), []).append(unit)
-    order = _order(list(units), shared)
+
+    # Strips, pair by pair, until they are too large.
     pairs, strips, problems = [], {}, []
     used, count, total = 0, 0, sum(map(len, units.values()))
-    changed = False
-    for pair in order:
+    is_changed = False
+    for pair in _order(list(units), shared):
         made = {}
         for unit in units[pair]:
             count += 1
@@ -60,43 +60,40 @@ def embed(
         size = sum(len(strip["src"]) for strip in made.values())
         if pairs and used + size > max_bytes:
             break
-        if not made:
-            continue
-        used += size
-        changed |= any(strip.pop("is_changed") for strip in list(made.values()))
-        strips |= {(cell, len(pairs)): strip for cell, strip in made.items()}
-        pairs.append(pair)
-    notes = _notes(results, len(pairs), len(order), changed)
-    return Clips(tuple(pairs), strips, (*notes, *problems))
+        if made:
+            used += size
+            for cell, strip in made.items():
+                is_changed |= strip.pop("is_changed")
+                strips[cell, len(pairs)] = strip
+            pairs.append(pair)
+    notes = _notes(results, len(pairs), len(units), is_changed)
+    return Players(tuple(pairs), strips, (*notes, *problems))
+
+
+def _notes(results: Results, shown: int, total: int, is_changed: bool) -> Iterator[str]:
+    if shown < total:
+        where = results.root / "units" if results.kind == "sweep" else results.root
+        yield (
+            f"The players hold {shown} of {total} pairs of prompt and seed, to keep this file "
+            f"small. All videos are in {where}."
+        )
+    if is_changed:
+        yield (
+            f"Frames above {MAX_SIDE} pixels are made smaller, clips above {MAX_FRAMES} frames "
+            f"are thinned evenly, and frames above {LOSSLESS_SIDE} pixels are compressed with "
+            "loss. Numbers are of the full videos."
+        )
 
 
 def _order(pairs: list[Pair], shared: Sequence[Pair]) -> list[Pair]:
     rank = {pair: index for index, pair in enumerate(shared)}
     pairs = sorted(pairs, key=lambda pair: (rank.get(pair, len(rank)), str(pair)))
     seen: dict[str, int] = {}
-    turns = []
+    turns = {}
     for pair in pairs:
-        turns.append(seen.get(pair[0], 0))
-        seen[pair[0]] = turns[-1] + 1
-    order = sorted(zip(pairs, turns), key=lambda item: (item[0] not in rank, item[1]))
-    return [pair for pair, _ in order]
-
-
-def _notes(results: Results, shown: int, total: int, changed: bool) -> list[str]:
-    notes = []
-    if shown < total:
-        where = results.root / "units" if results.kind == "sweep" else results.root
-        notes.append(
-            f"The players hold {shown} of {total} pairs of prompt and seed, to keep this file "
-            f"small. All videos are in {where}."
-        )
-    if changed:
-        notes.append(
-            f"Frames above {MAX_SIDE} pixels are made smaller, clips above {MAX_FRAMES} frames "
-            f"are thinned evenly, and frames above {LOSSLESS_SIDE} pixels are compressed with "
-            "loss. Numbers are of the full videos."
-        )
-    return notes
+        turns[pair] = seen.get(pair[0], 0)
+        seen[pair[0]] = turns[pair] + 1
+    return sorted(pairs, key=lambda pair: (pair not in rank, turns[pair]))
 
 
 def strip_of(unit: UnitResult) -> dict[str, Any]:
@@ -107,14 +104,15 @@ def strip_of(unit: UnitResult) -> dict[str, Any]:
     """
     video = read_video(unit.video)
     frames = video.as_uint8().transpose(0, 2, 3, 1)
-    frames = _original_size(frames, (unit.record.get("video") or {}).get("enlarge") or 1)
+    frames = _original_size(frames, (unit.render.get("video") or {}).get("enlarge") or 1)
     numbers = evenly_chosen(len(frames), MAX_FRAMES)
     pictures = _within(frames[numbers])
-    _, height, width, _ = pictures.shape
+    _, height, width, channels = pictures.shape
     is_small = max(height, width) <= LOSSLESS_SIDE
-    strip = pictures.transpose(1, 0, 2, 3).reshape(height, -1, pictures.shape[-1])
+    strip = pictures.transpose(1, 0, 2, 3).reshape(height, -1, channels)
+    strip = strip.repeat(3, axis=-1) if channels == 1 else strip
     return {
-        "src": _webp(strip, lossless=is_small),
+        "src": picture_uri(strip, "webp", lossless=is_small, quality=82, method=2),
         "width": width,
         "height": height,
         "fps": float(video.fps) * len(numbers) / len(frames),
@@ -143,14 +141,3 @@ def _within(frames_THWC: np.ndarray) -> np.ndarray:
     size = max(1, round(width * factor)), max(1, round(height * factor))
     made = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames_THWC]
     return np.stack(made).reshape(len(made), size[1], size[0], -1)
-
-
-def _webp(picture_HWC: np.ndarray, *, lossless: bool) -> str:
-    from PIL import Image
-
-    if picture_HWC.shape[-1] == 1:
-        picture_HWC = picture_HWC.repeat(3, axis=-1)
-    file = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(picture_HWC))
-    image.save(file, "WEBP", lossless=lossless, quality=82, method=2)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -7,9 +7,9 @@ from fake_store import PROMPTS, clip
 from PIL import Image
 
 from vidcfg.media.write import write_video
-from vidcfg.report.clips import MAX_FRAMES, MAX_SIDE, embed, strip_of
-from vidcfg.report.results import UnitResult, read_results
-from vidcfg.report.values import make_table
+from vidcfg.report.players import MAX_FRAMES, MAX_SIDE, embed, strip_of
+from vidcfg.report.table import make_table
+from vidcfg.results import UnitResult, read_results
 
 
 def picture(strip):
@@ -19,7 +19,7 @@ def picture(strip):
 
 
 def unit_of(path, **video):
-    return UnitResult("k", "c", "p", 0, {}, path.parent, path, {"video": video})
+    return UnitResult("k", "c", "p", 0, {}, video=path, render={"video": video})
 
 
 def test_small_frames_are_kept_as_they_are(store):

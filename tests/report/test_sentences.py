@@ -1,17 +1,19 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_store import PROMPTS, write_store
+from fake_store import PROMPTS, remeasure, write_store
 
 from vidcfg.report.analyse import analyse
-from vidcfg.report.results import ResultsError, read_results
+from vidcfg.report.sentences import MOTION_LOSS
+from vidcfg.results import ResultsError, read_results
 
 
 def rewrite(results, name, value_of):
     """Replace a metric: `value_of(unit, prompt number)` for every unit."""
     for unit in results.units:
-        unit.rows[name].update(value=value_of(unit, results.prompts.index(unit.prompt)))
+        remeasure(unit, name, value=value_of(unit, results.prompts.index(unit.prompt)))
     return results
 
 
@@ -71,7 +73,7 @@ def test_difference_too_small_to_chase_is_said_to_be_so(many):
                 if (u.cell, u.prompt, u.seed) == ("uniform-6", unit.prompt, unit.seed)
             )
             shift = 1e-6 * (-1) ** unit.seed
-            unit.rows["align[mini]"].update(value=twin.rows["align[mini]"]["value"] + shift)
+            remeasure(unit, "align[mini]", value=twin.records["align[mini]"].value + shift)
     assert "take either" in said(many, "Follows the prompt best")["text"]
 
 
@@ -99,11 +101,59 @@ def test_still_videos_do_not_win_in_flicker(store):
     for unit in results.units:
         if unit.cell == "uniform-6":
             for name in ("warp_residual", "dynamic_degree"):
-                unit.rows[name].update(value=0.0, status="static")
+                remeasure(unit, name, value=0.0, status="static")
     analysis = analyse(results)
     entries = {e["title"]: e["text"] for e in analysis["summary"]}
     assert "“uniform, scale 6”" in entries["Moves too little"]
     assert not entries["Flickers least"].startswith("“uniform, scale 6”")
+
+
+@pytest.fixture
+def measured_at(tmp_path):
+    """`measured_at(speed)`: drawn clips at scale 1, calmer than the baseline's at scale 3, in
+    which a disc moves at `speed` times the baseline's pace. Flicker and motion are measured."""
+
+    def measured(speed):
+        root = write_store(
+            tmp_path,
+            modes=("uniform",),
+            scales=(1.0, 3.0),
+            prompts=PROMPTS,
+            seeds=(0,),
+            families=("warp", "motion"),
+            speeds={"uniform-1": speed},
+        )
+        return analyse(read_results(root))
+
+    return measured
+
+
+def motion_of(analysis):
+    (change,) = (c for c in analysis["changes"] if c["what"] == "motion")
+    return change
+
+
+def test_setting_that_loses_much_of_its_motion_does_not_win_in_flicker(measured_at):
+    analysis = measured_at(0.4)
+    calm, base = (cell["values"] for cell in analysis["cells"])
+    assert calm["warp_residual"]["mean"] < base["warp_residual"]["mean"]
+    # The disc still moves in every clip: it is the loss that counts, not a still video.
+    assert calm["dynamic_degree"]["static"] == 0
+    assert motion_of(analysis)["high"] < -MOTION_LOSS
+    entries = {e["title"]: e["text"] for e in analysis["summary"]}
+    assert entries["Flickers least"].startswith("“uniform, scale 3”")
+    assert entries["Moves too little"].startswith("“uniform, scale 1”")
+
+
+@pytest.mark.parametrize(("speed", "least"), [(1.0, -MOTION_LOSS), (1.5, 0.0)])
+def test_calm_setting_that_keeps_its_motion_wins_in_flicker(measured_at, speed, least):
+    analysis = measured_at(speed)
+    # The baseline's noise reads as motion too, so that an equal pace reads as a fifth less.
+    assert motion_of(analysis)["change"] > least
+    entries = {e["title"]: e for e in analysis["summary"]}
+    assert entries["Flickers least"]["kind"] == "clear"
+    assert entries["Flickers least"]["text"].startswith("“uniform, scale 1”")
+    assert "Moves too little" not in entries
 
 
 def test_incomplete_sweep_says_so_first(tmp_path):
@@ -171,10 +221,11 @@ def test_baseline_and_pairs_call_the_same_changes_clear(many):
 def with_warp_residual(results, has_value):
     """Adds motion-compensated flicker, null for the clips that `has_value` does not have."""
     for unit in results.units:
-        row = dict(unit.rows["frame_diff"], name="warp_residual", value=0.01)
+        record = replace(unit.records["frame_diff"], name="warp_residual", value=0.01)
+        unit.records["warp_residual"] = record
         if not has_value(unit):
-            row.update(value=None, skipped_reason="too little of the flow is valid")
-        unit.rows["warp_residual"] = row
+            reason = "too little of the flow is valid"
+            remeasure(unit, "warp_residual", value=None, skipped_reason=reason)
     return [n for n in analyse(results)["notices"] if "warp_residual" in n]
 
 

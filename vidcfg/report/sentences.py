@@ -1,0 +1,264 @@
+"""What the data say, in sentences; and what they do not say."""
+
+from collections.abc import Sequence
+
+from vidcfg.report.compare import LEVEL, Change, Findings
+from vidcfg.report.formats import signed
+from vidcfg.report.table import DECIDING, Table
+from vidcfg.results import Results
+
+MOTION_LOSS = 0.25
+"""A cell that surely loses this share of the baseline's motion cannot win in flicker."""
+
+MOST_NEEDED = 20
+"""More than so many times the clips at hand are not worth making for a difference that small."""
+
+SLIGHT = 0.001
+"""A difference below this part of the value does not matter, however sure it is."""
+
+Entry = dict[str, str]
+
+
+def first_lines(results: Results, table: Table) -> list[str]:
+    """What a reader has to know before any number."""
+    lines = []
+    labels = {cell.id: cell.label for cell in results.cells}
+    if results.missing or results.failed:
+        counts = [f"{len(results.failed)} failed"] if results.failed else []
+        counts += [f"{len(results.missing)} not rendered yet"] if results.missing else []
+        whole = f" of {len(results.plan.get('units', ()))}" if results.plan else ""
+        lines.append(
+            f"Incomplete: {len(results.units)}{whole} videos are there, {', '.join(counts)}. "
+            f"Cells are compared on the {len(table.pairs)} of {table.num_pairs} pairs of prompt "
+            "and seed that all of them have."
+        )
+    for cell, reason in table.left_out.items():
+        lines.append(f"{labels[cell]} is not compared: {reason}.")
+    check = (results.summary or {}).get("self_check")
+    if check and check.get("equal") is False:
+        cells = " and ".join(labels.get(cell, str(cell)) for cell in check.get("cells", []))
+        lines.append(
+            f"The self-check failed: {cells} should be the same videos and are not. "
+            "Do not trust the comparison before that is explained."
+        )
+    return [*lines, *_flicker_lines(table), *results.problems]
+
+
+def _flicker_lines(table: Table) -> list[str]:
+    """Where motion-compensated flicker is missing for some clips, or for too many to decide."""
+    flicker, best = table.first("flicker"), DECIDING["flicker"][0]
+    if flicker is None:
+        return []
+    instead = f"flicker is judged by {flicker}, which counts motion as flicker."
+    if best not in table.metrics:
+        reason = table.refused.get(best)
+        return [] if reason is None else [f"{best} cannot decide ({reason}): {instead}"]
+    there = int(table.metrics[best].is_there_N.sum())
+    measured = f"{best} has a value in every cell for {there} of {len(table.pairs)} clips"
+    if flicker != best:
+        return [f"{measured}, too few to decide by: {instead}"]
+    if there < len(table.pairs):
+        return [f"{measured}, where optical flow works. Flicker is compared on these."]
+    return []
+
+
+def summary(found: Findings) -> list[Entry]:
+    """Entries {title, text, kind}; kind is `clear`, `unclear` (data cannot tell) or `note`."""
+    can_decide, cells = found.least_p <= LEVEL, found.table.cells
+    if not cells:
+        return [_entry("Nothing to compare", "No video is finished yet.", "note")]
+
+    # Whether it can be said at all, then who is best in one, in both, and what to be wary of.
+    entries: list[Entry | None] = []
+    if not can_decide and found.prompts and len(cells) > 1:
+        text = (
+            f"{_prompts(found)} cannot reach p = {LEVEL:g} whatever the videos look like "
+            f"(least p {found.least_p:.2g}). Six prompts or more can."
+        )
+        entries.append(_entry("Too few prompts for a verdict", text, "unclear"))
+    for what, title in (
+        ("alignment", "Follows the prompt best"),
+        ("flicker", "Flickers least"),
+    ):
+        if what in found.table.key_metrics and len(cells) > 1 and found.clips:
+            entries.append(_best(found, what, title))
+    if can_decide:
+        entries += [_balance(found), _front(found), _baseline(found)]
+    entries.append(_motion(found))
+
+    # A page that has nothing to say tells why.
+    if any(entries):
+        return [entry for entry in entries if entry]
+    if len(cells) < 2:
+        return [_entry("Nothing to compare", "The page describes one setting.", "note")]
+    text = "No deciding metric was measured on a shared clip."
+    return [_entry("Nothing to decide by", text, "note")]
+
+
+def _entry(title: str, text: str, kind: str) -> Entry:
+    return {"title": title, "text": text, "kind": kind}
+
+
+def _prompts(found: Findings) -> str:
+    return f"{found.prompts} prompt" + ("s" if found.prompts > 1 else "")
+
+
+def _frozen(found: Findings) -> set[str]:
+    """Cells without a claim to little flicker: static clips, or surely less motion."""
+    lost = {
+        c.cell
+        for c in found.against
+        if c.what == "motion" and c.is_ratio and c.high is not None and c.high < -MOTION_LOSS
+    }
+    static = found.means.get(found.table.key_metrics.get("motion"), {})
+    return lost | {cell for cell, mean in static.items() if 2 * mean.static > mean.clips}
+
+
+def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """The best cell, those that are the same as it, those that cannot be told apart from it."""
+    name = found.table.key_metrics[what]
+    best = min(cells, key=lambda cell: found.cost(name, cell))
+    same = [cell for cell in cells if cell != best and _is_same(found, best, cell)]
+    tied = []
+    for cell in cells:
+        change = found.between(what, best, cell)
+        if cell not in (best, *same) and (change is None or not change.is_clear):
+            tied.append(cell)
+    return best, same, tied
+
+
+def _is_same(found: Findings, one: str, other: str) -> bool:
+    rows = [found.between(what, one, other) for what in found.table.key_metrics]
+    return all(row is not None and row.change == 0 and row.low in (None, 0) for row in rows)
+
+
+def _best(found: Findings, what: str, title: str) -> Entry:
+    # What the best mean is, and who has the same videos.
+    frozen = _frozen(found) if what == "flicker" else set()
+    cells = [cell for cell in found.table.cells if cell not in frozen] or list(found.table.cells)
+    best, same, tied = _ranked(found, what, cells)
+    name = found.table.key_metrics[what]
+    mean = found.means[name][best]
+    text = f"{_named(found, [best])}: {name} {mean.mean:.4g}"
+    text += "" if mean.low is None else f" ({mean.low:.4g} to {mean.high:.4g})"
+    for change in found.against if what == "flicker" else ():
+        if change.what == "motion" and change.cell == best:
+            text += f", motion {_percent(change, best)} beside the baseline"
+    text += f", the same videos as {_named(found, same)}" if same else ""
+
+    # Whether it is surely the best.
+    if found.least_p > LEVEL:
+        doubt = f"{_prompts(found)} cannot say whether it holds for others"
+        return _entry(title, f"{text}. This is the best mean; {doubt}.", "unclear")
+    if not tied:
+        rest = len(cells) - len(same) - 1
+        how = f", clearly ahead of the other {rest}" if rest else ""
+        return _entry(title, f"{text}{how}.", "clear")
+    nearest = min(tied, key=lambda cell: found.cost(name, cell))
+    text += f". It cannot be told apart from {_named(found, tied)} at n = {found.clips}"
+    return _entry(title, f"{text}. {_needed(found, what, best, nearest)}", "unclear")
+
+
+def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
+    """What it would take to tell two cells apart."""
+    change = found.between(what, best, nearest)
+    if change is None:
+        return "They were not compared one by one."
+    name, size = _named(found, [nearest]), f"differs by {_percent(change, nearest)} in {what}"
+    mean = found.means[change.metric][change.base].mean
+    is_slight = abs(change.change) < SLIGHT * (1 if change.is_ratio else abs(mean))
+    if is_slight or change.needed is None or change.needed > MOST_NEEDED * found.clips:
+        return f"The closest, {name}, {size}, too little to be worth more clips, take either."
+    more = max(0, change.needed - found.clips)
+    if more:
+        return f"{name} {size}; if that is real, about {more} more clips would show it."
+    count = sum(c.what == what for c in found.among)
+    doubt = f"alone that would count, among {count} comparisons it does not"
+    return f"{name} {size}; {doubt}. Repeat these two on other prompts."
+
+
+def _balance(found: Findings) -> Entry | None:
+    """The least flicker among cells whose alignment is not surely below the best."""
+    names, frozen = found.table.key_metrics, _frozen(found)
+    cells = [cell for cell in found.table.cells if cell not in frozen]
+    if not {"flicker", "alignment"} <= set(names) or not found.clips or len(cells) < 2:
+        return None
+    best, same, tied = _ranked(found, "alignment", cells)
+
+    # Where alignment separates nothing, there is no pool to choose from.
+    pool = [best, *same, *tied]
+    if len(pool) == len(cells) > 2:
+        return _entry(
+            "Both together",
+            "Alignment does not separate any two of these settings, so it cannot say how much "
+            "flicker is worth. Choose by flicker, by eye, or render more prompts.",
+            "unclear",
+        )
+    chosen = min(pool, key=lambda cell: found.cost(names["flicker"], cell))
+    text = (
+        f"{_named(found, [chosen])}: the least flicker among the {len(pool)} settings whose "
+        "alignment is not surely below the best"
+    )
+    change = found.between("flicker", best, chosen) if chosen != best else None
+    if change is not None:
+        sure = "which is clear" if change.is_clear else "which is not sure"
+        amount = _percent(change, chosen)
+        text += f". Beside {_named(found, [best])} its flicker changes by {amount}, {sure}"
+    return _entry("Both together", text + ".", "clear" if len(pool) == 1 else "note")
+
+
+def _front(found: Findings) -> Entry | None:
+    cells = found.table.cells
+    if found.front is None or len(cells) < 3:
+        return None
+    share = found.front.membership_C
+    sure = [cell for cell, part in zip(cells, share) if part >= 0.95]
+    num_out = int((share < 0.05).sum())
+    num_open = len(cells) - len(sure) - num_out
+    named = _named(found, sure) or "none"
+    text = f"No other setting is better in both flicker and alignment than {named}"
+    text += f"; {num_out} of {len(cells)} settings are surely beaten by another"
+    text += f", {num_open} are undecided." if num_open else "."
+    return _entry("On the Pareto front", text, "clear" if sure else "unclear")
+
+
+def _baseline(found: Findings) -> Entry | None:
+    parts = []
+    for what, good in (("flicker", -1), ("alignment", 1)):
+        rows = [c for c in found.against if c.what == what]
+        if rows:
+            better = sum(c.is_clear and c.change * good > 0 for c in rows)
+            worse = sum(c.is_clear and c.change * good < 0 for c in rows)
+            rest = len(rows) - better - worse
+            parts.append(f"in {what} {better} are better, {worse} worse, {rest} undecided")
+    if found.base is None or not parts:
+        return None
+    text = f"Beside {_named(found, [found.base])}, {'; '.join(parts)}."
+    return _entry("Against the baseline", text, "note")
+
+
+def _motion(found: Findings) -> Entry | None:
+    frozen = sorted(_frozen(found), key=found.table.cells.index)
+    if not frozen:
+        return None
+    text = (
+        f"{_named(found, frozen)}: surely over {MOTION_LOSS:.0%} less motion than the baseline, "
+        "or still. Their low flicker is no merit, so they do not count as least flickering."
+    )
+    return _entry("Moves too little", text, "unclear")
+
+
+def _named(found: Findings, cells: Sequence[str], *, at_most: int = 4) -> str:
+    shown = ", ".join(f"“{found.labels[cell]}”" for cell in cells[:at_most])
+    return shown + (f" and {len(cells) - at_most} more" if len(cells) > at_most else "")
+
+
+def _percent(change: Change, start: str) -> str:
+    """The size of a change, from the other cell to `start`."""
+    amount, low, high = change.change, change.low, change.high
+    if change.cell != start and change.is_ratio:
+        amount = 1 / (1 + amount) - 1
+        low, high = (None, None) if low is None else (1 / (1 + high) - 1, 1 / (1 + low) - 1)
+    elif change.cell != start:
+        amount, low, high = -amount, *((None, None) if low is None else (-high, -low))
+    return signed("{:+.1%}" if change.is_ratio else "{:+.2g}", amount, low, high)

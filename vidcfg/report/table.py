@@ -1,0 +1,209 @@
+"""Results as arrays: one row a cell, one column a (prompt, seed) that all of them have."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from vidcfg.metrics.record import Record
+from vidcfg.results import Results, ResultsError, UnitResult
+
+DECIDING = {
+    "flicker": ("warp_residual", "frame_diff"),
+    "alignment": ("clip_score", "align", "attribute_accuracy"),
+    "motion": ("dynamic_degree",),
+}
+"""What decides, and the metrics that can stand for it, the best first."""
+
+SHOWN = (
+    *("warp_residual", "align", "clip_score", "dynamic_degree", "frame_diff", "stride_pulse"),
+    *("clipped_share", "attribute_accuracy", "lpips_warp", "lpips_adjacent", "colour_drift"),
+    *("luminance_flicker", "saturation", "contrast_drift", "fd", "fvd", "kd"),
+)
+"""The order in which metrics are shown; those not named follow by name."""
+
+LEAST_SHARE = 0.5
+"""A cell stays in the comparison while all cells share this part of the pairs."""
+
+LEAST_PROMPTS = 6
+"""Fewer prompts than this can never give p = 0.05: a metric that more have decides instead."""
+
+Pair = tuple[str, int | None]
+
+
+@dataclass(frozen=True, eq=False)
+class MetricValues:
+    """Values [C, N] of one metric on the compared cells, NaN where a video has none.
+
+    `like` is one of its records: all have the same unit, direction, protocol and backend.
+    """
+
+    like: Record
+    values_CN: np.ndarray
+    is_static_CN: np.ndarray
+
+    @property
+    def is_there_N(self) -> Bool[np.ndarray, "N"]:
+        return np.isfinite(self.values_CN).all(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Metrics over compared cells and shared pairs.
+
+    `left_out` gives the cells that are not compared, `refused` the metrics, each with the reason.
+    """
+
+    cells: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    metrics: dict[str, MetricValues]
+    left_out: dict[str, str]
+    refused: dict[str, str]
+    num_pairs: int
+
+    def first(self, what: str) -> str | None:
+        """The first metric of `DECIDING[what]` that enough clips have to decide by it."""
+        needed = min(LEAST_PROMPTS, len({prompt for prompt, _ in self.pairs}))
+        for base, name in itertools.product(DECIDING[what], self.metrics):
+            is_there_N = self.metrics[name].is_there_N
+            has_prompts = len(set(self.prompts(is_there_N))) >= needed
+            if base_name(name) == base and is_there_N.mean() >= LEAST_SHARE and has_prompts:
+                return name
+        return None
+
+    @property
+    def key_metrics(self) -> dict[str, str]:
+        """What decides: flicker, alignment and motion, as far as they were measured."""
+        named = {what: self.first(what) for what in DECIDING}
+        return {what: name for what, name in named.items() if name is not None}
+
+    @property
+    def key_mask(self) -> Bool[np.ndarray, "N"]:
+        """The pairs in which every deciding metric has a value in every cell."""
+        masks = [self.metrics[name].is_there_N for name in self.key_metrics.values()]
+        return np.all([np.ones(len(self.pairs), bool), *masks], axis=0)
+
+    def mask_of(self, metric: MetricValues) -> Bool[np.ndarray, "N"]:
+        """Where all cells have a value; for a deciding metric, where they have all deciding ones.
+
+        So means, tests and front are of the same clips.
+        """
+        is_key = metric.like.name in self.key_metrics.values() and self.key_mask.any()
+        return self.key_mask if is_key else metric.is_there_N
+
+    def prompts(self, mask_N: Bool[np.ndarray, "N"]) -> list[str]:
+        """The prompt of every pair of a mask: what clusters the clips."""
+        return [prompt for (prompt, _), is_there in zip(self.pairs, mask_N) if is_there]
+
+
+def pair_of(unit: UnitResult) -> Pair:
+    return (unit.prompt if unit.prompt is not None else unit.key, unit.seed)
+
+
+def make_table(results: Results, *, metrics: Sequence[str] | None = None) -> Table:
+    """The comparable part of the results. `metrics` limits it to names, with or without bracket.
+
+    Raises:
+        ResultsError: if a name of `metrics` was not measured.
+    """
+    # The cells and pairs that are compared.
+    units = {(unit.cell, pair_of(unit)): unit for unit in results.units}
+    owned: dict[str, set[Pair]] = {cell.id: set() for cell in results.cells}
+    for cell, pair in units:
+        owned[cell].add(pair)
+    cells, left_out = _compared(owned)
+    shared = set.intersection(*(owned[cell] for cell in cells)) if cells else set()
+    rank = {prompt: index for index, prompt in enumerate(results.prompts)}
+
+    def order(pair: Pair) -> tuple:
+        return rank.get(pair[0], len(rank)), pair[0], -1 if pair[1] is None else pair[1]
+
+    pairs = tuple(sorted(shared, key=order))
+
+    # Their values, metric by metric.
+    made: dict[str, MetricValues] = {}
+    refused = {}
+    for name in _names(results.units, metrics):
+        rows = [[units[cell, pair].records.get(name) for pair in pairs] for cell in cells]
+        found = _metric(rows)
+        if isinstance(found, str):
+            refused[name] = found
+        else:
+            made[name] = found
+    return Table(cells, pairs, made, left_out, refused, len(set().union(*owned.values())))
+
+
+def _compared(owned: dict[str, set[Pair]]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Cells that share enough pairs; the emptiest is left out until they do."""
+    left_out = {cell: "it has no video" for cell, pairs in owned.items() if not pairs}
+    cells = [cell for cell in owned if cell not in left_out]
+    total = len(set().union(*owned.values())) if owned else 0
+    while len(cells) > 1:
+        shared = set.intersection(*(owned[cell] for cell in cells))
+        if len(shared) >= LEAST_SHARE * total:
+            break
+        emptiest = min(cells, key=lambda cell: len(owned[cell]))
+        left_out[emptiest] = f"it has {len(owned[emptiest])} of {total} videos"
+        cells.remove(emptiest)
+    return tuple(cells), left_out
+
+
+def _names(units: Iterable[UnitResult], wanted: Sequence[str] | None) -> list[str]:
+    found = {name: {name, base_name(name)} for u in units for name in u.records if name != "read"}
+    if wanted is not None:
+        absent = [each for each in wanted if not any(each in names for names in found.values())]
+        if absent:
+            raise ResultsError(
+                f"not measured: {', '.join(absent)}. There are: {', '.join(sorted(found))}."
+            )
+        found = {name: names for name, names in found.items() if names & set(wanted)}
+    return sorted(found, key=shown_order)
+
+
+def base_name(name: str) -> str:
+    """`align` of `align[mini]`."""
+    return name.partition("[")[0]
+
+
+def shown_order(name: str) -> tuple[int, str]:
+    base = base_name(name)
+    return (SHOWN.index(base) if base in SHOWN else len(SHOWN)), name
+
+
+def _metric(records_CN: list[list[Record | None]]) -> MetricValues | str:
+    """The metric, or the reason why its values cannot be compared."""
+    records = [record for cell in records_CN for record in cell if record is not None]
+    numbers = [record for record in records if record.value is not None]
+    if not numbers:
+        reasons = Counter(record.skipped_reason or "no reason given" for record in records)
+        return reasons.most_common(1)[0][0] if reasons else "no shared video has it"
+    differing = _differing(numbers)
+    if differing:
+        return "measured in unlike ways: " + "; ".join(differing)
+    values = [[np.nan if r is None or r.value is None else r.value for r in c] for c in records_CN]
+    static = [[r is not None and r.status == "static" for r in cell] for cell in records_CN]
+    metric = MetricValues(numbers[0], np.array(values, dtype=np.float64), np.array(static))
+    if not metric.is_there_N.any():
+        return "no pair of prompt and seed has a value in every cell"
+    return metric
+
+
+def _differing(records: Sequence[Record]) -> list[str]:
+    """In what the measurements differ apart from their values, one phrase each."""
+    found = {
+        "protocol": {record.protocol for record in records},
+        "backend": {
+            tuple(getattr(record.backend, part, None) for part in ("name", "sha256"))
+            for record in records
+        },
+    }
+    for part in ("num_frames", "height", "width", "fps", "lossless"):
+        found[part] = {getattr(record.clip, part, None) for record in records}
+    return [
+        f"{what} is " + " or ".join(sorted(map(str, values)))
+        for what, values in found.items()
+        if len(values) > 1
+    ]
