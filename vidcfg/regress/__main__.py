@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
         "Tell whether a change made videos flicker, pulse, burn, freeze or drift.",
         details=DETAILS,
     )
+    # What all subcommands have.
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -26,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         cli.add_set(one, "alpha=0.01")
         return cli.shared(one, default=argparse.SUPPRESS)
 
+    # What each one adds.
     a_set = "renders, evaluated renders, or a sweep's store"
 
     record = command("record", "keep the measured values of a set as a baseline")

@@ -148,6 +148,7 @@ def write_baseline(
     if (folder / "baseline.json").exists() and not overwrite:
         raise ResultsError(f"{folder} holds a baseline. Use --overwrite to renew it.")
     folder.mkdir(parents=True, exist_ok=True)
+    # Values by clip and metric; what is known about the video once a clip.
     lines, listed = [], []
     for key, clip in clips.clips.items():
         place = key._asdict()
@@ -157,6 +158,7 @@ def write_baseline(
         for name, record in clip.records.items():
             if metrics is None or name in metrics:
                 lines.append(json.dumps(place | _brief(record), allow_nan=False))
+    # The head comes last: without it the folder is no baseline.
     write_text(folder / "records.jsonl", "\n".join(lines) + "\n")
     write_json(
         folder / "baseline.json", {"kind": BASELINE_KIND, **dict(facts or {}), "clips": listed}

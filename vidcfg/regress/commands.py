@@ -103,6 +103,7 @@ def check(arguments: argparse.Namespace) -> int:
 def power(arguments: argparse.Namespace) -> int:
     """Print what change is found by how many clips."""
     rules, counts = _policy(arguments), arguments.n
+    # The noise: given, or that of the baseline.
     if arguments.sd is not None:
         if not arguments.sd > 0:
             raise ValueError(f"--sd is {arguments.sd}, it has to be above 0.")
@@ -114,6 +115,7 @@ def power(arguments: argparse.Namespace) -> int:
         raise ValueError("power needs --baseline DIR, or --sd 0.07.")
     if min(counts) < 2:
         raise ValueError(f"-n is {min(counts)}, it has to be 2 or more.")
+    # A row a metric, at its own share of alpha.
     heads = "".join(f"{f'n = {n}':>10}" for n in counts)
     print(f"change found with {rules.power:.0%} power, each prompt one clip\n")
     print(f"{'metric':20}{'noise sd':>10}{heads}  noise from")
@@ -132,6 +134,7 @@ def power(arguments: argparse.Namespace) -> int:
 def calibrate(arguments: argparse.Namespace) -> int:
     """Print the noise of repeats and suggest margins."""
     rules = _policy(arguments)
+    # Measure and print.
     found = noise_of_repeats([_loaded(path, arguments) for path in arguments.sets], rules)
     print(f"{found.num_pairs} pairs of repeats, {found.num_prompts} prompts\n")
     print(f"{'metric':20}{'noise sd':>10}{'mean shift':>12}{'margin':>9}{'suggested':>11}")
@@ -142,6 +145,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         )
     for alarm in found.alarms:
         print(f"\nnot repeats of one setting, or noisier than the policy allows: {alarm} FAIL")
+    # Keep what was found: margins in a policy, noise in a baseline.
     if arguments.out:
         metrics = {
             name: rule.replace(margin=found.margins.get(name, rule.margin))

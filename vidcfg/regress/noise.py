@@ -61,6 +61,7 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
     Raises:
         ResultsError: the baseline has neither.
     """
+    # Measured by repeats.
     saved = base.facts.get("noise") or {}
     found = {
         name: RepeatNoise(float(entry["sd"]), int(entry["n"]), "repeats")
@@ -69,6 +70,7 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
     }
     if found:
         return found
+    # Between seeds that follow each other.
     groups: dict[tuple[str, str], list[MeasuredClip]] = defaultdict(list)
     for key, clip in base.clips.items():
         groups[key.cell, key.prompt].append(clip)

@@ -95,6 +95,7 @@ def _write_config(folder: Path, worst: Worst) -> Path | None:
 
 def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
     """Everything as plain data."""
+    # Metrics with their worst clips.
     metrics = []
     for result in outcome.judgement.metrics:
         names = [field.name for field in fields(result) if field.name != "tested"]
@@ -110,6 +111,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
                 "command": commands.get(result.name),
             }
         metrics.append(row)
+    # The whole.
     return {
         "kind": KIND,
         "verdict": outcome.verdict,
