@@ -118,6 +118,20 @@ def test_settings_along_frames_are_left_out_with_a_warning_on_images(name):
     assert torch.equal(ours, uniform)
 
 
+def test_frames_of_one_rule_of_a_list_are_left_out_on_an_image():
+    tiny = BUILDERS["sd15"]()
+    rules = [{"kind": "cfg"}, {"kind": "renorm", "scale": 3.0}]
+    with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=7.0, method=rules), **tiny.negative):
+        uniform = tiny.unguided(generator=generators(0, 1))
+    rules[1]["frames"] = {"kind": "ramp", "first": 0.0, "last": 1.0}
+    with (
+        pytest.warns(UserWarning, match=r"guidance\.frames: ramp cannot matter"),
+        vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=7.0, method=rules), **tiny.negative),
+    ):
+        ours = tiny.unguided(generator=generators(0, 1))
+    assert torch.equal(ours, uniform)
+
+
 def test_step_schedule_rescale_and_threshold_work_on_an_image():
     tiny = BUILDERS["sdxl"]()
     guidance = vidcfg.Guidance(
