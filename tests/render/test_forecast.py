@@ -133,7 +133,7 @@ def test_what_the_mini_model_tells_by_itself_is_what_its_pipeline_tells(config, 
 def test_a_dry_run_of_the_mini_model_loads_neither_torch_nor_diffusers(tmp_path):
     code = """
 import sys
-from vidcfg.render.cli import main
+from vidcfg.render.__main__ import main
 assert main(["configs/quickstart.yaml", "--dry-run", "--set", f"output.dir={sys.argv[1]}"]) == 0
 print(sorted({"torch", "diffusers", "transformers"} & set(sys.modules)))
 """

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer
 
 from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, refuse
@@ -138,6 +138,13 @@ class Schedule(Kinds):
         if isinstance(value, list | tuple):
             return {"kind": "list", "values": value}
         return {"kind": value} if isinstance(value, str) and value in cls.kinds else value
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: Callable) -> dict[str, Any]:
+        # What all kinds have comes last, behind what says which kind this is.
+        own = handler(self)
+        over = own.pop("over")
+        return {"kind": self.kind, **own, "over": over}
 
     def values(self, position_K: Steps) -> Steps:
         """The scale at each progress."""
