@@ -22,3 +22,11 @@ def _own_ctrl_c():
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def wake():
+    """Gives a model's zero weights a value (tests/helpers/waking.py)."""
+    from waking import wake as give_values
+
+    return give_values

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from waking import wake as _wake
 
 
 @pytest.fixture
@@ -32,16 +33,3 @@ def tiny_pipeline(tiny_transformer):
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _wake(model):
-    """Replace weights that start as zero, so that every input has an effect on the output."""
-    for parameter in model.parameters():
-        if float(parameter.detach().abs().max()) == 0:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-@pytest.fixture
-def wake():
-    return _wake

@@ -209,19 +209,6 @@ def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray
     return adjusted
 
 
-def benjamini_hochberg(p_values: Values) -> Float[np.ndarray, "M"]:
-    """p-values adjusted so that, of those up to q, a share of at most q is expected to be wrong.
-
-    Source: Benjamini & Hochberg 1995, Controlling the false discovery rate.
-    """
-    p = _checked_p(p_values)
-    order = np.argsort(p, kind="stable")[::-1]
-    ranks = np.arange(len(p), 0, -1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1.0)
-    return adjusted
-
-
 def _checked_p(p_values: Values) -> np.ndarray:
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
