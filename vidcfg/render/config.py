@@ -141,7 +141,7 @@ class RenderConfig(ConfigModel):
             if prompt in self.prompts[:i]:
                 message = f"repeats prompts.{self.prompts.index(prompt)}. Delete it; more videos "
                 yield Finding(("prompts", i), message + "come from more seeds.")
-            if guidance.needs_negative and not prompt.negative.strip():
+            if guidance.method.needs_negative and not prompt.negative.strip():
                 message = f"is empty, but guidance.method {guidance.kind} steers away from it. "
                 yield Finding(("prompts", i, "negative"), message + "Write what to avoid.")
             if guidance.is_off and prompt.negative:

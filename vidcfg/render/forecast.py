@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
+from vidcfg.guidance.plan import RunPlan, RunRow, SampleRows, plan_run
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.steps import RunFacts
 from vidcfg.render.config import Prompt, RenderConfig
@@ -50,7 +50,8 @@ class Forecast:
         sources = {"cond": "cond"} | rule.method.sources()
         texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())
         surfaces = rule.surfaces(**self.facts.of_surfaces())
-        return self.facts.row(rule, surfaces, start=seed, texts=texts)
+        samples = SampleRows.of([rule], [surfaces], **self.facts.of_rows())
+        return samples.rows([seed], [texts])[0]
 
     def plan(self, batch_size: int = 1) -> RunPlan:
         """The model evaluations of the whole render, made `batch_size` videos at a time.
