@@ -11,9 +11,8 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
 from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
-from vidcfg.settings.document import apply_overrides, load_document, set_value
+from vidcfg.settings.document import apply_overrides, load_document, set_value, validate
 from vidcfg.settings.strict_yaml import dump_yaml
-from vidcfg.settings.validation import validate
 
 MAX_SEED = 2**63 - 1
 MAX_SEEDS = 100_000
