@@ -99,12 +99,8 @@ class Guidance(ConfigModel):
         """Whether no step is guided, so that each one is the plain conditional prediction."""
         return all(term.is_off for term in self.terms)
 
-    def surfaces(self, **run: Any) -> tuple[Surface, ...]:
-        """One surface per term, all of one run: the arguments are those of `Term.surface`."""
-        return tuple(term.surface(**run) for term in self.terms)
-
     def surface(self, **run: Any) -> Surface:
-        """The surface of the rule, or of its first term."""
+        """The surface of the rule, or of its first term, by the arguments of `Term.surface`."""
         return self.terms[0].surface(**run)
 
     def term_names(self) -> tuple[str, ...]:

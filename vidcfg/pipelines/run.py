@@ -52,7 +52,8 @@ class GuidedRun:
         told = family.length_argument and call.get(family.length_argument)
         num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
         self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
-        made = [rule.surfaces(**self.facts.of_surfaces()) for rule in session.rules]
+        run = self.facts.of_surfaces()
+        made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         surfaces = [made[place] for place in places]
         if not session.scales_noted:
             session.scales_noted = True

@@ -40,8 +40,8 @@ class Forecast:
         Raises:
             ValueError: if the settings do not fit the clip, or need what is not known.
         """
-        rule = self.config.guidance
-        return dict(zip(rule.term_names(), rule.surfaces(**self.facts.of_surfaces())))
+        rule, run = self.config.guidance, self.facts.of_surfaces()
+        return dict(zip(rule.term_names(), (term.surface(**run) for term in rule.terms)))
 
     def row(self, prompt: Prompt, seed: int) -> RunRow:
         """One video as a row of a plan: its strengths, texts and start."""
@@ -49,7 +49,7 @@ class Forecast:
         seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
         sources = {"cond": "cond"} | rule.method.sources()
         texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())
-        surfaces = rule.surfaces(**self.facts.of_surfaces())
+        surfaces = tuple(self.surfaces.values())
         samples = SampleRows.of([rule], [surfaces], **self.facts.of_rows())
         return samples.rows([seed], [texts])[0]
 
