@@ -6,10 +6,11 @@ from clip_metrics import meter_of, plain_values
 from clip_metrics import records_of as records_of_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 
 from vidcfg.media.video import Video
 from vidcfg.metrics import appearance, flicker, motion, warp
-from vidcfg.metrics.flow import Pair, search_size
+from vidcfg.metrics.flow import Pair, View, search_size
 from vidcfg.metrics.meters import measure, measure_video
 from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
 from vidcfg.metrics.record import ClipInfo
@@ -69,6 +70,8 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "mc_flicker_peak": peak_of_blocks(paths, "flicker"),
         "mc_coverage": np.mean([p.covered for p in paths]),
         "judder": mean_of_blocks(paths, "judder"),
+        "ghosting": np.log(np.divide(*np.sum([p.steps for p in paths], axis=0)[::-1])),
+        "content_drift": drift_along(flows, frames),
         "judder_peak": peak_of_blocks(paths, "judder"),
         "dynamic_degree": 2 * moved.mean(),
         "motion_smoothness": np.mean([motion.smoothness(Pair(*t)) for t in triples]),
@@ -83,9 +86,33 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "colour_drift": appearance.colour_drift(frames.mean(axis=(2, 3))),
     }
     assert set(expected) == set(found)
+    # Chained flow is sampled linearly here, cubically there.
+    drift = expected.pop("content_drift")
+    assert found.pop("content_drift") == pytest.approx(drift, rel=0.1)
     for name, value in expected.items():
         # Luma weights of gray frames sum to one within float32.
         assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+
+
+def drift_along(flows, frames):
+    """Texture lost over the first 8 frames, at their own size (which is that of the search)."""
+    textures = [View(f).search.astype(float) - 128 for f in (frames[0], frames[8])]
+    searched = [Pair(a, b).searched[0] for a, b in zip(frames[:8], frames[1:9])]
+    height, width = textures[0].shape
+    points = np.stack(np.mgrid[:height, :width], axis=-1).reshape(-1, 2)[:, ::-1].astype(float)
+    start, is_inside = points.copy(), np.ones(len(points), dtype=bool)
+    for flow in searched:
+        at = [np.clip(points[:, i], 0, limit - 1) for i, limit in ((1, height), (0, width))]
+        points = points + np.stack(
+            [map_coordinates(flow[..., i], at, order=1) for i in (0, 1)], axis=-1
+        )
+        is_inside &= (
+            abs(points - (np.array([width, height]) - 1) / 2) <= (width / 2, height / 2)
+        ).all(1)
+    there = map_coordinates(textures[1], points.T[::-1], order=3, mode="nearest")
+    here = textures[0][start[:, 1].astype(int), start[:, 0].astype(int)]
+    a, b = here[is_inside], there[is_inside]
+    return 1 - a @ b / np.sqrt((a @ a) * (b @ b))
 
 
 def mean_of_blocks(paths, which):

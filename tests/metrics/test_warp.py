@@ -113,6 +113,29 @@ def test_uneven_motion_is_judder_and_not_flicker(panning, fault):
     assert faulty["mc_flicker"].value < clean["mc_flicker"].value + 0.4 / 255
 
 
+def test_an_echo_of_the_frame_before_is_ghosting(panning):
+    # Texture of one scale, so that a step and a step turned by 90 degrees change it alike.
+    frames = panning(2, num_frames=9)
+    echo = frames.copy()
+    echo[1:] = 0.65 * frames[1:] + 0.35 * frames[:-1]
+    clean, faulty = (warp_records(f)["ghosting"].value for f in (frames, echo))
+    assert abs(clean) < 0.3
+    assert faulty > clean + 0.05
+    assert warp_records(frames[:1].repeat(5, axis=0))["ghosting"].status == "skipped"
+
+
+def test_content_that_turns_into_another_drifts(panning, texture):
+    frames = panning(1, num_frames=17)
+    other = texture(128, 128, seed=5)
+    share = np.linspace(0, 0.6, 17, dtype=np.float32)[:, None, None, None]
+    clean, faulty = (
+        warp_records(f)["content_drift"] for f in (frames, frames * (1 - share) + share * other)
+    )
+    assert clean.n == faulty.n == 2
+    assert clean.value < 0.02
+    assert faulty.value > clean.value + 0.05
+
+
 def test_noise_has_a_value():
     frames = np.random.default_rng(0).random((5, 3, 64, 80), dtype=np.float32)
     found = warp_records(frames)["mc_flicker"]

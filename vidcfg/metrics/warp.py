@@ -24,6 +24,12 @@ from vidcfg.metrics.metric import Quantity, averaged, metric
 BLOCK = 8
 """Side of a block in pixels, of frames that are reduced to a shorter side of 480 at most."""
 
+SLOWEST = 0.25
+"""Pixels that move less than this a frame hold no echo that could be told."""
+
+DRIFT_FRAMES = 8
+"""Over so many frames texture is followed."""
+
 PATH_PROTOCOL = FLOW_PROTOCOL + ";second-difference;signed-blocks=8;ycc=bt601"
 
 
@@ -34,7 +40,7 @@ class PathResidual:
     `flicker` follows the flow to each neighbour; `judder` a path of constant velocity through the
     frame, and adds what is irregular in the motion. Both in intensity. `covered` is the share of
     pixels whose path to both neighbours stays inside; `scale` is down and across, in pixels of the
-    video for each pixel of a block.
+    video for each pixel of a block. `steps` are `moved_and_turned`.
     """
 
     flicker: Float[np.ndarray, "rows columns"]
@@ -42,6 +48,7 @@ class PathResidual:
     frame: int
     covered: float
     scale: tuple[float, float]
+    steps: tuple[float, float]
 
 
 def path_residual(triple: Pair) -> PathResidual:
@@ -57,7 +64,9 @@ def path_residual(triple: Pair) -> PathResidual:
     judder, _ = _lacking(middle.ycc, (first.ycc, -even), (last.ycc, even))
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
-    return PathResidual(flicker, judder, triple.start + 1, float(is_inside.mean()), scale)
+    steps = moved_and_turned(middle.ycc[..., 0], even)
+    covered = float(is_inside.mean())
+    return PathResidual(flicker, judder, triple.start + 1, covered, scale, steps)
 
 
 def _lacking(
@@ -70,9 +79,25 @@ def _lacking(
     return np.linalg.norm(means, axis=-1) / 255, is_inside
 
 
+def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, float]:
+    """Sums of (x(p + d) - x(p))^2 over moving pixels: d their step, and d turned by 90 degrees.
+
+    A frame that holds an echo of its neighbour is like itself along the motion, and not across it.
+    """
+    turned = np.stack([-step_HW2[..., 1], step_HW2[..., 0]], axis=-1)
+    is_moving = np.linalg.norm(step_HW2, axis=-1) > SLOWEST
+    sums = [0.0, 0.0]
+    for sign in (1, -1):
+        moved = [follow(luma_HW, sign * step) for step in (step_HW2, turned)]
+        is_known = is_moving & moved[0][1] & moved[1][1]
+        for i, (there, _) in enumerate(moved):
+            sums[i] += float(np.sum((there - luma_HW)[is_known] ** 2, dtype=np.float64))
+    return sums[0], sums[1]
+
+
 def follow(
-    image_HWC: Float[np.ndarray, "H W C"], flow_HW2: Float[np.ndarray, "H W 2"]
-) -> tuple[Float[np.ndarray, "H W C"], Bool[np.ndarray, "H W"]]:
+    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
+) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
     """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
     import cv2
 
@@ -81,7 +106,7 @@ def follow(
     x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
     is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
-    return cv2.remap(image_HWC, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
+    return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
 
 
 def block_means(
@@ -104,12 +129,14 @@ class PathResiduals:
     flicker: list[float | None] = field(default_factory=list)
     judder: list[float | None] = field(default_factory=list)
     covered: list[float] = field(default_factory=list)
+    steps: list[tuple[float, float]] = field(default_factory=list)
     worst: dict[str, Any] = field(default_factory=dict)
     _sum: Any = 0.0
     _count: Any = 0
 
     def append(self, new: PathResidual) -> None:
         self.covered.append(new.covered)
+        self.steps.append(new.steps)
         self.flicker.append(_mean(new.flicker))
         self.judder.append(_mean(new.judder))
         known = np.isfinite(new.flicker)
@@ -126,6 +153,41 @@ class PathResiduals:
         """The mean flicker over time of each block that is known at some time."""
         known = np.asarray(self._count) > 0
         return np.asarray(self._sum)[known] / np.asarray(self._count)[known]
+
+
+class TextureDrift(list):
+    """How much texture is lost over 8 frames, fed with pairs of neighbours: 1 - correlation.
+
+    The way of the pixels of every eighth frame is chained from flow to flow; where it leads,
+    texture (`flow.textured`) is compared. Values of 0 (the same) to 2.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: Pair | None = None
+
+    def append(self, pair: Pair) -> None:
+        step = pair.searched[0]
+        if self._first is None or pair.start != self._next:
+            self._first, self._way = pair, step
+            self._is_inside = np.ones(step.shape[:2], dtype=bool)
+        else:
+            there, is_inside = follow(step, self._way)
+            self._way, self._is_inside = self._way + there, self._is_inside & is_inside
+        self._next = pair.start + 1
+        if self._next - self._first.start == DRIFT_FRAMES:
+            super().append(self._lost(pair))
+            self._first = None
+
+    def _lost(self, pair: Pair) -> float:
+        first, last = (
+            view.search.astype(np.float32) for view in (self._first.views[0], pair.views[1])
+        )
+        moved, is_inside = follow(last, self._way)
+        is_known = is_inside & self._is_inside
+        a, b = first[is_known] - 128, moved[is_known] - 128
+        together, alone = float(a @ b), float(a @ a) * float(b @ b)
+        return 1 - together / np.sqrt(alone) if alone > 0 else 0.0
 
 
 def _mean(blocks: np.ndarray) -> float | None:
@@ -182,3 +244,24 @@ def of_motion(clip: Any) -> dict:
 @metric("judder_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True)
 def of_worst_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, peak)
+
+
+@metric("ghosting", "warp", "log", "lower", PATH_PROTOCOL + f";moving>={SLOWEST}", [PATH])
+def of_echoes(clip: Any) -> dict:
+    """Log of the change over a step across the motion to that along it: 0 without an echo."""
+    moved, turned = (sum(sums) for sums in zip((0.0, 0.0), *clip[PATH].steps))
+    if not (moved > 0 and turned > 0):
+        reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
+        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+    return {"value": float(np.log(turned / moved)), "n": len(clip[PATH].steps)}
+
+
+DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)
+
+
+@metric(
+    *("content_drift", "warp", "0..2", "lower"),
+    *(f"{FLOW_PROTOCOL};chained={DRIFT_FRAMES};1-correlation", [DRIFT]),
+)
+def of_texture(clip: Any) -> dict:
+    return averaged(clip[DRIFT], reason=clip.too_small(DRIFT))
