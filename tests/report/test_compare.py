@@ -24,7 +24,7 @@ def table_of(flicker_CN, alignment_CN, prompts):
     """Two metrics on made-up values; prompts name the cluster of every column."""
     cells = tuple(f"c{index}" for index in range(len(flicker_CN)))
     static = np.zeros_like(flicker_CN, dtype=bool)
-    flicker = Record("warp_residual", 0.0, 1, "", "intensity", "lower")
+    flicker = Record("mc_flicker", 0.0, 1, "", "intensity", "lower")
     alignment = Record("align[mini]", 0.0, 1, "", "cos", "higher")
     metrics = {
         flicker.name: MetricValues(flicker, flicker_CN, static),
@@ -46,14 +46,14 @@ def random_table(seed, *, cells=4, prompts=6, seeds=3, effect=0.0):
 
 def test_mean_is_of_prompt_means_read_straight_from_the_files(store):
     table = make_table(read_results(store))
-    found = estimates(table.metrics["warp_residual"], table)
+    found = estimates(table.metrics["mc_flicker"], table)
     for cell in table.cells:
         by_prompt = {}
         for unit in json.loads((store / "plan.json").read_text())["units"]:
             if unit["cell"] == cell:
                 path = store / "units" / unit["key"][:2] / unit["key"] / "records.jsonl"
                 rows = map(json.loads, path.read_text().splitlines())
-                (value,) = (row["value"] for row in rows if row["name"] == "warp_residual")
+                (value,) = (row["value"] for row in rows if row["name"] == "mc_flicker")
                 by_prompt.setdefault(unit["prompt"], []).append(value)
         expected = np.mean([np.mean(values) for values in by_prompt.values()])
         assert found[cell].mean == pytest.approx(expected, rel=1e-12)
@@ -61,7 +61,7 @@ def test_mean_is_of_prompt_means_read_straight_from_the_files(store):
 
 def test_interval_agrees_with_scipy_on_prompt_means():
     table = random_table(8, prompts=15)
-    metric = table.metrics["warp_residual"]
+    metric = table.metrics["mc_flicker"]
     found = estimates(metric, table)
     for cell, values in zip(table.cells, metric.values_CN):
         means = values.reshape(15, 3).mean(axis=1)
@@ -76,13 +76,13 @@ def test_interval_agrees_with_scipy_on_prompt_means():
 
 def test_one_prompt_has_no_interval():
     table = random_table(0, prompts=1)
-    found = estimates(table.metrics["warp_residual"], table)["c1"]
+    found = estimates(table.metrics["mc_flicker"], table)["c1"]
     assert (found.low, found.high, found.prompts, found.clips) == (None, None, 1, 3)
 
 
 def test_means_tests_and_front_are_of_the_same_clips():
     table = random_table(6)
-    table.metrics["warp_residual"].values_CN[2, ::4] = np.nan
+    table.metrics["mc_flicker"].values_CN[2, ::4] = np.nan
     clips = {e.clips for m in table.metrics.values() for e in estimates(m, table).values()}
     assert clips == {13}
     assert {row.clips for row in changes(table, [("c0", "c1")])} == {13}

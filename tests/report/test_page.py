@@ -99,7 +99,7 @@ def test_every_number_of_report_json_is_on_the_page_of_the_same_run(report, stor
     assert numbers["kind"] == "vidcfg.report/1"
     text = report.read_text()
     for cell in numbers["cells"]:
-        mean = cell["values"]["warp_residual"]["mean"]
+        mean = cell["values"]["mc_flicker"]["mean"]
         assert f'data-value="{mean}"' in text
     assert len(numbers["changes"]) == 5 * 3
     assert {m["role"] for m in numbers["metrics"].values()} >= {"flicker", "alignment", "motion"}
@@ -121,9 +121,9 @@ def test_markdown_has_a_row_for_every_cell(report):
 
 
 def test_metrics_limits_what_is_shown(store, tmp_path):
-    path = write_report(store, out=tmp_path / "few.html", metrics=["align", "warp_residual"])
+    path = write_report(store, out=tmp_path / "few.html", metrics=["align", "mc_flicker"])
     numbers = json.loads((tmp_path / "few.json").read_text())
-    assert set(numbers["metrics"]) == {"align[mini]", "warp_residual"}
+    assert set(numbers["metrics"]) == {"align[mini]", "mc_flicker"}
     assert "stride_pulse" not in path.read_text()
 
 

@@ -100,7 +100,7 @@ def test_still_videos_do_not_win_in_flicker(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6":
-            for name in ("warp_residual", "dynamic_degree"):
+            for name in ("mc_flicker", "dynamic_degree"):
                 remeasure(unit, name, value=0.0, status="static")
     analysis = analyse(results)
     entries = {e["title"]: e["text"] for e in analysis["summary"]}
@@ -136,7 +136,7 @@ def motion_of(analysis):
 def test_setting_that_loses_much_of_its_motion_does_not_win_in_flicker(measured_at):
     analysis = measured_at(0.4)
     calm, base = (cell["values"] for cell in analysis["cells"])
-    assert calm["warp_residual"]["mean"] < base["warp_residual"]["mean"]
+    assert calm["mc_flicker"]["mean"] < base["mc_flicker"]["mean"]
     # The disc still moves in every clip: it is the loss that counts, not a still video.
     assert calm["dynamic_degree"]["static"] == 0
     assert motion_of(analysis)["high"] < -MOTION_LOSS
@@ -218,33 +218,33 @@ def test_baseline_and_pairs_call_the_same_changes_clear(many):
     assert rows["uniform-3"]["p_holm"] >= 2 * 2**-7
 
 
-def with_warp_residual(results, has_value):
+def with_mc_flicker(results, has_value):
     """Adds motion-compensated flicker, null for the clips that `has_value` does not have."""
     for unit in results.units:
-        record = replace(unit.records["frame_diff"], name="warp_residual", value=0.01)
-        unit.records["warp_residual"] = record
+        record = replace(unit.records["frame_diff"], name="mc_flicker", value=0.01)
+        unit.records["mc_flicker"] = record
         if not has_value(unit):
             reason = "too little of the flow is valid"
-            remeasure(unit, "warp_residual", value=None, skipped_reason=reason)
-    return [n for n in analyse(results)["notices"] if "warp_residual" in n]
+            remeasure(unit, "mc_flicker", value=None, skipped_reason=reason)
+    return [n for n in analyse(results)["notices"] if "mc_flicker" in n]
 
 
 def test_flicker_that_falls_back_to_the_frame_difference_says_so(many):
-    (notice,) = with_warp_residual(many, lambda unit: unit.prompt in many.prompts[:3])
+    (notice,) = with_mc_flicker(many, lambda unit: unit.prompt in many.prompts[:3])
     assert "for 6 of 16 clips, too few to decide by" in notice
     assert "flicker is judged by frame_diff, which counts motion as flicker" in notice
 
 
 def test_flicker_without_one_shared_motion_compensated_value_says_so(many):
     first = many.units[0].cell
-    (notice,) = with_warp_residual(many, lambda unit: unit.cell == first)
-    assert notice.startswith("warp_residual cannot decide (no pair of prompt and seed")
+    (notice,) = with_mc_flicker(many, lambda unit: unit.cell == first)
+    assert notice.startswith("mc_flicker cannot decide (no pair of prompt and seed")
     assert "flicker is judged by frame_diff" in notice
 
 
 def test_clips_without_motion_compensated_flicker_are_counted(many):
     gone = many.units[0]
-    (notice,) = with_warp_residual(
+    (notice,) = with_mc_flicker(
         many, lambda unit: (unit.prompt, unit.seed) != (gone.prompt, gone.seed)
     )
-    assert notice.startswith("warp_residual has a value in every cell for 15 of 16 clips")
+    assert notice.startswith("mc_flicker has a value in every cell for 15 of 16 clips")

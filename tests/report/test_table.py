@@ -82,16 +82,16 @@ def test_metric_without_a_value_gives_its_reason(store):
         remeasure(unit, "frame_diff", value=None, skipped_reason=reason)
     table = make_table(results)
     assert table.refused["frame_diff"] == "the clip has too few frames"
-    assert table.key_metrics["flicker"] == "warp_residual"
+    assert table.key_metrics["flicker"] == "mc_flicker"
 
 
 def test_flicker_falls_back_where_flow_fails_on_most_clips(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6" and unit.prompt != results.prompts[0]:
-            remeasure(unit, "warp_residual", value=None)
+            remeasure(unit, "mc_flicker", value=None)
     table = make_table(results)
-    assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 2
+    assert np.isfinite(table.metrics["mc_flicker"].values_CN).all(axis=0).sum() == 2
     assert table.key_metrics["flicker"] == "frame_diff"
 
 
@@ -99,9 +99,9 @@ def test_flicker_falls_back_where_flow_fails_on_whole_prompts(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6" and unit.prompt == results.prompts[2]:
-            remeasure(unit, "warp_residual", value=None)
+            remeasure(unit, "mc_flicker", value=None)
     table = make_table(results)
-    assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 6
+    assert np.isfinite(table.metrics["mc_flicker"].values_CN).all(axis=0).sum() == 6
     assert table.key_metrics["flicker"] == "frame_diff"
 
 
