@@ -152,9 +152,9 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
 
     # Differences of every comparison, pair by pair; of clips that both lost there is none.
     clusters = [prompt for prompt, _ in table.pairs]
-    if not table.key_mask.any() or not comparisons:
-        return []
     tasks = list(itertools.product(table.key_metrics.items(), comparisons))
+    if not table.key_mask.any() or not tasks:
+        return []
     rows = [_differences(table.metrics[name], table, pair) for (_, name), pair in tasks]
 
     # p-values: of each alone, of all in its metric, of all there are.

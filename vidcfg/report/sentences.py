@@ -139,7 +139,10 @@ def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list
 
 def _is_same(found: Findings, one: str, other: str) -> bool:
     rows = [found.between(what, one, other) for what in found.table.key_metrics]
-    return all(row is not None and row.change == 0 and row.low in (None, 0) for row in rows)
+    return all(
+        row is not None and row.change == 0 and row.low in (None, 0) and row.lost == (0, 0)
+        for row in rows
+    )
 
 
 def _best(found: Findings, what: str, title: str) -> Entry:
@@ -191,8 +194,7 @@ def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
     if more:
         times = "would show it in 4 of 5 tries"
         return f"{name} {size}; if that is real, about {more} more clips {times}."
-    count = sum(c.what == what for c in found.among)
-    doubt = f"alone that would count, among {count} comparisons it does not"
+    doubt = "so large that it should show, but prompts do not agree on it"
     return f"{name} {size}; {doubt}. Repeat these two on other prompts."
 
 
