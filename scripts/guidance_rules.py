@@ -51,7 +51,7 @@ NEGATIVE = {"dual": "blurry", "perp_neg": "blurry"}
 COLUMNS = {
     "align[mini]": "align[mini]",
     "attribute_accuracy[mini]": "attributes",
-    "warp_residual": "motion-compensated flicker",
+    "mc_flicker": "motion-compensated flicker",
     "dynamic_degree": "dynamic degree",
     "saturation": "saturation",
     "clipped_share": "clipped",
@@ -260,7 +260,7 @@ def draw(results: dict, path: Path) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
-    panels = ("align[mini]", "warp_residual", "clipped_share")
+    panels = ("align[mini]", "mc_flicker", "clipped_share")
     figure, axes = plt.subplots(
         1, 4, figsize=(13, 0.36 * len(results) + 1.2), width_ratios=(5, 2, 2, 2)
     )

@@ -39,7 +39,7 @@ PER_CLIP = (
     "attribute_accuracy[mini]",
     "frame_diff",
     "second_diff",
-    "warp_residual",
+    "mc_flicker",
 )
 PER_CLIP += ("stride_pulse", "dynamic_degree", "saturation", "clipped_share", "contrast")
 REAL_CLIPS = 1024
@@ -245,7 +245,7 @@ PANELS = (
     ("density and coverage", ("density[mini]", "coverage[mini]")),
     ("Frechet distance", ("fd[mini]", "fd_infinity[mini]")),
     ("kernel distance", ("kd[mini]",)),
-    ("flicker", ("frame_diff", "warp_residual")),
+    ("flicker", ("frame_diff", "mc_flicker")),
     ("dynamic degree", ("dynamic_degree",)),
     ("saturation and clipping", ("saturation", "clipped_share")),
     ("stride pulse", ("stride_pulse",)),

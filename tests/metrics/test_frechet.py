@@ -154,3 +154,5 @@ def test_wrong_features_are_named():
         frechet(np.full((3, 2), np.nan), draw(0, 3, 2))
     with pytest.raises(ValueError, match="16 are needed"):
         frechet_infinity(draw(0, 15, 2), draw(1, 30, 2))
+    with pytest.raises(ValueError, match="39 clips are too few to extrapolate, 40 are needed"):
+        frechet_infinity(draw(0, 39, 20), draw(1, 90, 20))

@@ -34,7 +34,7 @@ def report(tmp_path_factory):
         tmp_path_factory.mktemp("browser"),
         scales=(1.0, 6.0),
         prompts=(*PROMPTS[:2], HOSTILE),
-        families=("flicker", "motion"),
+        families=("flicker", "warp", "motion"),
         failing=[("keyframes-6", 1, 1)],
     )
     return write_report(root)

@@ -1,9 +1,10 @@
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
-from vidcfg.report.charts import Point, curve_chart, scatter_chart, ticks
+from vidcfg.report.charts import LETTER, Point, curve_chart, scatter_chart, ticks
 from vidcfg.report.formats import number
 
 
@@ -57,3 +58,50 @@ def test_front_steps_through_its_points_only():
     path = re.search(r'class="front" d="([^"]+)"', svg)[1]
     assert path.count("H") == 1
     assert path.startswith(f"M{positions(svg, 0)[0]:.1f} {positions(svg, 1)[0]:.1f}H")
+
+
+def labels(svg):
+    """Place, anchor and text of the labels under the axis, then of those beside it."""
+    texts = re.findall(
+        r'<text class="" x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)" >([^<]*)<', svg
+    )
+    return [[(float(x), text) for x, at, text in texts if at == end] for end in ("middle", "end")]
+
+
+def test_axis_of_a_narrow_range_repeats_no_label():
+    points = [Point(1e5 + 0.001 * x, 0.33 + 1e-7 * x, 0, "") for x in range(12)]
+    drawn = scatter_chart(points, [], title="", x_name="", y_name="")
+    for found in labels(drawn):
+        texts = [text for _, text in found]
+        assert len(texts) > 1
+        assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("values", [(1, 1.05, 1.1, 7, 15), (1.00001, 2.00002, 2.1, 3, 3.1, 3.2)])
+def test_labels_under_an_axis_do_not_touch(values):
+    points = [Point(x, 1, 0, "") for x in values]
+    found, _ = labels(curve_chart(points, title="", x_name="", y_name=""))
+    assert len(found) > 1
+    for (x, text), (next_x, after) in pairwise(found):
+        assert x + len(text) * LETTER / 2 <= next_x - len(after) * LETTER / 2
+
+
+def test_names_that_do_not_fit_under_the_axis_are_numbered():
+    long = {float(i): f"a setting with a long name, {i}" for i in range(5)}
+    points = [Point(x, 1, 0, "") for x in long]
+    svg = curve_chart(points, title="", x_name="cell", y_name="", x_labels=long)
+    assert [text for _, text in labels(svg)[0]] == ["1", "2", "3", "4", "5"]
+    assert "cell, by its place in the table" in svg
+    short = {0.0: "calm", 1.0: "strong"}
+    svg = curve_chart(points[:2], title="", x_name="cell", y_name="", x_labels=short)
+    assert [text for _, text in labels(svg)[0]] == ["calm", "strong"]
+
+
+def test_labels_of_marks_that_lie_together_are_not_drawn_over_each_other():
+    points = [
+        Point(1, 1, 0, "", label="3.5"),
+        Point(1.001, 1.001, 1, "", label="4"),
+        Point(2, 2, 0, "", label="6"),
+    ]
+    svg = scatter_chart(points, [], title="", x_name="", y_name="")
+    assert re.findall(r'class="label"[^>]*>([^<]+)<', svg) == ["3.5", "6"]

@@ -6,6 +6,7 @@ import pytest
 from fake_store import write_store
 
 from vidcfg.report import write_report
+from vidcfg.report.analyse import analyse
 from vidcfg.results import read_results
 
 HOSTILE = (
@@ -99,7 +100,7 @@ def test_every_number_of_report_json_is_on_the_page_of_the_same_run(report, stor
     assert numbers["kind"] == "vidcfg.report/1"
     text = report.read_text()
     for cell in numbers["cells"]:
-        mean = cell["values"]["warp_residual"]["mean"]
+        mean = cell["values"]["mc_flicker"]["mean"]
         assert f'data-value="{mean}"' in text
     assert len(numbers["changes"]) == 5 * 3
     assert {m["role"] for m in numbers["metrics"].values()} >= {"flicker", "alignment", "motion"}
@@ -121,9 +122,9 @@ def test_markdown_has_a_row_for_every_cell(report):
 
 
 def test_metrics_limits_what_is_shown(store, tmp_path):
-    path = write_report(store, out=tmp_path / "few.html", metrics=["align", "warp_residual"])
+    path = write_report(store, out=tmp_path / "few.html", metrics=["align", "mc_flicker"])
     numbers = json.loads((tmp_path / "few.json").read_text())
-    assert set(numbers["metrics"]) == {"align[mini]", "warp_residual"}
+    assert set(numbers["metrics"]) == {"align[mini]", "mc_flicker"}
     assert "stride_pulse" not in path.read_text()
 
 
@@ -179,3 +180,17 @@ def test_writing_again_replaces_and_leaves_no_other_file(store, tmp_path):
     for _ in range(2):
         write_report(store, out=tmp_path / "index.html", max_megabytes=0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["index.html", "report.json", "report.md"]
+
+
+def test_page_names_model_checkpoint_and_versions(report):
+    text = Reader(report.read_text()).text
+    assert f"Model: FakePipeline, fake/video, sha256 {('cd' * 32)[:16]}…" in text
+    assert "Rendered with vidcfg 0.9, torch 2.0, diffusers 0.3" in text
+    assert "FakePipeline" in report.with_name("report.md").read_text()
+
+
+def test_page_without_a_record_of_the_model_says_so(store):
+    results = read_results(store)
+    for unit in results.units:
+        unit.render.clear()
+    assert analyse(results)["made_by"] == ["Model: not recorded beside these videos"]

@@ -1,13 +1,14 @@
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_store import PROMPTS, remeasure, write_store
 
+from vidcfg.media.video import Video
+from vidcfg.metrics.meters import measure_video
 from vidcfg.report.analyse import analyse
 from vidcfg.report.sentences import MOTION_LOSS
-from vidcfg.results import ResultsError, read_results
+from vidcfg.results import CellResult, Results, ResultsError, UnitResult, read_results
 
 
 def rewrite(results, name, value_of):
@@ -24,7 +25,7 @@ def many_store(tmp_path_factory):
         modes=("uniform",),
         scales=(1.0, 3.0, 6.0),
         prompts=PROMPTS,
-        families=("flicker",),
+        families=("flicker", "warp"),
     )
 
 
@@ -91,7 +92,7 @@ def test_balance_is_the_least_flicker_among_those_not_surely_below_the_best(many
     align = {"uniform-1": 0.3, "uniform-3": 0.35, "uniform-6": 0.35}
     flicker = {"uniform-1": 0.01, "uniform-3": 0.012, "uniform-6": 0.02}
     rewrite(many, "align[mini]", lambda u, p: align[u.cell] + 0.02 * p + noise(u, 0.003))
-    rewrite(many, "frame_diff", lambda u, p: flicker[u.cell] * (1 + 0.2 * p))
+    rewrite(many, "mc_flicker", lambda u, p: flicker[u.cell] * (1 + 0.2 * p))
     text = said(many, "Both together")["text"]
     assert text.startswith("“uniform, scale 3”")
 
@@ -100,7 +101,7 @@ def test_still_videos_do_not_win_in_flicker(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6":
-            for name in ("warp_residual", "dynamic_degree"):
+            for name in ("mc_flicker", "dynamic_degree"):
                 remeasure(unit, name, value=0.0, status="static")
     analysis = analyse(results)
     entries = {e["title"]: e["text"] for e in analysis["summary"]}
@@ -136,7 +137,7 @@ def motion_of(analysis):
 def test_setting_that_loses_much_of_its_motion_does_not_win_in_flicker(measured_at):
     analysis = measured_at(0.4)
     calm, base = (cell["values"] for cell in analysis["cells"])
-    assert calm["warp_residual"]["mean"] < base["warp_residual"]["mean"]
+    assert calm["mc_flicker"]["mean"] < base["mc_flicker"]["mean"]
     # The disc still moves in every clip: it is the loss that counts, not a still video.
     assert calm["dynamic_degree"]["static"] == 0
     assert motion_of(analysis)["high"] < -MOTION_LOSS
@@ -218,33 +219,107 @@ def test_baseline_and_pairs_call_the_same_changes_clear(many):
     assert rows["uniform-3"]["p_holm"] >= 2 * 2**-7
 
 
-def with_warp_residual(results, has_value):
-    """Adds motion-compensated flicker, null for the clips that `has_value` does not have."""
+def lose(results, is_lost, name="mc_flicker"):
+    """Take the value from the units that `is_lost` names."""
     for unit in results.units:
-        record = replace(unit.records["frame_diff"], name="warp_residual", value=0.01)
-        unit.records["warp_residual"] = record
-        if not has_value(unit):
-            reason = "too little of the flow is valid"
-            remeasure(unit, "warp_residual", value=None, skipped_reason=reason)
-    return [n for n in analyse(results)["notices"] if "warp_residual" in n]
+        if is_lost(unit, results.prompts.index(unit.prompt)):
+            remeasure(unit, name, value=None, skipped_reason="too little of the flow is valid")
 
 
-def test_flicker_that_falls_back_to_the_frame_difference_says_so(many):
-    (notice,) = with_warp_residual(many, lambda unit: unit.prompt in many.prompts[:3])
-    assert "for 6 of 16 clips, too few to decide by" in notice
-    assert "flicker is judged by frame_diff, which counts motion as flicker" in notice
-
-
-def test_flicker_without_one_shared_motion_compensated_value_says_so(many):
-    first = many.units[0].cell
-    (notice,) = with_warp_residual(many, lambda unit: unit.cell == first)
-    assert notice.startswith("warp_residual cannot decide (no pair of prompt and seed")
-    assert "flicker is judged by frame_diff" in notice
-
-
-def test_clips_without_motion_compensated_flicker_are_counted(many):
-    gone = many.units[0]
-    (notice,) = with_warp_residual(
-        many, lambda unit: (unit.prompt, unit.seed) != (gone.prompt, gone.seed)
+def test_setting_that_lost_the_clips_it_fails_in_is_not_clearly_best(many):
+    # The worst of the three: 40 % of its clips flicker so much that they have no value, and the
+    # rest is 3 % better.
+    level = {"uniform-1": 0.01, "uniform-3": 0.0101, "uniform-6": 0.0097}
+    rewrite(many, "mc_flicker", lambda u, p: level[u.cell] * (1 + 0.2 * p) + noise(u, 1e-5))
+    assert said(many, "Flickers least")["kind"] == "clear"
+    assert said(many, "Flickers least")["text"].startswith("“uniform, scale 6”")
+    lose(many, lambda u, p: u.cell == "uniform-6" and (2 * p + u.seed) % 5 < 2)
+    analysis = analyse(many)
+    entries = {entry["title"]: entry for entry in analysis["summary"]}
+    text = entries["Flickers least"]["text"]
+    assert entries["Flickers least"]["kind"] == "unclear"
+    assert text.startswith("“uniform, scale 1”")
+    assert "of 16 clips “uniform, scale 1” lost 0; “uniform, scale 3” lost 0; “uniform, " in text
+    assert "“uniform, scale 6” lost 7" in text
+    assert "no setting is called clearly best" in text
+    assert not any(
+        e["kind"] == "clear" for t, e in entries.items() if t != "Follows the prompt best"
     )
-    assert notice.startswith("warp_residual has a value in every cell for 15 of 16 clips")
+    (change,) = (
+        c for c in analysis["changes"] if (c["cell"], c["what"]) == ("uniform-6", "flicker")
+    )
+    assert not change["is_clear"]
+    assert "“uniform, scale 6” lost 7" in analysis["notices"][0]
+
+
+def test_clips_that_all_settings_lost_leave_the_verdict(many):
+    level = {"uniform-1": 0.01, "uniform-3": 0.012, "uniform-6": 0.011}
+    rewrite(many, "mc_flicker", lambda u, p: level[u.cell] * (1 + 0.2 * p) + noise(u, 1e-5))
+    lose(many, lambda u, p: (p, u.seed) == (3, 1))
+    assert said(many, "Flickers least")["kind"] == "clear"
+
+
+def test_frame_difference_alone_names_no_winner_of_flicker(tmp_path):
+    # One setting moves faster and is clean, the other is slower and alternates by 2 levels.
+    y, x = np.mgrid[0:32, 0:48]
+    clips = {}
+    for prompt in range(8):
+        for cell, speed, level in (("clean", 3.0, 0), ("blinking", 1.5, 2)):
+            moved = [
+                120 + 60 * np.sin((x + speed * t) * np.pi / 8 + prompt) * np.cos(y / 6)
+                + level * (-1) ** t
+                for t in range(9)
+            ]  # fmt: skip
+            frames = np.rint(moved).astype(np.uint8)[:, None].repeat(3, axis=1)
+            video = Video(frames, 8.0, lossless=True)
+            found = measure_video(video, families=("flicker",))
+            clips[cell, prompt] = {record.name: record for record in found}
+    values = {
+        (cell, name): np.mean([clips[cell, p][name].value for p in range(8)])
+        for cell in ("clean", "blinking")
+        for name in ("frame_diff", "luminance_flicker")
+    }
+    assert values["blinking", "frame_diff"] < values["clean", "frame_diff"]
+    assert values["blinking", "luminance_flicker"] > 5 * values["clean", "luminance_flicker"]
+
+    results = Results(
+        "evaluation",
+        "two folders",
+        tuple(CellResult(cell, cell) for cell in ("clean", "blinking")),
+        tuple(f"p{prompt}" for prompt in range(8)),
+        tuple(UnitResult(f"{c}{p}", c, f"p{p}", 0, records) for (c, p), records in clips.items()),
+        (),
+        root=tmp_path,
+    )
+    analysis = analyse(results)
+    assert not any("flicker" in e["title"].lower() for e in analysis["summary"])
+    assert not any(e["kind"] == "clear" for e in analysis["summary"])
+    (notice,) = analysis["notices"]
+    assert "frame_diff mixes motion with flicker" in notice
+    assert "compute mc_flicker" in notice
+    assert "vidcfg evaluate with --metrics warp" in notice
+
+
+def notice_of(results, is_lost):
+    lose(results, is_lost)
+    return next(n for n in analyse(results)["notices"] if n.startswith("mc_flicker"))
+
+
+def test_flicker_measured_on_too_few_clips_is_not_judged_by_the_frame_difference(many):
+    notice = notice_of(many, lambda unit, p: p >= 3)
+    # No clip of these five prompts has a value anywhere: nobody lost it to another.
+    assert notice.startswith("mc_flicker has a value in every cell for 6 of 16 clips, too few")
+    assert "no setting is named as flickering least" in notice
+    assert "lost" not in notice
+    assert "flicker" not in {c["what"] for c in analyse(many)["changes"]}
+
+
+def test_flicker_without_one_shared_value_says_so(many):
+    notice = notice_of(many, lambda unit, p: unit.cell != many.units[0].cell)
+    assert notice.startswith("mc_flicker cannot decide (no pair of prompt and seed")
+
+
+def test_clips_without_flicker_are_counted_and_named_by_setting(many):
+    notice = notice_of(many, lambda u, p: (u.cell, p, u.seed) == ("uniform-3", 2, 0))
+    assert notice.startswith("mc_flicker has a value in every cell for 15 of 16 clips")
+    assert "“uniform, scale 3” lost 1." in notice

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,14 +46,34 @@ def test_cell_that_would_empty_the_comparison_is_left_out(sparse):
     missing = [("keyframes-3", prompt, seed) for prompt in range(3) for seed in range(2)]
     table = make_table(sparse(missing=missing[:4]))
     assert table.cells == CELLS[:3]
-    assert table.left_out == {"keyframes-3": "it has 2 of 6 videos"}
+    assert table.left_out == {
+        "keyframes-3": "it has 2 of 6 videos, 4 are not there: 'one' seed 0, 'one' seed 1, "
+        "'two' seed 0, 'two' seed 1"
+    }
     assert len(table.pairs) == 6
 
 
 def test_cell_without_videos_is_left_out(sparse):
     missing = [("uniform-1", prompt, seed) for prompt in range(3) for seed in range(2)]
     table = make_table(sparse(missing=missing))
-    assert table.left_out == {"uniform-1": "it has no video"}
+    reason = table.left_out["uniform-1"]
+    assert reason.startswith("it has no video, 6 are not there: 'one' seed 0")
+    assert reason.endswith("2 more")
+
+
+def test_cell_of_other_seeds_says_which(sparse):
+    results = sparse(modes=("uniform",), seeds=(0, 1, 2, 3))
+    own = {"uniform-1": (0, 1), "uniform-3": (2, 3)}
+    units = tuple(unit for unit in results.units if unit.seed in own[unit.cell])
+    table = make_table(replace(results, units=units))
+    assert table.left_out == {"uniform-1": "it has other seeds: 0, 1 here, 2, 3 elsewhere"}
+
+
+def test_videos_that_failed_are_told_from_those_that_are_not_there(sparse):
+    places = [("keyframes-3", prompt, seed) for prompt in range(3) for seed in range(2)]
+    table = make_table(sparse(missing=places[:3], failing=places[3:5]))
+    reason = table.left_out["keyframes-3"]
+    assert reason.startswith("it has 1 of 6 videos, 2 failed (oom), 3 are not there: ")
 
 
 @pytest.mark.parametrize(
@@ -82,27 +103,27 @@ def test_metric_without_a_value_gives_its_reason(store):
         remeasure(unit, "frame_diff", value=None, skipped_reason=reason)
     table = make_table(results)
     assert table.refused["frame_diff"] == "the clip has too few frames"
-    assert table.key_metrics["flicker"] == "warp_residual"
+    assert table.key_metrics["flicker"] == "mc_flicker"
 
 
-def test_flicker_falls_back_where_flow_fails_on_most_clips(store):
+def test_flicker_is_left_open_where_it_has_no_value_on_most_clips(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6" and unit.prompt != results.prompts[0]:
-            remeasure(unit, "warp_residual", value=None)
+            remeasure(unit, "mc_flicker", value=None)
     table = make_table(results)
-    assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 2
-    assert table.key_metrics["flicker"] == "frame_diff"
+    assert np.isfinite(table.metrics["mc_flicker"].values_CN).all(axis=0).sum() == 2
+    assert "flicker" not in table.key_metrics
 
 
-def test_flicker_falls_back_where_flow_fails_on_whole_prompts(store):
+def test_flicker_is_left_open_where_it_has_no_value_on_whole_prompts(store):
     results = read_results(store)
     for unit in results.units:
         if unit.cell == "uniform-6" and unit.prompt == results.prompts[2]:
-            remeasure(unit, "warp_residual", value=None)
+            remeasure(unit, "mc_flicker", value=None)
     table = make_table(results)
-    assert np.isfinite(table.metrics["warp_residual"].values_CN).all(axis=0).sum() == 6
-    assert table.key_metrics["flicker"] == "frame_diff"
+    assert np.isfinite(table.metrics["mc_flicker"].values_CN).all(axis=0).sum() == 6
+    assert "flicker" not in table.key_metrics
 
 
 def test_unknown_metric_is_named_with_those_there_are(store):

@@ -84,15 +84,16 @@ def frechet_infinity(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]) -
     Rows are sorted first, so that the order of the clips does not matter.
 
     Raises:
-        ValueError: below 16 clips on a side.
+        ValueError: below 16 clips on a side, or below two clips a dimension: there the
+            covariance has no full rank and FD is no line in 1 / n.
 
     Source: Chong & Forsyth 2020, arXiv:1911.07023.
     """
     x, y = (sorted_rows(features) for features in checked(x, y))
     smaller = min(len(x), len(y))
-    if smaller < 16:
-        raise ValueError(f"{smaller} clips are too few to extrapolate, 16 are needed.")
-    # Below two clips a dimension the covariance has no full rank and FD is no line in 1 / n.
+    needed = max(16, 2 * x.shape[1])
+    if smaller < needed:
+        raise ValueError(f"{smaller} clips are too few to extrapolate, {needed} are needed.")
     least = max(8, smaller // 4, min(smaller // 2, 2 * x.shape[1]))
     sizes = np.unique((1 / np.linspace(1 / least, 1 / smaller, 12)).round().astype(int))
     sizes = np.repeat(sizes, 4)

@@ -14,7 +14,7 @@ report.md (a table) to STORE/report. A sweep that is not finished is shown as fa
 examples:
   vidcfg report out/sweep
   vidcfg report out/sweep -o page.html --baseline "uniform, scale 6"
-  vidcfg report out/scores --metrics warp_residual,align,dynamic_degree
+  vidcfg report out/scores --metrics mc_flicker,align,dynamic_degree
 """
 
 

@@ -38,6 +38,7 @@ def analyse(
         "name": results.name,
         "source": results.kind,
         "status": _status(results, table),
+        "made_by": _made_by(results),
         "notices": first_lines(results, table),
         "summary": summary(found),
         "baseline": base,
@@ -81,6 +82,27 @@ def _status(results: Results, table: Table) -> dict[str, Any]:
         "prompts": len({pair[0] for pair in table.pairs}),
         "self_check": (results.summary or {}).get("self_check"),
     }
+
+
+def _made_by(results: Results) -> list[str]:
+    """Models with checkpoint and hash, and versions, as far as render records say them."""
+    models: dict[str, None] = {}
+    versions: dict[str, dict[str, None]] = {}
+    for unit in results.units:
+        model = unit.render.get("model")
+        if isinstance(model, Mapping):
+            parts = [model.get(key) for key in ("pipeline", "kind", "checkpoint", "revision")]
+            sha = [f"sha256 {model['sha256'][:16]}…"] if model.get("sha256") else []
+            models[", ".join([*(str(part) for part in parts if part), *sha])] = None
+        found = unit.render.get("versions") or {}
+        for name in ("vidcfg", "torch", "diffusers"):
+            if name in found:
+                versions.setdefault(name, {})[str(found[name])] = None
+    lines = [f"Model: {' or '.join(models) or 'not recorded beside these videos'}"]
+    if versions:
+        told = [f"{name} {' or '.join(found)}" for name, found in versions.items()]
+        lines.append(f"Rendered with {', '.join(told)}")
+    return lines
 
 
 def _cell(cell: CellResult, results: Results, axis: "Axis", found: Findings) -> dict[str, Any]:

@@ -5,12 +5,14 @@ Points carry `data-tip`, which the page shows on hover, touch and arrow keys.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidcfg.report.formats import fill, number
 
 SIZE, WIDE_SIZE = (420, 270), (820, 430)
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 44
+LETTER = 6.2
+"""Width of a letter of a label, in pixels."""
 
 Number = float | int
 
@@ -60,6 +62,28 @@ def ticks(low: Number, high: Number, *, count: int = 5) -> list[float]:
     return [float(round(i * step, 12)) for i in range(first, last + 1)]
 
 
+def tick_labels(values: Sequence[Number]) -> list[str]:
+    """Each value with as few digits, 4 or more, as keep unlike values apart."""
+    for digits in range(4, 17):
+        labels = [number(value, digits) for value in values]
+        if len(set(labels)) == len(set(values)):
+            break
+    return labels
+
+
+def _apart(
+    labels: Sequence[tuple[Number, str]], scale: Scale, *, near: Number = 8
+) -> list[tuple[Number, str]]:
+    """The labels, in the order of their places, of which none touches one before it."""
+    kept, free = [], -math.inf
+    for value, text in sorted(labels):
+        half = len(text) * LETTER / 2
+        if scale(value) - half >= free:
+            kept.append((value, text))
+            free = scale(value) + half + near
+    return kept
+
+
 def curve_chart(
     points: Sequence[Point],
     *,
@@ -69,13 +93,19 @@ def curve_chart(
 ) -> str:
     """Points over x, those of a line joined in the order of x (not where x only counts cells).
 
-    `x_labels` replaces numbers by names; `zero` draws a line at 0. `names` are `title`, `x_name`
-    and `y_name`.
+    `x_labels` replaces numbers by names or, where these would touch or repeat when cut, by
+    their place in the list; `zero` draws a line at 0. `names` are `title`, `x_name` and `y_name`.
     """
     x, y = _scales(points, SIZE, [0.0] if zero else [])
     values = sorted({p.x for p in points})
     marks = values if len(values) <= 9 else ticks(x.low, x.high, count=7)
-    labels = [(v, number(v) if x_labels is None else x_labels.get(v, "")) for v in marks]
+    if x_labels is None:
+        labels = list(zip(marks, tick_labels(marks)))
+    else:
+        named = [(v, _cut(x_labels[v])) for v in values]
+        fits = len(dict(named)) == len(set(dict(named).values())) == len(_apart(named, x))
+        labels = named if fits else [(v, str(list(x_labels).index(v) + 1)) for v in values]
+        names |= {} if fits else {"x_name": f"{names['x_name']}, by its place in the table"}
     # Lines stand beside each other, so that their bars do.
     lines = sorted({p.line for p in points})
     shifts = {line: (index - (len(lines) - 1) / 2) * 5 for index, line in enumerate(lines)}
@@ -91,11 +121,29 @@ def scatter_chart(points: Sequence[Point], front: Sequence[int], **names: str) -
     `front` are the indices that a step line joins; `names` as for `curve_chart`.
     """
     x, y = _scales(points, WIDE_SIZE)
-    labels = [(value, number(value)) for value in ticks(x.low, x.high, count=8)]
-    places = [(p, x(p.x), y(p.y)) for p in points]
+    marks = ticks(x.low, x.high, count=8)
+    labels = list(zip(marks, tick_labels(marks)))
+    places = _labels_apart([(p, x(p.x), y(p.y)) for p in points])
     steps = sorted((points[index].x, points[index].y) for index in front)
     steps = [(x(a), y(b)) for a, b in steps]
     return _drawn(WIDE_SIZE, x, y, labels, places, dict(_joins(places)), names, steps=steps)
+
+
+def _cut(text: str, *, letters: int = 14) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def _labels_apart(places: list[tuple[Point, float, float]]) -> list[tuple[Point, float, float]]:
+    """The places; a point whose label would lie on another point's has none (its tip tells)."""
+    kept, made = [], []
+    for p, a, b in places:
+        width = len(p.label) * LETTER
+        if any(a < right and left < a + width and abs(b - low) < 12 for left, right, low in kept):
+            p = replace(p, label="")
+        elif p.label:
+            kept.append((a, a + width, b))
+        made.append((p, a, b))
+    return made
 
 
 def _scales(points: Sequence[Point], size: tuple[int, int], more: Sequence[Number] = ()):
@@ -111,13 +159,14 @@ def _joins(places: Sequence[tuple[Point, float, float]]) -> Iterator[tuple[int, 
 
 
 def _drawn(size, x, y, labels, places, joins, names, *, has_zero=False, steps=()) -> str:
+    heights = ticks(y.low, y.high)
     return fill(
         "chart.svg",
         size=size,
         x=x,
         y=y,
-        x_ticks=[(v, text if len(text) <= 14 else text[:13] + "…") for v, text in labels],
-        y_ticks=ticks(y.low, y.high),
+        x_ticks=_apart(labels, x),
+        y_ticks=list(zip(heights, tick_labels(heights))),
         places=places,
         joins=joins,
         steps=steps,

@@ -13,16 +13,18 @@ from jaxtyping import Bool, Float
 
 from vidcfg.metrics.paired import (
     bootstrap_indices,
-    cluster_bootstrap,
     cluster_means,
     holm,
     log_ratios,
     needed_clips,
     sign_flip_p,
 )
+from vidcfg.metrics.record import mean_interval
 from vidcfg.report.table import MetricValues, Table
 
 LEVEL = 0.05
+CLEAR = LEVEL * (1 + 1e-12)
+"""p-values are multiples of 2^-G: those that are the level itself may differ by rounding."""
 EXACT_PROMPTS = 13
 RANDOM_FLIPS = 9_999
 MOST_PAIRS = 2_000
@@ -36,10 +38,17 @@ FLOORS = {
 }
 """Units whose changes are read as ratios, with the size below which a change is rounding."""
 
+RANGES = {"intensity": (0.0, 1.0), "0..1": (0.0, 1.0), "cos": (-1.0, 1.0)}
+"""What a mean can be, by unit; other units of `FLOORS` start at 0, the rest have no limit."""
+
 
 @dataclass(frozen=True)
 class MeanOfCell:
-    """Mean of prompt means with its 95 % cluster bootstrap interval (None for one prompt)."""
+    """Mean of prompt means with its 95 % interval (None for one prompt).
+
+    `clips` have a value in every cell, `lost` is how many of this cell's have none although
+    another cell's has one.
+    """
 
     mean: float
     low: float | None
@@ -47,19 +56,23 @@ class MeanOfCell:
     clips: int
     prompts: int
     static: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True)
 class Change:
     """From cell `base` to cell `cell` in one metric.
 
-    `change` is relative (0.05 = 5 % more) if `is_ratio`, else a difference in the metric's unit.
+    `change` is relative (0.05 = 5 % more) if `is_ratio`, else a difference in the metric's unit,
+    over the `clips` that have a value in both. `lost` counts those that only one of the two has:
+    of `base`, of `cell`. In the tests such a clip is the largest difference there is, against the
+    one that lost it.
     `p` is of this comparison alone, by sign flips of prompts. `p_fdr` is adjusted for all
     comparisons in its metric by Benjamini & Hochberg: of the changes called clear, 5 % are
     expected to be wrong. `p_holm` and `p_family` (joint sign flips) are adjusted for all
     comparisons in all deciding metrics: the chance of any error is 5 %. `needed` is the number
-    of clips that would show a difference of the size found (None: more than a million, or
-    unknown).
+    of clips that would call a difference of the size found clear with a chance of 80 %, were
+    the same other comparisons clear (None: more than a million, or unknown).
     """
 
     what: str
@@ -76,11 +89,12 @@ class Change:
     p_family: float
     needed: int | None
     clips: int
+    lost: tuple[int, int]
 
     @property
     def is_clear(self) -> bool:
-        # p-values are multiples of 2^-G: those that are the level itself may differ by rounding.
-        return self.p_fdr <= LEVEL * (1 + 1e-12)
+        """Whether it is told apart; never where one of the two lost more clips than the other."""
+        return self.lost[0] == self.lost[1] and self.p_fdr <= CLEAR
 
 
 def estimates(metric: MetricValues, table: Table) -> dict[str, MeanOfCell]:
@@ -88,18 +102,43 @@ def estimates(metric: MetricValues, table: Table) -> dict[str, MeanOfCell]:
     mask = table.mask_of(metric)
     clusters = table.prompts(mask)
     made = {}
-    for cell, values, static in zip(table.cells, metric.values_CN, metric.is_static_CN):
+    rows = zip(table.cells, metric.values_CN, metric.is_static_CN, metric.num_lost_C)
+    for cell, values, static, lost in rows:
         means = cluster_means(values[mask], clusters)
-        ends = _interval(values[mask], clusters)
-        counts = len(clusters), len(means), int(static[mask].sum())
+        counts = len(clusters), len(means), int(static[mask].sum()), int(lost)
+        ends = interval_of(means, metric.like.unit)
         made[cell] = MeanOfCell(float(means.mean()), *ends, *counts)
     return made
 
 
-def _interval(values: np.ndarray, clusters: Sequence[str]) -> tuple[float | None, float | None]:
-    found = cluster_bootstrap(values, clusters)
-    is_finite = math.isfinite(found.low) and math.isfinite(found.high)
-    return (found.low, found.high) if is_finite else (None, None)
+def interval_of(
+    means_G: Float[np.ndarray, "G"], unit: str
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of the mean that prompts like these have; (None, None) for one prompt.
+
+    Student's over prompts. In a unit that reads as ratios, where few prompts stand far above the
+    others, it is joined with Cox's interval for lognormal values,
+    log mean = m + s^2 / 2 +- t sqrt(s^2 / G + s^4 / (2 (G - 1))). Ends stay in the unit's range.
+
+    Source: Olsson 2005, Confidence intervals for the mean of a log-normal distribution.
+    """
+    from scipy.special import stdtrit
+
+    ends = mean_interval(means_G.tolist())
+    if ends is None:
+        return None, None
+    low, high = ends
+    floor, num = FLOORS.get(unit), len(means_G)
+    if floor is not None and (means_G >= 0).all():
+        logs = np.log(means_G + floor)
+        variance = float(logs.var(ddof=1))
+        spread = math.sqrt(variance / num + variance**2 / (2 * (num - 1)))
+        # No float is larger than e^700.
+        reach = np.minimum(float(stdtrit(num - 1, 0.975)) * spread * np.array([-1, 1]), 300)
+        cox = np.exp(np.minimum(logs.mean() + variance / 2 + reach, 700)) - floor
+        low, high = min(low, float(cox[0])), max(high, float(cox[1]))
+    least, most = RANGES.get(unit, (0.0 if floor is not None else -math.inf, math.inf))
+    return max(low, least), min(high, most)
 
 
 def _reads_as_ratio(metric: MetricValues) -> bool:
@@ -111,38 +150,61 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
     """All comparisons (base cell, cell) in all deciding metrics."""
     from scipy.stats import false_discovery_control
 
-    # Differences of every comparison, pair by pair.
-    mask = table.key_mask
-    clusters = table.prompts(mask)
-    if not clusters or not comparisons:
-        return []
+    # Differences of every comparison, pair by pair; of clips that both lost there is none.
+    clusters = [prompt for prompt, _ in table.pairs]
     tasks = list(itertools.product(table.key_metrics.items(), comparisons))
-    rows = []
-    for (_, name), pair in tasks:
-        metric = table.metrics[name]
-        base, new = (metric.values_CN[table.cells.index(cell)][mask] for cell in pair)
-        floor = FLOORS.get(metric.like.unit)
-        rows.append(log_ratios(new, base, floor=floor) if _reads_as_ratio(metric) else new - base)
+    if not table.key_mask.any() or not tasks:
+        return []
+    rows = [_differences(table.metrics[name], table, pair) for (_, name), pair in tasks]
 
     # p-values: of each alone, of all in its metric, of all there are.
     family = joint_sign_flip(np.stack([cluster_means(row, clusters) for row in rows]))
     alone = [sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
     by_metric = np.array(alone).reshape(-1, len(comparisons))  # as `tasks` runs through them
-    found = np.concatenate([false_discovery_control(p) for p in by_metric])
+    found = np.array([false_discovery_control(p) for p in by_metric])
+    # The level that one more clear comparison of its metric has to reach (a p counts two tails).
+    is_clear = found <= CLEAR
+    alphas = LEVEL * (is_clear.sum(axis=1, keepdims=True) + ~is_clear) / len(comparisons) / 2
+    columns = alphas.ravel(), alone, found.ravel(), holm(alone), family
     return [
-        _change(table, task, row, clusters, p_values)
-        for task, row, *p_values in zip(tasks, rows, alone, found, holm(alone), family)
+        _change(table, task, row, clusters, alpha, p_values)
+        for task, row, alpha, *p_values in zip(tasks, rows, *columns)
     ]
 
 
-def _change(table: Table, task, row: np.ndarray, clusters, p_values) -> Change:
+def _differences(metric: MetricValues, table: Table, pair: tuple[str, str]) -> np.ndarray:
+    """[N] from the first cell to the second: log ratios or differences, 0 where both lost it."""
+    base, new = (metric.values_CN[table.cells.index(cell)] for cell in pair)
+    has_base, has_new = np.isfinite(base), np.isfinite(new)
+    both = has_base & has_new
+    row = np.zeros(len(both))
+    floor = FLOORS.get(metric.like.unit)
+    is_ratio = _reads_as_ratio(metric)
+    row[both] = log_ratios(new[both], base[both], floor=floor) if is_ratio else (new - base)[both]
+    # A clip that one has lost is as bad for it as the largest difference found.
+    worst = np.abs(row).max() or 1.0
+    worst *= -1 if metric.like.better == "higher" else 1
+    row[has_base & ~has_new] = worst
+    row[has_new & ~has_base] = -worst
+    return row
+
+
+def _change(table: Table, task, row: np.ndarray, clusters, alpha, p_values) -> Change:
     (what, name), pair = task
-    is_ratio = _reads_as_ratio(table.metrics[name])
-    mean = float(cluster_means(row, clusters).mean())
-    ends = (mean, *_interval(row, clusters))
+    metric = table.metrics[name]
+    is_ratio = _reads_as_ratio(metric)
+    base, new = (np.isfinite(metric.values_CN[table.cells.index(cell)]) for cell in pair)
+    both = base & new
+    lost = int((new & ~base).sum()), int((base & ~new).sum())
+
+    # How large it is, where both have a value, and what would tell.
+    means = cluster_means(row[both], table.prompts(both))
+    ends = (float(means.mean()), *interval_of(means, ""))
     read = [x if x is None or not is_ratio else math.expm1(x) for x in ends]
-    needed = needed_clips(row, clusters, effect=abs(mean))
-    return Change(what, name, *pair, *read, is_ratio, *map(float, p_values), needed, len(row))
+    effect = abs(float(cluster_means(row, clusters).mean()))
+    needed = needed_clips(row, clusters, effect=effect, alpha=float(alpha))
+    counts = needed, int(both.sum()), lost
+    return Change(what, name, *pair, *read, is_ratio, *map(float, p_values), *counts)
 
 
 def joint_sign_flip(means_MG: Float[np.ndarray, "M G"]) -> Float[np.ndarray, "M"]:
@@ -250,10 +312,19 @@ class Findings:
     prompts: int
     least_p: float
 
-    def cost(self, name: str, cell: str) -> float:
-        """The mean of a metric, turned so that less is better."""
-        mean = self.means[name][cell].mean
-        return -mean if self.table.metrics[name].like.better == "higher" else mean
+    def cost(self, name: str, cell: str) -> tuple[int, float]:
+        """What ranks cells in a metric, less is better: lost clips, which nothing makes up for,
+        then the mean."""
+        found = self.means[name][cell]
+        is_up = self.table.metrics[name].like.better == "higher"
+        return found.lost, -found.mean if is_up else found.mean
+
+    def losses(self, what: str) -> dict[str, int]:
+        """Clips that a cell has no value for and others do, by cell; empty where all lost the
+        same."""
+        name = self.table.key_metrics.get(what)
+        lost = {cell: found.lost for cell, found in self.means.get(name, {}).items()}
+        return lost if len(set(lost.values())) > 1 else {}
 
     def between(self, what: str, one: str, other: str) -> Change | None:
         for change in self.among:

@@ -1,6 +1,6 @@
 """What the data say, in sentences; and what they do not say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vidcfg.report.compare import LEVEL, Change, Findings
 from vidcfg.report.formats import signed
@@ -41,25 +41,35 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"The self-check failed: {cells} should be the same videos and are not. "
             "Do not trust the comparison before that is explained."
         )
-    return [*lines, *_flicker_lines(table), *results.problems]
+    return [*lines, *_flicker_lines(table, labels), *results.problems]
 
 
-def _flicker_lines(table: Table) -> list[str]:
-    """Where motion-compensated flicker is missing for some clips, or for too many to decide."""
-    flicker, best = table.first("flicker"), DECIDING["flicker"][0]
-    if flicker is None:
-        return []
-    instead = f"flicker is judged by {flicker}, which counts motion as flicker."
-    if best not in table.metrics:
-        reason = table.refused.get(best)
-        return [] if reason is None else [f"{best} cannot decide ({reason}): {instead}"]
-    there = int(table.metrics[best].is_there_N.sum())
-    measured = f"{best} has a value in every cell for {there} of {len(table.pairs)} clips"
-    if flicker != best:
-        return [f"{measured}, too few to decide by: {instead}"]
-    if there < len(table.pairs):
-        return [f"{measured}, where optical flow works. Flicker is compared on these."]
-    return []
+def _flicker_lines(table: Table, labels: Mapping[str, str]) -> list[str]:
+    """Why nothing is said of flicker, and who lost clips of what decides it."""
+    best = DECIDING["flicker"][0]
+    metric = table.metrics.get(best)
+    none = "so no setting is named as flickering least"
+    lines = []
+    if metric is None and best in table.refused:
+        lines = [f"{best} cannot decide ({table.refused[best]}), {none}."]
+    elif metric is not None:
+        there, total = int(metric.is_there_N.sum()), len(table.pairs)
+        lost = {labels[c]: int(n) for c, n in zip(table.cells, metric.num_lost_C) if n}
+        measured = f"{best} has a value in every cell for {there} of {total} clips"
+        who = "; ".join(f"“{label}” lost {count}" for label, count in lost.items())
+        if table.first("flicker") is None:
+            lines = [f"{measured}, too few to decide by, {none}."]
+        elif there < total:
+            lines = [f"{measured}: means are of these."]
+        if lost:
+            lines[-1] += f" Clips without a value: {who}. In the tests they count as the worst."
+    if table.first("flicker") is None and "frame_diff" in table.metrics:
+        end = "and decides nothing" if lines else none
+        lines.append(
+            f"frame_diff mixes motion with flicker, {end}. To compare flicker, compute {best}: "
+            "add `warp` to the sweep's metrics, or run vidcfg evaluate with --metrics warp."
+        )
+    return lines
 
 
 def summary(found: Findings) -> list[Entry]:
@@ -129,7 +139,10 @@ def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list
 
 def _is_same(found: Findings, one: str, other: str) -> bool:
     rows = [found.between(what, one, other) for what in found.table.key_metrics]
-    return all(row is not None and row.change == 0 and row.low in (None, 0) for row in rows)
+    return all(
+        row is not None and row.change == 0 and row.low in (None, 0) and row.lost == (0, 0)
+        for row in rows
+    )
 
 
 def _best(found: Findings, what: str, title: str) -> Entry:
@@ -147,6 +160,12 @@ def _best(found: Findings, what: str, title: str) -> Entry:
     text += f", the same videos as {_named(found, same)}" if same else ""
 
     # Whether it is surely the best.
+    losses = found.losses(what)
+    if losses:
+        who = "; ".join(f"{_named(found, [cell])} lost {n}" for cell, n in losses.items())
+        more = f"of {len(found.table.pairs)} clips {who}. A lost clip counts as the worst"
+        end = "while losses differ, no setting is called clearly best"
+        return _entry(title, f"{text}. {name} is missing: {more}; {end}.", "unclear")
     if found.least_p > LEVEL:
         doubt = f"{_prompts(found)} cannot say whether it holds for others"
         return _entry(title, f"{text}. This is the best mean; {doubt}.", "unclear")
@@ -167,13 +186,15 @@ def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
     name, size = _named(found, [nearest]), f"differs by {_percent(change, nearest)} in {what}"
     mean = found.means[change.metric][change.base].mean
     is_slight = abs(change.change) < SLIGHT * (1 if change.is_ratio else abs(mean))
-    if is_slight or change.needed is None or change.needed > MOST_NEEDED * found.clips:
+    if change.needed is None and not is_slight:
+        return f"The closest, {name}, {size}; no number of clips up to a million would show it."
+    if is_slight or change.needed > MOST_NEEDED * found.clips:
         return f"The closest, {name}, {size}, too little to be worth more clips, take either."
     more = max(0, change.needed - found.clips)
     if more:
-        return f"{name} {size}; if that is real, about {more} more clips would show it."
-    count = sum(c.what == what for c in found.among)
-    doubt = f"alone that would count, among {count} comparisons it does not"
+        times = "would show it in 4 of 5 tries"
+        return f"{name} {size}; if that is real, about {more} more clips {times}."
+    doubt = "so large that it should show, but prompts do not agree on it"
     return f"{name} {size}; {doubt}. Repeat these two on other prompts."
 
 
@@ -204,7 +225,8 @@ def _balance(found: Findings) -> Entry | None:
         sure = "which is clear" if change.is_clear else "which is not sure"
         amount = _percent(change, chosen)
         text += f". Beside {_named(found, [best])} its flicker changes by {amount}, {sure}"
-    return _entry("Both together", text + ".", "clear" if len(pool) == 1 else "note")
+    is_clear = len(pool) == 1 and not _has_losses(found)
+    return _entry("Both together", text + ".", "clear" if is_clear else "note")
 
 
 def _front(found: Findings) -> Entry | None:
@@ -219,7 +241,14 @@ def _front(found: Findings) -> Entry | None:
     text = f"No other setting is better in both flicker and alignment than {named}"
     text += f"; {num_out} of {len(cells)} settings are surely beaten by another"
     text += f", {num_open} are undecided." if num_open else "."
+    if _has_losses(found):
+        text = f"{text.rstrip('.')}. This is of the clips that no setting lost, so it is not sure."
+        return _entry("On the Pareto front", text, "unclear")
     return _entry("On the Pareto front", text, "clear" if sure else "unclear")
+
+
+def _has_losses(found: Findings) -> bool:
+    return bool(found.losses("flicker") or found.losses("alignment"))
 
 
 def _baseline(found: Findings) -> Entry | None:

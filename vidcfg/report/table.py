@@ -6,22 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from vidcfg.metrics.record import Record
 from vidcfg.results import Results, ResultsError, UnitResult
 
 DECIDING = {
-    "flicker": ("warp_residual", "frame_diff"),
+    "flicker": ("mc_flicker",),
     "alignment": ("clip_score", "align", "attribute_accuracy"),
     "motion": ("dynamic_degree",),
 }
 """What decides, and the metrics that can stand for it, the best first."""
 
 SHOWN = (
-    *("warp_residual", "align", "clip_score", "dynamic_degree", "frame_diff", "stride_pulse"),
+    *("mc_flicker", "align", "clip_score", "dynamic_degree", "mc_flicker_p95", "judder"),
+    *("stride_pulse", "mc_flicker_peak", "judder_peak", "sharpness_pulse", "mc_coverage"),
     *("clipped_share", "attribute_accuracy", "lpips_warp", "lpips_adjacent", "colour_drift"),
-    *("luminance_flicker", "saturation", "contrast_drift", "fd", "fvd", "kd"),
+    *("luminance_flicker", "frame_diff", "saturation", "contrast_drift", "fd", "fvd", "kd"),
 )
 """The order in which metrics are shown; those not named follow by name."""
 
@@ -48,6 +49,12 @@ class MetricValues:
     @property
     def is_there_N(self) -> Bool[np.ndarray, "N"]:
         return np.isfinite(self.values_CN).all(axis=0)
+
+    @property
+    def num_lost_C(self) -> Int[np.ndarray, "C"]:
+        """How many clips of each cell have no value although another cell's clip has one."""
+        is_there_CN = np.isfinite(self.values_CN)
+        return (~is_there_CN & is_there_CN.any(axis=0)).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +121,8 @@ def make_table(results: Results, *, metrics: Sequence[str] | None = None) -> Tab
     owned: dict[str, set[Pair]] = {cell.id: set() for cell in results.cells}
     for cell, pair in units:
         owned[cell].add(pair)
-    cells, left_out = _compared(owned)
+    failed = {(f.cell, (f.prompt, f.seed)): f.kind for f in results.failed}
+    cells, left_out = _compared(owned, failed)
     shared = set.intersection(*(owned[cell] for cell in cells)) if cells else set()
     rank = {prompt: index for index, prompt in enumerate(results.prompts)}
 
@@ -136,9 +144,14 @@ def make_table(results: Results, *, metrics: Sequence[str] | None = None) -> Tab
     return Table(cells, pairs, made, left_out, refused, len(set().union(*owned.values())))
 
 
-def _compared(owned: dict[str, set[Pair]]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Cells that share enough pairs; the emptiest is left out until they do."""
-    left_out = {cell: "it has no video" for cell, pairs in owned.items() if not pairs}
+def _compared(
+    owned: dict[str, set[Pair]], failed: dict[tuple[str, Pair], str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Cells that share enough pairs; the emptiest is left out, with the reason, until they do.
+
+    `failed` gives the kind of failure by cell and pair.
+    """
+    left_out = {c: _absence(c, owned, failed) for c, pairs in owned.items() if not pairs}
     cells = [cell for cell in owned if cell not in left_out]
     total = len(set().union(*owned.values())) if owned else 0
     while len(cells) > 1:
@@ -146,9 +159,33 @@ def _compared(owned: dict[str, set[Pair]]) -> tuple[tuple[str, ...], dict[str, s
         if len(shared) >= LEAST_SHARE * total:
             break
         emptiest = min(cells, key=lambda cell: len(owned[cell]))
-        left_out[emptiest] = f"it has {len(owned[emptiest])} of {total} videos"
+        left_out[emptiest] = _absence(emptiest, owned, failed)
         cells.remove(emptiest)
     return tuple(cells), left_out
+
+
+def _absence(cell: str, owned: dict[str, set[Pair]], failed: dict[tuple[str, Pair], str]) -> str:
+    """Why a cell cannot be paired with the others: other seeds, other prompts, missing videos."""
+    own = owned[cell]
+    others = set().union(*(pairs for name, pairs in owned.items() if name != cell))
+    for part, word in ((1, "seeds"), (0, "prompts")):
+        mine, theirs = ({pair[part] for pair in pairs} for pairs in (own, others))
+        if mine and theirs and not mine & theirs:
+            return f"it has other {word}: {_listed(mine)} here, {_listed(theirs)} elsewhere"
+    missing = others - own
+    kinds = Counter(kind for (name, _), kind in failed.items() if name == cell)
+    why = [f"{count} failed ({kind})" for kind, count in kinds.items()]
+    rest = len(missing) - sum(kinds.values())
+    why += [f"{rest} are not there"] if rest > 0 else []
+    which = _listed(f"'{prompt}'" + ("" if s is None else f" seed {s}") for prompt, s in missing)
+    has = f"has {len(own)} of {len(own | others)} videos" if own else "has no video"
+    return f"it {has}" + (f", {', '.join(why)}: {which}" if missing else "")
+
+
+def _listed(values: Iterable, *, at_most: int = 4) -> str:
+    texts = [str(value) for value in sorted(values, key=lambda v: (str(type(v)), v))]
+    more = [f"{len(texts) - at_most} more"] if len(texts) > at_most else []
+    return ", ".join([*texts[:at_most], *more])
 
 
 def _names(units: Iterable[UnitResult], wanted: Sequence[str] | None) -> list[str]:
