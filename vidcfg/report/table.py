@@ -20,7 +20,8 @@ DECIDING = {
 
 SHOWN = (
     *("mc_flicker", "align", "clip_score", "dynamic_degree", "mc_flicker_p95", "judder"),
-    *("stride_pulse", "mc_flicker_peak", "judder_peak", "sharpness_pulse", "mc_coverage"),
+    *("stride_pulse", "mc_flicker_peak", "judder_peak", "ghosting", "content_drift"),
+    *("sharpness_pulse", "mc_coverage"),
     *("clipped_share", "attribute_accuracy", "lpips_warp", "lpips_adjacent", "colour_drift"),
     *("luminance_flicker", "frame_diff", "saturation", "contrast_drift", "fd", "fvd", "kd"),
 )
