@@ -4,7 +4,7 @@
 
 Every metric of the default policy is drawn log-normal: prompts differ with sd 0.5, two renders of
 one prompt with sd 0.05, metrics independently of each other. A rise moves motion-compensated
-flicker (warp_residual) alone. Verdicts come from the gate itself, margins and Holm included.
+flicker (mc_flicker) alone. Verdicts come from the gate itself, margins and Holm included.
 Takes a few minutes on one core.
 """
 
@@ -25,7 +25,7 @@ def draw(rng: np.random.Generator, num: int, *, rise: float, within: float = WIT
     drawn = {}
     for name, rule in Policy().metrics.items():
         base, new = LEVEL * np.exp(hard + rng.normal(0, within, (2, num)))
-        if name == "warp_residual":
+        if name == "mc_flicker":
             new = new * (1 + rise)
         if rule.of == "complement":
             base, new = 1 - base, 1 - new
@@ -39,7 +39,7 @@ def judged(drawn):
     from vidcfg.regress.pairs import Pairs
     from vidcfg.regress.policy import Policy
 
-    prompts = tuple(f"prompt {i}" for i in range(len(drawn["warp_residual"][0])))
+    prompts = tuple(f"prompt {i}" for i in range(len(drawn["mc_flicker"][0])))
     pairs = {name: Pairs(new, base, prompts) for name, (new, base) in drawn.items()}
     return judge(pairs, Policy())
 
@@ -84,7 +84,7 @@ def sign_flips(worse_MN: np.ndarray, *, resamples: int = 4095) -> np.ndarray:
 def failure_rates(
     num: int, *, rise: float, trials: int, seed: int, within: float = WITHIN
 ) -> tuple[float, float]:
-    """How often the gate FAILs, and how often it does by warp_residual."""
+    """How often the gate FAILs, and how often it does by mc_flicker."""
     rng = np.random.default_rng(seed)
     failed = failures([draw(rng, num, rise=rise, within=within) for _ in range(trials)])
     return float(failed.any(axis=1).mean()), float(failed[:, 0].mean())
@@ -108,12 +108,12 @@ def main() -> None:
         "",
         "`python scripts/regress_power.py --markdown docs/regress_power.md`: thirteen metrics, "
         "log-normal, sd 0.5 between prompts, sd between renders of one prompt as given, "
-        "independent of each other; the rise moves `warp_residual` alone. Margins and weighted "
+        "independent of each other; the rise moves `mc_flicker` alone. Margins and weighted "
         f"Holm are those of the default policy. FAIL rates are of {options.trials} simulated "
         "comparisons with the gate's rule for all at once; INCONCLUSIVE and PASS are of "
         f"{options.gate_trials} verdicts of the gate itself.",
         "",
-        "| clips | sd within | true rise | FAIL | FAIL by warp_residual | INCONCLUSIVE | PASS |",
+        "| clips | sd within | true rise | FAIL | FAIL by mc_flicker | INCONCLUSIVE | PASS |",
         "|---|---|---|---|---|---|---|",
     ]
     cases = [(n, rise, WITHIN) for n in (16, 64) for rise in (0.0, 0.03, 0.05)]

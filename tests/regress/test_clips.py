@@ -97,7 +97,7 @@ def test_folder_is_measured_with_cells_prompts_and_seeds(folder):
     found = measure_folder(folder, workers=2)
     assert list(found.clips)[0] == Key("fast", "prompt 0", 5)
     assert [key.cell for key in found.clips] == ["fast"] * 3 + ["slow"] * 3
-    assert found.clips[Key("slow", "prompt 1", 5)].records["warp_residual"].value is not None
+    assert found.clips[Key("slow", "prompt 1", 5)].records["mc_flicker"].value is not None
 
 
 def test_broken_video_is_named(folder):
@@ -161,8 +161,8 @@ def test_unlike_videos_are_refused_with_what_to_do(drawn, info, words):
 def test_other_protocol_or_weights_are_refused(drawn, change):
     from vidcfg.metrics.record import Backend
 
-    other = change(drawn, warp_residual=lambda r: replace(r, protocol="flow=other"))
-    with pytest.raises(ResultsError, match="warp_residual: protocol is 'flow=other'"):
+    other = change(drawn, mc_flicker=lambda r: replace(r, protocol="flow=other"))
+    with pytest.raises(ResultsError, match="mc_flicker: protocol is 'flow=other'"):
         pair(other, drawn, Policy())
     nets = [
         change(drawn, sharpness=lambda r, s=s: replace(r, backend=Backend("net", s))) for s in "ab"
@@ -200,7 +200,7 @@ def test_required_metric_without_any_value_is_refused(drawn, change):
     def gone(record):
         return replace(record, value=None, skipped_reason="x", status="skipped")
 
-    nothing = change(drawn, warp_residual=gone)
-    with pytest.raises(ResultsError, match="warp_residual is required"):
+    nothing = change(drawn, mc_flicker=gone)
+    with pytest.raises(ResultsError, match="mc_flicker is required"):
         pair(nothing, nothing, Policy())
     assert check_clips(nothing, drawn).verdict == "FAIL"

@@ -18,8 +18,8 @@ def sets(drawn, change, times, tmp_path):
     """Baselines: good, worse (flicker + 10 %), and unsure (three clips flicker)."""
     made = {
         "good": drawn,
-        "worse": change(drawn, warp_residual=times(1.1)),
-        "unsure": change(drawn, only=range(3), warp_residual=times(1.3)),
+        "worse": change(drawn, mc_flicker=times(1.1)),
+        "unsure": change(drawn, only=range(3), mc_flicker=times(1.3)),
     }
     return {name: str(write_baseline(tmp_path / name, clips)) for name, clips in made.items()}
 
@@ -48,7 +48,7 @@ def test_inconclusive_can_be_allowed(sets, tmp_path):
 def test_table_has_the_change_the_worst_clip_and_its_frames(sets, capsys):
     main(["check", sets["worse"], "--baseline", sets["good"]])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3].startswith("FAIL         warp_residual")
+    assert lines[3].startswith("FAIL         mc_flicker")
     # 10 % of a value of a few levels, softened by the floor of a quarter of a level.
     assert re.search(r" \+[6-9]\.\d%", lines[3])
     assert any(line.startswith("  worst in '") for line in lines)
@@ -161,12 +161,12 @@ def test_store_of_a_sweep_is_compared_cell_by_cell(tmp_path, capsys):
     text = capsys.readouterr().out
     assert code in (0, 4)
     assert "FAIL" not in text
-    assert "warp_residual" in text
+    assert "mc_flicker" in text
 
 
 def test_power_needs_more_clips_for_smaller_changes(sets, capsys):
     assert main(["power", "--sd", "0.07", "-n", "8", "16", "64"]) == 0
-    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("warp_residual"))
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("mc_flicker"))
     eight, sixteen, many = (float(cell.rstrip("%")) for cell in row.split()[2:5])
     assert eight > sixteen > many
     # The reference: 5 % by 16 clips, 3 % by 64.
@@ -182,12 +182,12 @@ def test_calibrate_finds_the_noise_of_repeats_and_saves_it(drawn, change, tmp_pa
     for name in "abcd":
         noisy = change(
             drawn,
-            warp_residual=lambda r: replace(r, value=r.value * float(np.exp(rng.normal(0, 0.1)))),
+            mc_flicker=lambda r: replace(r, value=r.value * float(np.exp(rng.normal(0, 0.1)))),
         )
         paths.append(str(write_baseline(tmp_path / name, noisy)))
     policy = tmp_path / "policy.yaml"
     assert main(["calibrate", *paths, "--save", paths[0], "-o", str(policy)]) == 0
-    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("warp_residual"))
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("mc_flicker"))
     # Two renders of sd 0.1 each; 72 pairs of which 36 are independent, and a floor.
     assert float(row.split()[1]) == pytest.approx(0.1 * 2**0.5, rel=0.35)
     assert float(row.split()[4]) > 0.03

@@ -20,7 +20,7 @@ def pairs(worse, *, base=0.02, clusters=None):
     worse = np.asarray(worse, dtype=float)
     values = np.full(len(worse), base)
     names = clusters or tuple(f"prompt {i}" for i in range(len(worse)))
-    floor = Policy().metrics["warp_residual"].floor
+    floor = Policy().metrics["mc_flicker"].floor
     return Pairs((values + floor) * np.exp(worse) - floor, values, names)
 
 

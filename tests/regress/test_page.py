@@ -23,11 +23,11 @@ def outcome(drawn, change, times, panning, tmp_path):
         key = Key("", f"{index} </script><b>bold", 0)
         clips.append(MeasuredClip(key, clip.records, strip=strip))
     base = as_set("base", clips)
-    return check_clips(change(base, warp_residual=times(1.2)), base)
+    return check_clips(change(base, mc_flicker=times(1.2)), base)
 
 
 def test_page_needs_no_other_file_and_escapes_prompts(outcome):
-    text = page(outcome, commands={"warp_residual": "python -m vidcfg.render a'b<c.yaml"})
+    text = page(outcome, commands={"mc_flicker": "python -m vidcfg.render a'b<c.yaml"})
     assert outcome.verdict == "FAIL"
     outside = text.replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"""(src|href)=["'](?!data:)|https?://|@import|url\(""", outside)

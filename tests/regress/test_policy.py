@@ -28,7 +28,7 @@ def test_known_metric_takes_what_is_left_out_from_the_defaults():
 def test_flicker_has_the_largest_share_and_all_shares_make_alpha():
     policy = Policy()
     assert sum(policy.share(name) for name in policy.metrics) == pytest.approx(0.05)
-    assert policy.share("warp_residual") > 0.8 * policy.alpha
+    assert policy.share("mc_flicker") > 0.8 * policy.alpha
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_flicker_has_the_largest_share_and_all_shares_make_alpha():
         ("schema: 1\nmetrics:\n  fvd: {margin: 0.1}", "metrics.fvd.bad is missing"),
         ("schema: 1\nmetrics:\n  fvd: {bad: up}", "metrics.fvd.margin is missing"),
         ("schema: 1\nmetrics:\n  sharpness: {margin: 1.5}", "loss of everything"),
-        ("schema: 1\nmetrics:\n  warp_residual: {}", "guard is 'dynamic_degree', which is not"),
+        ("schema: 1\nmetrics:\n  mc_flicker: {}", "guard is 'dynamic_degree', which is not"),
         ("schema: 1\nmetrics:\n  sharpness: {margin: .nan}", "margin"),
     ],
 )

@@ -58,14 +58,14 @@ def test_record_then_pass_then_fail(run, tmp_path):
     assert "PASS" in run(gate).stdout
     worse = run(gate.replace("CLIPS", "WORSE"), "--vidcfg-out", "out")
     assert worse.returncode == 1
-    assert "FAIL         warp_residual" in worse.stdout
+    assert "FAIL         mc_flicker" in worse.stdout
     assert "worst in 'prompt" in worse.stdout
     assert (tmp_path / "out" / "test_video.test_kite" / "index.html").is_file()
 
 
 def test_marker_sets_policy_name_and_leniency(run, tmp_path):
     gate = """
-RULES = {"alpha": 0.01, "metrics": {"warp_residual": {"margin": 0.02, "guard": None}}}
+RULES = {"alpha": 0.01, "metrics": {"mc_flicker": {"margin": 0.02, "guard": None}}}
 @pytest.mark.temporal_gate(policy=RULES, name="mine", inconclusive="warn")
 def test_kite(temporal_gate):
     outcome = temporal_gate(GIVEN)
@@ -159,4 +159,4 @@ def test_example_project_passes_and_finds_two_levels_of_flicker(run, tmp_path):
     )
     failed = run(folder=folder)
     assert failed.returncode == 1
-    assert "discs: FAIL: warp_residual" in failed.stdout
+    assert "discs: FAIL: mc_flicker" in failed.stdout

@@ -94,7 +94,7 @@ _MOTION = {"bad": "down", "at_least": 0.05, "floor": 0.1}
 _SHARE = {"bad": "up", "scale": "difference"}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "warp_residual": {"margin": 0.015, "weight": 70.0, "required": True, **_GUARDED},
+    "mc_flicker": {"margin": 0.015, "weight": 70.0, "required": True, **_GUARDED},
     "luminance_flicker": {"margin": 0.05, **_GUARDED},
     "motion_smoothness": {"of": "complement", "margin": 0.03, **_GUARDED},
     "stride_pulse": {"margin": 0.03, **_SHARE},
@@ -143,7 +143,7 @@ class Policy(ConfigModel):
 
     def findings(self):
         if not self.metrics:
-            yield Finding(("metrics",), "is empty. Name at least one, such as warp_residual: {}")
+            yield Finding(("metrics",), "is empty. Name at least one, such as mc_flicker: {}")
         for name, rule in self.metrics.items():
             if rule.guard == name:
                 yield Finding(("metrics", name, "guard"), "names the metric itself. Delete it.")
