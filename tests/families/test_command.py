@@ -1,8 +1,13 @@
 """The table of families tells what the code and the tests say."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import kites
 import pytest
 from tiny_pipelines import BUILDERS
 
@@ -10,7 +15,41 @@ import vidcfg
 from vidcfg.families import main, table
 from vidcfg.pipelines.families import FAMILIES, family_of
 
-DOCS = Path(__file__).parents[2] / "docs" / "families.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "families.md"
+KITE_FILE = """\
+from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.pipelines.family import Family
+
+FAMILY = Family(
+    name="kite",
+    pipelines=("KitePipeline",),
+    module="kites",
+    frame_map=lambda pipe: CausalMap(3),
+    denoisers={"denoiser": None},
+    hidden="x",
+    per_sample=("t",),
+    texts={"context": "prompt_embeds"},
+    encoded=("prompt_embeds",),
+    frame_rule="3k + 1",
+)
+"""
+KITE_RUN = """\
+schema: 1
+name: kite
+model: {kind: diffusers, checkpoint: kite, device: cpu}
+prompts: [a red circle moving left]
+video: {num_frames: 7, height: 16, width: 32, fps: 8}
+sampling: {num_steps: 3, scheduler: pipeline}
+guidance: {scale: 4.0}
+output: {dir: out, video: ffv1}
+"""
+COMMANDS = """\
+from vidcfg.families import main as families
+from vidcfg.render.__main__ import main as render
+
+print(families([]), render(["kite.yaml", "--dry-run"]), render(["kite.yaml"]))
+"""
 
 
 def test_every_family_has_one_row_with_all_its_facts(capsys):
@@ -69,3 +108,23 @@ def test_version_and_wrong_options(capsys):
     shown = capsys.readouterr()
     assert shown.out == f"vidcfg {vidcfg.__version__}\n"
     assert "vidcfg families: error: unrecognized arguments" in shown.err
+
+
+def test_one_more_file_is_a_family_for_all_commands(tmp_path):
+    """The package as it is, and one more file in its folder of families."""
+    shutil.copytree(ROOT / "vidcfg", tmp_path / "vidcfg", copy_function=os.symlink)
+    (tmp_path / "vidcfg" / "pipelines" / "families" / "kite.py").write_text(KITE_FILE)
+    kites.kite().save_pretrained(tmp_path / "kite")
+    (tmp_path / "kite.yaml").write_text(KITE_RUN)
+    paths = os.pathsep.join([str(tmp_path), str(ROOT / "tests" / "helpers")])
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 0 0", done.stderr
+    assert re.search(r"^kite +KitePipeline +BCFHW +3k \+ 1 ", done.stdout, re.M)
+    assert "model evaluations: 6 (3 cond, 3 uncond) for 1 videos" in done.stdout
+    assert (tmp_path / "out" / "a-red-circle-moving-left-s0.mkv").is_file()

@@ -5,8 +5,9 @@ import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, WEIGHT_BF, B, F, bits, into, out_of, video
 
-from vidcfg.guidance.combination import Combination, combine
+from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.layout import FrameLayout
+from vidcfg.guidance.step import combine
 
 NONE_OFF = np.zeros((B, F), dtype=bool)
 

@@ -377,7 +377,7 @@ def test_every_schedule_and_frame_mode_reaches_every_term(schedule, frames):
     weights = FrameWeights.kinds[frames](*FRAME_VALUES[frames])
     own = RULES["stg"].replace(scale=scale, frames=weights)
     rule = Guidance(scale=2.0, method=[RULES["cfg"], own])
-    plain, own = rule.surfaces(**run)
+    plain, own = (term.surface(**run) for term in rule.terms)
     want = Guidance(scale=scale, frames=weights).surface(**run)
     assert (plain.strength_KF == 2).all()
     assert np.array_equal(own.strength_KF, want.strength_KF)

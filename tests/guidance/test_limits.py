@@ -7,11 +7,11 @@ from diffusers import DDIMScheduler
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
 
-from vidcfg.guidance.combination import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale, Threshold, clamp, frame_std
 from vidcfg.guidance.rules.cfg import Cfg
+from vidcfg.guidance.step import combine
 
 ONES = np.ones((B, F))
 

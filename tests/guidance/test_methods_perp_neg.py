@@ -5,11 +5,11 @@ import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, WEIGHT_BF, B, F, bits, into, out_of, video
 
-from vidcfg.guidance.combination import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.perp_neg import PerpNeg
+from vidcfg.guidance.step import combine
 
 
 def guided_by(method, frames, *, clip=False, weight_BF=WEIGHT_BF):

@@ -18,9 +18,8 @@ from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rule import AgainstUncond, Rule, rule
 from vidcfg.guidance.schedule import Schedule, schedule
 from vidcfg.guidance.setting import Guidance
-from vidcfg.settings.document import read_document
+from vidcfg.settings.document import read_document, validate
 from vidcfg.settings.errors import ConfigError
-from vidcfg.settings.validation import validate
 
 SCALES = {
     "constant": 3.0,

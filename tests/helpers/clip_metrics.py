@@ -3,14 +3,11 @@
 import numpy as np
 
 from vidcfg.metrics.catalogue import METRICS
-from vidcfg.metrics.flow import Pair
 from vidcfg.metrics.meters import ClipMeasures, measure
 from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
 from vidcfg.metrics.record import ClipInfo
-from vidcfg.metrics.warp import residual
 
 EIGHT_FPS = ClipInfo(fps=8.0)
-LONG = ("long_warp_2", "long_warp_4", "long_warp_8")
 
 
 def meter_of(*families, stride=4, without=()):
@@ -59,12 +56,6 @@ def frame_energy(frames):
 
 def motion_trace(frames, *, fps):
     return trace_of("dynamic_degree", frames, fps=fps)
-
-
-def warp_residual(frames, lag=1):
-    """Residuals of the pairs (t, t + lag), t = 0, lag, 2 lag, ..."""
-    starts = range(0, len(frames) - lag, lag)
-    return [residual(Pair(frames[t], frames[t + lag])) for t in starts]
 
 
 def plain_values(frames):

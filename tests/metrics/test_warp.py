@@ -1,45 +1,200 @@
-"""Warping: closed forms with the true flow, and the recovery of injected flicker under motion."""
+"""Flow, motion-compensated flicker and judder: closed forms and known faults under motion."""
 
 import cv2
 import numpy as np
 import pytest
-from clip_metrics import frame_diff, motion_trace, warp_residual
+from clip_metrics import motion_trace, records_of
 
-from vidcfg.metrics.flow import Pair, dis_flow, sample, visible, warp
-from vidcfg.metrics.meters import Meter, measure
-from vidcfg.metrics.warp import RESIDUALS, Residual, clip_residual, masked_residual
+from vidcfg.metrics.flow import Pair, dis_flow, sample, textured, visible
+from vidcfg.metrics.warp import block_means, follow
 
 
 def constant_flow(x, y, *, height=128, width=128):
     return np.broadcast_to(np.float32([x, y]), (height, width, 2)).copy()
 
 
-def warped(frame, flow):
-    """The frame moved by the flow, and where it came from inside."""
-    return warp(frame, flow), sample(np.ascontiguousarray(frame.transpose(1, 2, 0)), flow)[1]
+def warp_records(frames):
+    return records_of(frames, "warp")
 
 
-def test_integer_pan_with_the_true_flow_leaves_nothing(texture):
-    wide = texture(128, 131)
-    first, second = wide[None, :, :128], wide[None, :, 3:]
-    # Content moves left by 3: what is at x in the first frame is at x - 3 in the second.
-    moved, inside = warped(second, constant_flow(-3, 0))
-    found = masked_residual(first, moved, inside)
-    assert found.squared <= 1e-12
-    assert found.coverage == 125 / 128
-    assert np.mean((second - first) ** 2) > 1e-4
+def colour(frames):
+    """Three unlike channels of one."""
+    gains = np.float32([1.0, 0.7, 0.4])[:, None, None]
+    return (frames * gains + (1 - gains) * 0.3).astype(np.float32)
 
 
-def test_half_pixel_warp_costs_the_interpolation_error_only():
-    y, x = np.mgrid[0:128, 0:128].astype(np.float32)
-    pattern = lambda dx, dy: 0.5 + 0.25 * (np.sin((x + dx) / 2) + np.cos((y + dy) / 2.5))  # noqa: E731
-    moved, inside = warped(pattern(-2.5, -1.5)[None], constant_flow(2.5, 1.5))
-    error = masked_residual(pattern(0, 0)[None], moved, inside)
-    # Linear interpolation midway damps sin(w x) by 1 - cos(w / 2).
-    damp_x, damp_y = 1 - np.cos(1 / 4), 1 - np.cos(1 / 5)
-    expected = 0.25**2 / 2 * (damp_x**2 + damp_y**2)
-    assert error.squared == pytest.approx(expected, rel=0.05)
-    assert error.squared < 1.4e-4
+def blinking(frames, levels, *, area=slice(40, 72)):
+    """A part of the picture goes up and down by so many 8-bit levels."""
+    faulty = frames.copy()
+    faulty[::2, :, area, area] += levels / 255
+    faulty[1::2, :, area, area] -= levels / 255
+    return np.clip(faulty, 0, 1)
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+@pytest.mark.parametrize("amplitude", [0.0, 0.002, 0.04])
+def test_alternation_is_recovered_at_every_speed(panning, step, amplitude):
+    frames = panning(step, alternation=amplitude, num_frames=6)
+    records = warp_records(frames)
+    # The second difference of alternation by a is 2 a; gray has no colour difference.
+    found = records["mc_flicker"]
+    assert found.value == pytest.approx(2 * amplitude, rel=0.02, abs=4e-4)
+    # Blocks at the border, into which the pan moves, are the least certain.
+    assert records["mc_flicker_p95"].value == pytest.approx(2 * amplitude, rel=0.01, abs=4e-3)
+    assert records["mc_coverage"].value == found.extra["coverage"] > 0.9
+    assert len(found.trace) == 4
+
+
+def test_colour_that_alternates_at_equal_luma_counts(texture):
+    still = np.repeat(colour(texture(48, 64)[None, None].repeat(3, axis=1)), 5, axis=0)
+    # Red and green against each other by BT.601 weights: luma stays.
+    change = np.float32([0.0587, -0.0299, 0])[:, None, None]
+    faulty = still * 0.8 + 0.1
+    faulty[::2] += change
+    found = warp_records(faulty.astype(np.float32))["mc_flicker"].value
+    red, green = 0.0587, -0.0299
+    blue_difference = -0.168736 * red - 0.331264 * green
+    red_difference = 0.5 * red - 0.418688 * green
+    assert found == pytest.approx(np.hypot(blue_difference, red_difference), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["fade", "pan with a fade", "exposure"])
+def test_steady_change_is_no_flicker(panning, name):
+    frames = panning(0 if name == "fade" else 2, num_frames=9)
+    gain = np.linspace(1, 0.4, 9) if "fade" in name else np.linspace(0.7, 1.2, 9)
+    changing = np.clip(frames * gain[:, None, None, None], 0, 1).astype(np.float32)
+    assert warp_records(changing)["mc_flicker"].value < 0.4 / 255
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_local_blinking_rises_with_its_amplitude_and_is_never_lost(panning, step):
+    frames = 0.25 + 0.5 * panning(step, num_frames=7)
+    values = []
+    for levels in (0, 2, 4, 8, 16, 32, 60):
+        records = warp_records(blinking(frames, levels))
+        values.append((records["mc_flicker"].value, records["mc_flicker_p95"].value))
+        motion = records_of(blinking(frames, levels), "motion")["dynamic_degree"].value
+        # The edge of the area has texture of its own, which flow follows; the area has not.
+        assert motion < step * 256 / 128 + 15, levels
+    means, local = np.transpose(values)
+    assert (np.diff(means) > 0).all()
+    assert (np.diff(local) > 0).all()
+
+
+def test_the_worst_frame_and_block_are_named(panning):
+    frames = panning(0, num_frames=9, size=64)[..., :48]
+    frames[5, :, 16:24, 32:40] += 0.2
+    records = warp_records(np.clip(frames, 0, 1))
+    worst = records["mc_flicker"].extra["worst"]
+    assert (worst["frame"], worst["block"]) == (5, [16, 32, 24, 40])
+    assert int(np.argmax(records["mc_flicker"].trace)) == 4
+
+
+def test_a_pop_stands_out_in_its_frame(panning):
+    frames = panning(2, num_frames=9)
+    frames[4] = np.clip(frames[4] + 0.06, 0, 1)
+    clean, faulty = warp_records(panning(2, num_frames=9)), warp_records(frames)
+    # Residuals around a pop of d are d / 2, d, d / 2; the median frame has none.
+    assert faulty["mc_flicker_peak"].value == pytest.approx(0.06, rel=0.1)
+    assert clean["mc_flicker_peak"].value < 0.001
+
+
+@pytest.mark.parametrize("fault", ["repeated", "swapped", "dropped", "frozen tail"])
+def test_uneven_motion_is_judder_and_not_flicker(panning, fault):
+    order = {
+        "repeated": [0, 1, 2, 3, 4, 4, 5, 6, 7, 8],
+        "swapped": [0, 1, 2, 3, 5, 4, 6, 7, 8, 9],
+        "dropped": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10],
+        "frozen tail": [0, 1, 2, 3, 4, 5, 5, 5, 5, 5],
+    }[fault]
+    frames = panning(3, num_frames=11)
+    clean, faulty = warp_records(frames[:10]), warp_records(frames[order])
+    assert faulty["judder_peak"].value > clean["judder_peak"].value + 3 / 255
+    assert faulty["mc_flicker"].value < clean["mc_flicker"].value + 0.4 / 255
+
+
+def test_an_echo_of_the_frame_before_is_ghosting(panning):
+    # Texture of one scale, so that a step and a step turned by 90 degrees change it alike.
+    frames = panning(2, num_frames=9)
+    echo = frames.copy()
+    echo[1:] = 0.65 * frames[1:] + 0.35 * frames[:-1]
+    clean, faulty = (warp_records(f)["ghosting"].value for f in (frames, echo))
+    assert abs(clean) < 0.3
+    assert faulty > clean + 0.05
+    assert warp_records(frames[:1].repeat(5, axis=0))["ghosting"].status == "skipped"
+
+
+def test_content_that_turns_into_another_drifts(panning, texture):
+    frames = panning(1, num_frames=17)
+    other = texture(128, 128, seed=5)
+    share = np.linspace(0, 0.6, 17, dtype=np.float32)[:, None, None, None]
+    clean, faulty = (
+        warp_records(f)["content_drift"] for f in (frames, frames * (1 - share) + share * other)
+    )
+    assert clean.n == faulty.n == 2
+    assert clean.value < 0.02
+    assert faulty.value > clean.value + 0.05
+
+
+def test_noise_has_a_value():
+    frames = np.random.default_rng(0).random((5, 3, 64, 80), dtype=np.float32)
+    found = warp_records(frames)["mc_flicker"]
+    assert found.value > 0.04
+    assert found.status == "ok"
+
+
+@pytest.mark.parametrize("change", ["contrast", "gain", "unsharp"])
+def test_a_stronger_picture_is_no_flicker(panning, change):
+    frames = 0.2 + 0.6 * panning(1, num_frames=6)
+    blurred = np.stack([cv2.GaussianBlur(f[0], (0, 0), 1.5)[None] for f in frames])
+    other = {
+        "contrast": (frames - 0.5) * 1.04 + 0.5,
+        "gain": frames * 1.03,
+        "unsharp": frames + 0.1 * (frames - blurred),
+    }[change]
+    values = [warp_records(f.astype(np.float32))["mc_flicker"].value for f in (frames, other)]
+    assert abs(values[1] - values[0]) < 0.05 / 255
+
+
+def test_still_clip_is_exactly_zero_and_has_no_motion(texture):
+    frames = np.repeat(texture(48, 64)[None, None], 4, axis=0)
+    records = warp_records(frames)
+    assert records["mc_flicker"].value == records["judder"].value == 0
+    assert records["mc_coverage"].value == 1
+    assert records["mc_flicker"].status == "static"
+    assert motion_trace(frames, fps=8).max() == 0
+
+
+def test_block_means_are_those_of_the_known_pixels():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((21, 35, 2)).astype(np.float32)
+    is_known = rng.random((21, 35)) < 0.6
+    is_known[:8, 8:16] = False
+    found = block_means(values, is_known)
+    assert found.shape == (2, 4, 2)
+    for row in range(2):
+        for column in range(4):
+            part = np.s_[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            if is_known[part].sum() < 32:
+                assert np.isnan(found[row, column]).all()
+            else:
+                mean = values[part][is_known[part]].astype(np.float64).mean(axis=0)
+                np.testing.assert_allclose(found[row, column], mean, rtol=1e-4, atol=1e-6)
+
+
+def test_following_a_whole_flow_gives_the_pixels_themselves(texture):
+    image = np.stack([texture(20, 30), texture(20, 30, sigma=2.0)], axis=-1)
+    moved, is_inside = follow(image, constant_flow(3, -2, height=20, width=30))
+    np.testing.assert_array_equal(moved[2:, :27], image[:-2, 3:])
+    assert is_inside[2:, :27].all()
+    assert is_inside.sum() == 18 * 27
+
+
+def test_texture_ignores_brightness_and_contrast(texture):
+    levels = 100 + 80 * (texture(60, 90) - 0.5)
+    plain, other = textured(levels), textured(1.3 * levels + 20)
+    assert np.abs(plain.astype(int) - other.astype(int)).mean() < 3
+    assert plain.std() > 20
 
 
 def test_sampling_interpolates_linearly_and_repeats_the_border():
@@ -71,91 +226,6 @@ def test_disagreeing_flows_and_motion_edges_are_masked():
     mask = visible(forward, -forward)
     assert not mask[:, 19].any()
     assert mask[:, :19].all()
-
-
-@pytest.mark.parametrize(
-    ("step", "amplitude", "least_coverage"),
-    [
-        (0, 0.0, 1.0),
-        (0, 0.04, 0.95),
-        (2, 0.0, 0.95),
-        (2, 0.04, 0.95),
-        (6, 0.0, 0.92),
-        (6, 0.04, 0.92),
-        (2, 0.01, 0.95),
-    ],
-)
-def test_injected_flicker_is_recovered_at_every_speed(panning, step, amplitude, least_coverage):
-    frames = panning(step, alternation=amplitude, num_frames=6)
-    found = clip_residual(warp_residual(frames))
-    # DIS finds a pan to about 0.01 px; 2 % of the flicker, or a few 1e-4 without any.
-    assert found.absolute == pytest.approx(2 * amplitude, rel=0.02, abs=3e-4)
-    assert found.coverage >= least_coverage
-    speed = np.median(np.hypot(*np.moveaxis(Pair(frames[0], frames[1]).forward, -1, 0)))
-    assert speed == pytest.approx(step, abs=0.05)
-
-
-def test_clean_pan_looks_worse_than_flicker_raw_and_better_compensated(panning):
-    pan, flicker = panning(6, num_frames=5), panning(0, alternation=0.02, num_frames=5)
-    assert frame_diff(pan).mean() > frame_diff(flicker).mean()
-    residuals = [clip_residual(warp_residual(clip)).absolute for clip in (pan, flicker)]
-    assert residuals[0] < 0.02 * residuals[1]
-
-
-def test_random_noise_is_invalid_and_not_a_number():
-    frames = np.random.default_rng(0).random((5, 3, 64, 80), dtype=np.float32)
-    found = clip_residual(warp_residual(frames))
-    assert found.absolute is None
-    assert found.coverage < 0.5
-    assert "50% are needed" in found.reason
-
-
-def test_still_clip_is_exactly_zero_and_has_no_motion(texture):
-    frames = np.repeat(texture(48, 64)[None, None], 4, axis=0)
-    found = clip_residual(warp_residual(frames))
-    assert (found.absolute, found.squared, found.coverage) == (0, 0, 1)
-    assert motion_trace(frames, fps=8).max() == 0
-
-
-def test_residual_counts_each_channel_once():
-    first = np.zeros((3, 4, 6), dtype=np.float32)
-    warped = first.copy()
-    warped[0] = 0.3
-    mask = np.ones((4, 6), dtype=bool)
-    found = masked_residual(first, warped, mask)
-    assert found.absolute == pytest.approx(0.1)
-    assert found.squared == pytest.approx(0.03)
-    mask[:3] = False
-    assert masked_residual(first, warped, mask) == Residual(None, None, 0.25)
-
-
-@pytest.mark.parametrize(
-    ("num_frames", "lag", "starts"),
-    [(17, 8, [0, 8]), (16, 8, [0]), (5, 1, [0, 1, 2, 3]), (1, 1, [])],
-)
-def test_long_pairs_do_not_overlap(num_frames, lag, starts):
-    quantity, found = RESIDUALS[lag], []
-
-    class Starts(Meter):
-        lags = (lag,)
-
-        def add_frame(self, frame):
-            pass
-
-        def add_pair(self, pair):
-            found.extend([pair.start] if pair.start % quantity.step == 0 else [])
-
-        def finish(self, clip):
-            return []
-
-    measure(np.zeros((num_frames, 3, 4, 5), dtype=np.uint8), [Starts()])
-    assert found == starts
-
-
-def test_clip_with_half_of_its_pairs_lost_is_invalid():
-    good, lost = Residual(0.1, 0.02, 0.9), Residual(None, None, 0.2)
-    assert clip_residual([good, good, lost]).absolute == pytest.approx(0.1)
-    assert clip_residual([good, lost]).absolute is None
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])

@@ -8,6 +8,7 @@ import pytest
 
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
 from vidcfg.pipelines.families import FAMILIES
+from vidcfg.pipelines.run import scale_note
 from vidcfg.render.call import check_prompt, check_shape
 from vidcfg.render.config import load_render_config
 
@@ -42,13 +43,13 @@ def test_configuration_loads_and_fits_its_family(path):
     config = load_render_config(path)
     family = FAMILIES[path.parent.name]
     MAPS[family.name].check(config.video.num_frames)
-    check_shape(config, family)
+    check_shape(config.video, family)
     cls = getattr(diffusers, CLASSES.get(f"{path.parent.name}/{path.stem}", family.pipelines[0]))
     for prompt in config.prompts:
         check_prompt(prompt, family, signature(cls.__call__).parameters)
     scale = config.guidance.scale
     for one in scale.values() if isinstance(scale, dict) else [scale]:
-        assert family.scale_note(one.value) is None
+        assert scale_note(family, one.value) is None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -6,6 +6,7 @@ from tiny_pipelines import BUILDERS, generators, ltx2
 
 import vidcfg
 from vidcfg.pipelines.families import FAMILIES
+from vidcfg.pipelines.run import scale_note
 
 
 def test_ramp_equals_the_linspace_of_stable_video_diffusion():
@@ -231,4 +232,4 @@ def test_a_scale_outside_the_usual_range_is_a_note_and_no_error(caplog):
     assert [r.getMessage() for r in caplog.records if r.name == "vidcfg"] == [
         "note: scale 30 is outside of what people use with ltx (2 to 5, default 3)."
     ]
-    assert FAMILIES["ltx"].scale_note(1.0) is None
+    assert scale_note(FAMILIES["ltx"], 1.0) is None

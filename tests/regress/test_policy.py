@@ -2,9 +2,8 @@ import pytest
 
 from vidcfg.metrics.catalogue import METRICS
 from vidcfg.regress.policy import DEFAULTS, Policy, load_policy
-from vidcfg.settings.document import read_document
+from vidcfg.settings.document import read_document, validate
 from vidcfg.settings.errors import ConfigError
-from vidcfg.settings.validation import validate
 
 
 def parsed(text):

@@ -38,7 +38,9 @@ def _picture(path, width, height):
 
 def _call(config, family, pipeline, *overrides):
     settings = config(CHECKPOINT, "guidance={scale: 3.0}", *overrides)
-    return call_arguments(settings, settings.prompts[0], FAMILIES[family], _parameters(pipeline))
+    video, num_steps = settings.video, settings.sampling.num_steps
+    accepted = _parameters(pipeline)
+    return call_arguments(settings.prompts[0], video, num_steps, FAMILIES[family], accepted)
 
 
 @pytest.mark.parametrize(
@@ -161,15 +163,16 @@ def test_photographs_are_turned_upright(tmp_path):
 )
 def test_sizes_that_a_family_cannot_make_name_those_that_it_can(config, family, override, words):
     shape = "video={num_frames: 1, height: 64, width: 64, fps: 8}"
+    base = (CHECKPOINT, "guidance={scale: 3.0}", shape)
     with pytest.raises(ValueError, match=words):
-        check_shape(config(CHECKPOINT, "guidance={scale: 3.0}", shape, override), FAMILIES[family])
-    check_shape(config(CHECKPOINT, "guidance={scale: 3.0}", shape), FAMILIES[family])
+        check_shape(config(*base, override).video, FAMILIES[family])
+    check_shape(config(*base).video, FAMILIES[family])
 
 
 def test_frames_of_another_number_or_size_than_asked_for_are_an_error(config):
-    check_made(config(), np.zeros((9, 8, 12, 3), np.float32), SimpleNamespace())
+    check_made(config().video, np.zeros((9, 8, 12, 3), np.float32), SimpleNamespace())
     with pytest.raises(ValueError, match=r"video.width is 12, but .* made 16. Use 16."):
-        check_made(config(), np.zeros((9, 8, 16, 3), np.float32), SimpleNamespace())
+        check_made(config().video, np.zeros((9, 8, 16, 3), np.float32), SimpleNamespace())
 
 
 def test_videos_and_images_come_out_as_frames_of_every_sample():

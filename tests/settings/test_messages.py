@@ -5,9 +5,8 @@ import pickle
 import pytest
 
 from vidcfg.settings.base import ConfigModel
-from vidcfg.settings.document import read_document
+from vidcfg.settings.document import read_document, validate
 from vidcfg.settings.errors import ConfigError
-from vidcfg.settings.validation import validate
 
 FRAME_KINDS = "uniform, keyframes, decay, ramp, triangle, trapezoid, knots"
 SCALE_KINDS = "constant, linear, cosine, step, interval, knots, list"

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import RenderConfig, load_render_config
-from vidcfg.settings.document import read_document
-from vidcfg.settings.validation import validate
+from vidcfg.settings.document import read_document, validate
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

@@ -1,5 +1,6 @@
 """Whole sweeps of a tiny model in this process, through the real command."""
 
+import hashlib
 import json
 from collections import Counter
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from vidcfg.sweep.cli import main
-from vidcfg.sweep.store import Store
+from vidcfg.sweep.run import put_plan
+from vidcfg.sweep.store import NoStoreError, Store
 
 
 @pytest.fixture
@@ -137,6 +139,29 @@ def test_a_folder_with_other_files_is_refused(sweep, tmp_path, capsys):
     assert "holds other files" in capsys.readouterr().err
 
 
+def test_a_plan_that_another_driver_writes_meanwhile_is_no_foreign_file(store, plan):
+    """The other one starts first and is done with its plan between any two looks at the store."""
+    other, made = Store(store.url), plan()
+
+    def beside(look):
+        def looked(*arguments):
+            seen = look(*arguments)
+            if other.read_json("plan.json") is None:
+                put_plan(other, made)
+            return seen
+
+        return looked
+
+    store.names, store.read_json = beside(store.names), beside(store.read_json)
+    put_plan(store, made)
+    assert other.read_json("plan.json") == json.loads(json.dumps(made.to_dict()))
+    # What is foreign is told all the same.
+    foreign = Store(f"{store.url}/units")
+    foreign.write_json("letter.json", {})
+    with pytest.raises(NoStoreError, match="units holds other files. Name an empty folder, or on"):
+        put_plan(foreign, made)
+
+
 def test_damaged_units_are_made_again_and_no_others(sweep, store):
     assert sweep() == 0
     unit = plan_of(store)["units"][5]["key"]
@@ -147,31 +172,39 @@ def test_damaged_units_are_made_again_and_no_others(sweep, store):
     assert len(store.names("damaged")) == 1
 
 
+def alter(store, key):
+    """Make a finished unit one of other frames, whole by its own hashes."""
+    folder = store.unit(key)
+    record = store.read_json(f"{folder}/record.json")
+    record["video"]["frames_sha256"] = "0" * 64
+    done, text = store.read_json(f"{folder}/DONE"), json.dumps(record).encode()
+    done["record.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    store.write(f"{folder}/record.json", text)
+    store.write_json(f"{folder}/DONE", done)
+
+
 def test_the_self_check_is_noted_and_a_difference_fails_the_sweep(sweep, store, capsys):
     assert sweep() == 0
     check = store.read_json("summary.json")["self_check"]
     assert (check["equal"], check["pairs"]) == (True, 4)
-    pair = plan_of(store)["check"]["pairs"][0]
-    folder = store.path(store.unit(pair[1]))
-    record = json.loads(store.fs.cat_file(f"{folder}/record.json"))
-    record["video"]["frames_sha256"] = "0" * 64
-    done = store.read_json(f"{store.unit(pair[1])}/DONE")
-    text = json.dumps(record).encode()
-    import hashlib
-
-    done["record.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-    store.write(f"{store.unit(pair[1])}/record.json", text)
-    store.write_json(f"{store.unit(pair[1])}/DONE", done)
+    alter(store, plan_of(store)["check"]["pairs"][0][1])
     assert sweep() == 1
     assert "1 of 4 pairs differ" in capsys.readouterr().err
 
 
-def test_a_grid_without_a_pair_is_checked_too(sweep, store):
-    assert sweep("--set", "grid={guidance.scale: [2.0, 4.0]}", "--set", "seeds=3") == 0
+def test_a_grid_without_a_pair_is_checked_too(sweep, store, capsys):
+    arguments = ("--set", "grid={guidance.scale: [2.0, 4.0]}", "--set", "seeds=3")
+    assert sweep(*arguments) == 0
     check = store.read_json("summary.json")["self_check"]
     assert (check["equal"], check["pairs"]) == (True, 1)
     assert len(plan_of(store)["units"]) == 4
-    assert len(store.names("units")) > 0
+    alter(store, plan_of(store)["check"]["pairs"][0][1])
+    capsys.readouterr()
+    assert sweep(*arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "self-check: the cells self-check-1 and self-check-2 have guidance off and should be "
+        "equal, but 1 of 1 pairs differ"
+    )
 
 
 def test_cells_get_the_means_of_their_units(sweep, store):

@@ -1,14 +1,11 @@
-"""The weighted sum that every rule comes down to."""
+"""The coefficients of the weighted sum that every rule comes down to. numpy only."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.gram import NOISY, differences_from
-from vidcfg.guidance.layout import per_frame
-from vidcfg.guidance.shapes import Bool, Float, Float64
+from vidcfg.guidance.gram import NOISY
+from vidcfg.guidance.shapes import Bool, Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,50 +78,3 @@ class Combination:
             extra[NOISY] = np.where(self.off_BF, 0.0, (gain - 1) * (a / b))
         deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
         return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
-
-
-def combine(
-    predictions: Mapping[str, Float[Any, "B F ..."]],
-    combination: Combination,
-    *,
-    differences: dict[str, Float[Any, "B F ..."]] | None = None,
-    vectors: Mapping[str, Float[Any, "B F ..."]] | None = None,
-) -> Float[Any, "B F ..."]:
-    """The guided prediction, a new (B, F, ...) tensor in the dtype of the predictions.
-
-    Each operation is rounded to that dtype as the stock pipelines do: for bfloat16 predictions the
-    products are taken in float32 and rounded, which is what a Python scalar times a tensor does.
-    A frame marked off is a copy of `cond`. `differences` from the base branch are used where they
-    are at hand; they are overwritten. `vectors` are those that `extra_BF` names.
-    """
-    base = predictions[combination.base]
-    if differences is None:
-        differences = differences_from(combination.base, predictions)
-    guided = base if combination.gain_BF is None else _scale(base.clone(), combination.gain_BF)
-    for branch, delta in combination.delta_BF.items():
-        guided = _scale(differences[branch], delta).add_(guided)
-    for name, values in combination.extra_BF.items():
-        guided = _scale(vectors[name].clone(), values).add_(guided)
-    if combination.factor_BF is not None:
-        guided = _scale(guided, combination.factor_BF)
-    if guided is base:
-        guided = base.clone()
-    has_off = combination.off_BF.any()
-    return keep_off_frames(guided, predictions, combination) if has_off else guided
-
-
-def keep_off_frames(guided: Any, predictions: Mapping[str, Any], combination: Combination) -> Any:
-    """`guided` with the frames that are off overwritten by a copy of `cond`."""
-    samples, frames = (index.tolist() for index in np.nonzero(combination.off_BF))
-    if samples:
-        guided[samples, frames] = predictions["cond"][samples, frames]
-    return guided
-
-
-def _scale(frames: Any, values_BF: np.ndarray) -> Any:
-    """`frames` multiplied in place by one number per frame, held in float32 or better."""
-    import torch
-
-    wide = torch.promote_types(frames.dtype, torch.float32)
-    values = torch.from_numpy(np.ascontiguousarray(values_BF)).to(wide).to(frames.device)
-    return frames.mul_(per_frame(values, frames))

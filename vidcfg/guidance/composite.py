@@ -77,6 +77,7 @@ class Composite(Method):
     needs_gram = _any("needs_gram")
     may_stop = _any("may_stop")
     needs_levels = _any("needs_levels")
+    needs_negative = _any("needs_negative")
     in_x0 = _any("in_x0")
     extras = _numbered("extras")
     remembers = _numbered("remembers")

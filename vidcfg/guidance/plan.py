@@ -33,11 +33,6 @@ def required_branches(
     return tuple(branch for branch in method.branches if branch in needed)
 
 
-def stacked(terms: Sequence[np.ndarray]) -> np.ndarray:
-    """(K, F) rows of one term as they are, of several as (K, N, F)."""
-    return terms[0] if len(terms) == 1 else np.stack(terms, axis=1)
-
-
 @dataclass
 class Memory:
     """What the rules of one run keep from step to step: one for each run, made when it begins.
@@ -90,10 +85,10 @@ class SampleRows:
         cls, rules: Sequence[Guidance], surfaces: Sequence[tuple[Surface, ...]], **run: Any
     ) -> "SampleRows":
         """From the surfaces of every sample, one per term of its rule."""
-        rows = (
-            tuple(stacked([getattr(surface, name) for surface in terms]) for terms in surfaces)
-            for name in ("strength_KF", "weights_KF")
-        )
+        rows = []
+        for name in ("strength_KF", "weights_KF"):
+            parts = ([getattr(surface, name) for surface in terms] for terms in surfaces)
+            rows.append(tuple(p[0] if len(p) == 1 else np.stack(p, axis=1) for p in parts))
         return cls(tuple(rules), *rows, **run)
 
     @property
@@ -107,10 +102,50 @@ class SampleRows:
         run = {"experts": self.experts, "levels": self.levels}
         return tuple(rule.method.steps(strength, weight, **run) for rule, strength, weight in rows)
 
-    def branches(self, sample: int, step: int) -> tuple[str, ...]:
-        """The branches that a sample needs on a step, unless its rule has stopped by then."""
-        rows = (self.strength_BKF[sample][step], self.weights_BKF[sample][step])
-        return required_branches(self.methods[sample][step], *rows, self.always)
+    @cached_property
+    def branches(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """What every sample needs on every step, unless its rule has stopped by then."""
+        samples = zip(self.methods, self.strength_BKF, self.weights_BKF)
+        return tuple(
+            tuple(required_branches(*step, self.always) for step in zip(*sample))
+            for sample in samples
+        )
+
+    def sources(self) -> dict[str, str]:
+        """The text of each branch that some sample needs, those that see cond's left out.
+
+        Raises:
+            ValueError: where two rules read a branch from different texts.
+        """
+        found: dict[str, str] = {}
+        for rule, steps in zip(self.rules, self.branches):
+            needed = set().union(*steps)
+            for branch, source in rule.method.sources().items():
+                if branch not in needed or source == "cond":
+                    continue
+                if found.setdefault(branch, source) != source:
+                    raise ValueError(
+                        f"the samples of this batch use rules whose {branch} branch sees "
+                        f"different texts ({found[branch]} and {source} prompt). "
+                        "Render them in two calls."
+                    )
+        return found
+
+    def rows(self, starts: Sequence[object], texts: Sequence[tuple]) -> list["RunRow"]:
+        """Every sample as a row of a plan: a start for each noise, texts for each branch."""
+        return [
+            RunRow(
+                method=rule.method,
+                strength_KF=self.strength_BKF[b],
+                weights_KF=self.weights_BKF[b],
+                start=starts[b],
+                texts=texts[b],
+                rule=rule.group_key(),
+                experts=self.experts,
+                always=self.always,
+            )
+            for b, rule in enumerate(self.rules)
+        ]
 
     def at(self, step: int, memory: Memory, expert: str | None) -> list[SampleStep]:
         """Every sample on one step; where its rule has stopped the strength is 1, the weight 0."""

@@ -74,6 +74,7 @@ class Method(ConfigModel):
     needs_levels whether `steps` needs the noise levels of a solver of first order
     is_limited   whether rescale, threshold and clamp apply to its result
     flow_only    whether it has a meaning for flow predictions alone
+    needs_negative  whether it has no meaning without a negative prompt
     """
 
     kind: ClassVar[str]
@@ -87,6 +88,7 @@ class Method(ConfigModel):
     needs_levels: ClassVar[bool] = False
     is_limited: ClassVar[bool] = True
     flow_only: ClassVar[bool] = False
+    needs_negative: ClassVar[bool] = False
 
     @property
     def compares(self) -> bool:
@@ -226,7 +228,6 @@ class Rule(Method, Kinds):
     In a list of rules `scale`, `frames` and `windows` replace those of `guidance`. A kind tells
 
     can_be_off      whether a scale of 1 (0 in the w convention) makes the rule do nothing
-    needs_negative  whether it has no meaning without a negative prompt
     follows_cond    whether a branch is made from cond's result, so that no evaluation is shared
     solvers         the values of sampling.scheduler that it needs; empty for any
     highest         a scale that is too much for it, and what it takes instead
@@ -235,7 +236,6 @@ class Rule(Method, Kinds):
     kinds: ClassVar[dict[str, type["Rule"]]] = {}
     shapes: ClassVar[str] = "cfg or a mapping such as {kind: dual, negative_scale: 2.0}."
     can_be_off: ClassVar[bool] = True
-    needs_negative: ClassVar[bool] = False
     follows_cond: ClassVar[bool] = False
     solvers: ClassVar[tuple[str, ...]] = ()
     highest: ClassVar[tuple[float, str]] = (math.inf, "")

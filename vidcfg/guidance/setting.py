@@ -74,11 +74,6 @@ class Guidance(ConfigModel):
         return [rule.to_dict() for rule in method.terms] if is_list else method.to_dict()
 
     @property
-    def methods(self) -> tuple[Rule, ...]:
-        """The rules, in the order in which they are added up."""
-        return self.method.terms
-
-    @property
     def kind(self) -> str:
         """The names of the rules, such as cfg or cfg+stg."""
         return self.method.kind
@@ -97,24 +92,15 @@ class Guidance(ConfigModel):
     @property
     def off_value(self) -> float:
         """The number that means no guidance in `scale`: 0 in the w convention, else 1."""
-        return self.methods[0].off_value
+        return self.method.terms[0].off_value
 
     @cached_property
     def is_off(self) -> bool:
         """Whether no step is guided, so that each one is the plain conditional prediction."""
         return all(term.is_off for term in self.terms)
 
-    @property
-    def needs_negative(self) -> bool:
-        """Whether the method has no meaning without a negative prompt."""
-        return any(rule.needs_negative for rule in self.method.terms)
-
-    def surfaces(self, **run: Any) -> tuple[Surface, ...]:
-        """One surface per term, all of one run: the arguments are those of `Term.surface`."""
-        return tuple(term.surface(**run) for term in self.terms)
-
     def surface(self, **run: Any) -> Surface:
-        """The surface of the rule, or of its first term."""
+        """The surface of the rule, or of its first term, by the arguments of `Term.surface`."""
         return self.terms[0].surface(**run)
 
     def term_names(self) -> tuple[str, ...]:
@@ -148,7 +134,7 @@ class Guidance(ConfigModel):
     def without_frames(self) -> "Guidance":
         """The same with the full scale on every frame, for a clip that has one."""
         none = {"frames": None, "windows": None}
-        bare = tuple(rule.model_copy(update=none) for rule in self.methods)
+        bare = tuple(rule.model_copy(update=none) for rule in self.method.terms)
         method = Composite(bare) if isinstance(self.method, Composite) else bare[0]
         return self.model_copy(update={"frames": Uniform(), "windows": (), "method": method})
 
@@ -158,7 +144,7 @@ class Guidance(ConfigModel):
             for name in self.method.own:
                 what = f"belongs to a rule in a list. Write it as guidance.{name}."
                 yield Finding(("method", name), what)
-        elif all("scale" in rule.own for rule in self.methods):
+        elif all("scale" in rule.own for rule in self.method.terms):
             what = "has no effect: every rule of the list has a scale of its own."
             yield Finding(("scale",), what, is_error=False)
 

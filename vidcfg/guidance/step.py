@@ -5,15 +5,16 @@ no pipeline, file or setting is known here.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.combination import Combination, combine, keep_off_frames
+from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import NOISY, differences_from, gram_of, spread_of
-from vidcfg.guidance.layout import FrameLayout
+from vidcfg.guidance.layout import FrameLayout, per_frame
 from vidcfg.guidance.limits import clamp, frame_std
 from vidcfg.guidance.passes import (
     Evaluate,
@@ -28,6 +29,7 @@ from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
 from vidcfg.guidance.prediction import convert, x0_coefficients
 from vidcfg.guidance.rule import Vectors
 from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.shapes import Float
 from vidcfg.guidance.trace import StepTrace
 
 
@@ -323,3 +325,50 @@ class SampleGroup:
                 f"give. Use {instead}."
             )
         return self.inputs.level
+
+
+def combine(
+    predictions: Mapping[str, Float[Tensor, "B F ..."]],
+    combination: Combination,
+    *,
+    differences: dict[str, Float[Tensor, "B F ..."]] | None = None,
+    vectors: Mapping[str, Float[Tensor, "B F ..."]] | None = None,
+) -> Float[Tensor, "B F ..."]:
+    """The guided prediction, a new (B, F, ...) tensor in the dtype of the predictions.
+
+    Each operation is rounded to that dtype as the stock pipelines do: for bfloat16 predictions the
+    products are taken in float32 and rounded, which is what a Python scalar times a tensor does.
+    A frame marked off is a copy of `cond`. `differences` from the base branch are used where they
+    are at hand; they are overwritten. `vectors` are those that `extra_BF` names.
+    """
+    base = predictions[combination.base]
+    if differences is None:
+        differences = differences_from(combination.base, predictions)
+    guided = base if combination.gain_BF is None else _scale(base.clone(), combination.gain_BF)
+    for branch, delta in combination.delta_BF.items():
+        guided = _scale(differences[branch], delta).add_(guided)
+    for name, values in combination.extra_BF.items():
+        guided = _scale(vectors[name].clone(), values).add_(guided)
+    if combination.factor_BF is not None:
+        guided = _scale(guided, combination.factor_BF)
+    if guided is base:
+        guided = base.clone()
+    has_off = combination.off_BF.any()
+    return keep_off_frames(guided, predictions, combination) if has_off else guided
+
+
+def keep_off_frames(
+    guided: Tensor, predictions: Mapping[str, Tensor], combination: Combination
+) -> Tensor:
+    """`guided` with the frames that are off overwritten by a copy of `cond`."""
+    samples, frames = (index.tolist() for index in np.nonzero(combination.off_BF))
+    if samples:
+        guided[samples, frames] = predictions["cond"][samples, frames]
+    return guided
+
+
+def _scale(frames: Tensor, values_BF: np.ndarray) -> Tensor:
+    """`frames` multiplied in place by one number per frame, held in float32 or better."""
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    values = torch.from_numpy(np.ascontiguousarray(values_BF)).to(wide).to(frames.device)
+    return frames.mul_(per_frame(values, frames))

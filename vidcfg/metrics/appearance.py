@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from vidcfg.metrics.flicker import trend
 from vidcfg.metrics.frames import luma, to_unit
-from vidcfg.metrics.metric import Quantity, mean_metric, metric
+from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
 
 
 @mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")
@@ -51,7 +51,25 @@ def mean_colour(frame_CHW: np.ndarray) -> Float[np.ndarray, "C"]:
     return np.mean(to_unit(frame_CHW), axis=(1, 2), dtype=np.float64)
 
 
-CONTRAST, COLOUR = Quantity(contrast), Quantity(mean_colour)
+CONTRAST, COLOUR, SHARPNESS = Quantity(contrast), Quantity(mean_colour), Quantity(sharpness)
+
+
+@metric(
+    *("sharpness_pulse", "appearance", "log", "lower"),
+    *("luma=bt709;gradient=forward;second-difference-of-log", [SHARPNESS]),
+)
+def of_sharpness(clip: Any) -> dict:
+    return averaged(sharpness_pulse(clip[SHARPNESS]))
+
+
+def sharpness_pulse(sharpness_T: Sequence[float] | np.ndarray) -> Float[np.ndarray, "inner"]:
+    """|log s_t - (log s_{t-1} + log s_{t+1}) / 2| of each inner frame.
+
+    Sees frames that are softer or sharper than their neighbours; sharpness that changes steadily
+    gives 0. Half an 8-bit level is added to each, so that flat frames do not count.
+    """
+    logs = np.log(np.asarray(sharpness_T, dtype=np.float64) + 0.5 / 255)
+    return np.abs(logs[1:-1] - (logs[:-2] + logs[2:]) / 2)
 
 
 @metric("contrast_drift", "appearance", "log", "none", "luma=bt709;sd;slope*(T-1)", [CONTRAST])

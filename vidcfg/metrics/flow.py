@@ -11,25 +11,44 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vidcfg.metrics.frames import change, luma, to_levels, to_unit
+from vidcfg.metrics.frames import change, to_unit
 
 MIN_SIZE = 12
 """Frames with a shorter side below this have no DIS flow."""
 
 MIN_COVERAGE = 0.5
-"""A pair that shares less of its pixels than this is not measured."""
+"""Pairs that share less of their pixels are not trusted where pixels may be left out."""
 
-FLOW_PROTOCOL = "flow=dis-medium@128..720;mask=forward-backward+edges+border;coverage>=0.5"
+FLOW_PROTOCOL = "flow=dis-medium0@96..480;on=local-contrast5"
 
-_ENLARGE_BELOW = 128
-_REDUCE_ABOVE = 720
+_ENLARGE_BELOW = 96
+_REDUCE_ABOVE = 480
+_SPREAD = 5.0
+_NOISE = 2.0
+_YCC = 255 * np.float32(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+)
 _THREAD = threading.local()
+
+
+def textured(luma_HW: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """Luma of 0..255 over its local contrast, as levels around 128.
+
+    The mean of a Gaussian of 5 pixels is taken off and the rest divided by the spread around it
+    (plus two levels, so that flat areas stay flat): what gets brighter, darker or stronger keeps
+    its place, and flow does not take flicker for motion.
+    """
+    import cv2
+
+    rest = luma_HW - cv2.GaussianBlur(luma_HW, (0, 0), _SPREAD)
+    spread = np.sqrt(cv2.GaussianBlur(rest * rest, (0, 0), _SPREAD)) + _NOISE
+    return np.clip(128 + 48 * rest / spread, 0, 255).astype(np.uint8)
 
 
 def dis_flow(
     first_HW: UInt8[np.ndarray, "H W"], second_HW: UInt8[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "H W 2"]:
-    """Dense inverse search flow (OpenCV, preset medium) from the first frame to the second.
+    """Dense inverse search flow (OpenCV, preset medium, to the finest scale), first to second.
 
     Raises:
         ValueError: if the shorter side is below 12 pixels.
@@ -45,6 +64,7 @@ def dis_flow(
     # One object a thread: it keeps buffers and may not be shared.
     if not hasattr(_THREAD, "dis"):
         _THREAD.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        _THREAD.dis.setFinestScale(0)
     return _THREAD.dis.calc(first_HW, second_HW, None)
 
 
@@ -97,14 +117,44 @@ def _squared(flow_HW2: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """A frame [C, H, W] at the size at which flow is searched; what is asked for is computed once.
+
+    Frames with a shorter side above 480 are reduced by a whole factor, those below 96 enlarged by
+    one for the search alone (DIS matches patches of 8 pixels, which there are whole objects).
+    """
+
+    frame: np.ndarray
+
+    @cached_property
+    def ycc(self) -> Float[np.ndarray, "h w 3"]:
+        """Luma and the two colour differences in levels of 255 (BT.601), reduced if large."""
+        import cv2
+
+        channels = np.broadcast_to(to_unit(self.frame), (3, *self.frame.shape[1:]))
+        image = np.ascontiguousarray(channels.transpose(1, 2, 0))
+        height, width = search_size(*image.shape[:2])
+        if height < image.shape[0]:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.transform(image, _YCC)
+
+    @cached_property
+    def search(self) -> UInt8[np.ndarray, "h w"]:
+        """What flow is searched in."""
+        import cv2
+
+        luma, (height, width) = self.ycc[..., 0], search_size(*self.frame.shape[-2:])
+        if height > luma.shape[0] and min(luma.shape) >= MIN_SIZE:
+            luma = cv2.resize(luma, (width, height), interpolation=cv2.INTER_CUBIC)
+        return textured(luma)
+
+
+@dataclass(frozen=True, eq=False)
 class Pair:
     """Two frames [C, H, W] of a clip, `lag` apart; what is asked for is computed once.
 
     `start` counts the frames before the first, `middle` is the frame between them at a lag of 2.
-
-    Flow and mask are found at a shorter side of 128 to 720 pixels: smaller frames are enlarged by
-    a whole factor (DIS matches patches of 8 pixels, which there are whole objects), larger ones
-    reduced by one, and the results brought back to the frame's own size and pixels.
+    `shared_views` and `shared_halves` are `views` and `halves` that other pairs use as well.
     """
 
     first: np.ndarray
@@ -112,6 +162,8 @@ class Pair:
     middle: np.ndarray | None = None
     lag: int = 1
     start: int = 0
+    shared_views: tuple[View, View] | None = None
+    shared_halves: tuple["Pair", "Pair"] | None = None
 
     @cached_property
     def change(self) -> tuple[float, float]:
@@ -119,21 +171,33 @@ class Pair:
         return change(self.first, self.second)
 
     @cached_property
+    def views(self) -> tuple[View, View]:
+        """Both frames at the size of the search."""
+        return self.shared_views or (View(self.first), View(self.second))
+
+    @cached_property
+    def halves(self) -> tuple["Pair", "Pair"]:
+        """The pairs (first, middle) and (middle, second)."""
+        ends = (self.first, self.middle), (self.middle, self.second)
+        return self.shared_halves or tuple(Pair(*pair) for pair in ends)
+
+    @cached_property
+    def searched(self) -> tuple[np.ndarray, np.ndarray]:
+        """Flow there and back at the size of the search, in its pixels."""
+        first, second = self.views
+        return dis_flow(first.search, second.search), dis_flow(second.search, first.search)
+
+    @cached_property
     def forward(self) -> np.ndarray:
         """Flow from the first to the second frame, in pixels of the frames themselves."""
-        flow, (height, width) = self._search[0], self.first.shape[-2:]
-        if flow.shape[:2] == (height, width):
-            return flow
-        scale = np.float32([width / flow.shape[1], height / flow.shape[0]])
-        return self._own_size(flow) * scale
+        return resized(self.searched[0], *self.first.shape[-2:])
 
     @cached_property
     def is_visible(self) -> np.ndarray:
         """Where the first frame's pixels are seen in the second one: bool [H, W]."""
-        mask = visible(*self._search)
-        if mask.shape == self.first.shape[-2:]:
-            return mask
-        return self._own_size(mask.astype(np.float32)) >= 0.5
+        mask = visible(*self.searched)
+        size = self.first.shape[-2:]
+        return mask if mask.shape == size else _scaled(mask.astype(np.float32), *size) >= 0.5
 
     @cached_property
     def coverage(self) -> float:
@@ -145,37 +209,30 @@ class Pair:
         """The second frame, float32 [C, H, W] in [0, 1], moved onto the first."""
         return warp(self.second, self.forward)
 
-    @cached_property
-    def _search(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flow there and back, at the size of the search."""
-        import cv2
-
-        first, second = (to_levels(luma(frame)) for frame in (self.first, self.second))
-        size, way = search_size(*first.shape), cv2.INTER_AREA
-        if size[0] > first.shape[0]:
-            way = cv2.INTER_CUBIC
-        if size != first.shape and min(first.shape) >= MIN_SIZE:
-            first, second = (
-                cv2.resize(frame, size[::-1], interpolation=way) for frame in (first, second)
-            )
-        return dis_flow(first, second), dis_flow(second, first)
-
-    def _own_size(self, found: np.ndarray) -> np.ndarray:
-        import cv2
-
-        height, width = self.first.shape[-2:]
-        way = cv2.INTER_AREA if found.shape[0] > height else cv2.INTER_LINEAR
-        return cv2.resize(found, (width, height), interpolation=way)
-
 
 def search_size(height: int, width: int) -> tuple[int, int]:
-    """The size at which flow is searched: enlarged below 128, reduced above 720."""
+    """The size at which flow is searched: enlarged below 96, reduced above 480."""
     shorter = min(height, width)
     if shorter < _ENLARGE_BELOW:
         factor = -(-_ENLARGE_BELOW // shorter)
         return height * factor, width * factor
     factor = -(-shorter // _REDUCE_ABOVE)
     return round(height / factor), round(width / factor)
+
+
+def resized(flow_HW2: np.ndarray, height: int, width: int) -> Float[np.ndarray, "height width 2"]:
+    """The flow of frames of that size, in their pixels."""
+    if flow_HW2.shape[:2] == (height, width):
+        return flow_HW2
+    scale = np.float32([width / flow_HW2.shape[1], height / flow_HW2.shape[0]])
+    return _scaled(flow_HW2, height, width) * scale
+
+
+def _scaled(found: np.ndarray, height: int, width: int) -> np.ndarray:
+    import cv2
+
+    way = cv2.INTER_AREA if found.shape[0] > height else cv2.INTER_LINEAR
+    return cv2.resize(found, (width, height), interpolation=way)
 
 
 def warp(frame_CHW: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidcfg.media.video import Video
 from vidcfg.metrics.flicker import CHANGE, STILL
-from vidcfg.metrics.flow import Pair
+from vidcfg.metrics.flow import Pair, View
 from vidcfg.metrics.frames import check_unit
 from vidcfg.metrics.metric import FAMILIES, WEIGHT_FREE, Metric, Quantity, measured, metrics_of
 from vidcfg.metrics.record import ClipInfo, Record
@@ -43,21 +43,31 @@ def measure(frames: Iterable[np.ndarray], meters: Sequence[Meter]) -> int:
     Pairs are made once for all meters, so that each flow is computed once.
     """
     lags = sorted({lag for meter in meters for lag in meter.lags})
-    recent: deque[np.ndarray] = deque(maxlen=1 + max(lags, default=0))
-    count = 0
+    recent: deque[View] = deque(maxlen=1 + max(lags, default=0))
+    count, neighbours = 0, None
     for frame in frames:
         check_unit(frame)
-        recent.append(frame)
+        recent.append(View(frame))
         for meter in meters:
             meter.add_frame(frame)
+        # Three frames are two pairs of neighbours: what they search is searched once.
+        before = neighbours
+        neighbours = _pair(recent, 1, count) if count and lags else None
         for lag in [lag for lag in lags if lag <= count]:
-            middle = recent[-2] if lag == 2 else None
-            pair = Pair(recent[-1 - lag], frame, middle, lag=lag, start=count - lag)
+            pair = neighbours if lag == 1 else _pair(recent, lag, count)
+            if lag == 2:
+                pair = replace(pair, middle=recent[-2].frame, shared_halves=(before, neighbours))
             for meter in meters:
                 if lag in meter.lags:
                     meter.add_pair(pair)
         count += 1
     return count
+
+
+def _pair(recent: Sequence[View], lag: int, last: int) -> Pair:
+    views = recent[-1 - lag], recent[-1]
+    frames = (view.frame for view in views)
+    return Pair(*frames, lag=lag, start=last - lag, shared_views=views)
 
 
 class ClipMeasures(Meter):

@@ -34,7 +34,7 @@ class MetricFamily:
 
 FAMILIES: dict[str, MetricFamily] = {
     "flicker": MetricFamily(".flicker", "differences, luminance, temporal spectrum, stride pulse"),
-    "warp": MetricFamily(".warp", "motion-compensated flicker (optical flow)"),
+    "warp": MetricFamily(".warp", "motion-compensated flicker and judder (optical flow)"),
     "motion": MetricFamily(".motion", "dynamic degree, smoothness, freezes, jumps"),
     "appearance": MetricFamily(".appearance", "saturation, clipping, contrast and colour drift"),
     "mini": MetricFamily(

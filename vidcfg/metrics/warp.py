@@ -1,103 +1,267 @@
-"""Flicker with motion taken out: what is left after the next frame is moved onto this one."""
+"""Flicker and judder with motion taken out: what a frame lacks of the way between its neighbours.
+
+For every inner frame t, both neighbours are moved onto it along optical flow, giving A and B, and
+
+    r = x_t - (A + B) / 2
+
+is a second difference along the path of motion: steady change (a fade, a zoom, an exposure that
+changes) cancels, and alternation doubles. r is averaged with its sign over blocks of 8 x 8 pixels,
+where errors of resampling cancel too; a block counts by the length of that mean over luma and both
+colour differences. Nothing is left out but paths that leave the picture, so that what flow cannot
+explain is charged.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidcfg.metrics.flicker import pulse
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair
-from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.metric import Quantity, declare, metric
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, Pair, resized
+from vidcfg.metrics.metric import Quantity, averaged, metric
+
+BLOCK = 8
+"""Side of a block in pixels, of frames that are reduced to a shorter side of 480 at most."""
+
+SLOWEST = 0.25
+"""Pixels that move less than this a frame hold no echo that could be told."""
+
+DRIFT_FRAMES = 8
+"""Over so many frames texture is followed."""
+
+PATH_PROTOCOL = FLOW_PROTOCOL + ";second-difference;signed-blocks=8;ycc=bt601"
 
 
-@dataclass(frozen=True)
-class Residual:
-    """Mean |W(x_b) - x_a| and its square over the pixels (each channel counts once) seen in both.
+@dataclass(frozen=True, eq=False)
+class PathResidual:
+    """What a frame lacks of its neighbours, by block [rows, columns], NaN where nothing is known.
 
-    Both are None where less than half of the frame is seen in both. Of a clip, the means over its
-    measurable pairs, None with the reason if the clip is invalid.
+    `flicker` follows the flow to each neighbour; `judder` a path of constant velocity through the
+    frame, and adds what is irregular in the motion. Both in intensity. `covered` is the share of
+    pixels whose path to both neighbours stays inside; `scale` is down and across, in pixels of the
+    video for each pixel of a block. `steps` are `moved_and_turned`.
     """
 
-    absolute: float | None
-    squared: float | None
-    coverage: float
-    reason: str = ""
+    flicker: Float[np.ndarray, "rows columns"]
+    judder: Float[np.ndarray, "rows columns"]
+    frame: int
+    covered: float
+    scale: tuple[float, float]
+    steps: tuple[float, float]
 
 
-def masked_residual(
-    first: Float[np.ndarray, "C H W"],
-    warped: Float[np.ndarray, "C H W"],
-    is_visible: Bool[np.ndarray, "H W"],
-) -> Residual:
-    """The difference of a frame and the next one moved onto it, over visible pixels."""
-    coverage = float(is_visible.mean())
-    if coverage < MIN_COVERAGE:
-        return Residual(None, None, coverage)
-    difference = (warped - first)[:, is_visible]
-    return Residual(
-        float(np.mean(np.abs(difference), dtype=np.float64)),
-        float(np.mean(difference * difference, dtype=np.float64)),
-        coverage,
-    )
+def path_residual(triple: Pair) -> PathResidual:
+    """The residual of the middle one of three frames."""
+    before, after = triple.halves
+    (first, middle), last = before.views, after.views[1]
+    height, width = middle.ycc.shape[:2]
+    flows = before.searched[1], after.searched[0]
+    backward, forward = (resized(flow, height, width) for flow in flows)
+    even = (forward - backward) / 2
+
+    flicker, is_inside = _lacking(middle.ycc, (first.ycc, backward), (last.ycc, forward))
+    judder, _ = _lacking(middle.ycc, (first.ycc, -even), (last.ycc, even))
+    full = triple.middle.shape[-2:]
+    scale = full[0] / height, full[1] / width
+    steps = moved_and_turned(middle.ycc[..., 0], even)
+    covered = float(is_inside.mean())
+    return PathResidual(flicker, judder, triple.start + 1, covered, scale, steps)
 
 
-def clip_residual(residuals: Sequence[Residual]) -> Residual:
-    """Mean over one or more pairs; invalid if half of them, or the mean coverage, is below 0.5."""
-    coverage = float(np.mean([r.coverage for r in residuals]))
-    known = [r for r in residuals if r.absolute is not None]
-    if coverage < MIN_COVERAGE or 2 * len(known) <= len(residuals):
-        reason = (
-            f"optical flow explains {coverage:.0%} of the pixels, {MIN_COVERAGE:.0%} are needed"
+def _lacking(
+    here_HW3: np.ndarray, *neighbours: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Block lengths of a frame less the mean of two others moved onto it; where both are seen."""
+    (first, is_first), (second, is_second) = (follow(*way) for way in neighbours)
+    is_inside = is_first & is_second
+    means = block_means(here_HW3 - (first + second) / 2, is_inside)
+    return np.linalg.norm(means, axis=-1) / 255, is_inside
+
+
+def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, float]:
+    """Sums of (x(p + d) - x(p))^2 over moving pixels: d their step, and d turned by 90 degrees.
+
+    A frame that holds an echo of its neighbour is like itself along the motion, and not across it.
+    """
+    turned = np.stack([-step_HW2[..., 1], step_HW2[..., 0]], axis=-1)
+    is_moving = np.linalg.norm(step_HW2, axis=-1) > SLOWEST
+    sums = [0.0, 0.0]
+    for sign in (1, -1):
+        moved = [follow(luma_HW, sign * step) for step in (step_HW2, turned)]
+        is_known = is_moving & moved[0][1] & moved[1][1]
+        for i, (there, _) in enumerate(moved):
+            sums[i] += float(np.sum((there - luma_HW)[is_known] ** 2, dtype=np.float64))
+    return sums[0], sums[1]
+
+
+def follow(
+    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
+) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
+    """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
+    import cv2
+
+    height, width = flow_HW2.shape[:2]
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
+    is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
+    return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
+
+
+def block_means(
+    values_HWC: Float[np.ndarray, "H W C"], is_known: Bool[np.ndarray, "H W"]
+) -> Float[np.ndarray, "rows columns C"]:
+    """Means over the known pixels of whole blocks, NaN where fewer than half of them are known."""
+    rows, columns = (size // BLOCK for size in is_known.shape)
+    values = np.where(is_known[..., None], values_HWC, 0)[: rows * BLOCK, : columns * BLOCK]
+    known = is_known[: rows * BLOCK, : columns * BLOCK]
+    sums = values.reshape(rows, BLOCK, columns, BLOCK, -1).sum(axis=(1, 3))
+    counts = known.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3))[..., None]
+    half = BLOCK * BLOCK / 2
+    return np.where(counts >= half, sums / np.maximum(counts, 1), np.nan)
+
+
+@dataclass(eq=False)
+class PathResiduals:
+    """Of a clip: means by frame and by block, and where flicker is worst."""
+
+    flicker: list[float | None] = field(default_factory=list)
+    judder: list[float | None] = field(default_factory=list)
+    covered: list[float] = field(default_factory=list)
+    steps: list[tuple[float, float]] = field(default_factory=list)
+    worst: dict[str, Any] = field(default_factory=dict)
+    _sum: Any = 0.0
+    _count: Any = 0
+
+    def append(self, new: PathResidual) -> None:
+        self.covered.append(new.covered)
+        self.steps.append(new.steps)
+        self.flicker.append(_mean(new.flicker))
+        self.judder.append(_mean(new.judder))
+        known = np.isfinite(new.flicker)
+        values = np.where(known, new.flicker, 0.0)
+        self._sum, self._count = self._sum + values, self._count + known
+        worst = float(values.max(initial=0.0))
+        if not self.worst or worst > self.worst["value"]:
+            row, column = np.unravel_index(int(values.argmax()), values.shape)
+            corners = (row, column, row + 1, column + 1)
+            box = [round(corner * BLOCK * s) for corner, s in zip(corners, 2 * new.scale)]
+            self.worst = {"frame": new.frame, "block": box, "value": worst}
+
+    def by_block(self) -> Float[np.ndarray, "blocks"]:
+        """The mean flicker over time of each block that is known at some time."""
+        known = np.asarray(self._count) > 0
+        return np.asarray(self._sum)[known] / np.asarray(self._count)[known]
+
+
+class TextureDrift(list):
+    """How much texture is lost over 8 frames, fed with pairs of neighbours: 1 - correlation.
+
+    The way of the pixels of every eighth frame is chained from flow to flow; where it leads,
+    texture (`flow.textured`) is compared. Values of 0 (the same) to 2.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: Pair | None = None
+
+    def append(self, pair: Pair) -> None:
+        step = pair.searched[0]
+        if self._first is None or pair.start != self._next:
+            self._first, self._way = pair, step
+            self._is_inside = np.ones(step.shape[:2], dtype=bool)
+        else:
+            there, is_inside = follow(step, self._way)
+            self._way, self._is_inside = self._way + there, self._is_inside & is_inside
+        self._next = pair.start + 1
+        if self._next - self._first.start == DRIFT_FRAMES:
+            super().append(self._lost(pair))
+            self._first = None
+
+    def _lost(self, pair: Pair) -> float:
+        first, last = (
+            view.search.astype(np.float32) for view in (self._first.views[0], pair.views[1])
         )
-        return Residual(None, None, coverage, reason)
-    absolute = float(np.mean([r.absolute for r in known]))
-    return Residual(absolute, float(np.mean([r.squared for r in known])), coverage)
+        moved, is_inside = follow(last, self._way)
+        is_known = is_inside & self._is_inside
+        a, b = first[is_known] - 128, moved[is_known] - 128
+        together, alone = float(a @ b), float(a @ a) * float(b @ b)
+        return 1 - together / np.sqrt(alone) if alone > 0 else 0.0
 
 
-def residual(pair: Pair) -> Residual:
-    """The motion-compensated difference of a pair."""
-    return masked_residual(to_unit(pair.first), pair.warped, pair.is_visible)
+def _mean(blocks: np.ndarray) -> float | None:
+    known = blocks[np.isfinite(blocks)]
+    return float(np.mean(known, dtype=np.float64)) if known.size else None
 
 
-RESIDUALS = {lag: Quantity(residual, lag, step=lag, least=MIN_SIZE) for lag in (1, 2, 4, 8)}
-"""By lag. Neighbours overlap; longer pairs share no more than a frame."""
+PATH = Quantity(path_residual, lag=2, least=MIN_SIZE, into=PathResiduals)
+_FACTS = (PATH_PROTOCOL, [PATH])
 
 
-def outcome(clip: Any, lag: int = 1, *, which: str = "absolute") -> dict[str, Any]:
-    """`which` of the clip's residual over pairs at that distance."""
-    residuals = clip[RESIDUALS[lag]]
-    if residuals:
-        found = clip_residual(residuals)
-    else:
-        few = f"the clip has fewer than {lag + 1} frames"
-        found = Residual(None, None, 0.0, clip.too_small(RESIDUALS[lag]) or few)
-    made = {"value": getattr(found, which), "n": sum(r.absolute is not None for r in residuals)}
-    made |= {"reason": found.reason, "extra": {"coverage": found.coverage}}
-    if found.absolute is None:
-        made["status"] = "invalid" if residuals else "skipped"
-    return made
+def outcome(clip: Any, trace: Sequence[float | None], reduce: Any) -> dict[str, Any]:
+    """`reduce` of what is known in `trace` of inner frames, with coverage and the worst block."""
+    found = clip[PATH]
+    known = [value for value in trace if value is not None]
+    made = averaged(known, reason=clip.too_small(PATH))
+    if not known:
+        return made
+    extra = {"coverage": float(np.mean(found.covered)), "worst": found.worst}
+    return made | {"value": float(reduce(known)), "trace": tuple(trace), "extra": extra}
 
 
-@metric("warp_residual", "warp", "intensity", "lower", FLOW_PROTOCOL, [RESIDUALS[1]])
-def of_neighbours(clip: Any) -> dict[str, Any]:
-    return outcome(clip) | {"trace": tuple(r.absolute for r in clip[RESIDUALS[1]])}
+def peak(values: Sequence[float]) -> float:
+    """How far the worst frame stands above the median frame."""
+    return float(np.max(values) - np.median(values))
 
 
-@metric("warp_error", "warp", "intensity^2", "lower", FLOW_PROTOCOL, [RESIDUALS[1]])
-def squared_of_neighbours(clip: Any) -> dict[str, Any]:
-    return outcome(clip, which="squared")
+@metric("mc_flicker", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+def of_frames(clip: Any) -> dict:
+    return outcome(clip, clip[PATH].flicker, np.mean)
 
 
-@metric("warp_stride_pulse", "warp", "-1..1", "none", FLOW_PROTOCOL, [RESIDUALS[1]])
-def pulse_of_neighbours(clip: Any) -> dict[str, Any]:
-    found, squared = outcome(clip), [r.squared for r in clip[RESIDUALS[1]]]
-    return found if found["value"] is None else pulse(squared, clip.stride, extra=found["extra"])
+@metric("mc_flicker_p95", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+def of_blocks(clip: Any) -> dict:
+    blocks = clip[PATH].by_block()
+    return outcome(clip, clip[PATH].flicker, lambda _: np.percentile(blocks, 95))
 
 
-for _lag in (2, 4, 8):
-    _facts = (f"long_warp_{_lag}", "warp", "intensity", "lower", FLOW_PROTOCOL + ";pairs=disjoint")
-    declare(*_facts, [RESIDUALS[_lag]], outcome=partial(outcome, lag=_lag))
+@metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+def of_worst_frame(clip: Any) -> dict:
+    return outcome(clip, clip[PATH].flicker, peak)
+
+
+@metric("mc_coverage", "warp", "0..1", "higher", *_FACTS)
+def of_coverage(clip: Any) -> dict:
+    return averaged(clip[PATH].covered, reason=clip.too_small(PATH))
+
+
+@metric("judder", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+def of_motion(clip: Any) -> dict:
+    return outcome(clip, clip[PATH].judder, np.mean)
+
+
+@metric("judder_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+def of_worst_motion(clip: Any) -> dict:
+    return outcome(clip, clip[PATH].judder, peak)
+
+
+@metric("ghosting", "warp", "log", "lower", PATH_PROTOCOL + f";moving>={SLOWEST}", [PATH])
+def of_echoes(clip: Any) -> dict:
+    """Log of the change over a step across the motion to that along it: 0 without an echo."""
+    moved, turned = (sum(sums) for sums in zip((0.0, 0.0), *clip[PATH].steps))
+    if not (moved > 0 and turned > 0):
+        reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
+        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+    return {"value": float(np.log(turned / moved)), "n": len(clip[PATH].steps)}
+
+
+DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)
+
+
+@metric(
+    *("content_drift", "warp", "0..2", "lower"),
+    *(f"{FLOW_PROTOCOL};chained={DRIFT_FRAMES};1-correlation", [DRIFT]),
+)
+def of_texture(clip: Any) -> dict:
+    return averaged(clip[DRIFT], reason=clip.too_small(DRIFT))

@@ -81,7 +81,7 @@ def check_cache(
     # Branch -> the samples that need it, step by step.
     wanted: dict[str, list[tuple[int, ...]]] = {}
     for k in range(samples.num_steps):
-        needed = [samples.branches(b, k) for b in range(len(samples.rules))]
+        needed = [steps[k] for steps in samples.branches]
         for branch in dict.fromkeys(name for names in needed for name in names):
             members = tuple(b for b, names in enumerate(needed) if branch in names)
             wanted.setdefault(branch, []).append(members)

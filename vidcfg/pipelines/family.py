@@ -176,13 +176,3 @@ class Family:
         """The denoisers that a pipeline has, by attribute."""
         found = {name: getattr(pipe, name, None) for name in self.denoisers}
         return {name: module for name, module in found.items() if module is not None}
-
-    def scale_note(self, scale: float) -> str | None:
-        """A sentence for a scale (its peak over the run) outside the usual range, or None."""
-        low, high = self.usual_range
-        if scale == 1 or low <= scale <= high:
-            return None
-        return (
-            f"scale {scale:g} is outside of what people use with {self.name} "
-            f"({low:g} to {high:g}, default {self.default_scale:g})."
-        )

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcfg.guidance.passes import Passes
+from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.changes.base import LogProb
@@ -62,7 +63,8 @@ def guide(
     settings = _settings(guidance, family)
     given = negative_inputs(family, negative, negative_prompt)
     inputs = {"negative": given} if given else {}
-    texts = BranchTexts(negative_prompt, _conditions(settings), inputs)
+    rules = [rule for setting in settings for rule in setting.method.terms]
+    texts = BranchTexts(negative_prompt, _conditions(rules), inputs)
     session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
     original_class = type(pipe)
     pipe.__class__ = _guided_class(original_class, family, session.run)
@@ -170,16 +172,15 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
     return setting.without_frames()
 
 
-def _conditions(settings: list[Guidance]) -> dict[str, str]:
-    """Condition name -> prompt over all settings.
+def _conditions(rules: list[Rule]) -> dict[str, str]:
+    """Condition name -> prompt over all rules.
 
     Raises:
         ValueError: if one name stands for two prompts.
     """
     prompts: dict[str, str] = {}
-    for setting in settings:
-        named = [c for method in setting.methods for c in getattr(method, "conditions", ())]
-        for condition in named:
+    for rule in rules:
+        for condition in getattr(rule, "conditions", ()):
             known = prompts.setdefault(condition.name, condition.prompt)
             if known != condition.prompt:
                 raise ValueError(

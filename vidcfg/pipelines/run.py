@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.passes import PassTimer, StepInputs, equal_rows
-from vidcfg.guidance.plan import Memory, RunRow, SampleRows, plan_run
+from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
@@ -52,18 +52,20 @@ class GuidedRun:
         told = family.length_argument and call.get(family.length_argument)
         num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
         self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
-        made = [rule.surfaces(**self.facts.of_surfaces()) for rule in session.rules]
+        run = self.facts.of_surfaces()
+        made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         surfaces = [made[place] for place in places]
         if not session.scales_noted:
             session.scales_noted = True
             peaks = {float(s.scale_K[abs(s.scale_K - 1).argmax()]) for s, *_ in made}
-            for note in filter(None, map(family.scale_note, sorted(peaks))):
-                logging.getLogger("vidcfg").warning("note: %s", note)
+            for peak in sorted(peaks):
+                note = scale_note(family, peak)
+                if note is not None:
+                    logging.getLogger("vidcfg").warning("note: %s", note)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(pipe.scheduler)
-        facts = {"experts": self.facts.experts, "always": self.facts.always}
-        samples = SampleRows.of(rules, surfaces, levels=levels, **facts)
+        samples = SampleRows.of(rules, surfaces, levels=levels, **self.facts.of_rows())
 
         # What they ask of the model, and what the pipeline's state allows.
         start = RunStart(family, samples, module, arguments, session.classifier)
@@ -76,9 +78,9 @@ class GuidedRun:
 
         # Texts of the branches, the plan, the denoiser.
         self.by_branch = branch_inputs(
-            pipe, family, session.texts, samples, call=call, arguments=arguments
+            pipe, family, session.texts, samples.sources(), call=call, arguments=arguments
         )
-        rows = self._rows(rules, surfaces, arguments)
+        rows = samples.rows(*self._equal(len(rules), arguments))
         planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
         session.trace.start_run(
             surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
@@ -92,20 +94,18 @@ class GuidedRun:
             timer=PassTimer((type(module).__name__, tuple(hidden.shape), str(hidden.device))),
         )
 
-    def _rows(
-        self, rules: list[Any], surfaces: list[tuple], arguments: Mapping[str, Any]
-    ) -> list[RunRow]:
-        """The samples as rows of a plan; equal starts and texts are told by their content."""
-        everyone = list(range(len(rules)))
+    def _equal(
+        self, num_samples: int, arguments: Mapping[str, Any]
+    ) -> tuple[list[int], list[tuple]]:
+        """The start and the texts of every sample, told by their content."""
+        everyone = list(range(num_samples))
         starts = equal_rows(list(shared_inputs(self.family, arguments).values()), everyone)
         inputs = self.by_branch | {"cond": cond_inputs(self.family, arguments)}
         texts = {b: equal_rows(list(rows.values()), everyone) for b, rows in inputs.items()}
         conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
         texts |= dict.fromkeys(self.changes.followers, conditions)
         seen = [tuple((branch, each[b]) for branch, each in texts.items()) for b in everyone]
-        return [
-            self.facts.row(rules[b], surfaces[b], start=starts[b], texts=seen[b]) for b in everyone
-        ]
+        return starts, seen
 
     def step(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
@@ -214,6 +214,17 @@ def run_facts(
         # A second stream is guided on every step, whatever the frames of the first.
         always=frozenset(() if second == 1 else ("cond", "uncond")),
         **steps_of(pipe, family),
+    )
+
+
+def scale_note(family: Any, scale: float) -> str | None:
+    """A sentence for a scale (its peak over the run) outside the usual range, or None."""
+    low, high = family.usual_range
+    if scale == 1 or low <= scale <= high:
+        return None
+    return (
+        f"scale {scale:g} is outside of what people use with {family.name} "
+        f"({low:g} to {high:g}, default {family.default_scale:g})."
     )
 
 

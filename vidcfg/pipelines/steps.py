@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg.guidance.frame_map import FrameMap
-from vidcfg.guidance.plan import RunRow, stacked
 from vidcfg.guidance.rule import Level
-from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.schedulers import is_flow
 
 
@@ -43,25 +41,9 @@ class RunFacts:
             "experts": self.experts,
         }
 
-    def row(
-        self,
-        rule: Any,
-        surfaces: tuple[Surface, ...],
-        *,
-        start: object,
-        texts: tuple[tuple[str, object], ...],
-    ) -> RunRow:
-        """A sample as a row of a plan: `start` and `texts` are equal where noise and texts are."""
-        return RunRow(
-            method=rule.method,
-            strength_KF=stacked([surface.strength_KF for surface in surfaces]),
-            weights_KF=stacked([surface.weights_KF for surface in surfaces]),
-            start=start,
-            texts=texts,
-            rule=rule.group_key(),
-            experts=self.experts,
-            always=self.always,
-        )
+    def of_rows(self) -> dict[str, Any]:
+        """What `SampleRows` need beside the surfaces."""
+        return {"experts": self.experts, "always": self.always}
 
 
 def steps_of(pipe: Any, family: Any) -> dict[str, Any]:

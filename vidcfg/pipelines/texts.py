@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.plan import SampleRows
 from vidcfg.pipelines.family import Family
 
 _LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
@@ -102,7 +101,7 @@ def branch_inputs(
     pipe: Any,
     family: Family,
     texts: BranchTexts,
-    samples: SampleRows,
+    sources: Mapping[str, str],
     *,
     call: Mapping[str, Any],
     arguments: Mapping[str, Any],
@@ -113,18 +112,6 @@ def branch_inputs(
         ValueError: if a text cannot be encoded or does not fit the samples, or where two rules
             read a branch from different texts.
     """
-    # Branch -> text source, of the branches that some sample needs on some step.
-    sources: dict[str, str] = {}
-    for b, rule in enumerate(samples.rules):
-        needed = {name for k in range(samples.num_steps) for name in samples.branches(b, k)}
-        for branch, source in rule.method.sources().items():
-            if branch not in needed or source == "cond":
-                continue
-            if sources.setdefault(branch, source) != source:
-                raise ValueError(
-                    f"the samples of this batch use rules whose {branch} branch sees different "
-                    f"texts ({sources[branch]} and {source} prompt). Render them in two calls."
-                )
     # A model without a text has inputs of its own there.
     if family.unconditional is not None:
         for branch, source in sources.items():

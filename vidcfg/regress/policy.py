@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.metrics.paired import log_ratios
 from vidcfg.settings.base import ConfigModel, Finding, Fraction, Positive, Range
-from vidcfg.settings.document import apply_overrides, load_document, read_document
-from vidcfg.settings.validation import validate
+from vidcfg.settings.document import apply_overrides, load_document, read_document, validate
 
 LEVEL = 1 / 255 / 4
 """A quarter of an 8-bit level: below it a difference of intensities is rounding."""

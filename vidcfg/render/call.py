@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from vidcfg.media.video import MediaError
-from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.render.config import Prompt, VideoShape
 
 
 def call_arguments(
-    config: RenderConfig, prompt: Prompt, family: Any, accepted: Mapping[str, Parameter]
+    prompt: Prompt,
+    video: VideoShape,
+    num_steps: int,
+    family: Any,
+    accepted: Mapping[str, Parameter],
 ) -> dict[str, Any]:
     """What a pipeline of `family` is called with for one prompt, its own guidance off.
 
@@ -20,15 +24,14 @@ def call_arguments(
     the generator.
 
     Raises:
-        ValueError: if the pipeline cannot make what the configuration asks for.
+        ValueError: if the pipeline cannot make what is asked for.
         MediaError: if the image of the prompt cannot be read.
     """
     check_prompt(prompt, family, accepted)
-    video, size = config.video, config.video.model_dump(exclude={"fps"})
     call = {
         "prompt": prompt.text,
-        **size,
-        "num_inference_steps": config.sampling.num_steps,
+        **video.model_dump(exclude={"fps"}),
+        "num_inference_steps": num_steps,
         "output_type": "np",
         **family.own_guidance,
     }
@@ -64,9 +67,8 @@ def check_prompt(prompt: Prompt, family: Any, accepted: Mapping[str, Parameter])
         )
 
 
-def check_shape(config: RenderConfig, family: Any) -> None:
+def check_shape(video: VideoShape, family: Any) -> None:
     """Raise ValueError for a size or a number of frames that the family cannot make."""
-    video = config.video
     if family.is_image and video.num_frames != 1:
         raise ValueError(
             f"video.num_frames is {video.num_frames}, but {family.name} makes one image. Use 1."
@@ -81,9 +83,9 @@ def check_shape(config: RenderConfig, family: Any) -> None:
             )
 
 
-def check_made(config: RenderConfig, frames: np.ndarray, pipe: Any) -> None:
+def check_made(video: VideoShape, frames: np.ndarray, pipe: Any) -> None:
     """Raise ValueError if a pipeline made another number or size of frames than asked for."""
-    asked, name = config.video.model_dump(exclude={"fps"}), type(pipe).__name__
+    asked, name = video.model_dump(exclude={"fps"}), type(pipe).__name__
     for (setting, wanted), made in zip(asked.items(), frames.shape):
         if made != wanted:
             raise ValueError(f"video.{setting} is {wanted}, but {name} made {made}. Use {made}.")

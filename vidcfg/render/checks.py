@@ -33,7 +33,7 @@ def check_after_loading(config: RenderConfig, pipe: Any) -> None:
     from vidcfg.pipelines.families import family_of
 
     family = family_of(pipe)
-    check_shape(config, family)
+    check_shape(config.video, family)
     for prompt in config.prompts:
         check_prompt(prompt, family, signature(type(pipe).__call__).parameters)
 

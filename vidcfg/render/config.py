@@ -11,9 +11,8 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
 from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
-from vidcfg.settings.document import apply_overrides, load_document, set_value
+from vidcfg.settings.document import apply_overrides, load_document, set_value, validate
 from vidcfg.settings.strict_yaml import dump_yaml
-from vidcfg.settings.validation import validate
 
 MAX_SEED = 2**63 - 1
 MAX_SEEDS = 100_000
@@ -141,7 +140,7 @@ class RenderConfig(ConfigModel):
             if prompt in self.prompts[:i]:
                 message = f"repeats prompts.{self.prompts.index(prompt)}. Delete it; more videos "
                 yield Finding(("prompts", i), message + "come from more seeds.")
-            if guidance.needs_negative and not prompt.negative.strip():
+            if guidance.method.needs_negative and not prompt.negative.strip():
                 message = f"is empty, but guidance.method {guidance.kind} steers away from it. "
                 yield Finding(("prompts", i, "negative"), message + "Write what to avoid.")
             if guidance.is_off and prompt.negative:

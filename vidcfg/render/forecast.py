@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
+from vidcfg.guidance.plan import RunPlan, RunRow, SampleRows, plan_run
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.steps import RunFacts
 from vidcfg.render.config import Prompt, RenderConfig
@@ -40,8 +40,8 @@ class Forecast:
         Raises:
             ValueError: if the settings do not fit the clip, or need what is not known.
         """
-        rule = self.config.guidance
-        return dict(zip(rule.term_names(), rule.surfaces(**self.facts.of_surfaces())))
+        rule, run = self.config.guidance, self.facts.of_surfaces()
+        return dict(zip(rule.term_names(), (term.surface(**run) for term in rule.terms)))
 
     def row(self, prompt: Prompt, seed: int) -> RunRow:
         """One video as a row of a plan: its strengths, texts and start."""
@@ -49,8 +49,9 @@ class Forecast:
         seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
         sources = {"cond": "cond"} | rule.method.sources()
         texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())
-        surfaces = rule.surfaces(**self.facts.of_surfaces())
-        return self.facts.row(rule, surfaces, start=seed, texts=texts)
+        surfaces = tuple(self.surfaces.values())
+        samples = SampleRows.of([rule], [surfaces], **self.facts.of_rows())
+        return samples.rows([seed], [texts])[0]
 
     def plan(self, batch_size: int = 1) -> RunPlan:
         """The model evaluations of the whole render, made `batch_size` videos at a time.

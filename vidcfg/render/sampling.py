@@ -98,8 +98,9 @@ def sample_units(
     assert count == 1 or all(can_share(pipe, config) for config in configs)
     family = family_of(pipe)
     accepted = inspect.signature(type(pipe).__call__).parameters
-    check_shape(first, family)
-    call = call_arguments(first, unit.prompt, family, accepted)
+    video, num_steps = first.video, first.sampling.num_steps
+    check_shape(video, family)
+    call = call_arguments(unit.prompt, video, num_steps, family, accepted)
     guidance = [config.guidance for config in configs]
     generators = [torch.Generator("cpu").manual_seed(unit.seed) for _ in configs]
     if count > 1:
@@ -110,10 +111,10 @@ def sample_units(
 
     # The run, with all guidance in it
     begin = time.perf_counter()
-    negative, fps = unit.prompt.negative, first.video.fps
-    guided = vidcfg.guide(pipe, _one_or_all(guidance), negative_prompt=negative, fps=fps)
+    negative = unit.prompt.negative
+    guided = vidcfg.guide(pipe, guidance, negative_prompt=negative, fps=video.fps)
     with guided as trace, _decoding_alone(pipe, count):
-        output = pipe(**call, generator=_one_or_all(generators))
+        output = pipe(**call, generator=generators if count > 1 else generators[0])
     clips, sounds = frames_of(output, family), audio_of(output, pipe)
     assert len(clips) == count, "one video for each configuration"
 
@@ -122,17 +123,13 @@ def sample_units(
     videos = []
     for index, frames in enumerate(clips):
         check_range(frames, what=f"the decoded video of '{name or unit.stem.name}'")
-        check_made(first, frames, pipe)
+        check_made(video, frames, pipe)
         pixels_of = family.frame_map(pipe).pixels_of(len(frames))
         audio = sounds[index] if sounds else None
         mine = trace if count == 1 else _of_sample(trace, index)
         videos.append(Rendered(to_uint8(frames), mine, pixels_of, seconds, audio))
     planned = trace.planned
     return Batch(tuple(videos), trace.total, planned.total, planned.is_upper_bound)
-
-
-def _one_or_all(items: list) -> Any:
-    return items[0] if len(items) == 1 else items
 
 
 def _step_callback(on_step: Callable[[int, int], None]) -> Callable:

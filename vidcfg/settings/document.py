@@ -1,13 +1,18 @@
-"""A loaded configuration file: its data, where each value stands, and overrides."""
+"""A loaded configuration file: its data, where each value stands, overrides, and its check."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
 from vidcfg.settings.strict_yaml import dump_yaml, parse
+from vidcfg.settings.validation import explain
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,22 @@ def _concrete(data: Any, parts: list[str]) -> Path:
         else:
             data = data.get(part) if isinstance(data, Mapping) else None
     return tuple(path)
+
+
+def validate(document: ConfigDocument, model: type[Model]) -> Model:
+    """The document as a `model`.
+
+    Raises:
+        ConfigError: listing all that is wrong, each with file and line or command-line option.
+    """
+    try:
+        return model.model_validate(
+            document.data, by_alias=True, by_name=False, context={"source": document.source}
+        )
+    except ValidationError as error:
+        found = explain(error, document.data, model)
+        problems = [Problem(document.locate(path), message) for path, message in found]
+        raise ConfigError(problems) from None
 
 
 def _missing_message(path: FilePath) -> str:

@@ -1,13 +1,12 @@
-"""Check data with a model, and say in plain words what is wrong with it, and where."""
+"""Say in plain words what a model finds wrong with data, and where."""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from vidcfg.settings.document import ConfigDocument
 from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
 from vidcfg.settings.schema_walk import (
     ANY_INDEX,
@@ -18,24 +17,6 @@ from vidcfg.settings.schema_walk import (
     models_at,
 )
 from vidcfg.settings.synonyms import KEYS, VALUES
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def validate(document: ConfigDocument, model: type[Model]) -> Model:
-    """The document as a `model`.
-
-    Raises:
-        ConfigError: listing all that is wrong, each with file and line or command-line option.
-    """
-    try:
-        return model.model_validate(
-            document.data, by_alias=True, by_name=False, context={"source": document.source}
-        )
-    except ValidationError as error:
-        found = explain(error, document.data, model)
-        problems = [Problem(document.locate(path), message) for path, message in found]
-        raise ConfigError(problems) from None
 
 
 def python_error(error: ValidationError, data: Any, model: type[BaseModel]) -> ConfigError:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.render.config import Prompt, RenderConfig
-from vidcfg.settings.document import ConfigDocument, load_document, set_value
+from vidcfg.settings.document import ConfigDocument, load_document, set_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
 from vidcfg.settings.strict_yaml import dump_yaml
-from vidcfg.settings.validation import validate
 from vidcfg.sweep.config import PromptFile, SweepConfig
 
 MAX_ID = 60

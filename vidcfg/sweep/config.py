@@ -8,8 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.render.config import Prompt, Text, file_name, prompt_from, seeds_from
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, refuse
-from vidcfg.settings.document import ConfigDocument, apply_overrides, load_document
-from vidcfg.settings.validation import validate
+from vidcfg.settings.document import ConfigDocument, apply_overrides, load_document, validate
 
 MAX_CELLS = 10_000
 

@@ -54,7 +54,7 @@ def run_of(cell: Cell) -> dict[str, Any]:
     kept = {name: whole[name] for name in ("model", "video", "sampling")}
     calls = {name: guidance[name] for name in ("passes", "micro_batch", "share")}
     # A branch made from another one's result is never shared, nor is anything beside it.
-    is_alone = any(rule.follows_cond for rule in config.guidance.methods)
+    is_alone = any(rule.follows_cond for rule in config.guidance.method.terms)
     if is_alone or not shares_exactly(config):
         return kept | {"cell": cell.id}
     return kept | calls

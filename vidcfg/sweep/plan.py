@@ -11,8 +11,7 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.results import PLAN_KIND
-from vidcfg.settings.document import ConfigDocument
-from vidcfg.settings.validation import validate
+from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.identity import (

@@ -59,8 +59,7 @@ class DegradedPass(ModelChange):
 
     def _wanted(self, step: int) -> tuple[Degradation, ...]:
         """One degradation for each layer whose attention some sample needs on a step."""
-        samples = self.start.samples
-        needed = {b for s in range(len(samples.rules)) for b in samples.branches(s, step)}
+        needed = {branch for steps in self.start.samples.branches for branch in steps[step]}
         return tuple({d.layers: d for b, d in self.of.items() if b in needed}.values())
 
     def run(self, call: StepCall) -> Any:

@@ -1,0 +1,209 @@
+"""Which metric sees which fault: drawn scenes with and without it, as a table and a picture.
+
+    python scripts/flicker_table --out runs/flicker_table --markdown docs/flicker_table.md
+    python scripts/flicker_table --out runs/real --clips folder/of/videos
+
+25 scenes that do not flicker and three that do, 24 faults. Scored clips are kept in the folder: a
+second run continues. With --clips the faults are put into the first 17 frames of videos.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+from faults import FAULTS, IMMOVABLE
+from scenes import CLEAN, FLICKERS, FRAMES, draw
+
+from vidcfg.files import write_json, write_text
+from vidcfg.media.read import read_video
+from vidcfg.metrics.catalogue import METRICS
+from vidcfg.metrics.meters import ClipMeasures, measure
+from vidcfg.metrics.record import ClipInfo
+from vidcfg.progress import Progress
+
+NAMES = (
+    *("mc_flicker", "mc_flicker_p95", "mc_flicker_peak", "judder", "judder_peak", "ghosting"),
+    *("content_drift", "sharpness_pulse", "freeze_share", "stride_pulse", "colour_drift"),
+    *("luminance_flicker", "hf_share", "second_diff", "frame_diff"),
+)
+
+
+HEAD = """\
+# Which metric sees which fault
+
+`python scripts/flicker_table --seeds {seeds} --markdown docs/flicker_table.md`: {faults} faults in
+{clean} drawn scenes without flicker and {flickering} that flicker by themselves, {seeds} seeds;
+96 x 96 pixels, 17 frames.
+
+*Same scene*: share of clips that score higher with the fault than without it (.5: blind).
+*Pooled*: the same for clips of different scenes, those that flicker by themselves left out.
+VBench's temporal flickering is 1 less the frame difference, so it ranks as `frame_diff` does.
+
+![Share of clips in which each metric rises with each fault](pictures/flicker_table.png)
+
+| fault | seen by | same scene | pooled | `frame_diff`, same scene | pooled |
+|---|---|---|---|---|---|"""
+SCENES = """
+Clips without a fault, the largest of the seeds in levels of 255. Alternation of the whole picture
+by ±2 levels reads 4.
+
+| scene | `mc_flicker` | `mc_flicker_p95` | `judder` | `frame_diff` |
+|---|---|---|---|---|"""
+
+
+def score(clip: np.ndarray) -> dict[str, float | None]:
+    """Value by metric of a clip of levels [T, H, W, 3]."""
+    meter = ClipMeasures([METRICS[name] for name in NAMES])
+    frames = np.clip(np.rint(clip), 0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
+    measure(np.ascontiguousarray(frames), [meter])
+    return {record.name: record.value for record in meter.finish(ClipInfo(fps=8.0))}
+
+
+def read_frames(path: Path) -> np.ndarray:
+    """The first frames of a video or an animated picture, [T, H, W, 3] in levels."""
+    from PIL import Image, ImageSequence
+
+    if path.suffix == ".webp":
+        shown = itertools.islice(ImageSequence.Iterator(Image.open(path)), FRAMES)
+        frames = np.stack([np.asarray(frame.convert("RGB")) for frame in shown])
+    else:
+        frames = read_video(path).frames[:FRAMES].transpose(0, 2, 3, 1)
+    return frames.astype(np.float32)
+
+
+def score_scene(scene: str, seed: int, clean: np.ndarray) -> dict[str, dict]:
+    """Scores by fault, "" for none; faults that leave the clip as it is are left out."""
+    scores = {"": score(clean)}
+    for name, (fault, _) in FAULTS.items():
+        rng = np.random.default_rng([zlib.crc32(f"{scene}, {name}".encode()), seed])
+        faulty = fault(clean, rng)
+        is_told = name != "ghosting of 35 %" or scene not in IMMOVABLE
+        if is_told and not np.array_equal(np.rint(faulty), np.rint(clean)):
+            scores[name] = score(faulty)
+    return scores
+
+
+def values(scored: dict, fault: str, metric: str, scenes: dict) -> np.ndarray:
+    """Clean and faulty values [pairs, 2] where both are known."""
+    pairs = [
+        (scores[""][metric], scores[fault][metric])
+        for (scene, _), scores in scored.items()
+        if scene in scenes and fault in scores
+    ]
+    return np.array([pair for pair in pairs if None not in pair], dtype=float).reshape(-1, 2)
+
+
+def paired(pairs: np.ndarray) -> float:
+    """Share of scenes in which the faulty clip scores higher; a tie is half."""
+    clean, faulty = pairs.T
+    return float(np.mean((faulty > clean) + 0.5 * (faulty == clean)))
+
+
+def pooled(pairs: np.ndarray) -> float:
+    """The same over all pairs of a faulty and a clean clip, whatever their scenes: the AUC."""
+    clean, faulty = pairs.T
+    higher = (faulty[:, None] > clean) + 0.5 * (faulty[:, None] == clean)
+    return float(np.mean(higher))
+
+
+def table(scored: dict, num_seeds: int) -> str:
+    """The Markdown page."""
+    every = {**CLEAN, **FLICKERS}
+    counts = {"seeds": num_seeds, "clean": len(CLEAN), "flickering": len(FLICKERS)}
+    lines = [HEAD.format(**counts, faults=len(FAULTS))]
+    for fault, (_, metric) in FAULTS.items():
+        cells = []
+        for name in (metric, "frame_diff"):
+            cells.append(f"{paired(values(scored, fault, name, every)):.2f}")
+            cells.append(f"{pooled(values(scored, fault, name, CLEAN)):.2f}")
+        lines.append(f"| {fault} | `{metric}` | {' | '.join(cells)} |")
+    lines.append(SCENES)
+    for scene in every:
+        of_scene = [scores[""] for (name, _), scores in scored.items() if name == scene]
+        names = ("mc_flicker", "mc_flicker_p95", "judder", "frame_diff")
+        worst = [max(scores[name] for scores in of_scene) * 255 for name in names]
+        lines.append(f"| {scene} | " + " | ".join(f"{x:.2f}" for x in worst) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def print_shares(scored: dict) -> None:
+    """The share of clips in which the named metric and frame difference rise with each fault."""
+    scenes = {scene for scene, _ in scored}
+    print(f"{len(scored)} clips; clean, by metric: 10th, 50th, 90th percentile")
+    for name in NAMES:
+        known = [s[""][name] for s in scored.values() if s[""][name] is not None]
+        print(f"{name:20}", *(f"{x:.5f}" for x in np.percentile(known, (10, 50, 90))))
+    for fault, (_, metric) in FAULTS.items():
+        shares = [paired(values(scored, fault, name, scenes)) for name in (metric, "frame_diff")]
+        pool = [pooled(values(scored, fault, name, scenes)) for name in (metric, "frame_diff")]
+        print(f"{fault:28} {metric:16}", *(f"{a:.2f}/{b:.2f}" for a, b in zip(shares, pool)))
+
+
+def draw_picture(scored: dict, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    every = {**CLEAN, **FLICKERS}
+    shares = [[paired(values(scored, fault, name, every)) for name in NAMES] for fault in FAULTS]
+    figure, axes = plt.subplots(figsize=(10.5, 9), layout="constrained")
+    shown = axes.imshow(shares, vmin=0, vmax=1, cmap="RdYlBu_r", aspect="auto")
+    axes.set_xticks(range(len(NAMES)), NAMES, rotation=40, ha="right")
+    axes.set_yticks(range(len(FAULTS)), list(FAULTS))
+    for row, (_, named) in enumerate(FAULTS.values()):
+        for column, name in enumerate(NAMES):
+            share = shares[row][column]
+            weight = "bold" if name == named else "normal"
+            shade = "white" if abs(share - 0.5) > 0.4 else "black"
+            text = f"{share:.2f}".lstrip("0")
+            axes.text(column, row, text, ha="center", va="center", weight=weight, color=shade)
+    axes.set_title(
+        "Share of clips that score higher with the fault than without; bold: named for it"
+    )
+    figure.colorbar(shown, ax=axes, shrink=0.5)
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/flicker_table"))
+    parser.add_argument("--seeds", type=int, default=4, help="clips of each scene (default: 4)")
+    parser.add_argument("--clips", type=Path, help="a folder of videos in place of drawn scenes")
+    parser.add_argument("--markdown", type=Path, help="write the page here, its picture beside it")
+    options = parser.parse_args(argv)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    todo = [(scene, seed) for seed in range(options.seeds) for scene in CLEAN | FLICKERS]
+    if options.clips:
+        todo = [(path, 0) for path in sorted(options.clips.iterdir()) if path.is_file()]
+    scored = {}
+    with Progress("scenes", len(todo)) as progress:
+        for done, (scene, seed) in enumerate(todo, 1):
+            name = scene.stem if options.clips else scene.replace(" ", "_").replace(",", "")
+            path = options.out / f"{name}.{seed}.json"
+            if not path.exists():
+                clean = read_frames(scene) if options.clips else draw(scene, seed)
+                write_json(path, score_scene(name, seed, clean))
+            scored[scene, seed] = json.loads(path.read_text())
+            progress.update(done)
+    if options.clips:
+        print_shares(scored)
+        return 0
+
+    text = table(scored, options.seeds)
+    print(text)
+    if options.markdown:
+        write_text(options.markdown, text)
+        pictures = options.markdown.parent / "pictures"
+        pictures.mkdir(exist_ok=True)
+        draw_picture(scored, pictures / "flicker_table.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Drawn scenes with known faults: the metric named for a fault rises in scenes of every kind."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_metrics import one_record
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "flicker_table"
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(SCRIPT))
+    try:
+        import faults
+        import scenes
+
+        yield scenes, faults
+    finally:
+        sys.path.remove(str(SCRIPT))
+
+
+def value(clip, name):
+    frames = np.clip(np.rint(clip), 0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
+    return one_record(name, np.ascontiguousarray(frames)).value
+
+
+def test_scenes_are_drawn_alike_each_time(script):
+    scenes, _ = script
+    assert len(scenes.CLEAN) >= 25
+    clip = scenes.draw("parallax", 3)
+    assert clip.shape == (17, 96, 96, 3)
+    assert (clip == scenes.draw("parallax", 3)).all()
+    assert (clip != scenes.draw("parallax", 4)).any()
+
+
+@pytest.mark.parametrize("scene", ["fast pan", "exposure sweep", "two objects that cross"])
+def test_local_blinking_rises_with_its_amplitude(script, scene):
+    clip = script[0].draw(scene, 0) * 0.5 + 60
+    signs = (1 - 2 * (np.arange(17) % 2))[:, None, None, None]
+    values = []
+    for levels in (0, 4, 8, 16, 32, 60):
+        faulty = clip.copy()
+        faulty[:, 30:52, 40:62] += levels * signs
+        values.append([value(faulty, name) for name in ("mc_flicker", "mc_flicker_p95")])
+    assert (np.diff(values, axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("scene", ["photograph, pan", "fade", "camera shake", "moving light"])
+def test_clean_scenes_score_below_alternation_by_a_level(script, scene):
+    assert value(script[0].draw(scene, 1), "mc_flicker") < 2 / 255
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(
+            "all +-.5 level",
+            "colour at equal luma",
+            "saturation pulse, 12 %",
+            "texture boil, 4 levels",
+        ),
+        *("5 % of the area +-16", "noise of 2 levels", "every 4th frame soft", "ghosting of 35 %"),
+        *("one frame pops by 12", "a frame repeated", "two frames swapped", "a frame dropped"),
+        *("frozen tail", "melting", "wobble of .7 px", "content drifts, 50 %"),
+        *("colour drifts, 14 levels", "first latent frame differs"),
+    ],
+)
+@pytest.mark.parametrize("scene", ["parallax"])
+def test_each_fault_raises_its_metric(script, scene, fault):
+    scenes, faults = script
+    make, name = faults.FAULTS[fault]
+    clean = scenes.draw(scene, 0)
+    faulty = make(clean, np.random.default_rng(0))
+    assert value(faulty, name) > value(clean, name)
