@@ -249,6 +249,22 @@ def test_unlike_protocols_are_never_averaged():
     assert [(r.protocol, r.value, r.n) for r in found] == [("a", 1.5, 2), ("b", 9.0, 1)]
 
 
+def test_interval_of_a_set_is_by_prompt_and_in_the_range_of_the_unit():
+    cases = [
+        ("clipped_share", "0..1", (0.0, 0.0, 0.0, 0.65), 0),
+        ("frame_diff", "intensity", (0.001, 0.1, 0.002, 0.001), 0),
+        ("vbench", "0..1", (1.0, 0.8, 1.0, 1.0), 1),
+    ]
+    for name, unit, values, end in cases:
+        made = [Record(name, x, 1, "a", unit, subject=f"v{i}") for i, x in enumerate(values)]
+        assert end in mean_records(made)[0].interval
+        one = mean_records(made, dict.fromkeys([f"v{i}" for i in range(4)], "a cat"))
+        assert one[0].interval is None
+        half = mean_records(made, {"v0": "a cat", "v1": "a cat", "v2": None})
+        assert half[0].n == 4
+        assert half[0].interval is not None
+
+
 def test_videos_without_a_value_are_counted():
     bad = Record("x", None, 0, "a", status="invalid", skipped_reason="noise", subject="v1")
     still = Record("x", 0.0, 4, "a", status="static", subject="v2")

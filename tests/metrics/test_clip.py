@@ -142,6 +142,23 @@ def test_pictures_are_cropped_in_the_middle_and_normalised():
     assert column[:4].tolist() == pytest.approx([0] * 4, abs=1e-5)
 
 
+def test_every_frame_size_is_cropped_as_by_torchvision():
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    seen = []
+    model = stub(encode_images=lambda images: (seen.append(images), torch.ones(len(images), 3))[1])
+    oracle = Compose([Resize(16, InterpolationMode.BICUBIC), CenterCrop(16)])
+    sizes = [(h, w) for h in (17, 21, 33) for w in range(9, 40)]
+    for height, width in sizes:
+        picture = np.random.default_rng(width).integers(90, 166, (height, width, 3), np.uint8)
+        model.image_vectors(picture.transpose(2, 0, 1)[None])
+        expected = np.asarray(oracle(Image.fromarray(picture)))
+        found = _unscaled(seen.pop())[0].permute(1, 2, 0) * 255
+        # Pillow rounds to a level after each of two passes; another size costs tens.
+        assert np.abs(np.asarray(found) - expected).max() < 3, (height, width)
+
+
 def test_frames_in_another_range_are_refused():
     with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
         stub().image_vectors(frames() * 255)

@@ -69,6 +69,13 @@ def test_protocols_differ_in_resize_and_covariance_and_say_so(i3d):
         I3DNet(i3d, protocol="tf", backend=Backend("i3d-k400"), is_published=False)
 
 
+def test_protocol_of_i3d_names_the_batch_norm_epsilon(i3d):
+    net = I3DNet(i3d, protocol="google", backend=Backend("x"), is_published=False)
+    norms = [m for m in i3d.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    assert {m.eps for m in norms} == {1e-3}
+    assert net.protocol.endswith(";bn-eps=0.001")
+
+
 def test_i3d_sees_minus_one_to_one():
     seen = []
 

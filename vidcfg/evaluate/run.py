@@ -74,6 +74,7 @@ def evaluate(
         everything,
         found.features,
         settings,
+        prompts={item.name: item.prompt for item in items},
         shapes=[(c.num_frames, c.height, c.width) for c in found.clips if c],
         problems={net: [*reasons.values()][-1] for net, reasons in found.problems.items()},
     )
@@ -104,13 +105,14 @@ def set_records(
     *,
     shapes: Sequence[tuple[int, int, int]],
     problems: dict[str, str] | None = None,
+    prompts: dict[str, str | None] | None = None,
 ) -> tuple[list[Record], list[str]]:
     """Means over videos and distances to the reference, from the records of the videos.
 
     `features` holds the vector of every video by net, `shapes` (frames, height, width) of each
-    video, `problems` the reason for a net that has no features.
+    video, `problems` the reason for a net that has no features, `prompts` the prompt by video.
     """
-    made = mean_records([r for r in records if r.name != "read"]) + _accuracies(records)
+    made = mean_records([r for r in records if r.name != "read"], prompts) + _accuracies(records)
     warnings: list[str] = []
     for name in settings.nets:
         vectors = features.get(name, {})

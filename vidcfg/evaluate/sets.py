@@ -1,7 +1,8 @@
 """Records of a whole set: means over videos, and distances to real clips."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +14,13 @@ from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of
 
 
-def mean_records(records: Sequence[Record]) -> list[Record]:
-    """One record a metric: the mean over videos with a 95 % interval.
+def mean_records(
+    records: Sequence[Record], prompts: Mapping[str, str | None] | None = None
+) -> list[Record]:
+    """One record a metric: the mean over videos with a 95 % interval inside the metric's range.
+
+    `prompts` holds the prompt by video; videos of one prompt are one cluster of the interval, a
+    video whose prompt is not known is its own.
 
     `n` counts the videos with a value; `extra` counts the statuses of all. Values of unlike
     protocol or net are never averaged: they become separate records. The order of the videos does
@@ -29,13 +35,25 @@ def mean_records(records: Sequence[Record]) -> list[Record]:
         else:
             # There may be no backend; such records join those of their name.
             without[record.name].append(record)
-    made = [_mean(group, without.get(key[0], [])) for key, group in with_value.items()]
+    made = [
+        _mean(group, without.get(key[0], []), prompts or {}) for key, group in with_value.items()
+    ]
     named = {record.name for record in made}
-    made += [_mean([], lost) for name, lost in without.items() if name not in named]
+    made += [_mean([], lost, {}) for name, lost in without.items() if name not in named]
     return sorted(made, key=lambda r: (r.name, r.protocol))
 
 
-def _mean(group: list[Record], lost: list[Record]) -> Record:
+RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "cos": (-1.0, 1.0), "100*cos": (-100.0, 100.0)}
+"""Unit -> the least and the largest value; others are only known not to be negative where they
+are lengths."""
+LENGTHS = {"intensity", "intensity^2", "lpips", "px"}
+
+
+def _range_of(unit: str) -> tuple[float, float]:
+    return RANGES.get(unit, (0.0 if unit in LENGTHS else -math.inf, math.inf))
+
+
+def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | None]) -> Record:
     """The mean of those with a value; without any, why most of the lost have none."""
     counts = Counter(record.status for record in [*group, *lost])
     extra = dict(sorted(counts.items()))
@@ -46,6 +64,9 @@ def _mean(group: list[Record], lost: list[Record]) -> Record:
         of_set |= {"n": 0, "skipped_reason": reason, "status": status, "clip": None}
         return replace(lost[0], **of_set)
     values = [record.value for record in group]
+    # A number cannot be a prompt: it marks a video whose prompt is not known.
+    known = [prompts.get(record.subject) or i for i, record in enumerate(group)]
+    low, high = _range_of(group[0].unit)
     coverage = [r.extra["coverage"] for r in group if "coverage" in r.extra]
     if coverage:
         extra["coverage"] = mean_of(coverage)
@@ -53,7 +74,12 @@ def _mean(group: list[Record], lost: list[Record]) -> Record:
         group[0],
         value=mean_of(values),
         n=len(values),
-        interval=mean_interval(values),
+        interval=mean_interval(
+            values,
+            prompts=known,
+            low=low,
+            high=high,
+        ),
         status="static" if counts["static"] == len(group) else "ok",
         clip=common_clip([record.clip for record in group if record.clip]),
         **of_set,

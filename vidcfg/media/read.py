@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 
 from vidcfg.media.probe import (
@@ -116,7 +117,8 @@ def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
                 )
             is_interlaced |= frame.interlaced_frame
             count += 1
-            yield _channels_first(frame.to_ndarray(format=pixel_format))
+            picture = frame.to_ndarray(format=pixel_format)
+            yield _channels_first(picture, white=_white_of(frame, info.bit_depth))
     # Two fields of one frame may be two packets.
     if count < info.num_frames and not (is_interlaced and 2 * count >= info.num_frames):
         raise MediaError(
@@ -135,6 +137,21 @@ def _picture(path: Path, info: VideoInfo) -> np.ndarray:
     return _channels_first(picture)
 
 
-def _channels_first(picture_HWC: np.ndarray) -> np.ndarray:
+def _white_of(frame: av.VideoFrame, bits: int) -> int:
+    """What the 16-bit RGB of swscale holds where a frame deeper than 8 bits is white.
+
+    RGB is stretched to all 16 bits. YUV is only shifted up: full range 2^b - 1 by 16 - b bits;
+    limited range, chroma too, as 255 is by 8, with a rounding of the matrix that adds 3.
+    """
+    if frame.format.is_rgb:
+        return 65535
+    return ((1 << bits) - 1) << (16 - bits) if frame.color_range == 2 else 65283
+
+
+def _channels_first(picture_HWC: np.ndarray, *, white: int = 65535) -> np.ndarray:
+    """Frames [3, H, W]: uint8 as they are, 16 bits as float32 with `white` at 1."""
     frame = np.ascontiguousarray(picture_HWC.transpose(2, 0, 1))
-    return frame if frame.dtype == np.uint8 else frame.astype(np.float32) / np.float32(65535)
+    if frame.dtype == np.uint8:
+        return frame
+    # Codes above white, which limited range has, are white.
+    return np.minimum(frame.astype(np.float32) / np.float32(white), np.float32(1))

@@ -19,8 +19,16 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 FRAMES_PER_SECOND = 8
 
-declare("clip_score", "clip", "100*cos", "higher", "raw-cosine;every-frame-up-to-8-fps")
-declare("clip_consistency", "clip", "cos", "higher", "adjacent-frames-up-to-8-fps")
+declare(
+    "clip_score",
+    "clip",
+    "100*cos",
+    "higher",
+    "raw-cosine;every-frame-up-to-8-fps;crop=torchvision",
+)
+declare(
+    "clip_consistency", "clip", "cos", "higher", "adjacent-frames-up-to-8-fps;crop=torchvision"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +61,14 @@ class ClipModel:
         images = torch.from_numpy(to_unit(frames)).to(self.device)
         # Resize, crop the middle, normalise.
         size = self.image_size
-        scale = size / min(images.shape[-2:])
-        height, width = (max(size, round(n * scale)) for n in images.shape[-2:])
+        shorter = min(images.shape[-2:])
+        # As torchvision's Resize and CenterCrop, which open_clip uses: the longer side is cut off
+        # to whole pixels, the offset is rounded half to even.
+        height, width = (size * n // shorter for n in images.shape[-2:])
         images = functional.interpolate(
             images, (height, width), mode="bicubic", antialias=True, align_corners=False
         ).clamp(0, 1)
-        top, left = (height - size) // 2, (width - size) // 2
+        top, left = (round((n - size) / 2) for n in (height, width))
         images = images[:, :, top : top + size, left : left + size]
         mean, std = (torch.tensor(v, device=self.device).reshape(3, 1, 1) for v in (MEAN, STD))
         return _unit_vectors(self.encode_images, (images - mean) / std)

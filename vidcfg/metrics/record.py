@@ -132,17 +132,31 @@ def mean_of(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % Student interval of the mean of independent values; None below two of them.
+def mean_interval(
+    values: Sequence[float],
+    *,
+    prompts: Sequence[str | int] | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> tuple[float, float] | None:
+    """95 % Student interval of the mean of values in [low, high], cut off at that range.
 
-    Independent of the order of the values bit for bit.
+    Values of one prompt are one cluster; each counts by its own number of values, as in the mean.
+    Without `prompts` each value is its own. None below two clusters; of two
+    it is very wide (one degree of freedom). Independent of the order of
+    the values bit for bit.
     """
-    n = len(values)
+    groups: dict[object, list[float]] = {}
+    for key, value in zip(prompts or range(len(values)), values, strict=True):
+        groups.setdefault(key, []).append(value)
+    n = len(groups)
     if n < 2:
         return None
     from scipy.stats import t
 
     mean = mean_of(values)
-    variance = math.fsum((x - mean) ** 2 for x in values) / (n - 1)
-    half = float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
-    return mean - half, mean + half
+    sums = [math.fsum(x - mean for x in group) for group in groups.values()]
+    error = math.sqrt(n / (n - 1) * math.fsum(x * x for x in sums)) / len(values)
+    half = float(t.ppf(0.975, n - 1)) * error
+    # A mean that rounding put outside the range stays inside its interval.
+    return max(mean - half, min(low, mean)), min(mean + half, max(high, mean))

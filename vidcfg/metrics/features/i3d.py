@@ -19,6 +19,9 @@ from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, find_we
 
 SIDE = 224
 NUM_FRAMES = 16
+BATCH_NORM_EPSILON = 1e-3
+"""That of the original net (Sonnet's default). Readers of the same weights that use 1e-5 get
+features that differ by 6e-4."""
 
 
 def _pad_same(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
@@ -38,7 +41,7 @@ class Unit3D(nn.Module):
     ):
         super().__init__()
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride=stride, bias=is_last)
-        self.bn = None if is_last else nn.BatchNorm3d(outputs, eps=1e-3)
+        self.bn = None if is_last else nn.BatchNorm3d(outputs, eps=BATCH_NORM_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv3d(_pad_same(x, self.conv3d.kernel_size, self.conv3d.stride))
@@ -135,6 +138,7 @@ class I3DNet(FeatureNet):
         self.backend, self.is_published = backend, is_published
         resize = "bilinear-legacy" if protocol == "google" else "bilinear-centred"
         self.protocol = f"{protocol};resize=224sq-{resize};T={NUM_FRAMES};stride=1;clip=first"
+        self.protocol += f";bn-eps={BATCH_NORM_EPSILON:g}"
         self.is_biased_covariance = protocol == "styleganv"
         self._stretch = stretch_legacy if protocol == "google" else stretch_centred
         self._model, self._device = model.eval().to(device), device
@@ -169,12 +173,15 @@ def load_i3d(path: str | Path) -> I3D:
 
 
 def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> I3DNet:
-    """I3D from its named weights, or from a local file; only the checked file is comparable."""
+    """I3D from its named weights, or from a local file.
+
+    Never called comparable with literature: the epsilon of published values is not settled.
+    """
     path = find_weights("i3d-k400", paths=paths)
     return I3DNet(
         load_i3d(path),
         protocol=protocol,
         backend=backend_of("i3d-k400", path),
-        is_published="i3d-k400" not in (paths or {}),
+        is_published=False,
         device=device,
     )
