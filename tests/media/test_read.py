@@ -398,11 +398,11 @@ def test_deep_yuv_has_the_values_of_its_matrix_and_range(tmp_path, pixel_format,
     path = tmp_path / "deep.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 38, 11, pixel_format
+        stream.width, stream.height, stream.pix_fmt = 37, 11, pixel_format
         context = stream.codec_context
         context.colorspace, context.color_range = matrix, 2 if is_full else 1
         for levels in codes:
-            frame = av.VideoFrame(38, 11, pixel_format)
+            frame = av.VideoFrame(37, 11, pixel_format)
             frame.colorspace, frame.color_range = matrix, 2 if is_full else 1
             for plane, level in zip(frame.planes, levels):
                 np.frombuffer(plane, np.uint16)[:] = level

@@ -103,7 +103,8 @@ def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
         yield from (_picture(path, info) for path in frame_files(info.path))
         return
     count, is_interlaced = 0, False
-    pixel_format = "rgb24" if info.bit_depth <= 8 else "rgb48le"
+    # Packed 16-bit RGB of an odd width is wrong in rows that share their chroma; planes are right.
+    pixel_format = "rgb24" if info.bit_depth <= 8 else "gbrp16le"
     with open_container(info.path) as container:
         stream = video_stream(info.path, container)
         stream.thread_type = "AUTO"
