@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-DONE, FAILED, USAGE, ERROR, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 EXIT_CODES = """\
 exit codes:
@@ -16,7 +16,8 @@ exit codes:
   1    FAIL, or some of the work failed; the rest stays
   2    a configuration, option or input that cannot be used
   3    an error while running: full disk, out of memory, NaN; what is finished stays
-  4    INCONCLUSIVE: too much noise or too few clips for a verdict
+  4    INCONCLUSIVE: worse, but not proven
+  5    INCONCLUSIVE: no sign of harm, but too much noise or too few clips to be sure
   130  interrupted; what is finished stays
 """
 

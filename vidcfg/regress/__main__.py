@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("clips", metavar="SET", help=a_set)
     check.add_argument("--baseline", required=True, metavar="DIR")
     cli.add_out(check, "write index.html, result.json, junit.xml")
-    check.add_argument("--allow-inconclusive", action="store_true", help="exit code 0 for 4")
+    check.add_argument("--allow-inconclusive", action="store_true", help="exit code 0 for 5")
 
     power = command("power", "tell what change a gate finds with how many clips")
     power.add_argument("--baseline", metavar="DIR")

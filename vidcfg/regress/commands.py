@@ -12,7 +12,6 @@ from vidcfg.files import write_json, write_text
 from vidcfg.progress import Progress
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import ClipSet, read_baseline, write_baseline
-from vidcfg.regress.judge import INCONCLUSIVE
 from vidcfg.regress.measure import load_clips
 from vidcfg.regress.noise import RepeatNoise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
@@ -96,7 +95,7 @@ def check(arguments: argparse.Namespace) -> int:
     # A reader such as `head` that closes the pipe does not change the verdict.
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
-    is_allowed = outcome.verdict == INCONCLUSIVE and is_lenient
+    is_allowed = outcome.judgement.may_be_allowed and is_lenient
     return cli.DONE if is_allowed else outcome.judgement.exit_code
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from vidcfg import cli
 from vidcfg.metrics.paired import (
@@ -23,7 +24,13 @@ from vidcfg.regress.policy import MetricRule, Policy
 
 PASS, FAIL, INCONCLUSIVE, SKIPPED = "PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"
 ORDER = (FAIL, INCONCLUSIVE, PASS, SKIPPED)
-EXIT_CODES = {PASS: cli.DONE, FAIL: cli.FAILED, INCONCLUSIVE: cli.UNDECIDED}
+EXIT_CODES = {PASS: cli.DONE, FAIL: cli.FAILED}
+
+FEWEST_PROMPTS = 3
+"""From so many prompts on, a change of all of them is no accident of one."""
+
+FALSE_ALARMS = 0.01
+"""How often the alarm may go off without a change, over all clips and metrics."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +97,36 @@ class PairedChange:
         # The interval alone is too short for a handful of prompts; the test is exact.
         return high < margin and sign_flip_p(margin - values_n, self.clusters_n) <= alpha
 
+    def destroyed(self, num_metrics: int) -> np.ndarray:
+        """Which clips stand so far out that no test over prompts is needed: bool [n].
+
+        A clip is destroyed if its change is above the rule's `alarm` and above what the spread of
+        all clips explains, with tails as heavy as those of Student's t of 3 degrees, over as many
+        clips as `num_metrics` metrics have. Where every prompt is above the alarm, spread is none.
+        """
+        deviation = np.sort(np.abs(self.worse_n - np.median(self.worse_n)))
+        # Of few clips the median deviation may be small by chance; the second largest is not.
+        few = len(deviation) < 8
+        spread = deviation[-2 if few else len(deviation) // 2] if len(deviation) > 1 else 0.0
+        chance = FALSE_ALARMS / (num_metrics * len(deviation))
+        reach = student.isf(chance, 3) / student.isf(0.25, 3)
+        alarm = self.rule.alarm_of(self.direction)
+        means = cluster_means(self.worse_n, self.clusters_n)
+        if not (len(means) >= FEWEST_PROMPTS and means.min() > alarm):
+            alarm = max(alarm, reach * spread)
+        return (self.worse_n > alarm) & (self.difference_n > self.rule.at_least)
+
+    @property
+    def is_unanimous(self) -> bool:
+        """Four prompts or more all got worse by much the same, half an alarm on average.
+
+        Noise around 0 would have to put all of them into a window half as wide as it is far.
+        """
+        means = cluster_means(self.worse_n, self.clusters_n)
+        least, most = float(means.min()), float(means.max())
+        is_large = self.is_above and self.point > self.rule.alarm_of(self.direction) / 2
+        return len(means) > FEWEST_PROMPTS and is_large and least > 2 * (most - least)
+
     def shown(self, worse: float) -> float | None:
         """A change on the tested scale as the reader sees it: relative or plain, positive up.
 
@@ -112,7 +149,8 @@ class MetricResult:
     `change` and its 90 % interval are relative (0.05 = 5 %) if `is_ratio`, else in the metric's
     unit, and positive upwards; `difference` is the mean of new - base. `detectable` is the change
     that is found with the policy's power, `needed_clips` how many would decide (None: decided, or
-    more than a million). `is_lost`: the verdict is on clips that lost the metric. `tested` has
+    more than a million). `is_lost`: the verdict is on clips that lost the metric;
+    `is_guarded`: its guard got worse. `tested` has
     the change of every clip, None where no clip has the metric on both sides.
     """
 
@@ -138,6 +176,7 @@ class MetricResult:
     lost: int = 0
     gained: int = 0
     is_lost: bool = False
+    is_guarded: bool = False
     tested: PairedChange | None = None
 
     @property
@@ -147,6 +186,12 @@ class MetricResult:
             return math.inf if self.lost else 0.0
         way = {"up": self.change, "down": -self.change, "either": abs(self.change)}
         return way[self.bad] / self.margin
+
+    @property
+    def is_unproven(self) -> bool:
+        """Worse than the margin allows, or lost, without proof."""
+        is_above = self.tested is not None and self.tested.is_above
+        return self.verdict == INCONCLUSIVE and (is_above or self.is_lost or self.is_guarded)
 
     @property
     def exits_clean(self) -> bool:
@@ -164,21 +209,38 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The gate's verdict and that of each metric, worst first."""
+    """The gate's verdict and that of each metric, worst first.
+
+    INCONCLUSIVE is two things: worse, but not proven (exit code 4), and no sign of harm with too
+    few clips to be sure (5), which alone may be allowed.
+    """
 
     verdict: str
     metrics: tuple[MetricResult, ...]
 
     @property
+    def is_unproven(self) -> bool:
+        """Something is worse than its margin, without proof."""
+        return any(result.is_unproven for result in self.metrics)
+
+    @property
+    def may_be_allowed(self) -> bool:
+        """INCONCLUSIVE without a sign of harm."""
+        return self.verdict == INCONCLUSIVE and not self.is_unproven
+
+    @property
     def exit_code(self) -> int:
-        return EXIT_CODES[self.verdict]
+        open_code = cli.UNPROVEN if self.is_unproven else cli.UNSURE
+        return EXIT_CODES.get(self.verdict, open_code)
 
 
 def judge(pairs: Mapping[str, Pairs], policy: Policy) -> Judgement:
     """The verdict on paired clips.
 
-    A metric FAILs if its mean change in the bad direction is above both margins and its sign-flip
-    p-value, Holm-adjusted over the metrics by their weights, is at most alpha. It PASSes if the
+    A metric FAILs if a clip is destroyed or all prompts agree that it got much worse (`destroyed`,
+    `is_unanimous`), whatever their number; or if its mean change in the bad direction is above
+    both margins and its sign-flip p-value, Holm-adjusted over the metrics by their weights, is at
+    most alpha. It PASSes if the
     change is shown to be below a margin: the upper end of the 90 % bootstrap interval lies below
     it, and so does, at level alpha, a sign-flip test of the distance. Else it is INCONCLUSIVE.
     A metric that more than `max_lost` of the clips have lost counts as changed above its margin.
@@ -199,7 +261,9 @@ def judge(pairs: Mapping[str, Pairs], policy: Policy) -> Judgement:
     for name, guard in guards.items():
         if found[name].verdict == PASS and guard is not None and guard.size > 1:
             reason = f"does not count while {guard.name} is {guard.amount(guard.change)}"
-            found[name] = replace(found[name], verdict=INCONCLUSIVE, reason=reason)
+            found[name] = replace(
+                found[name], verdict=INCONCLUSIVE, reason=reason, is_guarded=True
+            )
     judged = [*found.values(), *(result for result in every if result.p is None)]
     judged.sort(key=lambda result: (ORDER.index(result.verdict), -result.size))
     counted = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
@@ -274,6 +338,14 @@ def _judged(result: MetricResult, policy: Policy, share: float) -> MetricResult:
         return replace(result, verdict=verdict, reason=reason, is_lost=True)
     amount = result.amount(result.change)
     result = replace(result, detectable=tested.detectable(share, policy.power))
+    # What needs no statistics comes before them.
+    count = int(tested.destroyed(len(policy.metrics)).sum())
+    if count:
+        reason = f"{count} of {result.clips} clips are far outside of what noise explains"
+        return replace(result, verdict=FAIL, reason=reason)
+    if tested.is_unanimous:
+        reason = f"{amount}, in all of {result.prompts} prompts alike"
+        return replace(result, verdict=FAIL, reason=reason)
     if tested.is_above and is_proven:
         count = int((tested.worse_n > 0).sum())
         reason = f"{amount}, worse in {count} of {result.clips} clips"

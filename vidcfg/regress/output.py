@@ -131,9 +131,9 @@ Case = tuple[str, str | None, dict[str, str], str | None]
 
 
 def _cases(outcome: GateOutcome, allow_inconclusive: bool) -> list[Case]:
-    """One a metric. INCONCLUSIVE is a failure of that type, or skipped if allowed."""
+    """One a metric. INCONCLUSIVE is a failure of that type; skipped if allowed and harmless."""
     tags = {SKIPPED: "skipped", FAIL: "failure", INCONCLUSIVE: "failure"}
-    if allow_inconclusive:
+    if allow_inconclusive and not outcome.judgement.is_unproven:
         tags[INCONCLUSIVE] = "skipped"
     cases = []
     for result in outcome.judgement.metrics:

@@ -82,6 +82,15 @@ class MetricRule(ConfigModel):
             return self.margin
         return direction * math.log1p(direction * self.margin)
 
+    def alarm_of(self, direction: int) -> float:
+        """The change of one clip that is a disaster, on the scale of `changes`.
+
+        Twice (or half) the value, or 0.3 where differences are compared: far above what can be
+        overlooked, and never below ten margins.
+        """
+        least = math.log(2) if self.is_ratio else 0.3
+        return max(least, 10 * self.margin_of(direction))
+
     def shown(self, change: float) -> float:
         """A change on the scale of `changes` as a reader sees it: relative, or plain."""
         if not self.is_ratio or not math.isfinite(change):
