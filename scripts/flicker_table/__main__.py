@@ -39,8 +39,8 @@ HEAD = """\
 {clean} drawn scenes without flicker and {flickering} that flicker by themselves, {seeds} seeds;
 96 x 96 pixels, 17 frames.
 
-*Same scene*: share of clips that score higher with the fault than without it (.5: blind).
-*Pooled*: the same for clips of different scenes, those that flicker by themselves left out.
+*Same scene*: share of clips that score higher with the fault than without it (.5: blind), in
+scenes without flicker; the picture has all. *Pooled*: the same for clips of different scenes.
 VBench's temporal flickering is 1 less the frame difference, so it ranks as `frame_diff` does.
 
 ![Share of clips in which each metric rises with each fault](pictures/flicker_table.png)
@@ -118,7 +118,7 @@ def table(scored: dict, num_seeds: int) -> str:
     for fault, (_, metric) in FAULTS.items():
         cells = []
         for name in (metric, "frame_diff"):
-            cells.append(f"{paired(values(scored, fault, name, every)):.2f}")
+            cells.append(f"{paired(values(scored, fault, name, CLEAN)):.2f}")
             cells.append(f"{pooled(values(scored, fault, name, CLEAN)):.2f}")
         lines.append(f"| {fault} | `{metric}` | {' | '.join(cells)} |")
     lines.append(SCENES)
