@@ -192,9 +192,13 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     distances = Distances(settings)
     for cell in plan.cells if wanted else ():
         units = [unit for unit in plan.grid_units if unit.cell == cell.id]
-        keys = [unit.key for unit in units if (unit.prompt, unit.seed) in wanted]
-        records = [record for key in keys for record in unit_records(store, key)]
-        means, _ = set_records(records, {}, Settings(), shapes=[])
+        units = [unit for unit in units if (unit.prompt, unit.seed) in wanted]
+        keys, records, prompts = [unit.key for unit in units], [], {}
+        for unit in units:
+            found = unit_records(store, unit.key)
+            records += found
+            prompts |= {record.subject: str(unit.prompt) for record in found}
+        means, _ = set_records(records, {}, Settings(), shapes=[], prompts=prompts)
         video = cell.config.video
         shapes = [(video.num_frames, video.height, video.width)] * len(keys)
         of_set = means + distances.of(_features(store, keys, settings.nets), shapes)
