@@ -71,15 +71,21 @@ def test_kite(temporal_gate):
     outcome = temporal_gate(GIVEN)
     assert outcome is None or outcome.policy.alpha == 0.01
 """
-    four = "GIVEN = dict(list(CLIPS.items())[:4])"
-    assert run(four + gate, "--vidcfg-record").returncode == 0
+    four = "GIVEN = {(f'prompt {i}', 0): clip(i, BRIGHTER) for i in range(4)}"
+    assert run(four.replace("BRIGHTER", "2") + gate, "--vidcfg-record").returncode == 0
     assert (tmp_path / "baselines" / "mine").is_dir()
-    lenient = run(four.replace("CLIPS", "WORSE") + gate)
-    assert lenient.returncode == 0
+    # Two prompts better and two worse: no sign of harm, and too few to be sure.
+    unsure = four.replace("BRIGHTER", "1 + 2 * (i % 2)")
+    lenient = run(unsure + gate)
+    assert lenient.returncode == 0, lenient.stdout
     assert "InconclusiveWarning" in lenient.stdout
-    strict = run(four.replace("CLIPS", "WORSE") + gate.replace("warn", "fail"))
+    strict = run(unsure + gate.replace("warn", "fail"))
     assert strict.returncode == 1
-    assert "4 prompts cannot prove it" in strict.stdout
+    assert "4 prompts prove nothing" in strict.stdout
+    # What is worse is not waved through.
+    worse = run(four.replace("BRIGHTER", "2 + 2 * (i % 2)") + gate)
+    assert worse.returncode == 1
+    assert "4 prompts cannot prove it" in worse.stdout
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,13 @@ def mean_records(
     return sorted(made, key=lambda r: (r.name, r.protocol))
 
 
-RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "cos": (-1.0, 1.0), "100*cos": (-100.0, 100.0)}
+RANGES = {
+    "0..1": (0.0, 1.0),
+    "0..2": (0.0, 2.0),
+    "-1..1": (-1.0, 1.0),
+    "cos": (-1.0, 1.0),
+    "100*cos": (-100.0, 100.0),
+}
 """Unit -> the least and the largest value; others are only known not to be negative where they
 are lengths."""
 LENGTHS = {"intensity", "intensity^2", "lpips", "px"}
