@@ -67,9 +67,9 @@ def test_flicker_by_half_more_is_found_with_four_prompts_of_two_seeds():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spread", [0.01, 0.05, 0.3])
-@pytest.mark.parametrize("count", [4, 8, 16, 64])
+@pytest.mark.parametrize("count", [4, 12, 64])
 def test_alarms_are_rare_without_a_change(shape, spread, count):
-    rng, num_metrics, runs = np.random.default_rng(5), len(POLICY.metrics), 120
+    rng, num_metrics, runs = np.random.default_rng(5), len(POLICY.metrics), 60
     clusters = np.array([f"p{i:03}" for i in range(count)])
     alarms = 0
     for _ in range(runs):
@@ -80,5 +80,5 @@ def test_alarms_are_rare_without_a_change(shape, spread, count):
             if tested.destroyed(num_metrics).any() or tested.is_unanimous:
                 alarms += 1
                 break
-    # Of 5 % or less, ten or more in 120 are seen once in 20.
-    assert alarms <= 10
+    # Of 5 % or less, more than six in 60 are seen once in 50.
+    assert alarms <= 6
