@@ -110,8 +110,8 @@ def main() -> None:
         "log-normal, sd 0.5 between prompts, sd between renders of one prompt as given, "
         "independent of each other; the rise moves `mc_flicker` alone. Margins and weighted "
         f"Holm are those of the default policy. FAIL rates are of {options.trials} simulated "
-        "comparisons with the gate's rule for all at once; INCONCLUSIVE and PASS are of "
-        f"{options.gate_trials} verdicts of the gate itself.",
+        "comparisons with the gate's rule for all at once, its alarms left out; INCONCLUSIVE and "
+        f"PASS are of {options.gate_trials} verdicts of the gate itself.",
         "",
         "| clips | sd within | true rise | FAIL | FAIL by mc_flicker | INCONCLUSIVE | PASS |",
         "|---|---|---|---|---|---|---|",

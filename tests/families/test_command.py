@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kite_family
 import kites
 import pytest
 from tiny_pipelines import BUILDERS
@@ -17,23 +18,6 @@ from vidcfg.pipelines.families import FAMILIES, family_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "families.md"
-KITE_FILE = """\
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.family import Family
-
-FAMILY = Family(
-    name="kite",
-    pipelines=("KitePipeline",),
-    module="kites",
-    frame_map=lambda pipe: CausalMap(3),
-    denoisers={"denoiser": None},
-    hidden="x",
-    per_sample=("t",),
-    texts={"context": "prompt_embeds"},
-    encoded=("prompt_embeds",),
-    frame_rule="3k + 1",
-)
-"""
 KITE_RUN = """\
 schema: 1
 name: kite
@@ -113,7 +97,7 @@ def test_version_and_wrong_options(capsys):
 def test_one_more_file_is_a_family_for_all_commands(tmp_path):
     """The package as it is, and one more file in its folder of families."""
     shutil.copytree(ROOT / "vidcfg", tmp_path / "vidcfg", copy_function=os.symlink)
-    (tmp_path / "vidcfg" / "pipelines" / "families" / "kite.py").write_text(KITE_FILE)
+    shutil.copy(kite_family.__file__, tmp_path / "vidcfg" / "pipelines" / "families" / "kite.py")
     kites.kite().save_pretrained(tmp_path / "kite")
     (tmp_path / "kite.yaml").write_text(KITE_RUN)
     paths = os.pathsep.join([str(tmp_path), str(ROOT / "tests" / "helpers")])

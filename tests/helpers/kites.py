@@ -1,4 +1,4 @@
-"""A pipeline of somebody else, with names of its own, and the declaration that makes it known."""
+"""A pipeline of somebody else, with names of its own; kite_family.py declares it."""
 
 import hashlib
 from types import SimpleNamespace
@@ -7,9 +7,6 @@ import torch
 from diffusers import ConfigMixin, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
-
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.families import Family
 
 
 class KiteDenoiser(ModelMixin, ConfigMixin):
@@ -70,21 +67,6 @@ class KitePipeline(DiffusionPipeline):
         pixels = x[:, :3].repeat_interleave(3, dim=2)[:, :, 2:].sigmoid()
         frames = nn.functional.interpolate(pixels, size=(num_frames, 16, 32))
         return SimpleNamespace(frames=frames.movedim(1, -1).numpy())
-
-
-KITE = Family(
-    name="kite",
-    pipelines=("KitePipeline",),
-    module="kites",
-    layout="BCFHW",
-    frame_map=lambda pipe: CausalMap(3),
-    denoisers={"denoiser": None},
-    hidden="x",
-    per_sample=("t",),
-    texts={"context": "prompt_embeds"},
-    encoded=("prompt_embeds",),
-    own_guidance={"guidance_scale": 1.0},
-)
 
 
 def kite() -> KitePipeline:

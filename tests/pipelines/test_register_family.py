@@ -7,7 +7,8 @@ from pathlib import Path
 import kites
 import pytest
 import torch
-from kites import KITE, KitePipeline
+from kite_family import FAMILY as KITE
+from kites import KitePipeline
 
 import vidcfg
 from vidcfg.pipelines.families import FAMILIES

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kite_family
 import kites
 import numpy as np
 import pytest
@@ -280,7 +281,7 @@ def test_a_declared_pipeline_has_its_surface_and_cost_in_a_dry_run(tmp_path, mon
     ]
     settings = _settings(tmp_path / "kite", tmp_path, *overrides)
     assert forecast_of(settings).facts is None
-    vidcfg.register_family(kites.KITE)
+    vidcfg.register_family(kite_family.FAMILY)
     try:
         with monkeypatch.context() as patched:
             _without_weights(tmp_path / "kite", patched)

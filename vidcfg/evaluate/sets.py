@@ -1,6 +1,5 @@
 """Records of a whole set: means over videos, and distances to real clips."""
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from vidcfg.evaluate.reference import Reference
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
-from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of
+from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of, range_of
 
 
 def mean_records(
@@ -43,22 +42,6 @@ def mean_records(
     return sorted(made, key=lambda r: (r.name, r.protocol))
 
 
-RANGES = {
-    "0..1": (0.0, 1.0),
-    "0..2": (0.0, 2.0),
-    "-1..1": (-1.0, 1.0),
-    "cos": (-1.0, 1.0),
-    "100*cos": (-100.0, 100.0),
-}
-"""Unit -> the least and the largest value; others are only known not to be negative where they
-are lengths."""
-LENGTHS = {"intensity", "intensity^2", "lpips", "px"}
-
-
-def _range_of(unit: str) -> tuple[float, float]:
-    return RANGES.get(unit, (0.0 if unit in LENGTHS else -math.inf, math.inf))
-
-
 def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | None]) -> Record:
     """The mean of those with a value; without any, why most of the lost have none."""
     counts = Counter(record.status for record in [*group, *lost])
@@ -72,7 +55,7 @@ def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | N
     values = [record.value for record in group]
     # A number cannot be a prompt: it marks a video whose prompt is not known.
     known = [prompts.get(record.subject) or i for i, record in enumerate(group)]
-    low, high = _range_of(group[0].unit)
+    low, high = range_of(group[0].unit)
     coverage = [r.extra["coverage"] for r in group if "coverage" in r.extra]
     if coverage:
         extra["coverage"] = mean_of(coverage)
@@ -80,12 +63,7 @@ def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | N
         group[0],
         value=mean_of(values),
         n=len(values),
-        interval=mean_interval(
-            values,
-            prompts=known,
-            low=low,
-            high=high,
-        ),
+        interval=mean_interval(values, prompts=known, low=low, high=high),
         status="static" if counts["static"] == len(group) else "ok",
         clip=common_clip([record.clip for record in group if record.clip]),
         **of_set,

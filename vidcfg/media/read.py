@@ -7,8 +7,8 @@ stored: with a variable rate none is repeated or dropped.
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import av
 import numpy as np
 
 from vidcfg.media.probe import (
@@ -138,7 +138,7 @@ def _picture(path: Path, info: VideoInfo) -> np.ndarray:
     return _channels_first(picture)
 
 
-def _white_of(frame: av.VideoFrame, bits: int) -> int:
+def _white_of(frame: Any, bits: int) -> int:
     """What the 16-bit RGB of swscale holds where a frame deeper than 8 bits is white.
 
     RGB is stretched to all 16 bits. YUV is only shifted up: full range 2^b - 1 by 16 - b bits;

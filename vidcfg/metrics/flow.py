@@ -20,6 +20,7 @@ MIN_COVERAGE = 0.5
 """Pairs that share less of their pixels are not trusted where pixels may be left out."""
 
 FLOW_PROTOCOL = "flow=dis-medium0@96..480;on=local-contrast5"
+MASK_PROTOCOL = "mask=forward-backward+edges+border;coverage>=0.5"
 
 _ENLARGE_BELOW = 96
 _REDUCE_ABOVE = 480

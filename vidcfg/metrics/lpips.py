@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.metric import averaged, declare, measured
@@ -22,7 +22,7 @@ SMALLEST = 32
 
 _PROTOCOL = "lpips-0.1;input=-1..1;no-resize"
 declare("lpips_adjacent", "lpips", "lpips", "lower", _PROTOCOL)
-declare("lpips_warp", "lpips", "lpips", "lower", f"{_PROTOCOL};{FLOW_PROTOCOL}")
+declare("lpips_warp", "lpips", "lpips", "lower", f"{_PROTOCOL};{FLOW_PROTOCOL};{MASK_PROTOCOL}")
 
 
 class Lpips:

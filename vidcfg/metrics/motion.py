@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import CHANGE, STILL
-from vidcfg.metrics.flow import MIN_COVERAGE, MIN_SIZE, Pair, warp
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair, warp
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
 
@@ -30,7 +30,7 @@ IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=M
 
 @metric(
     *("dynamic_degree", "motion", "px", "none"),
-    *("flow=dis-medium@128..720;top=5%;side=256;fps=8", [MOTION]),
+    *(f"{FLOW_PROTOCOL};top=5%;side=256;fps=8", [MOTION]),
     marks_still=True,
 )
 def dynamic_degree(clip: Any) -> dict:
@@ -40,7 +40,7 @@ def dynamic_degree(clip: Any) -> dict:
 
 
 @mean_metric(
-    *("motion_smoothness", "motion", "0..1", "higher", "flow=dis-medium@128..720;interpolate=odd"),
+    *("motion_smoothness", "motion", "0..1", "higher", f"{FLOW_PROTOCOL};interpolate=odd"),
     lag=2,
     step=2,
     least=MIN_SIZE,
@@ -67,7 +67,8 @@ def freeze_share(clip: Any) -> dict:
 
 @metric(
     *("jump_share", "motion", "0..1", "lower"),
-    *("above=1.6*flow|3*change|flow-lost", [CHANGE, MOTION, IS_TRUSTED]),
+    f"{FLOW_PROTOCOL};{MASK_PROTOCOL};above=1.6*flow|3*change|flow-lost",
+    [CHANGE, MOTION, IS_TRUSTED],
     marks_still=True,
 )
 def jump_share(clip: Any) -> dict:

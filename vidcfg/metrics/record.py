@@ -127,6 +127,21 @@ def common_clip(clips: Sequence[ClipInfo]) -> ClipInfo:
     return ClipInfo(**shared)
 
 
+RANGES = {
+    **dict.fromkeys(("0..1", "intensity", "intensity^2"), (0.0, 1.0)),
+    **dict.fromkeys(("-1..1", "cos"), (-1.0, 1.0)),
+    **dict.fromkeys(("lpips", "px"), (0.0, math.inf)),
+    "0..2": (0.0, 2.0),
+    "100*cos": (-100.0, 100.0),
+}
+"""Unit -> the least and the largest value; another unit has no limits."""
+
+
+def range_of(unit: str) -> tuple[float, float]:
+    """What values of a unit, and so their means, can be."""
+    return RANGES.get(unit, (-math.inf, math.inf))
+
+
 def mean_of(values: Sequence[float]) -> float:
     """The mean, independent of the order of the values bit for bit."""
     return math.fsum(values) / len(values)
@@ -142,9 +157,8 @@ def mean_interval(
     """95 % Student interval of the mean of values in [low, high], cut off at that range.
 
     Values of one prompt are one cluster; each counts by its own number of values, as in the mean.
-    Without `prompts` each value is its own. None below two clusters; of two
-    it is very wide (one degree of freedom). Independent of the order of
-    the values bit for bit.
+    Without `prompts` each value is its own. None below two clusters; of two it is very wide (one
+    degree of freedom). Independent of the order of the values bit for bit.
     """
     groups: dict[object, list[float]] = {}
     for key, value in zip(prompts or range(len(values)), values, strict=True):

@@ -100,7 +100,7 @@ class PairedChange:
     def destroyed(self, num_metrics: int) -> np.ndarray:
         """Which clips stand so far out that no test over prompts is needed: bool [n].
 
-        A clip is destroyed if its change is above the rule's `alarm` and above what the spread of
+        A clip is destroyed if its change is above `alarm_of` the rule and above what the spread of
         all clips explains, with tails as heavy as those of Student's t of 3 degrees, over as many
         clips as `num_metrics` metrics have. Where every prompt is above the alarm, spread is none.
         """
@@ -149,9 +149,9 @@ class MetricResult:
     `change` and its 90 % interval are relative (0.05 = 5 %) if `is_ratio`, else in the metric's
     unit, and positive upwards; `difference` is the mean of new - base. `detectable` is the change
     that is found with the policy's power, `needed_clips` how many would decide (None: decided, or
-    more than a million). `is_lost`: the verdict is on clips that lost the metric;
-    `is_guarded`: its guard got worse. `tested` has
-    the change of every clip, None where no clip has the metric on both sides.
+    more than a million). `is_lost`: the verdict is on clips that lost the metric; `is_guarded`:
+    its guard got worse. `tested` has the change of every clip, None where no clip has the metric
+    on both sides.
     """
 
     name: str
@@ -240,9 +240,9 @@ def judge(pairs: Mapping[str, Pairs], policy: Policy) -> Judgement:
     A metric FAILs if a clip is destroyed or all prompts agree that it got much worse (`destroyed`,
     `is_unanimous`), whatever their number; or if its mean change in the bad direction is above
     both margins and its sign-flip p-value, Holm-adjusted over the metrics by their weights, is at
-    most alpha. It PASSes if the
-    change is shown to be below a margin: the upper end of the 90 % bootstrap interval lies below
-    it, and so does, at level alpha, a sign-flip test of the distance. Else it is INCONCLUSIVE.
+    most alpha. It PASSes if the change is shown to be below a margin: the upper end of the 90 %
+    bootstrap interval lies below it, and so does, at level alpha, a sign-flip test of the
+    distance. Else it is INCONCLUSIVE.
     A metric that more than `max_lost` of the clips have lost counts as changed above its margin.
 
     The gate FAILs if a metric does, and PASSes if all do; metrics that neither side has are

@@ -19,7 +19,7 @@ from vidcfg.metrics.paired import (
     needed_clips,
     sign_flip_p,
 )
-from vidcfg.metrics.record import mean_interval
+from vidcfg.metrics.record import mean_interval, range_of
 from vidcfg.report.table import MetricValues, Table
 
 LEVEL = 0.05
@@ -37,9 +37,6 @@ FLOORS = {
     "lpips": 1e-3,
 }
 """Units whose changes are read as ratios, with the size below which a change is rounding."""
-
-RANGES = {"intensity": (0.0, 1.0), "0..1": (0.0, 1.0), "cos": (-1.0, 1.0)}
-"""What a mean can be, by unit; other units of `FLOORS` start at 0, the rest have no limit."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def interval_of(
         reach = np.minimum(float(stdtrit(num - 1, 0.975)) * spread * np.array([-1, 1]), 300)
         cox = np.exp(np.minimum(logs.mean() + variance / 2 + reach, 700)) - floor
         low, high = min(low, float(cox[0])), max(high, float(cox[1]))
-    least, most = RANGES.get(unit, (0.0 if floor is not None else -math.inf, math.inf))
+    least, most = range_of(unit)
     return max(low, least), min(high, most)
 
 
