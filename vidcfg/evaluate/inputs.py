@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidcfg.evaluate.prompts import prompt_and_number
 from vidcfg.media.probe import VIDEO_SUFFIXES, is_frame_folder
 
 
 @dataclass(frozen=True)
 class Item:
-    """A video to score. What is not known is None. `name` is what reports call it."""
+    """A video to score. What is not known is None. `name` is what reports call it.
+
+    With `from_name` the prompt is the file's name, for want of another.
+    """
 
     path: Path
     name: str
@@ -21,6 +25,14 @@ class Item:
     stride: int | None = None
     enlarge: int = 1
     unit_key: str | None = None
+    from_name: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """The prompt for a text encoder; None for a file name of one word, which describes
+        nothing."""
+        is_word = self.from_name and " " not in (self.prompt or "")
+        return None if is_word else self.prompt
 
 
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
@@ -28,7 +40,8 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
 
     Folders are searched through; one that holds pictures and no video is a video. Paths that do
     not exist stay in the list, so that they are reported. Prompt, seed and temporal stride are
-    read from the `.json` file that a render leaves beside its video.
+    read from the `.json` file that a render leaves beside its video, prompt and seed else from
+    the file's name (`prompt_and_number`).
     """
     # Each file under the first folder that was given for it, whence its name.
     found: dict[Path, Path] = {}
@@ -43,7 +56,7 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     # Names that are not distinct become paths.
     count = Counter(names.values())
     return [
-        Item(path, name if count[name] == 1 else str(path), **_facts_beside(path))
+        Item(path, name if count[name] == 1 else str(path), **_facts_of(path))
         for path, name in names.items()
     ]
 
@@ -55,6 +68,13 @@ def _videos_in(folder: Path) -> list[Path]:
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() or is_frame_folder(path))
     ]
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    facts = _facts_beside(path)
+    prompt, number = prompt_and_number(path.name if path.is_dir() else path.stem)
+    named = {"seed": number}
+    return named | ({} if "prompt" in facts else {"prompt": prompt, "from_name": True}) | facts
 
 
 def _facts_beside(path: Path) -> dict[str, Any]:

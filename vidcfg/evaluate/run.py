@@ -182,7 +182,7 @@ class _Gathered:
                 self.features[name][item.name] = vector
             if name != "mini":
                 continue
-            judged = net.alignment_records(batch, [item.prompt for item in group])
+            judged = net.alignment_records(batch, [item.text for item in group])
             for item, found in zip(group, judged):
                 records = self._records[item.name]
                 clip = next((r.clip for r in records if r.clip), None)

@@ -64,7 +64,7 @@ def score_frames(
     """
     # Who wants the frames: meters all of them, feature nets the first ones.
     stride = settings.stride or item.stride or DEFAULT_STRIDE
-    facts = {"stride": stride, "fps": clip.fps, "prompt": item.prompt}
+    facts = {"stride": stride, "fps": clip.fps, "prompt": item.text}
     meters, absent = meters_for(settings.families, settings, **facts)
     nets: dict[str, FeatureNet] = {}
     problems: dict[str, str] = {}

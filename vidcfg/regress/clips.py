@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg import results as on_disk
+from vidcfg.evaluate.prompts import prompt_and_number
 from vidcfg.files import write_json, write_text
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.results import BASELINE_KIND, Key, ResultsError, UnitResult, read_results
@@ -107,8 +108,10 @@ def read_finished(path: Path) -> ClipSet:
             folder = Path(unit.key).parent
             cell = "" if folder.is_absolute() or folder == Path() else folder.as_posix()
             _check_fresh(unit.video, path / "records.jsonl")
-        seed = -1 if unit.seed is None else unit.seed
-        clips.append(_clip(path, unit, Key(cell, unit.prompt or Path(unit.key).stem, seed)))
+        prompt, number = prompt_and_number(Path(unit.key).stem)
+        seed = number if unit.seed is None else unit.seed
+        key = Key(cell, unit.prompt or prompt, -1 if seed is None else seed)
+        clips.append(_clip(path, unit, key))
     return as_set(str(path), clips, name=results.name)
 
 
