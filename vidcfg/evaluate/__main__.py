@@ -2,12 +2,15 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from vidcfg import cli
 from vidcfg.evaluate.settings import FAMILIES, WEIGHT_FREE, Settings
+from vidcfg.progress import Progress, duration
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"names with commas, or all (default: {','.join(WEIGHT_FREE)}, and what fits "
         "the reference: mini for mini, fvd for a folder)",
     )
-    cli.add_out(made, "write records.jsonl, .parquet, table.txt", metavar="FOLDER")
+    cli.add_out(
+        made, "where results and what is finished go (default: runs/evaluate/NAME)", metavar="DIR"
+    )
     add("--prompts", metavar="FILE", help="JSON of names and prompts, or text lines")
     add("--fps", type=float, help="frames per second, in place of the files' own")
     add("--stride", type=int, help="temporal stride of the VAE (default: 4)")
@@ -53,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: all files were scored. 1: some could not be read."""
+    """0: all files were scored. 1: some could not be read. 2: none, or nothing was measured."""
     return cli.run(parser(), _evaluate, argv)
 
 
@@ -67,29 +72,76 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise ValueError(f"no videos in {', '.join(options.videos)}.")
     if options.prompts:
         items = with_prompts(items, options.prompts)
+    from vidcfg.evaluate.kept import Kept
     from vidcfg.evaluate.output import table, write_outputs
     from vidcfg.evaluate.run import evaluate
     from vidcfg.files import make_folder
-    from vidcfg.progress import Progress
 
-    out = make_folder(options.out, "--out") if options.out else None
+    out = make_folder(options.out or place_of(options.videos), "--out")
     # The videos, then the set.
-    with Progress("videos", len(items), quiet=options.quiet) as progress:
-
-        def report(scored) -> None:
-            progress.update(progress.done + 1)
-            for record in scored.records:
-                if record.status == "failed":
-                    progress.say(f"not scored: {record.skipped_reason}")
-
-        evaluation = evaluate(items, settings, report=report)
+    with _Scoring(len(items), out, quiet=options.quiet) as scoring:
+        kept = Kept(out, settings)
+        evaluation = evaluate(items, settings, kept=kept, report=scoring.add, step=scoring.step)
     # What is found.
-    written = write_outputs(out, evaluation) if out else []
+    write_outputs(out, evaluation)
     if not options.quiet:
         print(table(evaluation))
-        if written:
-            print("\nwritten: " + ", ".join(map(str, written)))
-    return cli.FAILED if evaluation.failures else cli.DONE
+    failures = evaluation.failures
+    if len(failures) == len(items):
+        raise ValueError(f"none of {len(items)} videos could be read: {_reason(failures)}")
+    if not any(row["value"] is not None for row in evaluation.rows):
+        raise ValueError(f"nothing was measured: {_reason(evaluation.records())}")
+    if not options.quiet:
+        print(f"\nwritten: {out}: records.jsonl, records.parquet, table.txt")
+    return cli.FAILED if failures else cli.DONE
+
+
+def _reason(records: Sequence) -> str:
+    return next((r.skipped_reason for r in records if r.skipped_reason), "no metric fits")
+
+
+def place_of(videos: Sequence[str]) -> Path:
+    """Where results go unless told: `runs/evaluate/` and the name of the folder or file."""
+    first = Path(videos[0]).resolve()
+    is_one_file = len(videos) == 1 and not first.is_dir()
+    name = first.stem if is_one_file else (first if first.is_dir() else first.parent).name
+    return Path("runs/evaluate") / (name or "videos")
+
+
+class _Scoring:
+    """Progress over the videos: what could not be read is said at once, a Ctrl-C says what is
+    kept."""
+
+    def __init__(self, total: int, out: Path, *, quiet: bool):
+        self._bars, self._out = Progress("videos", total, quiet=quiet), out
+        self.step = self._bars.step
+        self._begin, self._fresh = time.monotonic(), 0
+
+    def __enter__(self) -> "_Scoring":
+        self._bars.__enter__()
+        return self
+
+    def add(self, scored: Any, is_kept: bool) -> None:
+        for record in scored.records:
+            if record.status == "failed":
+                self._bars.say(f"not scored: {record.skipped_reason}")
+        # The rate is of those that were scored now.
+        self._fresh += not is_kept
+        per_minute = 60 * self._fresh / max(1e-9, time.monotonic() - self._begin)
+        done, total = self._bars.done + 1, self._bars.total
+        note = ""
+        if self._fresh and done < total:
+            left = duration(60 * (total - done) / per_minute)
+            note = f"{per_minute:.3g} a minute, {left} left"
+        self._bars.update(done, note=note)
+
+    def __exit__(self, kind: type | None, *error: Any) -> None:
+        self._bars.__exit__(kind, *error)
+        if kind is KeyboardInterrupt:
+            done = f"{self._bars.done} of {self._bars.total} videos are scored"
+            raise KeyboardInterrupt(
+                f"interrupted: {done} and kept in {self._out}. The same command goes on."
+            ) from None
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -12,6 +12,7 @@ from vidcfg.files import atomic_path, write_text
 from vidcfg.metrics.record import Record
 
 COLUMNS = (
+    ("int64", "schema"),
     ("string", "subject path prompt"),
     ("int64", "seed"),
     ("string", "unit_key name"),

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+SCHEMA = 1
+"""Of rows on disk. A row that says another is refused, one that says none is of this one."""
+
 STATUSES = ("ok", "static", "invalid", "skipped", "failed")
 """ok: a number. static: a number, but nothing moves in the clip. invalid: measured, but the
 measurement cannot be trusted. skipped: something was missing. failed: the input is broken."""
@@ -87,7 +90,13 @@ class Record:
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> "Record":
-        """The record of a row; keys that are no field of a record are left out."""
+        """The record of a row; keys that are no field of a record are left out.
+
+        Raises:
+            ValueError: the row is of a schema that this version does not read.
+        """
+        if row.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(f"schema is {row['schema']!r}, this version reads {SCHEMA}")
         known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
         for name, kind in (("backend", Backend), ("clip", ClipInfo)):
             if known.get(name) is not None:
