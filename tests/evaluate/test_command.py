@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -59,6 +60,46 @@ def test_bad_file_gives_exit_code_one_and_its_name(rendered, tmp_path, capsys):
     assert "not scored: 1" in shown.out
     assert str(bad) in shown.out
     assert str(bad) in shown.err
+
+
+def test_two_folders_are_compared_and_their_results_can_be_reported(noise_video, tmp_path, capsys):
+    from vidcfg.report.analyse import analyse
+    from vidcfg.results import read_results
+
+    for index in range(4):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        noise_video(f"{'ab'[index % 2]}/{index // 2}.mkv", seed=index)
+    assert run("a", "b", "--metrics", "warp", "--per-video") == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert lines[0].startswith("2 pairs of videos with equal names, 2 prompts")
+    assert lines[1].startswith("“b” and “a” cannot be told apart in flicker: mc_flicker")
+    assert "mc_flicker_p95" not in shown
+    assert lines[-1].startswith("written: runs/evaluate/a-b")
+    assert [len(re.findall(rf"^{name}", shown, re.M)) for name in ("flicker$", "b/1.mkv ")] == [
+        1,
+        1,
+    ]
+    assert "mc_flicker_p95" in Path("runs/evaluate/a-b/table.txt").read_text()
+    analysis = analyse(read_results("runs/evaluate/a-b"))
+    assert [cell["id"] for cell in analysis["cells"]] == ["a", "b"]
+
+
+def test_last_line_of_the_table_names_the_worst_clip_frame_and_block(tmp_path, capsys):
+    from video_files import write_video
+
+    y, x = np.mgrid[0:32, 0:40]
+    calm = np.stack([128 + 40 * np.sin((x + t) / 3) * np.cos(y / 4) for t in range(7)])
+    for index in range(3):
+        frames = np.repeat(calm[..., None], 3, axis=3)
+        if index == 1:
+            frames[4, 8:16, 24:32] += 80
+        write_video(tmp_path / f"v{index}.mkv", frames.astype(np.uint8), fps=8, codec="ffv1")
+    assert run(tmp_path, "--metrics", "warp") == 0
+    line = capsys.readouterr().out.splitlines()[-3]
+    assert line.startswith("Stands out in mc_flicker: v1.mkv ")
+    assert line.endswith("most in frame 4, rows 8-16, columns 24-32.")
+    assert "v0" not in line
 
 
 def test_lossy_files_are_pointed_out(noise_video, capsys):

@@ -1,4 +1,4 @@
-"""vidcfg evaluate VIDEOS... [--reference FOLDER|mini] [--metrics LIST] [--out FOLDER]"""
+"""vidcfg evaluate VIDEOS... | FOLDER FOLDER... [--reference FOLDER|mini] [--metrics LIST]"""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         details=f"metrics:\n{metrics}",
     )
     add = made.add_argument
-    add("videos", nargs="+", help="files, folders, or the output of vidcfg render")
+    add("videos", nargs="+", help="files, or a folder; several folders are sets to compare")
     add("--reference", metavar="FOLDER|mini", help="real videos, or drawn moving shapes")
     add(
         "--metrics",
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_out(
         made, "where results and what is finished go (default: runs/evaluate/NAME)", metavar="DIR"
     )
+    add("--per-video", action="store_true", help="a row for each video too")
     add("--prompts", metavar="FILE", help="JSON of names and prompts, or text lines")
     add("--fps", type=float, help="frames per second, in place of the files' own")
     add("--stride", type=int, help="temporal stride of the VAE (default: 4)")
@@ -65,32 +66,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     # What can be wrong, before anything is loaded.
     settings = _settings(options)
-    from vidcfg.evaluate.inputs import find_items, with_prompts
-
-    items = find_items(options.videos)
-    if not items:
-        raise ValueError(f"no videos in {', '.join(options.videos)}.")
-    if options.prompts:
-        items = with_prompts(items, options.prompts)
+    from vidcfg.evaluate import compare, output
+    from vidcfg.evaluate.inputs import with_prompts
     from vidcfg.evaluate.kept import Kept
-    from vidcfg.evaluate.output import table, write_outputs
     from vidcfg.evaluate.run import evaluate
-    from vidcfg.files import make_folder
+    from vidcfg.files import make_folder, write_text
 
-    out = make_folder(options.out or place_of(options.videos), "--out")
-    # The videos, then the set.
-    with _Scoring(len(items), out, quiet=options.quiet) as scoring:
-        kept = Kept(out, settings)
-        evaluation = evaluate(items, settings, kept=kept, report=scoring.add, step=scoring.step)
+    sets = compare.find_sets(options.videos)
+    if options.prompts:
+        sets = {name: with_prompts(items, options.prompts) for name, items in sets.items()}
+    out = make_folder(options.out or place_of(options.videos, list(sets)), "--out")
+    # The videos of each set, then the set.
+    found = {}
+    total = sum(map(len, sets.values()))
+    with _Scoring(total, out, quiet=options.quiet) as scoring:
+        kept, told = Kept(out, settings), {"report": scoring.add, "step": scoring.step}
+        for name, items in sets.items():
+            found[name] = evaluate(items, settings, kept=kept, **told)
     # What is found.
-    write_outputs(out, evaluation)
-    if not options.quiet:
-        print(table(evaluation))
+    evaluation = compare.joined(found)
+    names = list(sets) if len(sets) > 1 else ["set"]
+    output.write_outputs(out, evaluation)
     failures = evaluation.failures
-    if len(failures) == len(items):
-        raise ValueError(f"none of {len(items)} videos could be read: {_reason(failures)}")
+    if len(failures) == total:
+        raise ValueError(f"none of {total} videos could be read: {_reason(failures)}")
+    said = [] if len(sets) == 1 else ["\n".join(compare.comparison(out, sets))]
+    said += [output.per_video(evaluation)] if options.per_video else []
+    whole = "\n\n".join([*said, output.table(evaluation, names)])
+    write_text(out / "table.txt", whole + "\n")
+    if not options.quiet:
+        # What compares sets fits a screen.
+        brief = output.table(evaluation, names, is_brief=len(sets) > 1)
+        print("\n\n".join([*said, brief]))
     if not any(row["value"] is not None for row in evaluation.rows):
-        raise ValueError(f"nothing was measured: {_reason(evaluation.records())}")
+        raise ValueError(f"nothing was measured: {_reason(evaluation.records(names[0]))}")
     if not options.quiet:
         print(f"\nwritten: {out}: records.jsonl, records.parquet, table.txt")
     return cli.FAILED if failures else cli.DONE
@@ -100,12 +109,16 @@ def _reason(records: Sequence) -> str:
     return next((r.skipped_reason for r in records if r.skipped_reason), "no metric fits")
 
 
-def place_of(videos: Sequence[str]) -> Path:
-    """Where results go unless told: `runs/evaluate/` and the name of the folder or file."""
-    first = Path(videos[0]).resolve()
-    is_one_file = len(videos) == 1 and not first.is_dir()
-    name = first.stem if is_one_file else (first if first.is_dir() else first.parent).name
-    return Path("runs/evaluate") / (name or "videos")
+def place_of(videos: Sequence[str], sets: Sequence[str] = ()) -> Path:
+    """Where results go unless told: `runs/evaluate/` and the names of what is given."""
+    if len(sets) > 1:
+        names = [Path(name).name for name in sets]
+    else:
+        first = Path(videos[0]).resolve()
+        is_one_file = len(videos) == 1 and not first.is_dir()
+        names = [first.stem if is_one_file else (first if first.is_dir() else first.parent).name]
+    more = [f"{len(names) - 4}-more"] if len(names) > 4 else []
+    return Path("runs/evaluate") / ("-".join([*names[:4], *more]) or "videos")
 
 
 class _Scoring:
