@@ -1,6 +1,7 @@
 """What every command line shares: options, exit codes, errors, Ctrl-C."""
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -120,6 +121,8 @@ def _leave_at_once_on_ctrl_c() -> None:
     """A second Ctrl-C, while libraries shut down, ends the process without a traceback."""
     try:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+        # The last steps of the interpreter forget handlers of Python, but not that it is ignored.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # not the main thread, where no Ctrl-C arrives
         return
 
