@@ -48,9 +48,10 @@ def score_video(item: Item, settings: Settings) -> Scored:
     except ValueError as error:
         failed = Record("read", None, 0, "decode", status="failed", skipped_reason=str(error))
         return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
-    if not info.is_variable_rate:
-        return scored
-    marked = [replace(r, extra=r.extra | {"variable_rate": True}) for r in scored.records]
+    marks = {"variable_rate": True} if info.is_variable_rate else {}
+    if info.notes:
+        marks["reading"] = "; ".join(info.notes)
+    marked = [replace(r, extra=r.extra | marks) for r in scored.records]
     return replace(scored, records=marked)
 
 
