@@ -4,8 +4,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def turned(frame_CHW: np.ndarray, orientation: Orientation) -> np.ndarray:
     return frame_CHW[:, :: -1 if is_reversed_y else 1, :: -1 if is_reversed_x else 1]
 
 
-def exif_orientation(picture: Path | BinaryIO) -> Orientation:
+def exif_orientation(picture: Path | BytesIO) -> Orientation:
     """What the EXIF data of a picture ask for; upright without any."""
     from PIL import Image
 

@@ -47,6 +47,8 @@ _ONE_FRAME_A_PACKET = frozenset(
 _INDEXED = frozenset(["mov", "matroska"])
 """Codecs and containers whose progressive frames are counted by their packets."""
 
+_BY_DECORD = frozenset(["yuv420p", "yuv444p", "yuvj420p", "yuvj444p"])
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -127,6 +129,7 @@ def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
     with open_container(path) as container:
         stream = video_stream(path, container)
         packets, first, orientation, notes = _read_packets(path, container, stream)
+        stored = [pts for pts, *_ in packets if pts is not None]
         times = sorted(pts for pts, is_discard, _ in packets if pts is not None and not is_discard)
         context, counted = stream.codec_context, stream.frames
         codec = context.codec.canonical_name
@@ -145,7 +148,7 @@ def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
         rate = fps or average
         if not rate:
             raise MediaError(f"{path} has no frame rate. Give one with --fps.")
-        notes += _check_end(path, container, stream, times, rate)
+        notes += _check_end(path, container, stream, stored, rate)
         pixel_format = first.format
         lossless = _is_lossless(codec, pixel_format.name, context.extradata or b"")
     # What is said about it.
@@ -154,7 +157,9 @@ def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
     if first.interlaced_frame:
         notes.append("interlaced: both fields are one frame")
     size = (first.height, first.width)
-    is_decord = codec in ("h264", "hevc", "vp9") and pixel_format.name in ("yuv420p", "yuv444p")
+    is_decord = codec in ("h264", "hevc", "vp9") and pixel_format.name in _BY_DECORD
+    # decord fails on frames narrower than this, and may take the process with it.
+    is_decord &= first.width >= 64
     return VideoInfo(
         path=path,
         num_frames=num_frames,
@@ -267,7 +272,7 @@ def _check_end(path: Path, container, stream, times: list[int], rate: float) -> 
     is_alone = len(container.streams) == 1
     if stream.frames or not (is_alone and container.duration and times and stream.time_base):
         return []
-    reached = float((times[-1] - times[0]) * stream.time_base)
+    reached = float((max(times) - min(times)) * stream.time_base)
     declared = container.duration / 1e6
     if reached + 3 / rate + 0.05 * declared >= declared:
         return []

@@ -48,8 +48,8 @@ def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
     """Frames by number, [n, 3, H, W], in the order asked for; repeats are allowed.
 
     decord seeks in plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4, progressive,
-    upright, in MP4 or Matroska, without hidden frames. There it gives the values that PyAV does.
-    Elsewhere, and where decord is missing, PyAV decodes from the start.
+    upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There it gives the
+    values that PyAV does. Elsewhere, and where decord is missing, PyAV decodes from the start.
 
     Raises:
         MediaError: a number is outside the video, or the file is damaged.
