@@ -71,13 +71,22 @@ def test_animated_webp_with_loss_is_marked(tmp_path):
     assert np.abs(shown(path).astype(int) - smooth(4)).mean() < 4
 
 
-@pytest.mark.parametrize("name", ["c.webp", "c.png"])
+@pytest.mark.parametrize("name", ["c.webp", "c.png", "c.gif"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
 def test_animated_picture_without_its_end_is_cut_short(tmp_path, name, share):
     path = save_animated(tmp_path / name, noise(6))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(MediaError, match=f"{name} is cut short"):
+    words = "is cut short|cannot be read" if name == "c.gif" else "is cut short"
+    with pytest.raises(MediaError, match=f"{name} {words}"):
+        probe(path)
+
+
+def test_animated_webp_cut_between_frames_is_cut_short(tmp_path):
+    path = save_animated(tmp_path / "c.webp", noise(6))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rfind(b"ANMF")])
+    with pytest.raises(MediaError, match="cut short: it ends after 5 frames"):
         probe(path)
 
 

@@ -199,6 +199,12 @@ BROKEN = {
         lambda d: cut_short(d / "c.avi", share=0.6, codec="huffyuv", pixel_format="rgb24"),
         "cut short",
     ),
+    "y4m without its end": (
+        lambda d: cut_short(
+            d / "c.y4m", share=0.6, codec="wrapped_avframe", pixel_format="yuv420p"
+        ),
+        "cut short",
+    ),
     "folder without pictures": (lambda d: d, "holds no pictures"),
 }
 

@@ -228,9 +228,10 @@ def test_rate_of_a_gif_is_that_of_its_times(tmp_path):
 
     frames = [Image.fromarray(frame) for frame in smooth(7)]
     save = {"save_all": True, "append_images": frames[1:]}
-    frames[0].save(tmp_path / "even.gif", duration=30, **save)
+    # 24 a second in hundredths: not uneven, and not the rate that the decoder declares.
+    frames[0].save(tmp_path / "even.gif", duration=[40, 40, 40, 40, 50, 40, 40], **save)
     frames[0].save(tmp_path / "uneven.gif", duration=[40, 40, 40, 90, 90, 90, 500], **save)
     even, uneven = probe(tmp_path / "even.gif"), probe(tmp_path / "uneven.gif")
-    assert even.fps == pytest.approx(1000 / 30)
+    assert (even.fps, even.is_variable_rate) == (pytest.approx(6 / 0.25), False)
     assert (uneven.fps, uneven.is_variable_rate) == (pytest.approx(6 / 0.39), True)
     assert (even.num_frames, uneven.num_frames) == (7, 7)

@@ -105,7 +105,7 @@ def open_container(path: Path) -> Iterator:
 
     try:
         # A Python file keeps libav from reading a name such as "a:b" as a protocol.
-        with open(path, "rb") as file, av.open(file) as container:
+        with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
             yield container
     except av.FFmpegError as error:
         raise MediaError(
@@ -178,10 +178,11 @@ def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
 
 def _read_packets(path: Path, container, stream) -> tuple[list, Any, Orientation, list[str]]:
     """(time, is hidden, is damaged) of every packet; the first frame and how it is shown."""
-    packets, first, orientation, notes = [], None, UPRIGHT, []
+    packets, end, first, orientation, notes = [], 0, None, UPRIGHT, []
     for packet in container.demux(stream):
         if packet.size:
             packets.append((packet.pts, packet.is_discard, packet.is_corrupt))
+            end = (packet.pos or 0) + packet.size
         if first is None and (frames := packet.decode()):
             first = frames[0]
             orientation, notes = _orientation(first, bytes(packet))
@@ -191,6 +192,8 @@ def _read_packets(path: Path, container, stream) -> tuple[list, Any, Orientation
         any(is_corrupt for *_, is_corrupt in packets)
         or len(packets) < len(stream.index_entries or ())
         or _promised_bytes(path) > path.stat().st_size
+        # YUV4MPEG2 is frames to its end: what is left is half of one.
+        or (container.format.name == "yuv4mpegpipe" and end < path.stat().st_size)
     ):
         expected = f" of {stream.frames}" if stream.frames else ""
         raise MediaError(f"{path} is cut short: it ends after {len(packets)}{expected} frames.")
@@ -228,14 +231,19 @@ def _count_frames(path: Path) -> tuple[int, list[int]]:
 
 
 def _promised_bytes(path: Path) -> int:
-    """How long a RIFF or Matroska file is by its header; 0 where none tells.
+    """How long a RIFF, Matroska or GIF file is, or has to be at least; 0 where nothing tells.
 
     Layout: EBML, RFC 8794; Segment, RFC 9559.
     """
     with open(path, "rb") as file:
         head = file.read(4096)
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read()
     if head[:4] == b"RIFF":
-        return 8 + int.from_bytes(head[4:8], "little")
+        # A program that writes to a pipe leaves all ones.
+        return 8 + int.from_bytes(head[4:8].replace(b"\xff" * 4, b""), "little")
+    if head[:3] == b"GIF":
+        return path.stat().st_size + (not tail.rstrip(b"\0\r\n").endswith(b";"))
     at = head.find(b"\x18\x53\x80\x67") + 4
     if head[:4] != b"\x1a\x45\xdf\xa3" or at < 4 or not head[at : at + 1].strip(b"\0"):
         return 0
@@ -303,6 +311,8 @@ def _probe_stills(path: Path, *, fps: float | None) -> VideoInfo:
 
 def _probe_animation(path: Path, *, fps: float | None) -> VideoInfo:
     times, lossless = animation_facts(path)
+    if _promised_bytes(path) > path.stat().st_size:
+        raise MediaError(f"{path} is cut short: it ends after {len(times)} frames.")
     _, height, width = next(animation_frames(path)).shape
     # The last frame's own time ends at nothing.
     gaps = times[:-1] or times
