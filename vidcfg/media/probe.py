@@ -134,12 +134,14 @@ def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
         context, counted = stream.codec_context, stream.frames
         codec = context.codec.canonical_name
         num_frames = sum(not is_discard for _, is_discard, _ in packets)
-        # Fields, hidden frames, and frames that need one before the first, are no frames.
+        # Fields, hidden frames, and frames that need one before the first (they come without a
+        # time, or with one before it), are no frames.
         is_exact = (
             codec in _ONE_FRAME_A_PACKET
             and container.format.name.split(",")[0] in _INDEXED
             and num_frames == len(packets)
             and not (first.interlaced_frame or context.field_order > 1)
+            and len(stored) in (0, len(packets))
             and (not times or packets[0][0] == times[0])
         )
         if not is_exact:

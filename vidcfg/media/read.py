@@ -47,9 +47,10 @@ def iter_chunks(info: VideoInfo, *, chunk_frames: int | None = None) -> Iterator
 def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
     """Frames by number, [n, 3, H, W], in the order asked for; repeats are allowed.
 
-    decord seeks in plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4, progressive,
-    upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There it gives the
-    values that PyAV does. Elsewhere, and where decord is missing, PyAV decodes from the start.
+    decord reads the first frames of plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4,
+    progressive, upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There
+    it gives the values that PyAV does; where it has to seek it does not, in open groups of
+    pictures. Elsewhere, and where decord is missing, PyAV decodes from the start.
 
     Raises:
         MediaError: a number is outside the video, or the file is damaged.
@@ -62,7 +63,8 @@ def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
     if info.is_frames:
         files, _ = frame_files(info.path)
         return np.stack([_picture(files[i], info) for i in indices])
-    frames = _decord_frames(info, indices) if info.is_plain else None
+    is_start = list(indices) == list(range(len(indices)))
+    frames = _decord_frames(info, indices) if is_start and info.is_plain else None
     if frames is None:
         up_to_last = enumerate(islice(_decoded(info), max(indices) + 1))
         found = {index: frame for index, frame in up_to_last if index in indices}
