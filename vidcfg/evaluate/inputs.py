@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.evaluate.prompts import prompt_and_number
-from vidcfg.media.probe import VIDEO_SUFFIXES, is_frame_folder
+from vidcfg.media.pictures import is_frame_folder, is_video
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Item:
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
     """Videos among files and folders, sorted by path, each once.
 
-    Folders are searched through; one that holds pictures and no video is a video. Paths that do
-    not exist stay in the list, so that they are reported. Prompt, seed and temporal stride are
-    read from the `.json` file that a render leaves beside its video, prompt and seed else from
-    the file's name (`prompt_and_number`).
+    Folders are searched through; one that holds numbered stills and no video but animated pictures
+    is a video. Paths that do not exist stay in the list, so that they are reported. Prompt, seed
+    and temporal stride are read from the `.json` file that a render leaves beside its video,
+    prompt and seed else from the file's name (`prompt_and_number`).
     """
     # Each file under the first folder that was given for it, whence its name.
     found: dict[Path, Path] = {}
     for given in map(Path, paths):
-        is_folder = given.is_dir() and not is_frame_folder(given)
-        for path in _videos_in(given) if is_folder else [given]:
-            found.setdefault(path.resolve(), (given if is_folder else given.parent).resolve())
+        for path in _videos_in(given) if given.is_dir() else [given]:
+            root = given.parent if path == given else given
+            found.setdefault(path.resolve(), root.resolve())
     names = {
         path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         for path, root in sorted(found.items())
@@ -64,9 +64,9 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
 def _videos_in(folder: Path) -> list[Path]:
     return [
         path
-        for path in folder.rglob("*")
+        for path in (folder, *folder.rglob("*"))
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() or is_frame_folder(path))
+        and (is_video(path) or is_frame_folder(path))
     ]
 
 

@@ -94,6 +94,9 @@ def evaluate(
         problems=problems,
     )
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
+    # What reading a file found is on each of its records.
+    odd = {r.subject: r.extra["reading"] for r in everything if "reading" in r.extra}
+    warnings += [f"{name}: {text}" for name, text in odd.items()]
     rows = [row(r, item) for item in items for r in records[item.name]]
     return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
 

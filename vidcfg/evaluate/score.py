@@ -61,9 +61,10 @@ def score_video(item: Item, settings: Settings, *, step: Step = no_step) -> Scor
         scored = score_frames(frames, item, settings, clip=clip)
     except ValueError as error:
         return unread(item, str(error))
-    if not info.is_variable_rate:
-        return scored
-    marked = [replace(r, extra=r.extra | {"variable_rate": True}) for r in scored.records]
+    marks = {"variable_rate": True} if info.is_variable_rate else {}
+    if info.notes:
+        marks["reading"] = "; ".join(info.notes)
+    marked = [replace(r, extra=r.extra | marks) for r in scored.records]
     return replace(scored, records=marked)
 
 
