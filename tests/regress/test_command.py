@@ -15,13 +15,13 @@ from vidcfg.regress.clips import write_baseline
 
 @pytest.fixture
 def sets(drawn, change, times, tmp_path):
-    """Good, worse (flicker + 10 %), unproven (three clips flicker), unsure (up and down)."""
-    up = change(drawn, only=range(6), mc_flicker=times(1.08))
+    """Good, worse (flicker + 10 %), unproven (seven of twelve flicker), unsure (up and down)."""
+    up = change(drawn, only=range(6), mc_flicker=times(1.25))
     made = {
         "good": drawn,
         "worse": change(drawn, mc_flicker=times(1.1)),
-        "unproven": change(drawn, only=range(3), mc_flicker=times(1.3)),
-        "unsure": change(up, only=range(6, 12), mc_flicker=times(0.93)),
+        "unproven": change(drawn, only=range(7), mc_flicker=times(1.12)),
+        "unsure": change(up, only=range(6, 12), mc_flicker=times(0.8)),
     }
     return {name: str(write_baseline(tmp_path / name, clips)) for name, clips in made.items()}
 
@@ -37,7 +37,7 @@ def test_exit_code_is_the_verdict(sets, name, code, capsys, tmp_path):
     facts = json.loads((out / "result.json").read_text())
     assert (facts["verdict"], facts["exit_code"], facts["clips"]) == (verdict, code, 12)
     suite = ElementTree.parse(out / "junit.xml").getroot()
-    assert int(suite.get("tests")) == len(facts["metrics"]) == 13
+    assert int(suite.get("tests")) == len(facts["metrics"]) == 19
     kinds = [failure.get("type") for failure in suite.iter("failure")]
     assert kinds == {0: [], 1: ["fail"]}.get(code, ["inconclusive"])
     assert verdict in (out / "index.html").read_text()
@@ -142,14 +142,16 @@ def test_evaluated_folder_is_read_and_a_younger_video_refused(tmp_path, panning)
 
     from vidcfg.evaluate.__main__ import main as evaluate
 
+    clips = tmp_path / "clips"
+    clips.mkdir()
     for index in range(5):
-        write_video(tmp_path / f"{index}.mkv", panning(index), fps=8, codec="ffv1")
+        write_video(clips / f"{index}.mkv", panning(index), fps=8, codec="ffv1")
     base = str(tmp_path / "base")
-    assert main(["record", str(tmp_path), "-o", base]) == 0
-    assert evaluate([str(tmp_path), "--out", str(tmp_path)]) == 0
-    assert main(["check", str(tmp_path), "--baseline", base]) == 0
-    os.utime(tmp_path / "3.mkv", (2e9, 2e9))
-    assert main(["check", str(tmp_path), "--baseline", base]) == 2
+    assert main(["record", str(clips), "-o", base]) == 0
+    assert evaluate([str(clips), "--out", str(clips)]) == 0
+    assert main(["check", str(clips), "--baseline", base]) == 0
+    os.utime(clips / "3.mkv", (2e9, 2e9))
+    assert main(["check", str(clips), "--baseline", base]) == 2
 
 
 def test_store_of_a_sweep_is_compared_cell_by_cell(tmp_path, capsys):

@@ -9,7 +9,8 @@ import pytest
 
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import MeasuredClip, as_set
-from vidcfg.regress.page import make_strip, page, read_strip
+from vidcfg.regress.page import page
+from vidcfg.regress.strip import make_strip, read_strip
 from vidcfg.results import Key
 
 

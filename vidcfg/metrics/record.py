@@ -162,8 +162,9 @@ def mean_interval(
     prompts: Sequence[str | int] | None = None,
     low: float = -math.inf,
     high: float = math.inf,
+    level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """95 % Student interval of the mean of values in [low, high], cut off at that range.
+    """Student's interval of the mean of values in [low, high], cut off at that range.
 
     Values of one prompt are one cluster; each counts by its own number of values, as in the mean.
     Without `prompts` each value is its own. None below two clusters; of two it is very wide (one
@@ -175,11 +176,11 @@ def mean_interval(
     n = len(groups)
     if n < 2:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     mean = mean_of(values)
     sums = [math.fsum(x - mean for x in group) for group in groups.values()]
     error = math.sqrt(n / (n - 1) * math.fsum(x * x for x in sums)) / len(values)
-    half = float(t.ppf(0.975, n - 1)) * error
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
     # A mean that rounding put outside the range stays inside its interval.
     return max(mean - half, min(low, mean)), min(mean + half, max(high, mean))

@@ -1,5 +1,6 @@
 """Sets of measured clips, read from finished results; and baselines, written."""
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,15 +14,36 @@ from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.results import BASELINE_KIND, Key, ResultsError, UnitResult, read_results
 
 
+@dataclass(frozen=True)
+class Strip:
+    """A WebP picture of `num_frames` frames of `width` x `height`, `columns` in a row."""
+
+    data: bytes
+    num_frames: int
+    width: int
+    height: int
+    columns: int
+
+    @property
+    def for_page(self) -> dict[str, Any]:
+        url = "data:image/webp;base64," + base64.b64encode(self.data).decode("ascii")
+        size = {"width": self.width, "height": self.height, "columns": self.columns}
+        return {"url": url, "frames": self.num_frames, **size}
+
+
 @dataclass(frozen=True, eq=False)
 class MeasuredClip:
-    """The records of one clip by metric, and its files: video, record, and strip of pictures."""
+    """The records of one clip by metric, and its files: video, record, and strip of pictures.
+
+    `preview` has pictures that are in no file.
+    """
 
     key: Key
     records: Mapping[str, Record]
     video: Path | None = None
     record: Path | None = None
     strip: Path | None = None
+    preview: Strip | None = None
 
     @property
     def info(self) -> ClipInfo | None:
