@@ -3,7 +3,7 @@
 from typing import Any
 
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.family import Blocks
+from vidcfg.pipelines.family import Blocks, ImagePrompt
 
 
 def _mid_grid(module: Any, arguments: Any, layer: int) -> tuple[int, int, int]:
@@ -20,6 +20,8 @@ UNET: dict[str, Any] = {
     "hidden": "sample",
     "stock_passes": "batched",
     "prediction": None,
+    "image_prompt": ImagePrompt("added_cond_kwargs.image_embeds"),
+    "constants": ("cross_attention_kwargs.ip_adapter_masks",),
     # The middle block, where perturbed attention guidance of images acts.
     "blocks": Blocks(
         lists=("mid_block.attentions.0.transformer_blocks",),

@@ -1,0 +1,114 @@
+"""Image prompts (IP-Adapter): equal to the stock pipeline, whose unconditional side has none."""
+
+import pytest
+import torch
+from tiny_adapters import as_stock, with_image_prompts
+from tiny_base import random
+from tiny_pipelines import BUILDERS, generators
+from tiny_text import with_prompts
+
+import vidcfg
+
+
+def guided(tiny, embeds, *, seeds=(0, 1), settings=None, **extra):
+    settings = settings or vidcfg.Guidance(scale=7.5)
+    with vidcfg.guide(tiny.pipe, settings, **tiny.negative):
+        return tiny.unguided(generator=generators(*seeds), ip_adapter_image_embeds=embeds, **extra)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "animatediff", "flux"])
+def test_several_adapters_equal_the_stock_pipeline_however_the_passes_run(name):
+    tiny = BUILDERS[name]()
+    without = tiny.stock(7.5, generator=generators(0, 1))
+    embeds = with_image_prompts(tiny, 2)
+    call = {"generator": generators(0, 1), "ip_adapter_image_embeds": as_stock(tiny, embeds)}
+    stock = tiny.stock(7.5, **call)
+    assert not torch.allclose(stock, without, atol=0.1)
+    for passes in ("pipeline", "batched", "sequential"):
+        ours = guided(tiny, embeds, settings=vidcfg.Guidance(scale=7.5, passes=passes))
+        if passes == "pipeline":
+            assert torch.equal(ours, stock)
+        # matrix products of another batch size round differently; latents are in the tens
+        torch.testing.assert_close(ours, stock, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_samples_see_their_own_images_and_share_the_side_that_has_none(share):
+    tiny = BUILDERS["sd15"]()
+    for inputs in (tiny.positive, tiny.negative):
+        inputs |= {name: tensor[:1].repeat(2, 1, 1) for name, tensor in inputs.items()}
+    with_image_prompts(tiny)
+    embeds = random(2, 1, 16, seed=5)
+
+    def of_each_sample(image, embeds, device, count, has_unconditional):
+        none = torch.zeros_like(embeds[0])
+        return [torch.cat([none, embeds[0]]) if has_unconditional else embeds[0]]
+
+    # The pipeline itself repeats every image for every sample.
+    tiny.pipe.prepare_ip_adapter_image_embeds = of_each_sample
+    stock = tiny.stock(7.5, generator=generators(3, 3), ip_adapter_image_embeds=[embeds])
+    settings = [vidcfg.Guidance(scale=7.5, share=share, passes="batched")] * 2
+    with vidcfg.guide(tiny.pipe, settings, **tiny.negative) as trace:
+        ours = tiny.unguided(generator=generators(3, 3), ip_adapter_image_embeds=[embeds])
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-4)
+    assert not torch.allclose(ours[0], ours[1], atol=0.1)
+    assert trace.steps[0].evaluations == {"cond": 2, "uncond": 1 if share else 2}
+    assert trace.evaluations == trace.planned.evaluations
+
+
+def test_rows_that_diffusers_would_mix_over_the_samples_are_refused():
+    tiny = BUILDERS["sd15"]()
+    (embeds,) = with_image_prompts(tiny)
+    for rows in (embeds.repeat(2, 1, 1), as_stock(tiny, [embeds])[0]):
+        with pytest.raises(ValueError, match="image_embeds.0 .* 4 rows for 2 samples.*a call for"):
+            guided(tiny, [rows])
+
+
+def test_a_negative_image_of_flux_is_read_from_the_call_as_in_the_stock_pipeline():
+    tiny = BUILDERS["flux"](batch=1)
+    call = {"ip_adapter_image_embeds": with_image_prompts(tiny)}
+    black = tiny.stock(7.5, generator=generators(0), **call)
+    call["negative_ip_adapter_image_embeds"] = [random(1, 1, 16, seed=9)]
+    stock = tiny.stock(7.5, generator=generators(0), **call)
+    assert not torch.allclose(stock, black, atol=0.1)
+    embeds = call.pop("ip_adapter_image_embeds")
+    assert torch.equal(guided(tiny, embeds, seeds=(0,), **call), stock)
+
+
+def test_masks_of_image_prompts_equal_the_stock_pipeline():
+    tiny = BUILDERS["sd15"]()
+    embeds = [random(1, 2, 16, seed=5)]  # two images, one for each half
+    with_image_prompts(tiny)
+    left = torch.zeros(1, 2, 16, 32)
+    left[:, 0, :, :16] = left[:, 1, :, 16:] = 1
+    call = {"cross_attention_kwargs": {"ip_adapter_masks": [left]}}
+    plain, masked = (
+        tiny.stock(
+            7.5, generator=generators(0, 1), ip_adapter_image_embeds=as_stock(tiny, embeds), **each
+        )
+        for each in ({}, call)
+    )
+    assert not torch.allclose(masked, plain, atol=0.1)
+    assert torch.equal(guided(tiny, embeds, **call), masked)
+
+
+def test_only_cond_and_what_is_made_of_it_see_the_image():
+    tiny = with_prompts(BUILDERS["sd15"]())
+    embeds = with_image_prompts(tiny)
+    conditions = [{"name": "sky", "prompt": "blue", "scale": 2.0}]
+    method = [{"kind": "multi", "conditions": conditions}, {"kind": "pag", "scale": 3.0}]
+    settings = vidcfg.Guidance(scale=7.5, method=method, passes="sequential")
+    seen = []
+    with vidcfg.guide(tiny.pipe, settings, **tiny.negative) as trace:
+        handle = tiny.pipe.unet.encoder_hid_proj.register_forward_pre_hook(
+            lambda module, args: seen.append(bool(args[0][0].any()))
+        )
+        tiny.unguided(generator=generators(0, 1), ip_adapter_image_embeds=embeds)
+        handle.remove()
+    branches = list(trace.steps[0].evaluations)
+    assert dict(zip(branches, seen)) == {
+        "cond": True,
+        "uncond": False,
+        "condition:sky": False,
+        "perturbed:pag": True,
+    }
