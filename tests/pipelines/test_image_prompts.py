@@ -1,4 +1,4 @@
-"""Image prompts (IP-Adapter): equal to the stock pipeline, whose unconditional side has none."""
+"""Image prompts: equal to the stock pipeline, whose unconditional side has none (IP-Adapter)."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from tiny_adapters import as_stock, with_image_prompts
 from tiny_base import random
 from tiny_pipelines import BUILDERS, generators
 from tiny_text import with_prompts
+from tiny_wan import wan_first_last
 
 import vidcfg
 
@@ -112,3 +113,23 @@ def test_only_cond_and_what_is_made_of_it_see_the_image():
         "condition:sky": False,
         "perturbed:pag": True,
     }
+
+
+def test_first_and_last_frame_of_wan_go_together_with_their_sample():
+    tiny = wan_first_last()
+    stock = tiny.stock(4.3, generator=generators(0, 1))
+    swapped = {"image": tiny.shape["last_image"], "last_image": tiny.shape["image"]}
+    assert not torch.allclose(tiny.stock(4.3, generator=generators(0, 1), **swapped), stock)
+    with vidcfg.guide(tiny.pipe, 4.3, **tiny.negative):
+        assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+    # A call for every sample and branch.
+    settings = [vidcfg.Guidance(scale=s, micro_batch=1) for s in (4.3, [2.0, 1.0, 6.0])]
+    with vidcfg.guide(tiny.pipe, settings, **tiny.negative) as trace:
+        ours = tiny.unguided(generator=generators(0, 1))
+    assert trace.evaluations == {"cond": 6, "uncond": 5} == trace.planned.evaluations
+    torch.testing.assert_close(ours[:1], stock[:1], rtol=0, atol=1e-5)
+    with vidcfg.guide(tiny.pipe, settings[1], **{n: t[1:] for n, t in tiny.negative.items()}):
+        alone = tiny.unguided(
+            generator=generators(1), **{n: t[1:] for n, t in tiny.positive.items()}
+        )
+    assert torch.equal(ours[1:], alone)
