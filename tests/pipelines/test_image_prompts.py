@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from PIL import Image
 from tiny_adapters import as_stock, with_image_prompts
-from tiny_base import random
+from tiny_base import image_processor, random, seeded, vision_encoder
 from tiny_pipelines import BUILDERS, generators
 from tiny_text import with_prompts
 from tiny_wan import wan_first_last
@@ -57,12 +58,47 @@ def test_samples_see_their_own_images_and_share_the_side_that_has_none(share):
     assert trace.evaluations == trace.planned.evaluations
 
 
+def test_an_unconditional_half_is_taken_as_in_the_stock_call_where_it_is_one():
+    one, two = BUILDERS["sd15"](batch=1), BUILDERS["sd15"]()
+    (embeds,), _ = with_image_prompts(one), with_image_prompts(two)
+    halves = [torch.cat([random(1, 1, 16, seed=8), embeds])]
+    stock = one.stock(7.5, generator=generators(0), ip_adapter_image_embeds=halves)
+    assert torch.equal(guided(one, halves, seeds=(0,)), stock)
+    assert not torch.allclose(guided(one, [embeds], seeds=(0,)), stock, atol=0.1)
+    assert torch.equal(guided(two, as_stock(two, [embeds])), guided(two, [embeds]))
+    with pytest.raises(ValueError, match="two rows for two samples.*or an image for each"):
+        guided(two, halves)
+
+
+@pytest.mark.parametrize("kind", ["Plus", "FaceIDPlus"])
+def test_an_adapter_of_hidden_states_gets_an_empty_image_or_is_refused(kind):
+    from diffusers.models import embeddings
+
+    tiny = BUILDERS["sd15"]()
+    with_image_prompts(tiny)
+    sizes = {"embed_dims": 16, "output_dims": 32, "hidden_dims": 16}
+    sizes |= {"heads": 2, "dim_head": 8, "depth": 1, "num_queries": 4} if kind == "Plus" else {}
+    make = getattr(embeddings, f"IPAdapter{kind}ImageProjection")
+    if kind == "FaceIDPlus":
+        sizes |= {"heads": 2, "id_embeddings_dim": 16, "depth": 1, "num_tokens": 4}
+    tiny.pipe.unet.encoder_hid_proj.image_projection_layers[0] = seeded(lambda: make(**sizes))
+    tiny.pipe.register_modules(
+        image_encoder=vision_encoder(16, projected=True), feature_extractor=image_processor()
+    )
+    match = "FaceID Plus keeps" if kind == "FaceIDPlus" else "is no zeros, so ip_adapter_image_em"
+    with pytest.raises(ValueError, match=match):
+        guided(tiny, [random(1, 1, 5, 16, seed=3)])
+    if kind == "Plus":
+        call = {"ip_adapter_image": Image.new("RGB", (16, 16), "orange")}
+        stock = tiny.stock(7.5, generator=generators(0, 1), **call)
+        assert torch.equal(guided(tiny, None, **call), stock)
+
+
 def test_rows_that_diffusers_would_mix_over_the_samples_are_refused():
     tiny = BUILDERS["sd15"]()
     (embeds,) = with_image_prompts(tiny)
-    for rows in (embeds.repeat(2, 1, 1), as_stock(tiny, [embeds])[0]):
-        with pytest.raises(ValueError, match="image_embeds.0 .* 4 rows for 2 samples.*a call for"):
-            guided(tiny, [rows])
+    with pytest.raises(ValueError, match="image_embeds.0 .* 6 rows for 2 samples.*make a "):
+        guided(tiny, [embeds.repeat(3, 1, 1)])
 
 
 def test_a_negative_image_of_flux_is_read_from_the_call_as_in_the_stock_pipeline():

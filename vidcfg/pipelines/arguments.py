@@ -45,13 +45,12 @@ def inputs_of(
         ValueError: for a tensor that the family does not declare, and for one whose rows do not
             belong to samples, with what to do.
     """
-    num_samples = arguments[family.hidden].shape[0]
-    images = () if family.image_prompt is None else (family.image_prompt.argument,)
+    num_samples, images = len(arguments[family.hidden]), images_of(family, arguments)
     own = family.texts if family.unconditional is None else family.unconditional(arguments)
     shared, cond = {family.hidden: arguments[family.hidden]}, {}
     for path, tensor in tensors_of(arguments):
-        if _is_below(path, images):
-            cond[path] = _image_rows(path, tensor, num_samples)
+        if path in images:
+            cond[path] = _image_rows(family, path, tensor, num_samples)
         elif _is_below(path, own):
             cond[path] = _by_sample(path, tensor, num_samples)
         elif _is_below(path, family.per_sample):
@@ -65,6 +64,15 @@ def inputs_of(
                 f"for all): see docs/families.md."
             )
     return shared, cond
+
+
+def images_of(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The image prompts of a call as the denoiser gets them, by path; one for each adapter."""
+    if family.image_prompt is None:
+        return {}
+    top, _, _ = (name := family.image_prompt.argument).partition(".")
+    found = tensors_of(arguments.get(top), top)
+    return {path: tensor for path, tensor in found if _is_below(path, (name,))}
 
 
 def _is_below(path: str, names: Iterable[str]) -> bool:
@@ -87,18 +95,20 @@ def _by_sample(path: str, tensor: Tensor, num_samples: int) -> Tensor:
     )
 
 
-def _image_rows(path: str, tensor: Tensor, num_samples: int) -> Tensor:
-    """`tensor`, if it has one row per sample.
+def _image_rows(family: Family, path: str, tensor: Tensor, num_samples: int) -> Tensor:
+    """The row of each sample, the second where an unconditional one stands before it.
 
-    Of r rows in a call, diffusers makes r for every sample, so that each sees all of them.
+    Of r rows in a call, diffusers makes r for every sample, so that each would see all of them.
     """
     if len(tensor) == num_samples:
         return tensor
+    if len(tensor) == 2 * num_samples and family.image_prompt.in_halves:
+        return tensor[1::2]
     raise ValueError(
         f"the image prompt {path} {list(tensor.shape)} has {len(tensor)} rows for {num_samples} "
         f"samples, of which diffusers would show several to each. For an image per sample, make a "
         f"call for each; for several images in every sample, pass ip_adapter_image_embeds of the "
-        f"shape [1, images, ...], without an unconditional half: vidcfg has its own."
+        f"shape [1, images, ...]."
     )
 
 

@@ -77,14 +77,16 @@ class ImagePrompt:
     """Embeddings of images that lead a run beside its texts (IP-Adapter).
 
     Args:
-        argument: denoiser argument that holds them, one row per sample in each adapter's tensor.
-        unconditional: (pipeline, its call, samples) -> what the unconditional side sees instead;
-            None where the stock pipeline gives it zeros.
+        argument: denoiser argument that holds a list of them, one tensor for each adapter.
+        unconditional: (pipeline, its call, that list, samples) -> the list that the unconditional
+            side sees, as in the stock pipeline.
+        in_halves: whether the call may hold an unconditional and a conditional row, in this order.
         negative: arguments of the pipeline call that `unconditional` reads.
     """
 
     argument: str
-    unconditional: Callable[[Any, Mapping[str, Any], int], list[Tensor]] | None = None
+    unconditional: Callable[[Any, Mapping[str, Any], list[Tensor], int], list[Tensor]]
+    in_halves: bool = False
     negative: tuple[str, ...] = ()
 
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vidcfg.pipelines.arguments import tensors_of
+from vidcfg.pipelines.arguments import images_of, tensors_of
 from vidcfg.pipelines.family import Family
 
 _LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
@@ -84,7 +83,7 @@ def branch_inputs(
         given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
         finish = family.finish_texts
         inputs[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
-    no_image = _without_image(pipe, family, call, cond)
+    no_image = _without_image(pipe, family, call, arguments)
     found = {}
     for branch, source in sources.items():
         found[branch] = no_image | {
@@ -101,18 +100,18 @@ def branch_inputs(
 
 
 def _without_image(
-    pipe: Any, family: Family, call: Mapping[str, Any], cond: Mapping[str, Tensor]
+    pipe: Any, family: Family, call: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """What stands for the image prompts of a call on the unconditional side, as in diffusers."""
-    if family.image_prompt is None:
+    images, num_samples = images_of(family, arguments), len(arguments[family.hidden])
+    if not images:
         return {}
-    found = family.image_prompt
-    images = {p: t for p, t in cond.items() if p.split(".")[:-1] == found.argument.split(".")}
-    if not images or found.unconditional is None:
-        return {path: torch.zeros_like(tensor) for path, tensor in images.items()}
-    num_samples = len(next(iter(images.values())))
-    blank = tensors_of(found.unconditional(pipe, call, num_samples), found.argument)
-    return {p: as_rows(t, images[p], "ip_adapter_image_embeds") for p, t in blank}
+    unconditional = family.image_prompt.unconditional
+    made = unconditional(pipe, call, list(images.values()), num_samples)
+    return {
+        path: as_rows(new, images[path][:num_samples], "ip_adapter_image_embeds")
+        for path, new in zip(images, made)
+    }
 
 
 def negative_inputs(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from vidcfg.guidance.perturbation import Perturbation, WeakModel
-from vidcfg.pipelines.arguments import tensors_of
+from vidcfg.pipelines.arguments import images_of
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
@@ -32,12 +32,9 @@ class WeakPass(ModelChange):
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
         super().__init__(start, asked)
         self.made: dict[tuple[str, str], Any] = {}
-        image = start.family.image_prompt
-        sees_image = image is not None and any(
-            path.startswith(image.argument) for path, _ in tensors_of(start.arguments)
-        )
-        for weak in self.of.values() if sees_image else ():
-            if weak.checkpoint:
+        images = images_of(start.family, start.arguments)
+        for weak in self.of.values():
+            if weak.checkpoint and images:
                 raise ValueError(
                     f"the weak model {weak.checkpoint} would not see the image prompt of this "
                     f"call. Degrade the model itself instead: skip: [2], noise: 0.1 or bits: 4."

@@ -15,7 +15,7 @@ def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
 _NEGATIVE = ("negative_ip_adapter_image", "negative_ip_adapter_image_embeds")
 
 
-def _black_image(pipe, call, num_samples: int) -> list:
+def _black_image(pipe, call, images: list, num_samples: int) -> list:
     """The pipeline's own unconditional image: the negative one of the call, else a black one."""
     image, embeds = (call.get(name) for name in _NEGATIVE)
     if image is None and embeds is None:
@@ -40,7 +40,7 @@ FAMILY = Family(
     own_guidance={"true_cfg_scale": 1.0},
     per_sample=("timestep", "guidance"),
     image_prompt=ImagePrompt(
-        "joint_attention_kwargs.ip_adapter_image_embeds", _black_image, _NEGATIVE
+        "joint_attention_kwargs.ip_adapter_image_embeds", _black_image, negative=_NEGATIVE
     ),
     embedded=("guidance", 1.0),
     blocks=Blocks(
