@@ -72,6 +72,24 @@ class Adapter:
     scheduler: Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class ImagePrompt:
+    """Embeddings of images that lead a run beside its texts (IP-Adapter).
+
+    Args:
+        argument: denoiser argument that holds a list of them, one tensor for each adapter.
+        unconditional: (pipeline, its call, that list, samples) -> the list that the unconditional
+            side sees, as in the stock pipeline.
+        in_halves: whether the call may hold an unconditional and a conditional row, in this order.
+        negative: arguments of the pipeline call that `unconditional` reads.
+    """
+
+    argument: str
+    unconditional: Callable[[Any, Mapping[str, Any], list[Tensor], int], list[Tensor]]
+    in_halves: bool = False
+    negative: tuple[str, ...] = ()
+
+
 _EMBEDS = "prompt_embeds"
 
 
@@ -83,7 +101,8 @@ def _wan_like(pipe: Any) -> FrameMap:
 class Family:
     """A declaration: all that guidance must know of a pipeline class; defaults are Wan's.
 
-    Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`.
+    Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`; a
+    dict or list stands for all in it. A tensor that no field names is refused.
 
     Args:
         name: short name, as printed by `vidcfg families`.
@@ -97,7 +116,9 @@ class Family:
         encoded: the text inputs that `encode_prompt` returns, in its order (None: not for us).
         own_guidance: arguments of the pipeline call that switch its own guidance -> off value.
         denoisers: attribute of each denoiser -> expert name (None where there is one model).
-        per_sample: further denoiser arguments with one row per sample.
+        per_sample: further denoiser arguments with one row per sample, or several that stand
+            together; all branches see the same.
+        constants: denoiser arguments that are the same for all samples and branches.
         hidden: denoiser argument that holds the noisy latents, first in its channels.
         stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
             [uncond, cond]), as the stock pipeline does.
@@ -111,6 +132,7 @@ class Family:
             for models without a text (`texts` is then empty).
         finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
             takes them, where `encode_prompt` is not the last word.
+        image_prompt: the image prompts that the denoiser takes beside its texts.
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
@@ -139,6 +161,7 @@ class Family:
     own_guidance: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
+    constants: tuple[str, ...] = ("image_rotary_emb", "img_ids", "txt_ids")
     hidden: str = "hidden_states"
     stock_passes: str = "sequential"
     combines_in_float32: bool = False
@@ -148,6 +171,7 @@ class Family:
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
+    image_prompt: ImagePrompt | None = None
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
     guider: str | None = None

@@ -237,7 +237,9 @@ def _without_own_guidance(
         warnings.warn(
             f"inside vidcfg.guide the pipeline's own {was} is switched off ({off}).", stacklevel=4
         )
+    read = family.image_prompt.negative if family.image_prompt else ()
     negative = [n for n, v in given.items() if n.startswith("negative_") and v is not None]
+    negative = [name for name in negative if name not in read]
     if negative:
         raise ValueError(
             f"this call has {', '.join(negative)}, which has no effect while the pipeline's own "

@@ -12,18 +12,13 @@ from torch import Tensor
 from vidcfg.guidance.passes import PassTimer, StepInputs, equal_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
+from vidcfg.pipelines.arguments import inputs_of, with_rows
 from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
 from vidcfg.pipelines.steps import RunFacts, noise_level, solver_levels, step_of_call, steps_of
-from vidcfg.pipelines.texts import (
-    branch_inputs,
-    cond_inputs,
-    rows_per_prompt,
-    shared_inputs,
-    with_rows,
-)
+from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt
 
 ROW = "vidcfg_row"
 """Name under which the number of its sample travels with every row of a model call."""
@@ -39,6 +34,7 @@ class GuidedRun:
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.num_calls, self.memory = pipe, family, 0, Memory()
+        shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
         latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
@@ -77,10 +73,9 @@ class GuidedRun:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
-        self.by_branch = branch_inputs(
-            pipe, family, session.texts, samples.sources(), call=call, arguments=arguments
-        )
-        rows = samples.rows(*self._equal(len(rules), arguments))
+        sources, given = samples.sources(), {"call": call, "arguments": arguments, "cond": cond}
+        self.by_branch = branch_inputs(pipe, family, session.texts, sources, **given)
+        rows = samples.rows(*self._equal(shared, cond))
         planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
         session.trace.start_run(
             surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
@@ -95,12 +90,12 @@ class GuidedRun:
         )
 
     def _equal(
-        self, num_samples: int, arguments: Mapping[str, Any]
+        self, shared: Mapping[str, Tensor], cond: Mapping[str, Tensor]
     ) -> tuple[list[int], list[tuple]]:
         """The start and the texts of every sample, told by their content."""
-        everyone = list(range(num_samples))
-        starts = equal_rows(list(shared_inputs(self.family, arguments).values()), everyone)
-        inputs = self.by_branch | {"cond": cond_inputs(self.family, arguments)}
+        everyone = list(range(len(shared[self.family.hidden])))
+        starts = equal_rows(list(shared.values()), everyone)
+        inputs = self.by_branch | {"cond": cond}
         texts = {b: equal_rows(list(rows.values()), everyone) for b, rows in inputs.items()}
         conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
         texts |= dict.fromkeys(self.changes.followers, conditions)
@@ -171,14 +166,14 @@ class GuidedRun:
             )
         level = noise_level(scheduler, self.num_calls)
         step = step_of_call(scheduler)[self.num_calls]
-        shared = shared_inputs(family, arguments)
+        shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         if self.second_scale is not None or self.changes.needs_samples:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = self.by_branch
         if family.unconditional is not None:
             by_branch = {branch: family.unconditional(arguments) for branch in by_branch}
-        by_branch = by_branch | {"cond": cond_inputs(family, arguments)}
+        by_branch = by_branch | {"cond": cond}
         # Models that see tokens may be told their rows and columns (LTX).
         grid = (arguments.get("height"), arguments.get("width"))
         channels = getattr(getattr(module, "config", None), "out_channels", None)

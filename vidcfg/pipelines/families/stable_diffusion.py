@@ -16,7 +16,7 @@ SD15 = Family(
     layout="BCHW",
     frame_rule="one image",
     tested="exact",
-    per_sample=(),
+    per_sample=("timestep_cond",),
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     is_image=True,
     default_scale=7.5,
@@ -37,7 +37,7 @@ SDXL = replace(
     SD15,
     name="sdxl",
     pipelines=("StableDiffusionXLPipeline",),
-    per_sample=("added_cond_kwargs.time_ids",),
+    per_sample=("timestep_cond", "added_cond_kwargs.time_ids"),
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "added_cond_kwargs.text_embeds": "pooled_prompt_embeds",
