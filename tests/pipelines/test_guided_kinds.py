@@ -180,16 +180,6 @@ def test_cogvideox_maps_odd_even_and_padded_latents(name, num_frames, latents, p
     assert (strength_F[padding + 1 :] == 1.0).all()
 
 
-def test_animatediff_that_repeats_its_loop_is_refused_by_name():
-    tiny = BUILDERS["animatediff"]()
-    tiny.pipe.enable_free_init(num_iters=2)
-    with (
-        vidcfg.guide(tiny.pipe, 6.0, **tiny.negative),
-        pytest.raises(ValueError, match="FreeInit.*disable_free_init"),
-    ):
-        tiny.unguided(generator=generators(0, 1))
-
-
 def test_animatediff_that_mixes_prompts_over_frames_is_refused_by_name():
     tiny = BUILDERS["animatediff"]()
     tiny.pipe.enable_free_noise(context_length=4, context_stride=2)

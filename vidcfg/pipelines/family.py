@@ -99,6 +99,8 @@ class Family:
         denoisers: attribute of each denoiser -> expert name (None where there is one model).
         per_sample: further denoiser arguments with one row per sample.
         hidden: denoiser argument that holds the noisy latents, first in its channels.
+        timestep: denoiser argument that holds the timestep, which tells the step of a call.
+        model_timesteps: scheduler's timesteps -> what the pipeline makes of them for the model.
         stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
             [uncond, cond]), as the stock pipeline does.
         combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
@@ -140,6 +142,8 @@ class Family:
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
     hidden: str = "hidden_states"
+    timestep: str = "timestep"
+    model_timesteps: Callable[[Tensor], Tensor] = lambda timesteps: timesteps
     stock_passes: str = "sequential"
     combines_in_float32: bool = False
     prediction: str | None = "flow"

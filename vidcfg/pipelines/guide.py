@@ -128,7 +128,8 @@ class Session:
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
     ) -> Any:
         """The guided replacement of one denoiser forward."""
-        if self.in_progress is None:
+        # A pipeline that begins its loop anew begins a new run.
+        if self.in_progress is None or not self.in_progress.place.goes_on(arguments):
             self.in_progress = GuidedRun(self, module, arguments)
         return self.in_progress.step(module, original, expert, arguments)
 

@@ -25,6 +25,7 @@ FAMILY = Family(
     encoded=("prompt_embeds", "pooled_prompt_embeds", None),
     own_guidance={"true_cfg_scale": 1.0},
     per_sample=("timestep", "guidance"),
+    model_timesteps=lambda timesteps: timesteps / 1000,
     embedded=("guidance", 1.0),
     blocks=Blocks(
         ("transformer_blocks", "single_transformer_blocks"),

@@ -9,9 +9,10 @@ from vidcfg.pipelines.family import Blocks, Family
 
 def _expert(pipe, timestep: float) -> str | None:
     """`high` above the boundary noise level, `low` below it; None for a single model."""
-    if pipe.config.boundary_ratio is None:
+    ratio = pipe.config.get("boundary_ratio")
+    if ratio is None:
         return None
-    boundary = pipe.config.boundary_ratio * pipe.scheduler.config.num_train_timesteps
+    boundary = ratio * pipe.scheduler.config.num_train_timesteps
     return "high" if timestep >= boundary else "low"
 
 
