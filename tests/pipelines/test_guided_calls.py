@@ -16,6 +16,7 @@ from diffusers import (
     PyramidAttentionBroadcastConfig,
     UniPCMultistepScheduler,
 )
+from diffusers.callbacks import SDCFGCutoffCallback
 from tiny_pipelines import BUILDERS, generators
 from tiny_text import with_prompts
 
@@ -129,6 +130,24 @@ def test_a_callback_that_changes_the_prompt_is_followed():
     with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
         ours = tiny.unguided(generator=generators(0, 1), **call)
     assert torch.equal(ours, stock)
+
+
+def _own_scale(pipe, step, timestep, inputs):
+    pipe._guidance_scale = 6.0
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("name", "callback"),
+    [("wan", _own_scale), ("sd15", SDCFGCutoffCallback(cutoff_step_ratio=0.4))],
+)
+def test_callback_that_changes_the_pipelines_own_guidance_is_refused(name, callback):
+    tiny = BUILDERS[name]()
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative) as trace:
+        with pytest.raises(ValueError, match="callback set pipe._guidance_scale.*as a schedule"):
+            tiny.unguided(generator=generators(0, 1), callback_on_step_end=callback)
+        assert {step.step for step in trace.steps} == {0}
+        tiny.unguided(generator=generators(0, 1))
 
 
 def test_an_interrupted_run_stops_and_the_next_one_starts_anew():

@@ -12,7 +12,7 @@ from tiny_pipelines import BUILDERS, generators, random
 import vidcfg
 from vidcfg.pipelines.families import FAMILIES
 from vidcfg.pipelines.steps import (
-    Place,
+    RunPlace,
     begin_of,
     calls_per_step,
     first_calls,
@@ -209,7 +209,7 @@ def test_loop_that_begins_anew_is_a_new_run():
 
 
 def _place(scheduler, given, family="wan"):
-    return Place(SimpleNamespace(scheduler=scheduler), FAMILIES[family], {"timestep": given})
+    return RunPlace(SimpleNamespace(scheduler=scheduler), FAMILIES[family], {"timestep": given})
 
 
 def test_step_that_cannot_be_told_is_refused():

@@ -102,6 +102,7 @@ class Session:
         self.trace = Trace()
         self.call: Mapping[str, Any] = {}
         self.in_progress: GuidedRun | None = None
+        self.own_guidance: dict[str, Any] | None = None
         self.scales_noted = False
 
     @contextlib.contextmanager
@@ -116,7 +117,7 @@ class Session:
         reason = self.family.refusal(self.pipe) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
-        self.call, self.in_progress = call, None
+        self.call, self.in_progress, self.own_guidance = call, None, None
         second = self.family.second_stream
         try:
             with _guided_forwards(self.pipe, self.family, self.forward):
@@ -128,10 +129,25 @@ class Session:
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
     ) -> Any:
         """The guided replacement of one denoiser forward."""
+        self._check_own_guidance()
         # A pipeline that begins its loop anew begins a new run.
         if self.in_progress is None or not self.in_progress.place.goes_on(arguments):
             self.in_progress = GuidedRun(self, module, arguments)
         return self.in_progress.step(module, original, expert, arguments)
+
+    def _check_own_guidance(self) -> None:
+        """Raise ValueError where a callback has changed the pipeline's own guidance."""
+        names = [f"_{name}" for name in ("guidance_scale", *self.family.own_guidance)]
+        now = {name: vars(self.pipe).get(name) for name in names}
+        if self.own_guidance is None:
+            self.own_guidance = now
+        for name, was in self.own_guidance.items():
+            if now[name] is not was and (isinstance(was, Tensor) or now[name] != was):
+                raise ValueError(
+                    f"a callback set pipe.{name} = {now[name]}, but inside vidcfg.guide the "
+                    f"pipeline's own guidance is off. Write it as a schedule of guidance.scale, "
+                    f"such as {{'kind': 'interval', 'value': 6.0, 'from': 0.0, 'to': 0.4}}."
+                )
 
 
 def _settings(guidance: Any, family: Family) -> list[Guidance]:
@@ -223,12 +239,15 @@ def _without_own_guidance(
         if name not in signature.parameters:
             continue
         if name in given and given[name] is not None and given[name] != off:
+            experts = "" if family.expert_of is None else " as scale={'high': 4.0, 'low': 3.0}"
             raise ValueError(
                 f"this call has {name}={given[name]}, so guidance would be applied twice: "
                 f"by the pipeline and by vidcfg. Pass {name}={off}; what guides is set in "
-                f"vidcfg.Guidance."
+                f"vidcfg.Guidance{experts}."
             )
         default = signature.parameters[name].default
+        if given.get(name) is None and default is None:
+            continue  # none of its own: it follows another argument, which is off
         if name not in given and default != off:
             on_by_default[name] = default
         given[name] = off

@@ -17,7 +17,7 @@ from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
 from vidcfg.pipelines.steps import (
-    Place,
+    RunPlace,
     RunFacts,
     noise_level,
     solver_levels,
@@ -46,7 +46,7 @@ class GuidedRun:
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.memory = pipe, family, Memory()
-        self.place = Place(pipe, family, arguments)
+        self.place = RunPlace(pipe, family, arguments)
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
         latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
@@ -75,7 +75,7 @@ class GuidedRun:
                     logging.getLogger("vidcfg").warning("note: %s", note)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
-            levels = solver_levels(pipe.scheduler)
+            levels = solver_levels(pipe.scheduler, call.get("eta"))
         samples = SampleRows.of(rules, surfaces, levels=levels, **self.facts.of_rows())
 
         # What they ask of the model, and what the pipeline's state allows.

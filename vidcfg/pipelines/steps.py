@@ -51,7 +51,7 @@ class RunFacts:
         return {"experts": self.experts, "always": self.always, "first_step": first_step}
 
 
-class Place:
+class RunPlace:
     """Where in its scheduler's list of timesteps each call of the denoiser is.
 
     Found from the timestep that the model is given; `index` is the call's place in the list, and
@@ -237,8 +237,10 @@ FIRST_ORDER = {
 """Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
 
 
-def solver_levels(scheduler: Any) -> tuple[tuple[Level, Level], ...]:
+def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level, Level], ...]:
     """The levels (alpha, sigma) before and after every step of an Euler or DDIM solver.
+
+    `eta` is what the pipeline call gives a solver that takes it.
 
     Raises:
         ValueError: for another solver, or one that changes x0 or adds noise, naming the fix.
@@ -256,5 +258,10 @@ def solver_levels(scheduler: Any) -> tuple[tuple[Level, Level], ...]:
                 f"guidance.method cfg_pp needs a solver that keeps the predicted video and adds "
                 f"no noise, but this {name} has {option}=True. Use {option}=False."
             )
+    if eta and "eta" in inspect.signature(scheduler.step).parameters:
+        raise ValueError(
+            f"guidance.method cfg_pp needs a solver that adds no noise, but this call has "
+            f"eta={eta:g}. Pass eta=0.0."
+        )
     steps = range(len(scheduler.timesteps))
     return tuple((noise_level(scheduler, k), FIRST_ORDER[name](scheduler, k)) for k in steps)

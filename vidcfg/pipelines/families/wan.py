@@ -24,6 +24,7 @@ FAMILY = Family(
     denoisers={"transformer": "high", "transformer_2": "low"},
     per_sample=("timestep", "encoder_hidden_states_image"),
     expert_of=_expert,
+    own_guidance={"guidance_scale": 1.0, "guidance_scale_2": 1.0},
     blocks=Blocks(("blocks",), layers={"stg": (2,), "slg": (10,)}),
     size_multiple=16,
     default_scale=5.0,
