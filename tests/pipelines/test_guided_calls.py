@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from accelerate.hooks import attach_align_device_hook
+from accelerate.hooks import CpuOffload, attach_align_device_hook
 from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
@@ -17,7 +17,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
-from tiny_pipelines import BUILDERS, generators
+from tiny_pipelines import BUILDERS, generators, ltx2
 from tiny_text import with_prompts
 
 import vidcfg
@@ -180,6 +180,25 @@ def test_cpu_offload_hooks_stay_in_place_over_several_calls(kind):
             assert trace.evaluations == {"cond": 6, "uncond": 6}
     assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
     assert hasattr(tiny.pipe.transformer.proj_out, "_hf_hook") == (kind != "model")
+
+
+@pytest.mark.parametrize("name", ["wan_i2v", "sdxl", "ltx2"])
+def test_offloaded_models_take_the_device_in_the_order_of_the_stock_pipeline(name, monkeypatch):
+    tiny = with_prompts(ltx2() if name == "ltx2" else BUILDERS[name]())
+    tiny.pipe.enable_model_cpu_offload(device="cpu")
+    order = []
+
+    def taken(hook, module, *args, **kwargs):
+        if order[-1:] != [type(module).__name__]:
+            order.append(type(module).__name__)
+        return args, kwargs
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", taken)
+    tiny.stock(4.0, generator=generators(0, 1))
+    stock, order[:] = list(order), []
+    with vidcfg.guide(tiny.pipe, 4.0, negative_prompt="blurry"):
+        tiny.unguided(generator=generators(0, 1))
+    assert order == stock
 
 
 @pytest.mark.parametrize("level", ["leaf", "block"])

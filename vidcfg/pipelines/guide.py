@@ -16,7 +16,7 @@ from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs
+from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def guide(
     texts = BranchTexts(negative_prompt, _conditions(rules), inputs)
     session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
     original_class = type(pipe)
-    pipe.__class__ = _guided_class(original_class, family, session.run)
+    pipe.__class__ = _guided_class(original_class, family, session)
     type(pipe)._vidcfg_session = session
     try:
         yield session.trace
@@ -103,6 +103,7 @@ class Session:
         self.call: Mapping[str, Any] = {}
         self.in_progress: GuidedRun | None = None
         self.own_guidance: dict[str, Any] | None = None
+        self.is_encoding = False
         self.scales_noted = False
 
     @contextlib.contextmanager
@@ -118,12 +119,36 @@ class Session:
         if reason is not None:
             raise ValueError(reason)
         self.call, self.in_progress, self.own_guidance = call, None, None
+        self.texts.encoded.clear()
         second = self.family.second_stream
         try:
             with _guided_forwards(self.pipe, self.family, self.forward):
                 yield {} if second is None else {second.scale_argument: 1.0}
         finally:
             self.call, self.in_progress = {}, None
+            self.texts.encoded.clear()
+
+    def encode(self) -> None:
+        """Encode what the branches see while the pipeline encodes its prompt.
+
+        Within its loop, offloading would keep text encoders on the device beside the denoiser.
+        What cannot be told or encoded so early is left to the first step, if that needs it.
+        """
+        family, call = self.family, self.call
+        told = (call.get(name) for name in ("prompt", "prompt_embeds"))
+        prompt = next((value for value in told if value is not None), None)
+        if self.is_encoding or prompt is None or family.unconditional is not None:
+            return
+        on = [s for s in self.rules if family.second_stream is not None or not s.is_off]
+        sources = [source for s in on for source in s.method.sources().values()]
+        has_encoder = getattr(self.pipe, "text_encoder", None) is not None
+        sources = [s for s in sources if s in self.texts.inputs or (has_encoder and s != "cond")]
+        count = 1 if isinstance(prompt, str) else len(prompt)
+        self.is_encoding = True
+        try:
+            encode_sources(self.pipe, family, self.texts, sources, call=call, num_prompts=count)
+        finally:
+            self.is_encoding = False
 
     def forward(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
@@ -207,7 +232,7 @@ def _conditions(rules: list[Rule]) -> dict[str, str]:
     return prompts
 
 
-def _guided_class(cls: type, family: Family, run: Callable) -> type:
+def _guided_class(cls: type, family: Family, session: Session) -> type:
     """A subclass of the pipeline's class, under its name, whose call is checked and guided."""
     signature = inspect.signature(cls.__call__)
 
@@ -218,12 +243,22 @@ def _guided_class(cls: type, family: Family, run: Callable) -> type:
         given.pop("self")
         extra = given.pop("kwargs", {})
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
-        with run(defaults | given | extra) as taken:
+        with session.run(defaults | given | extra) as taken:
             given |= taken
             return cls.__call__(self, **given, **extra)
 
+    changed = {"__call__": call}
+    if hasattr(cls, "encode_prompt"):
+
+        @functools.wraps(cls.encode_prompt)
+        def encode_prompt(self, *args, **kwargs):
+            encoded = cls.encode_prompt(self, *args, **kwargs)
+            session.encode()
+            return encoded
+
+        changed["encode_prompt"] = encode_prompt
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {"__call__": call, **names})
+    return type(cls.__name__, (cls,), changed | names)
 
 
 def _without_own_guidance(

@@ -17,8 +17,8 @@ from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
 from vidcfg.pipelines.steps import (
-    RunPlace,
     RunFacts,
+    RunPlace,
     noise_level,
     solver_levels,
     step_of_call,
