@@ -1,7 +1,7 @@
 """How one kind of pipeline names its inputs and lays out its latents."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -116,6 +116,8 @@ class Family:
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
+        embeds_scale: pipeline -> whether its guidance_scale is an input of the model, as of an
+            LCM-distilled UNet, and no guidance: it is then the user's.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         adapter: a part that makes such a pipeline of another checkpoint.
@@ -154,6 +156,7 @@ class Family:
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
+    embeds_scale: Callable[[Any], bool] | None = None
     guider: str | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
@@ -175,6 +178,13 @@ class Family:
     @property
     def channel_axis(self) -> int:
         return 2 if self.layout == "tokens" else self.layout.index("C")
+
+    def of(self, pipe: Any) -> "Family":
+        """This family, for a pipeline whose guidance scale may be an input of its model."""
+        if self.embeds_scale is None or not self.embeds_scale(pipe):
+            return self
+        own = {name: v for name, v in self.own_guidance.items() if name != "guidance_scale"}
+        return replace(self, own_guidance=own)
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
         """The denoisers that a pipeline has, by attribute."""
