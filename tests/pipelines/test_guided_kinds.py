@@ -60,6 +60,20 @@ def test_video_of_ltx2_equals_the_stock_pipeline():
     assert trace.evaluations == {"cond": 6, "uncond": 6} == trace.planned.evaluations
 
 
+def test_rescale_of_ltx2_is_that_of_the_stock_pipeline_in_x0():
+    tiny = ltx2(num_steps=1)  # one step: the audio, which stock rescales too, has no say yet
+    stock = tiny.stock(4.0, guidance_rescale=0.7, generator=generators(0, 1))
+    made = {}
+    for space in ("pipeline", "prediction"):
+        rescale = {"amount": 0.7, "space": space}
+        guidance = vidcfg.Guidance(scale=4.0, rescale=rescale, statistics="clip")
+        with vidcfg.guide(tiny.pipe, guidance, **tiny.negative):
+            made[space] = tiny.unguided(generator=generators(0, 1))
+    # stock takes one standard deviation per sample too
+    torch.testing.assert_close(made["pipeline"], stock, rtol=2e-5, atol=2e-5)
+    assert (made["prediction"] - stock).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(("scale", "audio_scale"), [(4.0, 6.0), (1.0, 6.0), (4.0, 1.0)])
 def test_audio_of_ltx2_keeps_its_own_scale(scale, audio_scale):
     tiny = ltx2()

@@ -104,6 +104,7 @@ class Family:
         stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
             [uncond, cond]), as the stock pipeline does.
         combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
+        rescale_space: in what the stock pipeline rescales, "prediction" or "x0".
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
@@ -148,6 +149,7 @@ class Family:
     model_timesteps: Callable[[Tensor], Tensor] = lambda timesteps: timesteps
     stock_passes: str = "sequential"
     combines_in_float32: bool = False
+    rescale_space: str = "prediction"
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
     length_argument: str | None = None

@@ -179,7 +179,7 @@ def _settings(guidance: Any, family: Family) -> list[Guidance]:
     """The settings as a list; for an image, without what acts along frames."""
     several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
     settings = [
-        item if isinstance(item, Guidance) else Guidance(scale=item)
+        _in_space(item if isinstance(item, Guidance) else Guidance(scale=item), family)
         for item in (guidance if several else [guidance])
     ]
     if not settings:
@@ -193,6 +193,15 @@ def _settings(guidance: Any, family: Family) -> list[Guidance]:
     if family.is_image:
         return [_without_frames(setting, family) for setting in settings]
     return settings
+
+
+def _in_space(setting: Guidance, family: Family) -> Guidance:
+    """`setting` with rescale in the space of the stock pipeline, where it names no other."""
+    rescale = setting.rescale
+    if rescale.is_off or rescale.space != "pipeline":
+        return setting
+    told = rescale.model_copy(update={"space": family.rescale_space})
+    return setting.model_copy(update={"rescale": told})
 
 
 def _without_frames(setting: Guidance, family: Family) -> Guidance:
