@@ -12,7 +12,9 @@ from vidcfg.pipelines.family import Blocks, Family
 
 def _takes_scale(pipe) -> bool:
     """LCM-distilled UNets embed the guidance scale beside the timestep."""
-    return pipe.unet.config.time_cond_proj_dim is not None
+    # A folder may come without its UNet; a dry run then still knows the frames.
+    config = getattr(getattr(pipe, "unet", None), "config", {})
+    return config.get("time_cond_proj_dim") is not None
 
 
 SD15 = Family(
