@@ -205,6 +205,15 @@ def test_cfg_pp_refuses_a_solver_that_clips():
         tiny.unguided(generator=generators(0, 1))
 
 
+def test_cfg_pp_refuses_a_call_that_adds_noise():
+    tiny = BUILDERS["animatediff"]()
+    with (
+        vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=0.6, method="cfg_pp"), **tiny.negative),
+        pytest.raises(ValueError, match=r"eta=1\. Pass eta=0\.0"),
+    ):
+        tiny.unguided(generator=generators(0, 1), eta=1.0)
+
+
 @pytest.mark.parametrize("name", ["ltx", "wan_i2v"])
 def test_space_of_tokens_and_condition_channels_is_found(name):
     tiny = BUILDERS[name]()

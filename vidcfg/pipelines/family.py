@@ -1,7 +1,7 @@
 """How one kind of pipeline names its inputs and lays out its latents."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -120,9 +120,12 @@ class Family:
             together; all branches see the same.
         constants: denoiser arguments that are the same for all samples and branches.
         hidden: denoiser argument that holds the noisy latents, first in its channels.
+        timestep: denoiser argument that holds the timestep, which tells the step of a call.
+        model_timesteps: scheduler's timesteps -> what the pipeline makes of them for the model.
         stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
             [uncond, cond]), as the stock pipeline does.
         combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
+        rescale_space: in what the stock pipeline rescales, "prediction" or "x0".
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
@@ -136,6 +139,8 @@ class Family:
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
+        embeds_scale: pipeline -> whether its guidance_scale is an input of the model, as of an
+            LCM-distilled UNet, and no guidance: it is then the user's.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         adapter: a part that makes such a pipeline of another checkpoint.
@@ -163,8 +168,11 @@ class Family:
     per_sample: tuple[str, ...] = ("timestep",)
     constants: tuple[str, ...] = ("image_rotary_emb", "img_ids", "txt_ids")
     hidden: str = "hidden_states"
+    timestep: str = "timestep"
+    model_timesteps: Callable[[Tensor], Tensor] = lambda timesteps: timesteps
     stock_passes: str = "sequential"
     combines_in_float32: bool = False
+    rescale_space: str = "prediction"
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
     length_argument: str | None = None
@@ -174,6 +182,7 @@ class Family:
     image_prompt: ImagePrompt | None = None
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
+    embeds_scale: Callable[[Any], bool] | None = None
     guider: str | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
@@ -195,6 +204,13 @@ class Family:
     @property
     def channel_axis(self) -> int:
         return 2 if self.layout == "tokens" else self.layout.index("C")
+
+    def of(self, pipe: Any) -> "Family":
+        """This family, for a pipeline whose guidance scale may be an input of its model."""
+        if self.embeds_scale is None or not self.embeds_scale(pipe):
+            return self
+        own = {name: v for name, v in self.own_guidance.items() if name != "guidance_scale"}
+        return replace(self, own_guidance=own)
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
         """The denoisers that a pipeline has, by attribute."""

@@ -17,7 +17,14 @@ from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
-from vidcfg.pipelines.steps import RunFacts, noise_level, solver_levels, step_of_call, steps_of
+from vidcfg.pipelines.steps import (
+    RunFacts,
+    RunPlace,
+    noise_level,
+    solver_levels,
+    step_of_call,
+    steps_of,
+)
 from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt
 
 ROW = "vidcfg_row"
@@ -33,7 +40,8 @@ class GuidedRun:
 
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
-        self.pipe, self.family, self.num_calls, self.memory = pipe, family, 0, Memory()
+        self.pipe, self.family, self.memory = pipe, family, Memory()
+        self.place = RunPlace(pipe, family, arguments)
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
@@ -47,7 +55,10 @@ class GuidedRun:
         rules = [session.rules[place] for place in places]
         told = family.length_argument and call.get(family.length_argument)
         num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
-        self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
+        begin = self.place.begin
+        self.facts = run_facts(
+            pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin
+        )
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         surfaces = [made[place] for place in places]
@@ -60,7 +71,7 @@ class GuidedRun:
                     logging.getLogger("vidcfg").warning("note: %s", note)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
-            levels = solver_levels(pipe.scheduler)
+            levels = solver_levels(pipe.scheduler, call.get("eta"))
         samples = SampleRows.of(rules, surfaces, levels=levels, **self.facts.of_rows())
 
         # What they ask of the model, and what the pipeline's state allows.
@@ -140,7 +151,6 @@ class GuidedRun:
 
         guided, step = self.denoiser.predict(inputs, evaluate, self.memory)
         self.trace.steps.append(step)
-        self.num_calls += 1
         if self.second_scale is not None:
             return guided, _second_guided(second, self.second_scale, len(guided))
         if self.returns_tensor:
@@ -152,20 +162,10 @@ class GuidedRun:
         return (guided,)
 
     def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
-        """What this call of the denoiser brings.
-
-        Raises:
-            ValueError: where the pipeline runs its denoiser more often than it has steps.
-        """
-        family, scheduler = self.family, self.pipe.scheduler
-        if self.num_calls >= len(scheduler.timesteps):
-            raise ValueError(
-                f"the pipeline calls its denoiser more than {self.num_calls} times, which is all "
-                f"that its scheduler has, so the step of the surface cannot be told. "
-                f"Switch off what repeats the denoising loop."
-            )
-        level = noise_level(scheduler, self.num_calls)
-        step = step_of_call(scheduler)[self.num_calls]
+        """What this call of the denoiser brings."""
+        family, scheduler, call = self.family, self.pipe.scheduler, self.place.index
+        level = noise_level(scheduler, call)
+        step = step_of_call(scheduler, self.place.begin)[call]
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         if self.second_scale is not None or self.changes.needs_samples:
@@ -196,9 +196,18 @@ def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def run_facts(
-    pipe: Any, family: Any, call: Mapping[str, Any], *, num_frames: int, fps: float | int | None
+    pipe: Any,
+    family: Any,
+    call: Mapping[str, Any],
+    *,
+    num_frames: int,
+    fps: float | int | None,
+    begin: int = 0,
 ) -> RunFacts:
-    """What a run of `num_frames` pixel frames is; the scheduler of `pipe` has its timesteps."""
+    """What a run of `num_frames` pixel frames is; the scheduler of `pipe` has its timesteps.
+
+    The run begins at entry `begin` of them.
+    """
     if fps is None and family.fps_argument:
         fps = call.get(family.fps_argument)
     second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
@@ -208,7 +217,7 @@ def run_facts(
         fps=None if fps is None else float(fps),
         # A second stream is guided on every step, whatever the frames of the first.
         always=frozenset(() if second == 1 else ("cond", "uncond")),
-        **steps_of(pipe, family),
+        **steps_of(pipe, family, begin),
     )
 
 

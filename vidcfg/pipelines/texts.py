@@ -1,8 +1,8 @@
 """What the branches of a run see: texts, encoded by the pipeline itself or given by the user."""
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -21,11 +21,13 @@ class BranchTexts:
         negative: the negative prompt, one for all or one per prompt.
         conditions: condition name -> prompt, for rules with several conditions.
         inputs: source -> text inputs that the user encoded (`prompt_embeds`, masks, ...).
+        encoded: source -> text inputs as the denoiser takes them, kept for one pipeline call.
     """
 
     negative: str | list[str]
     conditions: Mapping[str, str]
     inputs: Mapping[str, Mapping[str, Tensor]]
+    encoded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def text(self, source: str, num_prompts: int) -> list[str]:
         """The text of a source ("negative", "empty" or "condition:<name>") for every prompt.
@@ -74,15 +76,10 @@ def branch_inputs(
                     f"conditioned on an image. Use guidance.method: cfg."
                 )
         return {branch: family.unconditional(arguments) for branch in sources}
-    # Each text is encoded once, and then serves all branches that see it.
     repeats = rows_per_prompt(call)
     num_prompts = arguments[family.hidden].shape[0] // repeats
-    inputs: dict[str, dict[str, Tensor]] = {}
-    for source in dict.fromkeys(sources.values()):
-        words = None if source in texts.inputs else texts.text(source, num_prompts)
-        given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
-        finish = family.finish_texts
-        inputs[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
+    encode_sources(pipe, family, texts, sources.values(), call=call, num_prompts=num_prompts)
+    inputs = texts.encoded
     no_image = _without_image(pipe, family, call, arguments)
     found = {}
     for branch, source in sources.items():
@@ -112,6 +109,29 @@ def _without_image(
         path: as_rows(new, images[path][:num_samples], "ip_adapter_image_embeds")
         for path, new in zip(images, made)
     }
+
+
+def encode_sources(
+    pipe: Any,
+    family: Family,
+    texts: BranchTexts,
+    sources: Iterable[str],
+    *,
+    call: Mapping[str, Any],
+    num_prompts: int,
+) -> None:
+    """Fill `texts.encoded`: each text once, to serve all branches that see it.
+
+    Raises:
+        ValueError: if a text cannot be encoded, or there are too many or too few.
+    """
+    for source in dict.fromkeys(sources):
+        if source in texts.encoded:
+            continue
+        words = None if source in texts.inputs else texts.text(source, num_prompts)
+        given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
+        finish = family.finish_texts
+        texts.encoded[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
 
 
 def negative_inputs(
