@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def probe(path: str | Path, *, fps: float | None = None) -> VideoInfo:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator:
+def open_container(path: Path) -> Iterator[Any]:
     """An opened PyAV container; its errors become MediaErrors that name the file."""
     import av
 
