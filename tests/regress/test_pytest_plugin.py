@@ -25,8 +25,8 @@ def clip(seed, brighter=0):
         frames.append(120 + 15 * texture + rng.normal() + brighter * (t % 2))
     return np.clip(np.stack(frames)[..., None].repeat(3, -1), 0, 255).astype(np.uint8)
 
-CLIPS = {(f"prompt {i}", 0): clip(i) for i in range(12)}
-WORSE = {(f"prompt {i}", 0): clip(i, 4) for i in range(12)}
+CLIPS = {(f"prompt {i}", 0): clip(i) for i in range(8)}
+WORSE = {(f"prompt {i}", 0): clip(i, 4) for i in range(8)}
 """
 
 
