@@ -99,7 +99,7 @@ def probe(path: str | Path, *, fps: float | None = None) -> VideoInfo:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator:
+def open_container(path: Path) -> Iterator[Any]:
     """An opened PyAV container; its errors become MediaErrors that name the file."""
     import av
 
