@@ -249,7 +249,7 @@ def test_ctrl_c_ends_all_processes_without_a_traceback_and_keeps_what_is_scored(
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        while not kept.exists():
+        while not kept.exists() and process.poll() is None:
             time.sleep(0.05)
         for _ in range(times):
             # As a terminal does: to the whole group.

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.evaluate.run import Evaluation
-from vidcfg.media.probe import is_frame_folder
+from vidcfg.media.pictures import is_frame_folder
 from vidcfg.metrics.paired import cluster_means
 from vidcfg.report.compare import FLOORS, LEVEL, Change, find
 from vidcfg.report.formats import change_text
