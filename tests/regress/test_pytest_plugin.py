@@ -98,7 +98,7 @@ def test_kite(temporal_gate):
     assert "InconclusiveWarning" in lenient.stdout
     strict = run(unsure + gate.replace("warn", "fail"))
     assert strict.returncode == 1
-    assert "4 prompts prove nothing" in strict.stdout
+    assert "no sign of harm" in strict.stdout
     # What is worse is not waved through.
     worse = run(four.replace("BRIGHTER", "2 + 2 * (i % 2)") + gate)
     assert worse.returncode == 1
