@@ -36,7 +36,7 @@ def call_arguments(
     }
     # What has no default of its own follows the others.
     for name, off in family.own_guidance.items():
-        if name in accepted and accepted[name].default is not None:
+        if name in accepted and (off is None or accepted[name].default is not None):
             call[name] = off
     if family.fps_is_whole and video.fps != round(video.fps):
         low = int(video.fps)
