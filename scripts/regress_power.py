@@ -4,7 +4,7 @@
 
 Changes of all metrics of the default policy are drawn, independently of each other: noise of a
 given standard deviation and shape, relative to the value (shares and pulses have 0.2), around a
-rise that moves motion-compensated flicker (mc_flicker) alone. Takes about an hour on one core;
+rise that moves motion-compensated flicker (mc_flicker) alone. Takes 1.5 hours on one core;
 `--trials 50` gives a look in minutes.
 """
 

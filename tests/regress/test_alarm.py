@@ -66,6 +66,23 @@ def test_flicker_by_half_more_is_found_with_four_prompts_of_two_seeds():
         assert "mc_flicker" in failed({"mc_flicker": pairs(new, base, seeds=2)}), seed
 
 
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        (np.linspace(0.05, 0.07, 5), False),
+        (np.linspace(0.05, 0.07, 6), True),
+        (np.linspace(0.05, 0.09, 6), False),
+        (np.linspace(0.05, 0.09, 8), True),
+        (np.linspace(0.05, 0.18, 11), False),
+        (np.linspace(0.05, 0.18, 12), True),
+    ],
+)
+def test_prompts_that_agree_fail_together_from_six_on(changes, fails):
+    rule, num = POLICY.metrics["mc_flicker"], len(changes)
+    tested = PairedChange(rule, 1, np.arange(num), np.arange(num), changes, changes)
+    assert tested.is_unanimous == fails
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spread", [0.3])
 @pytest.mark.parametrize("count", [4, 8, 12])

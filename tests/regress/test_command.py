@@ -142,16 +142,14 @@ def test_evaluated_folder_is_read_and_a_younger_video_refused(tmp_path, panning)
 
     from vidcfg.evaluate.__main__ import main as evaluate
 
-    clips = tmp_path / "clips"
-    clips.mkdir()
     for index in range(5):
-        write_video(clips / f"{index}.mkv", panning(index), fps=8, codec="ffv1")
+        write_video(tmp_path / f"{index}.mkv", panning(index), fps=8, codec="ffv1")
     base = str(tmp_path / "base")
-    assert main(["record", str(clips), "-o", base]) == 0
-    assert evaluate([str(clips), "--out", str(clips)]) == 0
-    assert main(["check", str(clips), "--baseline", base]) == 0
-    os.utime(clips / "3.mkv", (2e9, 2e9))
-    assert main(["check", str(clips), "--baseline", base]) == 2
+    assert main(["record", str(tmp_path), "-o", base]) == 0
+    assert evaluate([str(tmp_path), "--out", str(tmp_path)]) == 0
+    assert main(["check", str(tmp_path), "--baseline", base]) == 0
+    os.utime(tmp_path / "3.mkv", (2e9, 2e9))
+    assert main(["check", str(tmp_path), "--baseline", base]) == 2
 
 
 def test_store_of_a_sweep_is_compared_cell_by_cell(tmp_path, capsys):

@@ -186,6 +186,16 @@ def test_noise_of_repeats_widens_the_tolerance_and_proves_with_few_prompts():
     assert (wide.verdict, wide.tolerance_from) == ("INCONCLUSIVE", "policy")
 
 
+def test_no_proof_hangs_on_two_prompts():
+    # The other fourteen go up and down; with these two, sign flips would find 1 in 4 and less.
+    few = np.r_[[0.3, 0.3], np.linspace(0.001, 0.002, 14) * np.tile([1, -1], 7)]
+    result = only(judge({"a": pairs(few)}, policy()))
+    assert result.change > 0.03
+    assert result.verdict == "INCONCLUSIVE"
+    assert result.p > 0.3
+    assert only(judge({"a": pairs(np.r_[few[:2], few[2:] + 0.03])}, policy())).verdict == "FAIL"
+
+
 def test_inconclusive_with_a_sign_of_harm_is_another_exit_code():
     harmed = judge({"a": pairs(around(0.05, 0.02, num=4))}, policy())
     unsure = judge({"a": pairs(around(0.05, 0.3, num=4))}, policy())

@@ -38,10 +38,11 @@ class Item:
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
     """Videos among files and folders, sorted by path, each once.
 
-    Folders are searched through; one that holds numbered stills and no video but animated pictures
-    is a video. Paths that do not exist stay in the list, so that they are reported. Prompt, seed
-    and temporal stride are read from the `.json` file that a render leaves beside its video,
-    prompt and seed else from the file's name (`prompt_and_number`).
+    Folders are searched through, but for baselines of the gate, whose pictures are no videos; one
+    that holds numbered stills and no video but animated pictures is a video. Paths that do not
+    exist stay in the list, so that they are reported. Prompt, seed and temporal stride are read
+    from the `.json` file that a render leaves beside its video, prompt and seed else from the
+    file's name (`prompt_and_number`).
     """
     # Each file under the first folder that was given for it, whence its name.
     found: dict[Path, Path] = {}
@@ -62,10 +63,12 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
 
 
 def _videos_in(folder: Path) -> list[Path]:
+    baselines = {path.parent for path in folder.rglob("baseline.json")}
     return [
         path
         for path in (folder, *folder.rglob("*"))
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and baselines.isdisjoint(path.parents)
         and (is_video(path) or is_frame_folder(path))
     ]
 

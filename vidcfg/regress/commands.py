@@ -42,9 +42,8 @@ def record(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{folder} holds a baseline. Use --overwrite to renew it.")
     clips = _loaded(arguments.clips, arguments)
     can_pass(clips, rules)
-    if not arguments.no_pictures:
-        side = SIDE if arguments.with_videos else PREVIEW
-        clips = write_strips(clips, folder / "videos", side=side)
+    side = None if arguments.no_pictures else SIDE if arguments.with_videos else PREVIEW
+    clips = write_strips(clips, folder / "videos", side=side)
     metrics = None if arguments.all_metrics else list(rules.metrics)
     facts = {"recorded_from": clips.source, **_made_by(clips)}
     write_baseline(folder, clips, metrics=metrics, facts=facts, overwrite=arguments.overwrite)

@@ -117,8 +117,8 @@ def judge(
 ) -> Judgement:
     """The verdict on paired clips; `noise` is that of repeats, by metric, where it is known.
 
-    A metric FAILs if a clip lost it or is destroyed, or all prompts agree that it got much worse
-    (`destroyed`, `is_unanimous`), whatever their number; or if its mean change in the bad
+    A metric FAILs if a clip lost it or is destroyed, or all prompts agree that it got worse
+    (`destroyed`, `is_unanimous`); or if its mean change in the bad
     direction is above both margins and its p-value, Holm-adjusted over the metrics by their
     weights, is at most the policy's `test_alpha`. It PASSes if the change is shown to be below
     its tolerance, at level alpha. Else it is INCONCLUSIVE: with a sign of harm if the change is
@@ -255,8 +255,10 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
         alpha=level,
         power=policy.power,
     )
-    # These clips were not enough, whatever a formula for even noise says.
-    needed = needed and max(needed, result.clips + 1)
+    # These clips were not enough, whatever a formula for even noise says; nor are fewer prompts
+    # than a proof takes.
+    fewest = math.ceil(least * result.clips / prompts) if tested.is_above else 0
+    needed = needed and max(needed, result.clips + 1, fewest)
     return replace(
         result,
         verdict=INCONCLUSIVE,

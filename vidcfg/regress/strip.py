@@ -60,22 +60,22 @@ def make_strip(frames_THWC: np.ndarray, *, side: int = SIDE) -> Strip:
     return Strip(file.getvalue(), num, *size, columns)
 
 
-def write_strips(clips: ClipSet, folder: Path, *, side: int = SIDE) -> ClipSet:
+def write_strips(clips: ClipSet, folder: Path, *, side: int | None = SIDE) -> ClipSet:
     """The clips with their pictures as files, those of an earlier set removed.
 
-    Clips without pictures and without a video stay as they are.
+    `side` None keeps no pictures; clips without pictures and without a video have none either.
     """
+    # The pictures of an earlier set may be those that are kept.
+    strips = [side and strip_of(clip, side=side) for clip in clips.clips.values()]
     for old in folder.glob("[0-9]*.webp"):
         old.unlink()
     made = {}
-    for index, (key, clip) in enumerate(clips.clips.items()):
-        strip = strip_of(clip, side=side)
-        if strip is not None:
+    for index, ((key, clip), strip) in enumerate(zip(clips.clips.items(), strips)):
+        path = folder / f"{index:04d}.webp" if strip else None
+        if strip:
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{index:04d}.webp"
             path.write_bytes(strip.data)
-            clip = replace(clip, strip=path)
-        made[key] = clip
+        made[key] = replace(clip, strip=path)
     return replace(clips, clips=made)
 
 
