@@ -266,6 +266,19 @@ def test_frames_by_number(tmp_path, name, codec, pixel_format, options):
         assert np.array_equal(channels_last(read_frames(info, indices)), frames[indices])
 
 
+def test_threads_of_a_decoder_that_is_let_go_wait_for_no_log(tmp_path):
+    path = tmp_path / "clip.mkv"
+    encode(path, smooth(6), codec="ffv1", pixel_format="bgr0")
+    info = probe(path)
+    # As torchvision does; its callback and the end of an unfinished decoder would wait for each
+    # other.
+    av.logging.set_level(av.logging.ERROR)
+    chunks = iter_chunks(info, chunk_frames=1)
+    next(chunks)
+    assert av.logging.get_level() is None
+    chunks.close()
+
+
 def test_frame_numbers_outside_the_video_are_named(tmp_path):
     info = probe(encode(tmp_path / "c.mkv", noise(4)))
     with pytest.raises(MediaError, match=r"frames 0 to 3; asked for \[4, -1\]"):

@@ -103,6 +103,9 @@ def open_container(path: Path) -> Iterator[Any]:
     """An opened PyAV container; its errors become MediaErrors that name the file."""
     import av
 
+    # torchvision turns libav's log on. Its callback takes the interpreter's lock in a decoder's
+    # threads, and whoever lets go of an unfinished decoder waits for them with the lock in hand.
+    av.logging.set_level(None)
     try:
         # A Python file keeps libav from reading a name such as "a:b" as a protocol.
         with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
