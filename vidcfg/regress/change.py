@@ -23,7 +23,7 @@ FEWEST_PROMPTS = 3
 """From so many prompts on a mean over them says something, and a change of all is no accident."""
 
 ODD = 2
-"""So many prompts may be odd without a change, or an eighth of more than sixteen."""
+"""So many prompts may be odd without a change, or a tenth of more than twenty."""
 
 AGREEMENT = {4: 0.5, 8: 1.0, 12: 3.0}
 """From so many prompts on -> how far apart changes may lie that agree, as a part of the least.
@@ -38,7 +38,7 @@ HEAVY = 5
 
 def odd(num: int) -> int:
     """How many of `num` prompts a proof may not hang on."""
-    return max(ODD, num // 8)
+    return max(ODD, num // 10)
 
 
 def provable_p(num: int) -> float:
