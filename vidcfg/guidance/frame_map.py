@@ -199,6 +199,30 @@ class CogVideoXMap(FrameMap):
 
 
 @dataclass(frozen=True)
+class LeadingMap(FrameMap):
+    """`video` behind `leading` latent frames that make no pixel frame, as reference images do.
+
+    They are in front of what the denoiser sees and take the weight of the first decoded latent.
+    """
+
+    video: FrameMap
+    leading: int
+
+    @property
+    def lengths(self) -> str:
+        return self.video.lengths
+
+    def num_pixels(self, num_latents: int) -> int:
+        return self.video.num_pixels(num_latents - self.leading)
+
+    def makes(self, num_pixels: int) -> bool:
+        return self.video.makes(num_pixels)
+
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        return [0] * self.leading + self.video.latent_sizes(num_pixels)
+
+
+@dataclass(frozen=True)
 class OneToOneMap(FrameMap):
     """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import CausalMap, FrameMap
+from vidcfg.guidance.frame_map import CausalMap, FrameMap, LeadingMap
 from vidcfg.guidance.layout import FrameLayout
 
 Grid = tuple[int, int, int]
@@ -106,9 +106,11 @@ class Family:
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
             tell them.
+        has_leading: whether latent frames beyond those of `length_argument` stand before the video
+            and never become pixels (reference images). They get the first frame's weight.
         expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
-        unconditional: denoiser arguments -> the ones that the unconditional branch sees instead,
-            for models without a text (`texts` is then empty).
+        unconditional: denoiser arguments -> the ones that a branch with a negative or empty text
+            sees instead, beside `texts`; models without a text have nothing else.
         finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
             takes them, where `encode_prompt` is not the last word.
         second_stream: a further output with a scale of its own.
@@ -145,6 +147,7 @@ class Family:
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
     length_argument: str | None = None
+    has_leading: bool = False
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
@@ -171,6 +174,24 @@ class Family:
     @property
     def channel_axis(self) -> int:
         return 2 if self.layout == "tokens" else self.layout.index("C")
+
+    def map_of(self, pipe: Any, call: Mapping[str, Any], num_frames: int) -> FrameMap:
+        """The frame map of a pipeline call whose denoiser sees `num_frames` latent frames.
+
+        Raises:
+            ValueError: if the call asks for more frames than that.
+        """
+        video = self.frame_map(pipe)
+        if not self.has_leading:
+            return video
+        asked = call[self.length_argument]
+        leading = num_frames - video.num_latents(asked)
+        if leading < 0:
+            raise ValueError(
+                f"this call has {self.length_argument}={asked}, but latents of {num_frames} "
+                f"frames, too few for it. Use {video.num_pixels(num_frames)}."
+            )
+        return LeadingMap(video, leading)
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
         """The denoisers that a pipeline has, by attribute."""

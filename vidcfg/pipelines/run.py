@@ -22,6 +22,7 @@ from vidcfg.pipelines.texts import (
     cond_inputs,
     rows_per_prompt,
     shared_inputs,
+    unconditional_inputs,
     with_rows,
 )
 
@@ -50,8 +51,10 @@ class GuidedRun:
         places = _setting_of_sample(len(session.rules), hidden.shape[0], call)
         rules = [session.rules[place] for place in places]
         told = family.length_argument and call.get(family.length_argument)
-        num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
-        self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
+        frame_map = family.map_of(pipe, call, self.num_frames)
+        num_pixels = told or frame_map.num_pixels(self.num_frames)
+        facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
+        self.facts = replace(facts, frame_map=frame_map)
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         surfaces = [made[place] for place in places]
@@ -77,8 +80,9 @@ class GuidedRun:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
+        self.sources = samples.sources()
         self.by_branch = branch_inputs(
-            pipe, family, session.texts, samples.sources(), call=call, arguments=arguments
+            pipe, family, session.texts, self.sources, call=call, arguments=arguments
         )
         rows = samples.rows(*self._equal(len(rules), arguments))
         planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
@@ -177,7 +181,10 @@ class GuidedRun:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = self.by_branch
         if family.unconditional is not None:
-            by_branch = {branch: family.unconditional(arguments) for branch in by_branch}
+            by_branch = {
+                branch: rows | unconditional_inputs(family, arguments, self.sources[branch])
+                for branch, rows in by_branch.items()
+            }
         by_branch = by_branch | {"cond": cond_inputs(family, arguments)}
         # Models that see tokens may be told their rows and columns (LTX).
         grid = (arguments.get("height"), arguments.get("width"))

@@ -86,15 +86,24 @@ def cond_inputs(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tenso
 
     Rows repeated per frame, [B * F, ...], become [B, F, ...].
     """
-    if family.unconditional is not None:
-        return {name: arguments[name] for name in family.unconditional(arguments)}
     num_samples = arguments[family.hidden].shape[0]
     found = {name: tensor_at(arguments, name) for name in family.texts}
     return {
         name: tensor if len(tensor) == num_samples else tensor.unflatten(0, (num_samples, -1))
         for name, tensor in found.items()
         if tensor is not None
-    }
+    } | unconditional_inputs(family, arguments, "cond")
+
+
+def unconditional_inputs(
+    family: Family, arguments: Mapping[str, Any], source: str
+) -> dict[str, Tensor]:
+    """What a branch with this text sees where the unconditional one sees other than `cond`."""
+    if family.unconditional is None:
+        return {}
+    blank = family.unconditional(arguments)
+    is_blank = source in ("negative", "empty")
+    return blank if is_blank else {name: arguments[name] for name in blank}
 
 
 def branch_inputs(
@@ -113,14 +122,14 @@ def branch_inputs(
             read a branch from different texts.
     """
     # A model without a text has inputs of its own there.
-    if family.unconditional is not None:
+    if not family.texts:
         for branch, source in sources.items():
             if source not in ("negative", "empty"):
                 raise ValueError(
                     f"the {branch} branch needs a prompt, but a {family.pipelines[0]} is "
                     f"conditioned on an image. Use guidance.method: cfg."
                 )
-        return {branch: family.unconditional(arguments) for branch in sources}
+        return {b: unconditional_inputs(family, arguments, s) for b, s in sources.items()}
     # Each text is encoded once, and then serves all branches that see it.
     cond, repeats = cond_inputs(family, arguments), rows_per_prompt(call)
     num_prompts = arguments[family.hidden].shape[0] // repeats
@@ -136,6 +145,7 @@ def branch_inputs(
             for argument, name in family.texts.items()
             if argument in cond
         }
+        | unconditional_inputs(family, arguments, source)
         for branch, source in sources.items()
     }
 
@@ -149,7 +159,7 @@ def negative_inputs(
         ValueError: for an argument that this family does not take, a set that is incomplete, or a
             negative prompt beside it.
     """
-    if family.unconditional is not None and (given or negative_prompt):
+    if not family.texts and (given or negative_prompt):
         names = ", ".join(given) or "negative_prompt"
         raise ValueError(
             f"a {family.pipelines[0]} is conditioned on an image, not on a text: its "

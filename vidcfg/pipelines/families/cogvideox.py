@@ -5,7 +5,11 @@ from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="cogvideox",
-    pipelines=("CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
+    pipelines=(
+        "CogVideoXPipeline",
+        "CogVideoXImageToVideoPipeline",
+        "CogVideoXFunControlPipeline",
+    ),
     layout="BFCHW",
     frame_rule="4k + 1 (1.5: padded)",
     tested="exact",

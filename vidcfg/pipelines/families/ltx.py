@@ -5,7 +5,7 @@ from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="ltx",
-    pipelines=("LTXPipeline",),
+    pipelines=("LTXPipeline", "LTXImageToVideoPipeline"),
     layout="tokens",
     frame_rule="8k + 1",
     tested="exact",

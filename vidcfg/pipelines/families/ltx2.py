@@ -20,7 +20,7 @@ def _connected(pipe, inputs: Mapping[str, Tensor], texts: list[str] | None) -> d
 
 FAMILY = Family(
     name="ltx2",
-    pipelines=("LTX2Pipeline",),
+    pipelines=("LTX2Pipeline", "LTX2ImageToVideoPipeline"),
     layout="tokens",
     frame_rule="8k + 1",
     tested="close",
@@ -34,7 +34,14 @@ FAMILY = Family(
     },
     encoded=("prompt_embeds", "prompt_attention_mask", None, None),
     finish_texts=_connected,
-    per_sample=("timestep", "sigma", "audio_hidden_states", "video_coords", "audio_coords"),
+    per_sample=(
+        "timestep",
+        "audio_timestep",
+        "sigma",
+        "audio_hidden_states",
+        "video_coords",
+        "audio_coords",
+    ),
     second_stream=SecondStream(output=1, scale_argument="audio_guidance_scale", fallback=7.0),
     own_guidance={
         "guidance_scale": 1.0,

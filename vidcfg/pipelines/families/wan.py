@@ -2,7 +2,11 @@
 
 Wan 2.2 changes the model at a noise level: `high` above it, `low` below. TI2V-5B gives every token
 a timestep of its own. Image to video puts the image behind the latents, as further channels.
+VACE puts reference images before the video, as further latent frames, and so does Animate with the
+image of its character; Animate also blanks the face in the unconditional pass.
 """
+
+from dataclasses import replace
 
 from vidcfg.pipelines.family import Blocks, Family
 
@@ -27,4 +31,29 @@ FAMILY = Family(
     size_multiple=16,
     default_scale=5.0,
     usual_range=(3.0, 7.0),
+)
+
+VACE = replace(
+    FAMILY,
+    name="wan_vace",
+    pipelines=("WanVACEPipeline",),
+    per_sample=("timestep", "control_hidden_states"),
+    length_argument="num_frames",
+    has_leading=True,
+    frame_rule="4k + 1, behind images",
+)
+
+ANIMATE = replace(
+    FAMILY,
+    name="wan_animate",
+    pipelines=("WanAnimatePipeline",),
+    denoisers={"transformer": None},
+    expert_of=None,
+    per_sample=("timestep", "encoder_hidden_states_image", "pose_hidden_states"),
+    unconditional=lambda arguments: {"face_pixel_values": arguments["face_pixel_values"] * 0 - 1},
+    length_argument="segment_frame_length",
+    has_leading=True,
+    frame_rule="4k + 1, behind an image",
+    default_scale=3.0,
+    usual_range=(1.0, 5.0),
 )

@@ -1,0 +1,8 @@
+"""Every further pipeline class with tiny random weights, by its name and what is particular."""
+
+from collections.abc import Callable
+
+from class_checks import TinyClass
+from tiny_twins import TWINS
+
+CLASSES: dict[str, Callable[[], TinyClass]] = TWINS
