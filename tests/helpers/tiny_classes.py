@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from class_checks import TinyClass
+from tiny_more import MORE
 from tiny_twins import TWINS
 
-CLASSES: dict[str, Callable[[], TinyClass]] = TWINS
+CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE

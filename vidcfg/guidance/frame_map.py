@@ -199,6 +199,29 @@ class CogVideoXMap(FrameMap):
 
 
 @dataclass(frozen=True)
+class BlockMap(FrameMap):
+    """Every latent makes `ratio` pixel frames, the first one too. Lengths: ratio k. Allegro: 4."""
+
+    ratio: int
+
+    def __post_init__(self):
+        _count("frame map: ratio", self.ratio)
+
+    @property
+    def lengths(self) -> str:
+        return f"{self.ratio}k"
+
+    def num_pixels(self, num_latents: int) -> int:
+        return self.ratio * _count("num_latents", num_latents)
+
+    def makes(self, num_pixels: int) -> bool:
+        return num_pixels % self.ratio == 0
+
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        return [self.ratio] * (num_pixels // self.ratio)
+
+
+@dataclass(frozen=True)
 class LeadingMap(FrameMap):
     """`video` behind `leading` latent frames that make no pixel frame, as reference images do.
 

@@ -95,6 +95,8 @@ class Family:
             negative side replaces. The user passes them to `guide` as `negative_<text input>`.
             Rows may be repeated per frame, as AnimateDiff does.
         encoded: the text inputs that `encode_prompt` returns, in its order (None: not for us).
+        encodes_beside_prompt: whether a text is encoded as the negative one of the call's prompts,
+            which it then has the length of; `encoded` names its place.
         own_guidance: arguments of the pipeline call that switch its own guidance -> off value.
         denoisers: attribute of each denoiser -> expert name (None where there is one model).
         per_sample: further denoiser arguments with one row per sample.
@@ -113,13 +115,19 @@ class Family:
             sees instead, beside `texts`; models without a text have nothing else.
         finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
             takes them, where `encode_prompt` is not the last word.
+        from_texts: denoiser argument without rows -> what it is, from the arguments of a branch:
+            positions that depend on the length of its text.
+        learns_variance: whether the second half of twice as many channels is a variance, which
+            the pipeline drops and no rule may read.
+        has_levels: whether the denoiser sees latents at the noise levels of the scheduler; without
+            it what works on x0 is refused.
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         adapter: a part that makes such a pipeline of another checkpoint.
-        refusal: pipeline -> why it cannot be guided in its present state, or None.
+        refusal: (pipeline, arguments of its call) -> why it cannot be guided so, or None.
         fps_argument: pipeline argument that holds the frame rate, where there is one.
         fps_is_whole: whether that argument is a whole number.
         size_multiple: height and width that the pipeline makes are multiples of it.
@@ -138,6 +146,7 @@ class Family:
     frame_map: Callable[[Any], FrameMap] = _wan_like
     texts: Mapping[str, str] = field(default_factory=lambda: {"encoder_hidden_states": _EMBEDS})
     encoded: tuple[str | None, ...] = (_EMBEDS, None)
+    encodes_beside_prompt: bool = False
     own_guidance: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
@@ -151,12 +160,15 @@ class Family:
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
+    from_texts: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+    learns_variance: bool = False
+    has_levels: bool = True
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
     guider: str | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
-    refusal: Callable[[Any], str | None] | None = None
+    refusal: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     fps_argument: str | None = None
     fps_is_whole: bool = False
     size_multiple: int = 1

@@ -113,7 +113,7 @@ class Session:
         Raises:
             ValueError: if the pipeline is in a state that cannot be guided.
         """
-        reason = self.family.refusal(self.pipe) if self.family.refusal else None
+        reason = self.family.refusal(self.pipe, call) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
         self.call, self.in_progress = call, None

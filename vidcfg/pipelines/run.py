@@ -119,6 +119,8 @@ class GuidedRun:
         attribute = next(name for name, found in models.items() if found is module)
         inputs = self._inputs(module, arguments, expert if len(models) > 1 else None)
         second: dict[tuple[str, int], Tensor] = {}
+        axis, hidden = self.family.channel_axis, arguments[self.family.hidden]
+        has_variance = self.family.learns_variance and _channels(module) == 2 * hidden.shape[axis]
 
         def plain(**given: Any) -> Any:
             outputs = original(**given)
@@ -130,6 +132,7 @@ class GuidedRun:
             given = with_rows(arguments, rows)
             if "return_dict" in _parameters(module):
                 given["return_dict"] = False
+            given |= {name: make(given) for name, make in self.family.from_texts.items()}
             call = StepCall(
                 family=self.family,
                 module=module,
@@ -145,20 +148,21 @@ class GuidedRun:
             if self.second_scale is not None and len(outputs) > 1:
                 output = outputs[self.family.second_stream.output]
                 second.update(zip(zip(branches, call.samples), output.split(1)))
-            return first(outputs)
+            prediction = first(outputs)
+            return prediction.chunk(2, axis)[0] if has_variance else prediction
 
         guided, step = self.denoiser.predict(inputs, evaluate, self.memory)
         self.trace.steps.append(step)
         self.num_calls += 1
+        if has_variance:
+            guided = torch.cat([guided, guided], axis)
         if self.second_scale is not None:
             return guided, _second_guided(second, self.second_scale, len(guided))
-        if self.returns_tensor:
-            return guided
-        if arguments.get("return_dict", True):
+        if "return_dict" in _parameters(module) and arguments.get("return_dict", True):
             from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
             return Transformer2DModelOutput(sample=guided)
-        return (guided,)
+        return guided if self.returns_tensor else (guided,)
 
     def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
         """What this call of the denoiser brings.
@@ -174,6 +178,7 @@ class GuidedRun:
                 f"Switch off what repeats the denoising loop."
             )
         level = noise_level(scheduler, self.num_calls)
+        sigma = None if level is None else level[1]
         step = step_of_call(scheduler)[self.num_calls]
         shared = shared_inputs(family, arguments)
         hidden = arguments[family.hidden]
@@ -186,21 +191,29 @@ class GuidedRun:
                 for branch, rows in by_branch.items()
             }
         by_branch = by_branch | {"cond": cond_inputs(family, arguments)}
+        channels = _channels(module)
+        if family.learns_variance:
+            channels = hidden.shape[family.channel_axis]
         # Models that see tokens may be told their rows and columns (LTX).
         grid = (arguments.get("height"), arguments.get("width"))
-        channels = getattr(getattr(module, "config", None), "out_channels", None)
         return StepInputs(
             shared=shared,
             by_branch=self.changes.by_branch(by_branch, step),
             num_frames=self.num_frames,
             step=step,
-            sigma=None if level is None else level[1],
-            level=level,
+            sigma=sigma,
+            level=level if family.has_levels else None,
             prediction=family.prediction or prediction_kind(scheduler),
             expert=expert,
             grid=grid if all(isinstance(size, int) for size in grid) else None,
             num_channels=None if family.layout == "tokens" else channels,
         )
+
+
+def _channels(module: Any) -> int | None:
+    """Channels of a prediction, where the config of the model tells."""
+    config = getattr(module, "config", {})
+    return config.get("out_channels") or config.get("out_visual_dim")
 
 
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:

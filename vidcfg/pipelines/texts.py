@@ -12,7 +12,9 @@ from torch import Tensor
 
 from vidcfg.pipelines.family import Family
 
-_LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
+BLANK = ("negative", "empty")
+"""Sources of the unconditional side."""
+_LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip", "clean_caption")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def unconditional_inputs(
     if family.unconditional is None:
         return {}
     blank = family.unconditional(arguments)
-    is_blank = source in ("negative", "empty")
+    is_blank = source in BLANK
     return blank if is_blank else {name: arguments[name] for name in blank}
 
 
@@ -124,7 +126,7 @@ def branch_inputs(
     # A model without a text has inputs of its own there.
     if not family.texts:
         for branch, source in sources.items():
-            if source not in ("negative", "empty"):
+            if source not in BLANK:
                 raise ValueError(
                     f"the {branch} branch needs a prompt, but a {family.pipelines[0]} is "
                     f"conditioned on an image. Use guidance.method: cfg."
@@ -136,7 +138,7 @@ def branch_inputs(
     inputs: dict[str, dict[str, Tensor]] = {}
     for source in dict.fromkeys(sources.values()):
         words = None if source in texts.inputs else texts.text(source, num_prompts)
-        given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
+        given = texts.inputs.get(source) or _encoded(pipe, family, source, words, call)
         finish = family.finish_texts
         inputs[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
     return {
@@ -183,9 +185,9 @@ def negative_inputs(
 
 
 def _encoded(
-    pipe: Any, family: Family, texts: list[str], call: Mapping[str, Any]
+    pipe: Any, family: Family, source: str, texts: list[str], call: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The text inputs of `texts`, encoded as the pipeline encodes a prompt of this call.
+    """The text inputs of `texts` for a source, encoded as the pipeline encodes a prompt of this call.
 
     Raises:
         ValueError: if the pipeline has no text encoder.
@@ -205,10 +207,22 @@ def _encoded(
         "num_videos_per_prompt": rows_per_prompt(call),
         "num_images_per_prompt": rows_per_prompt(call),
     }
+    if family.encodes_beside_prompt:
+        wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
+        wanted["negative_prompt"] = texts
+    if "image" in parameters:  # HunyuanVideo reads it with the text
+        wanted["image"] = _black(call) if source in BLANK else call["image"]
     wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
     unset = {n: None for n, p in parameters.items() if p.default is p.empty}
     encoded = pipe.encode_prompt(**unset | {n: v for n, v in wanted.items() if n in parameters})
     return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
+
+
+def _black(call: Mapping[str, Any]) -> Any:
+    """The image that stands beside a negative text."""
+    from PIL import Image
+
+    return Image.new("RGB", (call["width"], call["height"]))
 
 
 def rows_per_prompt(call: Mapping[str, Any]) -> int:

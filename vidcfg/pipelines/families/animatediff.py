@@ -1,13 +1,16 @@
 """AnimateDiff: a Stable Diffusion UNet with motion modules; text rows repeated per frame."""
 
+from dataclasses import replace
+
+from vidcfg.pipelines.families.stable_diffusion import SDXL
 from vidcfg.pipelines.families.unet import UNET
 from vidcfg.pipelines.family import Adapter, Family
 
 
-def _refusal(pipe) -> str | None:
+def _refusal(pipe, call) -> str | None:
     if pipe.free_init_enabled:
         return "FreeInit repeats the denoising loop. Call pipe.disable_free_init() before."
-    if pipe.free_noise_enabled:
+    if getattr(pipe, "free_noise_enabled", False):
         return "FreeNoise mixes prompts over frames. Call pipe.disable_free_noise() before."
     return None
 
@@ -35,4 +38,16 @@ FAMILY = Family(
     decodes_together=True,
     default_scale=7.5,
     usual_range=(5.0, 9.0),
+)
+
+ANIMATEDIFF_SDXL = replace(
+    FAMILY,
+    name="animatediff_sdxl",
+    pipelines=("AnimateDiffSDXLPipeline",),
+    per_sample=SDXL.per_sample,
+    texts=SDXL.texts,
+    encoded=SDXL.encoded,
+    finish_texts=SDXL.finish_texts,
+    own_guidance=SDXL.own_guidance,
+    adapter=None,
 )

@@ -9,12 +9,13 @@ FAMILY = Family(
         "CogVideoXPipeline",
         "CogVideoXImageToVideoPipeline",
         "CogVideoXFunControlPipeline",
+        "ConsisIDPipeline",
     ),
     layout="BFCHW",
     frame_rule="4k + 1 (1.5: padded)",
     tested="exact",
     frame_map=lambda pipe: CogVideoXMap(
-        pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
+        pipe.vae_scale_factor_temporal, pipe.transformer.config.get("patch_size_t")
     ),
     length_argument="num_frames",  # the padding of 1.5 hides it
     own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},

@@ -57,3 +57,23 @@ ANIMATE = replace(
     default_scale=3.0,
     usual_range=(1.0, 5.0),
 )
+
+
+def _temporal_reasoning(pipe, call) -> str | None:
+    if call.get("enable_temporal_reasoning"):
+        return (
+            "ChronoEdit drops all frames but the first and the last after "
+            "num_temporal_reasoning_steps, and a surface is for one number of frames. "
+            "Pass enable_temporal_reasoning=False."
+        )
+    return None
+
+
+CHRONO_EDIT = replace(
+    FAMILY,
+    name="chronoedit",
+    pipelines=("ChronoEditPipeline",),
+    denoisers={"transformer": None},
+    expert_of=None,
+    refusal=_temporal_reasoning,
+)
