@@ -88,7 +88,11 @@ def latte() -> TinyClass:
         ).eval()
     )
     pipe = LattePipeline(None, None, _vae(), transformer, DDIMScheduler())
-    tiny = TinyPipeline(quiet(pipe), _SHAPE | {"video_length": 3, "negative_prompt": None, "mask_feature": False}, *_texts(32))
+    tiny = TinyPipeline(
+        quiet(pipe),
+        _SHAPE | {"video_length": 3, "negative_prompt": None, "mask_feature": False},
+        *_texts(32),
+    )
     return TinyClass(tiny, "BCFHW", (1, 1, 1))
 
 
@@ -367,7 +371,9 @@ def easyanimate_inpaint() -> TinyClass:
         "video": image(2 * 9).reshape(2, 3, 9, 16, 32),
         "mask_video": (image(2 * 3).reshape(2, 1, 9, 16, 32) > 0.5).float(),
     }
-    return easyanimate("EasyAnimateInpaintPipeline", video, in_channels=12, resize_inpaint_mask_directly=False)
+    return easyanimate(
+        "EasyAnimateInpaintPipeline", video, in_channels=12, resize_inpaint_mask_directly=False
+    )
 
 
 MORE = {

@@ -52,6 +52,19 @@ def ltx_i2v() -> TinyClass:
     return TinyClass(tiny, "tokens", (1, 4, 4))
 
 
+def ltx_condition(positive=None, pixels=(1, 4, 4)) -> TinyClass:
+    """With an image at frame 0, which replaces a latent frame."""
+    positive = positive or {"image": image(1, 32, 64)}
+    tiny = twin(ltx(num_steps=2), "LTXConditionPipeline", positive=positive)
+    return TinyClass(tiny, "tokens", pixels)
+
+
+def ltx_condition_later() -> TinyClass:
+    """With an image at frame 4, whose tokens stand before the video."""
+    positive = {"image": image(2, 32, 64), "frame_index": 4, "strength": 0.8}
+    return ltx_condition(positive, (0, 1, 4, 4))
+
+
 def skyreels_v2_i2v() -> TinyClass:
     tiny = twin(
         skyreels_v2(num_steps=2),
@@ -176,6 +189,8 @@ def wan_animate() -> TinyClass:
 
 TWINS = {
     "LTXImageToVideoPipeline": ltx_i2v,
+    "LTXConditionPipeline": ltx_condition,
+    "LTXConditionPipeline, later frame": ltx_condition_later,
     "SkyReelsV2ImageToVideoPipeline": skyreels_v2_i2v,
     "HunyuanVideo15ImageToVideoPipeline": hunyuan_video15_i2v,
     "LTX2ImageToVideoPipeline": ltx2_i2v,

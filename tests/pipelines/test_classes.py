@@ -25,7 +25,7 @@ def test_uniform_scale_equals_the_stock_pipeline(name):
     if family_of(case.tiny.pipe).tested == "exact":
         assert found == 0.0
     else:
-        assert found < 2e-6  # rounding of float32
+        assert found < 5e-6  # rounding of float32
 
 
 @classes

@@ -14,6 +14,7 @@ COSMOS = Family(
     pipelines=("CosmosTextToWorldPipeline",),
     frame_rule="8k + 1",
     tested="close",
+    per_sample=("timestep", "condition_mask"),
     has_levels=False,
     fps_argument="fps",
     fps_is_whole=True,

@@ -2,7 +2,7 @@
 
 import torch
 
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import Family
 
 
 def _text_positions(arguments) -> torch.Tensor:
