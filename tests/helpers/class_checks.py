@@ -63,7 +63,8 @@ class TinyClass:
 
     @property
     def seeds(self):
-        """Fresh generators of a call."""
+        """Fresh generators of a call; I2VGen-XL draws from the global one too."""
+        torch.manual_seed(0)
         return generators(0)[0] if self.one_generator else generators(0, 1)
 
 

@@ -97,6 +97,15 @@ def ltx2_i2v() -> TinyClass:
     return TinyClass(tiny, "tokens", (1, 2, 2))
 
 
+def ltx2_condition() -> TinyClass:
+    """With an image at a later latent frame."""
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    condition = LTX2VideoCondition(frames=image(1, 32, 64), index=1, strength=1.0, crf=0)
+    tiny = twin(ltx2(num_steps=2), "LTX2ConditionPipeline", positive={"conditions": [condition]})
+    return TinyClass(tiny, "tokens", (1, 2, 2, 0))
+
+
 def hunyuan_video_i2v() -> TinyClass:
     tiny = twin(
         hunyuan_video(num_steps=2),
@@ -194,6 +203,7 @@ TWINS = {
     "SkyReelsV2ImageToVideoPipeline": skyreels_v2_i2v,
     "HunyuanVideo15ImageToVideoPipeline": hunyuan_video15_i2v,
     "LTX2ImageToVideoPipeline": ltx2_i2v,
+    "LTX2ConditionPipeline": ltx2_condition,
     "HunyuanVideoImageToVideoPipeline": hunyuan_video_i2v,
     "HunyuanVideoImageToVideoPipeline, token_replace": hunyuan_video_i2v_replace,
     "HunyuanSkyreelsImageToVideoPipeline": hunyuan_skyreels_i2v,

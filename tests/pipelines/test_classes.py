@@ -11,7 +11,7 @@ from class_checks import surface, uniform
 from tiny_classes import CLASSES
 
 import vidcfg
-from vidcfg.guidance.frame_map import LeadingMap
+from vidcfg.guidance.frame_map import BesideMap
 from vidcfg.pipelines.families import FAMILIES, family_of
 
 classes = pytest.mark.parametrize("name", list(CLASSES))
@@ -66,5 +66,5 @@ def test_more_frames_than_the_latents_have_is_an_error_that_names_the_number():
     tiny = tiny_class("WanVACEPipeline").tiny
     with pytest.raises(ValueError, match=r"num_frames=9, but latents of 2 frames.* Use 5\."):
         FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 2)
-    assert FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 5).leading == 2
-    assert not isinstance(FAMILIES["wan"].map_of(tiny.pipe, {"num_frames": 9}, 5), LeadingMap)
+    assert FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 5).before == 2
+    assert not isinstance(FAMILIES["wan"].map_of(tiny.pipe, {"num_frames": 9}, 5), BesideMap)

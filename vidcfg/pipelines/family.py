@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import CausalMap, FrameMap, LeadingMap
+from vidcfg.guidance.frame_map import BesideMap, CausalMap, FrameMap
 from vidcfg.guidance.layout import FrameLayout
 
 Grid = tuple[int, int, int]
@@ -108,8 +108,8 @@ class Family:
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
             tell them.
-        has_leading: whether latent frames beyond those of `length_argument` stand before the video
-            and never become pixels (reference images). They get the first frame's weight.
+        others: "before" or "after": where latent frames beyond those of `length_argument` stand,
+            which never become pixels (reference images, conditions); None where there are none.
         expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
         unconditional: denoiser arguments -> the ones that a branch with a negative or empty text
             sees instead, beside `texts`; models without a text have nothing else.
@@ -156,7 +156,7 @@ class Family:
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
     length_argument: str | None = None
-    has_leading: bool = False
+    others: str | None = None
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
@@ -194,16 +194,16 @@ class Family:
             ValueError: if the call asks for more frames than that.
         """
         video = self.frame_map(pipe)
-        if not self.has_leading:
+        if self.others is None:
             return video
         asked = call[self.length_argument]
-        leading = num_frames - video.num_latents(asked)
-        if leading < 0:
+        count = num_frames - video.num_latents(asked)
+        if count < 0:
             raise ValueError(
                 f"this call has {self.length_argument}={asked}, but latents of {num_frames} "
                 f"frames, too few for it. Use {video.num_pixels(num_frames)}."
             )
-        return LeadingMap(video, leading)
+        return BesideMap(video, **{self.others: count})
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
         """The denoisers that a pipeline has, by attribute."""

@@ -187,7 +187,7 @@ def negative_inputs(
 def _encoded(
     pipe: Any, family: Family, source: str, texts: list[str], call: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The text inputs of `texts` for a source, encoded as the pipeline encodes a prompt of this call.
+    """The text inputs of a source, encoded as the pipeline encodes a prompt of this call.
 
     Raises:
         ValueError: if the pipeline has no text encoder.

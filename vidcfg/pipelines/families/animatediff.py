@@ -29,10 +29,11 @@ def _scheduler(scheduler):
 FAMILY = Family(
     **UNET,
     name="animatediff",
-    pipelines=("AnimateDiffPipeline",),
+    pipelines=("AnimateDiffPipeline", "AnimateDiffPAGPipeline", "PIAPipeline"),
     frame_rule="one to one",
     tested="exact",
     per_sample=(),
+    own_guidance={"guidance_scale": 1.0, "pag_scale": 0.0},
     adapter=Adapter("motion_adapter", "MotionAdapter", _scheduler),
     refusal=_refusal,
     decodes_together=True,

@@ -1,4 +1,4 @@
-"""Kandinsky 5, text and image to video: channels last, text positions of each pass's own length."""
+"""Kandinsky 5, text and image to video: channels last, text positions as long as each text."""
 
 import torch
 

@@ -8,8 +8,8 @@ def _refusal(pipe, call) -> str | None:
     kind = pipe.scheduler.config.get("variance_type", "")
     if kind.startswith("learned"):
         return (
-            f"the scheduler uses the variance that the model learned (variance_type={kind}), which "
-            f"is not guided. Use a scheduler without it, such as DDIMScheduler."
+            f"the scheduler uses the variance that the model learned (variance_type={kind}), "
+            f"which is not guided. Use a scheduler without it, such as DDIMScheduler."
         )
     return None
 

@@ -46,5 +46,5 @@ CONDITION = replace(
     per_sample=("timestep", "video_coords"),
     latent_frames=_frames_of_positions,
     length_argument="num_frames",
-    has_leading=True,
+    others="before",
 )

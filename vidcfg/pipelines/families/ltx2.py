@@ -1,6 +1,10 @@
-"""LTX-2: video and audio in one call; the audio keeps a scale of its own for all frames."""
+"""LTX-2: video and audio in one call; the audio keeps a scale of its own for all frames.
+
+Conditions at later frames stand behind the video, as further tokens of whole latent frames.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -38,6 +42,7 @@ FAMILY = Family(
         "timestep",
         "audio_timestep",
         "sigma",
+        "audio_sigma",
         "audio_hidden_states",
         "video_coords",
         "audio_coords",
@@ -63,4 +68,16 @@ FAMILY = Family(
     size_multiple=32,
     default_scale=3.0,
     usual_range=(2.0, 7.0),
+)
+
+CONDITION = replace(
+    FAMILY,
+    name="ltx2_condition",
+    pipelines=("LTX2ConditionPipeline",),
+    frame_rule="8k + 1, before conditions",
+    latent_frames=lambda arguments: (
+        arguments["hidden_states"].shape[1] // (arguments["height"] * arguments["width"])
+    ),
+    length_argument="num_frames",
+    others="after",
 )

@@ -21,7 +21,7 @@ def _expert(pipe, timestep: float) -> str | None:
 
 FAMILY = Family(
     name="wan",
-    pipelines=("WanPipeline", "WanImageToVideoPipeline"),
+    pipelines=("WanPipeline", "WanImageToVideoPipeline", "LucyEditPipeline"),
     frame_rule="4k + 1",
     tested="exact",
     denoisers={"transformer": "high", "transformer_2": "low"},
@@ -39,7 +39,7 @@ VACE = replace(
     pipelines=("WanVACEPipeline",),
     per_sample=("timestep", "control_hidden_states"),
     length_argument="num_frames",
-    has_leading=True,
+    others="before",
     frame_rule="4k + 1, behind images",
 )
 
@@ -52,7 +52,7 @@ ANIMATE = replace(
     per_sample=("timestep", "encoder_hidden_states_image", "pose_hidden_states"),
     unconditional=lambda arguments: {"face_pixel_values": arguments["face_pixel_values"] * 0 - 1},
     length_argument="segment_frame_length",
-    has_leading=True,
+    others="before",
     frame_rule="4k + 1, behind an image",
     default_scale=3.0,
     usual_range=(1.0, 5.0),
