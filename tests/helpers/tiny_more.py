@@ -1,6 +1,7 @@
 """Further video families: those around a Wan VAE, Allegro, Latte, Kandinsky 5, EasyAnimate."""
 
 from dataclasses import replace
+from inspect import signature
 
 import torch
 from class_checks import TinyClass
@@ -376,6 +377,22 @@ def easyanimate_inpaint() -> TinyClass:
     )
 
 
+def anyflow() -> TinyClass:
+    from diffusers import AnyFlowTransformer3DModel, FlowMapEulerDiscreteScheduler
+
+    base = wan(num_steps=2, num_frames=5)
+    settings = config_of(base.pipe.transformer)
+    settings = {
+        n: v for n, v in settings.items() if n in signature(AnyFlowTransformer3DModel).parameters
+    }
+    settings |= {"gate_value": 0.25, "deltatime_type": "r"}
+    parts = {
+        "transformer": seeded(lambda: AnyFlowTransformer3DModel(**settings)),
+        "scheduler": FlowMapEulerDiscreteScheduler(shift=5.0),
+    }
+    return TinyClass(twin(base, "AnyFlowPipeline", **parts), "BFCHW", (1, 4))
+
+
 def lucy_edit() -> TinyClass:
     """The pipeline makes one video at a time."""
     base = wan(batch=1, num_steps=2, num_frames=5)
@@ -442,6 +459,7 @@ def i2vgen_xl() -> TinyClass:
 
 
 MORE = {
+    "AnyFlowPipeline": anyflow,
     "LucyEditPipeline": lucy_edit,
     "AnimateDiffPAGPipeline": animatediff_pag,
     "PIAPipeline": pia,

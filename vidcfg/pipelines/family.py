@@ -119,8 +119,8 @@ class Family:
             positions that depend on the length of its text.
         learns_variance: whether the second half of twice as many channels is a variance, which
             the pipeline drops and no rule may read.
-        has_levels: whether the denoiser sees latents at the noise levels of the scheduler; without
-            it what works on x0 is refused.
+        has_levels: whether the sigmas of the scheduler are the noise levels of what the denoiser
+            sees; without it what works on x0, or goes by sigma, is refused.
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.

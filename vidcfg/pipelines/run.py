@@ -178,7 +178,7 @@ class GuidedRun:
                 f"Switch off what repeats the denoising loop."
             )
         level = noise_level(scheduler, self.num_calls)
-        sigma = None if level is None else level[1]
+        level = level if family.has_levels else None
         step = step_of_call(scheduler)[self.num_calls]
         shared = shared_inputs(family, arguments)
         hidden = arguments[family.hidden]
@@ -201,8 +201,8 @@ class GuidedRun:
             by_branch=self.changes.by_branch(by_branch, step),
             num_frames=self.num_frames,
             step=step,
-            sigma=sigma,
-            level=level if family.has_levels else None,
+            sigma=None if level is None else level[1],
+            level=level,
             prediction=family.prediction or prediction_kind(scheduler),
             expert=expert,
             grid=grid if all(isinstance(size, int) for size in grid) else None,

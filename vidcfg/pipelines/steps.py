@@ -56,7 +56,7 @@ def steps_of(pipe: Any, family: Any) -> dict[str, Any]:
         experts = None if None in found else tuple(found)
     return {
         "calls": calls_per_step(scheduler),
-        "sigmas_K": step_sigmas(scheduler),
+        "sigmas_K": step_sigmas(scheduler) if family.has_levels else None,
         "experts": experts,
     }
 
