@@ -381,10 +381,8 @@ def anyflow() -> TinyClass:
     from diffusers import AnyFlowTransformer3DModel, FlowMapEulerDiscreteScheduler
 
     base = wan(num_steps=2, num_frames=5)
-    settings = config_of(base.pipe.transformer)
-    settings = {
-        n: v for n, v in settings.items() if n in signature(AnyFlowTransformer3DModel).parameters
-    }
+    taken = signature(AnyFlowTransformer3DModel).parameters
+    settings = {n: v for n, v in config_of(base.pipe.transformer).items() if n in taken}
     settings |= {"gate_value": 0.25, "deltatime_type": "r"}
     parts = {
         "transformer": seeded(lambda: AnyFlowTransformer3DModel(**settings)),
