@@ -3,14 +3,12 @@
 How the stock pipeline runs a surface, and how far ours is from it: tests/helpers/class_checks.py.
 """
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from class_checks import surface, uniform
 from tiny_classes import CLASSES
-from tiny_text import with_prompts
 
 import vidcfg
 from vidcfg.guidance.frame_map import BesideMap
@@ -70,31 +68,3 @@ def test_more_frames_than_the_latents_have_is_an_error_that_names_the_number():
         FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 2)
     assert FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 5).before == 2
     assert not isinstance(FAMILIES["wan"].map_of(tiny.pipe, {"num_frames": 9}, 5), BesideMap)
-
-
-@pytest.mark.parametrize("num_prompts", [1, 2])
-@pytest.mark.parametrize("name", ["LattePipeline", "AllegroPipeline"])
-def test_negative_prompt_is_encoded_as_the_stock_pipeline_does_beside_a_longer_prompt(
-    name, num_prompts
-):
-    case = CLASSES[name]()
-    tiny = with_prompts(case.tiny)
-    for given, text in ((tiny.positive, "prompt"), (tiny.negative, "negative_prompt")):
-        given[text] = given[text][:num_prompts]
-    tiny.shape.pop("negative_prompt")
-    tiny.shape.pop("mask_feature", None)
-    case = replace(case, tiny=tiny, one_generator=num_prompts == 1)
-    assert uniform(case) == 0.0
-
-
-def test_learned_variance_of_latte_is_read_by_no_rule():
-    case = tiny_class("LattePipeline")
-    weight = case.tiny.pipe.transformer.proj_out.weight
-    guidance, made = vidcfg.Guidance(scale=5.0, rescale=1.0), []
-    for factor in (1.0, 50.0):
-        # patches of 2 x 2 with 8 channels each: the last 4 are the variance
-        weight.data.view(4, 8, -1)[:, 4:] *= factor
-        with vidcfg.guide(case.tiny.pipe, guidance, **case.tiny.negative):
-            made.append(case.tiny.unguided(generator=case.seeds))
-    weight.data.view(4, 8, -1)[:, 4:] /= 50.0
-    np.testing.assert_array_equal(*made)
