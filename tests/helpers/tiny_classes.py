@@ -1,6 +1,7 @@
 """Every pipeline class with tiny random weights, by its name and what is particular."""
 
 from collections.abc import Callable
+from functools import cache
 
 from class_checks import TinyClass
 from tiny_cosmos import COSMOS
@@ -10,6 +11,9 @@ from tiny_twins import TWINS
 
 CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE | COSMOS
 """Those that only test_classes.py checks."""
+
+tiny_class = cache(lambda name: CLASSES[name]())
+"""Built once for all tests."""
 
 
 def _first(build: Callable, layout: str, *pixels: int, **shape) -> Callable[[], TinyClass]:

@@ -3,19 +3,16 @@
 How the stock pipeline runs a surface, and how far ours is from it: tests/helpers/class_checks.py.
 """
 
-from functools import cache
-
 import numpy as np
 import pytest
 from class_checks import surface, uniform
-from tiny_classes import CLASSES
+from tiny_classes import CLASSES, tiny_class
 
 import vidcfg
 from vidcfg.guidance.frame_map import BesideMap
 from vidcfg.pipelines.families import FAMILIES, family_of
 
 classes = pytest.mark.parametrize("name", list(CLASSES))
-tiny_class = cache(lambda name: CLASSES[name]())
 
 
 @classes

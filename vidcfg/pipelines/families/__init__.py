@@ -41,7 +41,7 @@ def family_of(pipe: Any) -> Family:
     for cls in type(pipe).__mro__:
         for family in FAMILIES.values():
             if cls.__name__ in family.pipelines:
-                return family
+                return family.of(pipe)
     name = type(pipe).__name__
     if name in REFUSED:
         raise ValueError(

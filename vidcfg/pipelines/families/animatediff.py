@@ -8,8 +8,6 @@ from vidcfg.pipelines.family import Adapter, Family
 
 
 def _refusal(pipe, call) -> str | None:
-    if pipe.free_init_enabled:
-        return "FreeInit repeats the denoising loop. Call pipe.disable_free_init() before."
     if getattr(pipe, "free_noise_enabled", False):
         return "FreeNoise mixes prompts over frames. Call pipe.disable_free_noise() before."
     return None

@@ -18,6 +18,8 @@ FAMILY = Family(
         pipe.vae_scale_factor_temporal, pipe.transformer.config.get("patch_size_t")
     ),
     length_argument="num_frames",  # the padding of 1.5 hides it
+    # The face that a ConsisID keeps is one for all samples.
+    constants=("image_rotary_emb", "id_cond", "id_vit_hidden"),
     own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},
     stock_passes="batched",
     combines_in_float32=True,

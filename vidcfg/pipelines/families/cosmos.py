@@ -15,6 +15,7 @@ COSMOS = Family(
     frame_rule="8k + 1",
     tested="close",
     per_sample=("timestep", "condition_mask"),
+    constants=("padding_mask",),
     has_levels=False,
     fps_argument="fps",
     fps_is_whole=True,
@@ -24,10 +25,18 @@ COSMOS = Family(
     usual_range=(5.0, 10.0),
 )
 
+
+def _sigma_ratio(timesteps, scheduler):
+    """sigma / (sigma + 1) of each."""
+    sigmas = timesteps / scheduler.config.num_train_timesteps
+    return sigmas / (sigmas + 1)
+
+
 COSMOS2 = replace(
     COSMOS,
     name="cosmos2",
     pipelines=("Cosmos2VideoToWorldPipeline",),
+    model_timesteps=_sigma_ratio,
     frame_rule="4k + 1",
 )
 
@@ -35,6 +44,7 @@ COSMOS25 = replace(
     COSMOS,
     name="cosmos2_5",
     pipelines=("Cosmos2_5_PredictBasePipeline",),
+    model_timesteps=lambda timesteps, scheduler: scheduler.sigmas[: len(timesteps)].to(timesteps),
     frame_rule="4k + 1",
     fps_argument=None,
     fps_is_whole=False,
