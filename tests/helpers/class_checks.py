@@ -14,7 +14,7 @@ import vidcfg
 
 FRAMES = {"kind": "knots", "points": [[0.0, 0.3], [0.4, 1.0], [1.0, 0.0]]}
 SCALES = [3.5, 0.4]
-"""One per step: the guided calls have two."""
+"""One for each step that runs."""
 
 
 class FrameScale(float):
@@ -54,12 +54,14 @@ class TinyClass:
         layout: axes of the model's prediction.
         pixels: pixel frames that each latent frame makes.
         one_generator: for classes that take no list of generators.
+        begin: steps of the schedule that do not run, before those that do.
     """
 
     tiny: TinyPipeline
     layout: str
     pixels: tuple[int, ...]
     one_generator: bool = False
+    begin: int = 0
 
     @property
     def seeds(self):
@@ -89,10 +91,13 @@ def uniform(case: TinyClass, scale: float = 4.3, **settings) -> float:
 def surface(case: TinyClass) -> float:
     """Difference from the stock pipeline whose scale differs by frame and step."""
     tiny = case.tiny
-    guidance = vidcfg.Guidance(scale=SCALES, frames=FRAMES, passes="sequential", micro_batch=1)
+    # A step that does not run has a scale that would be seen.
+    scales = [90.0] * case.begin + SCALES
+    guidance = vidcfg.Guidance(scale=scales, frames=FRAMES, passes="sequential", micro_batch=1)
     with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
         ours = tiny.unguided(generator=case.seeds)
-    strength_KF = trace.surfaces[0].strength_KF
+    assert trace.evaluations == trace.planned.evaluations
+    strength_KF = trace.surfaces[0].strength_KF[case.begin :]
     assert strength_KF.shape == (len(SCALES), len(case.pixels)), strength_KF.shape
     assert len(np.unique(strength_KF)) > len(SCALES)
     scale = FrameScale(strength_KF, case.layout)

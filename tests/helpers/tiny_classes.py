@@ -5,11 +5,12 @@ from functools import cache
 
 from class_checks import TinyClass
 from tiny_cosmos import COSMOS
+from tiny_from_video import FROM_VIDEO
 from tiny_more import MORE
 from tiny_pipelines import BUILDERS, ltx2
 from tiny_twins import TWINS
 
-CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE | COSMOS
+CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE | COSMOS | FROM_VIDEO
 """Those that only test_classes.py checks."""
 
 tiny_class = cache(lambda name: CLASSES[name]())

@@ -27,7 +27,12 @@ def _scheduler(scheduler):
 FAMILY = Family(
     **UNET,
     name="animatediff",
-    pipelines=("AnimateDiffPipeline", "AnimateDiffPAGPipeline", "PIAPipeline"),
+    pipelines=(
+        "AnimateDiffPipeline",
+        "AnimateDiffVideoToVideoPipeline",
+        "AnimateDiffPAGPipeline",
+        "PIAPipeline",
+    ),
     frame_rule="one to one",
     tested="exact",
     per_sample=(),

@@ -8,6 +8,7 @@ FAMILY = Family(
     pipelines=(
         "CogVideoXPipeline",
         "CogVideoXImageToVideoPipeline",
+        "CogVideoXVideoToVideoPipeline",
         "CogVideoXFunControlPipeline",
         "ConsisIDPipeline",
     ),

@@ -8,7 +8,7 @@ from vidcfg.pipelines.family import Family
 FAMILY = Family(
     **UNET,
     name="modelscope",
-    pipelines=("TextToVideoSDPipeline",),
+    pipelines=("TextToVideoSDPipeline", "VideoToVideoSDPipeline"),
     frame_rule="one to one",
     tested="exact",
     per_sample=(),

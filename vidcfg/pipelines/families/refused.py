@@ -8,7 +8,6 @@ _CONTROLNET = (
     "its ControlNet reads the prompt and runs outside of the denoiser, so the unconditional pass "
     "would get the residuals of the conditional one"
 )
-_STRENGTH = "it starts inside the schedule (strength=), which no test shows to be right yet"
 _REFERENCE = (
     "it puts tokens of a reference video, which may be smaller, behind those of the video, and "
     "which of them are frames cannot be told"
@@ -21,9 +20,7 @@ REFUSED: dict[str, str] = {
     "AnimateDiffControlNetPipeline": _CONTROLNET,
     "AnimateDiffSparseControlNetPipeline": _CONTROLNET,
     "AnimateDiffVideoToVideoControlNetPipeline": _CONTROLNET,
-    "AnimateDiffVideoToVideoPipeline": _STRENGTH,
     "AnyFlowFARPipeline": _CHUNKS,
-    "CogVideoXVideoToVideoPipeline": _STRENGTH,
     "Cosmos2TextToImagePipeline": _IMAGE,
     "Cosmos2_5_TransferPipeline": _CHUNKS,
     "Cosmos3DistilledModularPipeline": _MODULAR,
@@ -64,7 +61,6 @@ REFUSED: dict[str, str] = {
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": _OWN_NOISE,
     "TextToVideoZeroPipeline": "it runs its first frame through several loops of its own",
     "TextToVideoZeroSDXLPipeline": "it runs its first frame through several loops of its own",
-    "VideoToVideoSDPipeline": _STRENGTH,
     "Wan22Image2VideoModularPipeline": _MODULAR,
     "Wan22ModularPipeline": _MODULAR,
     "Wan22VaceModularPipeline": _MODULAR,
@@ -72,6 +68,5 @@ REFUSED: dict[str, str] = {
     "WanAnimate2ModularPipeline": _MODULAR,
     "WanImage2VideoModularPipeline": _MODULAR,
     "WanModularPipeline": _MODULAR,
-    "WanVideoToVideoPipeline": _STRENGTH,
 }
 """Pipeline class -> the end of a sentence that says why."""

@@ -22,7 +22,12 @@ def _expert(pipe, timestep: float) -> str | None:
 
 FAMILY = Family(
     name="wan",
-    pipelines=("WanPipeline", "WanImageToVideoPipeline", "LucyEditPipeline"),
+    pipelines=(
+        "WanPipeline",
+        "WanImageToVideoPipeline",
+        "WanVideoToVideoPipeline",
+        "LucyEditPipeline",
+    ),
     frame_rule="4k + 1",
     tested="exact",
     denoisers={"transformer": "high", "transformer_2": "low"},
