@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import cache
 
 from class_checks import TinyClass
+from tiny_controls import CONTROLS
 from tiny_cosmos import COSMOS
 from tiny_from_video import FROM_VIDEO
 from tiny_more import MORE
 from tiny_pipelines import BUILDERS, ltx2
 from tiny_twins import TWINS
 
-CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE | COSMOS | FROM_VIDEO
+CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE | COSMOS | FROM_VIDEO | CONTROLS
 """Those that only test_classes.py checks."""
 
 tiny_class = cache(lambda name: CLASSES[name]())

@@ -147,6 +147,9 @@ class Family:
         has_levels: whether the sigmas of the scheduler are the noise levels of what the denoiser
             sees; without it what works on x0, or goes by sigma, is refused.
         image_prompt: the image prompts that the denoiser takes beside its texts.
+        control: pipeline attribute that holds a ControlNet, which runs anew in every branch. Its
+            arguments are declared as those of the denoiser, below this name; its residuals are the
+            ones that a UNet takes.
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
@@ -196,6 +199,7 @@ class Family:
     learns_variance: bool = False
     has_levels: bool = True
     image_prompt: ImagePrompt | None = None
+    control: str | None = None
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
     embeds_scale: Callable[[Any], bool] | None = None

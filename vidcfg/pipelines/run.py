@@ -41,6 +41,7 @@ class GuidedRun:
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.memory = pipe, family, Memory()
+        self.session = session
         self.place = RunPlace(pipe, family, arguments)
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
@@ -121,6 +122,7 @@ class GuidedRun:
         attribute = next(name for name, found in models.items() if found is module)
         inputs = self._inputs(module, arguments, expert if len(models) > 1 else None)
         second: dict[tuple[str, int], Tensor] = {}
+        control = self.session.control
         axis, hidden = self.family.channel_axis, arguments[self.family.hidden]
         has_variance = self.family.learns_variance and _channels(module) == 2 * hidden.shape[axis]
 
@@ -135,6 +137,10 @@ class GuidedRun:
             if "return_dict" in _parameters(module):
                 given["return_dict"] = False
             given |= {name: make(given) for name, make in self.family.from_texts.items()}
+            if control is not None:
+                down, middle = control[0](**given.pop(self.family.control))
+                given["down_block_additional_residuals"] = down
+                given["mid_block_additional_residual"] = middle
             call = StepCall(
                 family=self.family,
                 module=module,

@@ -55,3 +55,29 @@ ANIMATEDIFF_SDXL = replace(
     own_guidance=SDXL.own_guidance,
     adapter=None,
 )
+
+
+def _guess_mode(pipe, call) -> str | None:
+    first = getattr(pipe.controlnet, "nets", [pipe.controlnet])[0]
+    if call.get("guess_mode") or first.config.global_pool_conditions:
+        return (
+            "a ControlNet in guess mode runs for one of the two passes alone. Pass "
+            "guess_mode=False, and use one whose config has no global_pool_conditions."
+        )
+    return _refusal(pipe, call)
+
+
+CONTROL = replace(
+    FAMILY,
+    name="animatediff_control",
+    pipelines=(
+        "AnimateDiffControlNetPipeline",
+        "AnimateDiffSparseControlNetPipeline",
+        "AnimateDiffVideoToVideoControlNetPipeline",
+    ),
+    control="controlnet",
+    texts=FAMILY.texts | {"controlnet.encoder_hidden_states": "prompt_embeds"},
+    per_sample=("controlnet.sample", "controlnet.controlnet_cond", "controlnet.conditioning_mask"),
+    adapter=None,
+    refusal=_guess_mode,
+)

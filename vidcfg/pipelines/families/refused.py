@@ -4,10 +4,6 @@ _CHUNKS = (
     "it makes its frames in several denoising loops, one after the other, and a surface is for one"
 )
 _OWN_NOISE = "its frames have noise levels of their own, so that a step is no single noise level"
-_CONTROLNET = (
-    "its ControlNet reads the prompt and runs outside of the denoiser, so the unconditional pass "
-    "would get the residuals of the conditional one"
-)
 _REFERENCE = (
     "it puts tokens of a reference video, which may be smaller, behind those of the video, and "
     "which of them are frames cannot be told"
@@ -17,9 +13,6 @@ _NO_GUIDANCE = "it has no guidance of its own: one pass of another kind over fin
 _IMAGE = "it makes an image"
 
 REFUSED: dict[str, str] = {
-    "AnimateDiffControlNetPipeline": _CONTROLNET,
-    "AnimateDiffSparseControlNetPipeline": _CONTROLNET,
-    "AnimateDiffVideoToVideoControlNetPipeline": _CONTROLNET,
     "AnyFlowFARPipeline": _CHUNKS,
     "Cosmos2TextToImagePipeline": _IMAGE,
     "Cosmos2_5_TransferPipeline": _CHUNKS,
