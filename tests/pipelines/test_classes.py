@@ -3,10 +3,13 @@
 How the stock pipeline runs a surface, and how far ours is from it: tests/helpers/class_checks.py.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from class_checks import surface, uniform
 from tiny_classes import CLASSES, tiny_class
+from tiny_text import with_prompts
 
 import vidcfg
 from vidcfg.guidance.frame_map import BesideMap
@@ -65,3 +68,48 @@ def test_more_frames_than_the_latents_have_is_an_error_that_names_the_number():
         FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 2)
     assert FAMILIES["wan_vace"].map_of(tiny.pipe, {"num_frames": 9}, 5).before == 2
     assert not isinstance(FAMILIES["wan"].map_of(tiny.pipe, {"num_frames": 9}, 5), BesideMap)
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2])
+@pytest.mark.parametrize("name", ["LattePipeline", "AllegroPipeline"])
+def test_negative_prompt_is_encoded_as_the_stock_pipeline_does_beside_a_longer_prompt(
+    name, num_prompts
+):
+    case = CLASSES[name]()
+    tiny = with_prompts(case.tiny)
+    for given, text in ((tiny.positive, "prompt"), (tiny.negative, "negative_prompt")):
+        given[text] = given[text][:num_prompts]
+    tiny.shape.pop("negative_prompt")
+    tiny.shape.pop("mask_feature", None)
+    case = replace(case, tiny=tiny, one_generator=num_prompts == 1)
+    assert uniform(case) == 0.0
+
+
+def test_learned_variance_of_latte_is_read_by_no_rule():
+    case = tiny_class("LattePipeline")
+    weight = case.tiny.pipe.transformer.proj_out.weight
+    guidance, made = vidcfg.Guidance(scale=5.0, rescale=1.0), []
+    for factor in (1.0, 50.0):
+        # patches of 2 x 2 with 8 channels each: the last 4 are the variance
+        weight.data.view(4, 8, -1)[:, 4:] *= factor
+        with vidcfg.guide(case.tiny.pipe, guidance, **case.tiny.negative):
+            made.append(case.tiny.unguided(generator=case.seeds))
+    weight.data.view(4, 8, -1)[:, 4:] /= 50.0
+    np.testing.assert_array_equal(*made)
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "match"),
+    [
+        ("WanAnimatePipeline", {"pose_video": [None] * 6}, "segment_frame_length=9, or a shorter"),
+        ("ChronoEditPipeline", {"enable_temporal_reasoning": True}, "reasoning=False"),
+        ("AnimateDiffControlNetPipeline", {"guess_mode": True}, "guess_mode=False"),
+    ],
+)
+def test_a_call_that_cannot_be_guided_is_refused_with_what_to_do(name, call, match):
+    tiny = tiny_class(name).tiny
+    with (
+        vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=2.0), **tiny.negative),
+        pytest.raises(ValueError, match=match),
+    ):
+        tiny.unguided(**call)

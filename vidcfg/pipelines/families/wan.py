@@ -50,6 +50,17 @@ VACE = replace(
     frame_rule="4k + 1, behind images",
 )
 
+
+def _segments(pipe, call) -> str | None:
+    count, length = len(call["pose_video"]), call["segment_frame_length"]
+    if count > length:
+        return (
+            f"WanAnimate makes {count} frames in several denoising loops, and a surface is for "
+            f"one. Use segment_frame_length={(count + 2) // 4 * 4 + 1}, or a shorter pose_video."
+        )
+    return None
+
+
 ANIMATE = replace(
     FAMILY,
     name="wan_animate",
@@ -61,6 +72,7 @@ ANIMATE = replace(
     length_argument="segment_frame_length",
     others="before",
     frame_rule="4k + 1, behind an image",
+    refusal=_segments,
     default_scale=3.0,
     usual_range=(1.0, 5.0),
 )
