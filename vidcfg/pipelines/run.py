@@ -25,7 +25,7 @@ from vidcfg.pipelines.steps import (
     step_of_call,
     steps_of,
 )
-from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt
+from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt, unconditional_inputs
 
 ROW = "vidcfg_row"
 """Name under which the number of its sample travels with every row of a model call."""
@@ -41,6 +41,7 @@ class GuidedRun:
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.memory = pipe, family, Memory()
+        self.session = session
         self.place = RunPlace(pipe, family, arguments)
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
@@ -53,12 +54,11 @@ class GuidedRun:
         # The rule of every sample, and its surfaces.
         places = _setting_of_sample(len(session.rules), hidden.shape[0], call)
         rules = [session.rules[place] for place in places]
-        told = family.length_argument and call.get(family.length_argument)
-        num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
-        begin = self.place.begin
-        self.facts = run_facts(
-            pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin
-        )
+        begin, told = self.place.begin, family.length_argument and call.get(family.length_argument)
+        frame_map = family.map_of(pipe, call, self.num_frames)
+        num_pixels = told or frame_map.num_pixels(self.num_frames)
+        facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin)
+        self.facts = replace(facts, frame_map=frame_map)
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         surfaces = [made[place] for place in places]
@@ -84,8 +84,9 @@ class GuidedRun:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
-        sources, given = samples.sources(), {"call": call, "arguments": arguments, "cond": cond}
-        self.by_branch = branch_inputs(pipe, family, session.texts, sources, **given)
+        self.sources = samples.sources()
+        given = {"call": call, "arguments": arguments, "cond": cond}
+        self.by_branch = branch_inputs(pipe, family, session.texts, self.sources, **given)
         rows = samples.rows(*self._equal(shared, cond))
         planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
         session.trace.start_run(
@@ -121,6 +122,9 @@ class GuidedRun:
         attribute = next(name for name, found in models.items() if found is module)
         inputs = self._inputs(module, arguments, expert if len(models) > 1 else None)
         second: dict[tuple[str, int], Tensor] = {}
+        control = self.session.control
+        axis, hidden = self.family.channel_axis, arguments[self.family.hidden]
+        has_variance = self.family.learns_variance and _channels(module) == 2 * hidden.shape[axis]
 
         def plain(**given: Any) -> Any:
             outputs = original(**given)
@@ -132,6 +136,11 @@ class GuidedRun:
             given = with_rows(arguments, rows)
             if "return_dict" in _parameters(module):
                 given["return_dict"] = False
+            given |= {name: make(given) for name, make in self.family.from_texts.items()}
+            if control is not None:
+                down, middle = control[0](**given.pop(self.family.control))
+                given["down_block_additional_residuals"] = down
+                given["mid_block_additional_residual"] = middle
             call = StepCall(
                 family=self.family,
                 module=module,
@@ -147,24 +156,25 @@ class GuidedRun:
             if self.second_scale is not None and len(outputs) > 1:
                 output = outputs[self.family.second_stream.output]
                 second.update(zip(zip(branches, call.samples), output.split(1)))
-            return first(outputs)
+            prediction = first(outputs)
+            return prediction.chunk(2, axis)[0] if has_variance else prediction
 
         guided, step = self.denoiser.predict(inputs, evaluate, self.memory)
         self.trace.steps.append(step)
+        if has_variance:
+            guided = torch.cat([guided, guided], axis)
         if self.second_scale is not None:
             return guided, _second_guided(second, self.second_scale, len(guided))
-        if self.returns_tensor:
-            return guided
-        if arguments.get("return_dict", True):
+        if "return_dict" in _parameters(module) and arguments.get("return_dict", True):
             from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
             return Transformer2DModelOutput(sample=guided)
-        return (guided,)
+        return guided if self.returns_tensor else (guided,)
 
     def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
         """What this call of the denoiser brings."""
         family, scheduler, call = self.family, self.pipe.scheduler, self.place.index
-        level = noise_level(scheduler, call)
+        level = noise_level(scheduler, call) if family.has_levels else None
         step = step_of_call(scheduler, self.place.begin)[call]
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
@@ -172,11 +182,16 @@ class GuidedRun:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = self.by_branch
         if family.unconditional is not None:
-            by_branch = {branch: family.unconditional(arguments) for branch in by_branch}
+            by_branch = {
+                branch: rows | unconditional_inputs(family, arguments, cond, self.sources[branch])
+                for branch, rows in by_branch.items()
+            }
         by_branch = by_branch | {"cond": cond}
+        channels = _channels(module)
+        if family.learns_variance:
+            channels = hidden.shape[family.channel_axis]
         # Models that see tokens may be told their rows and columns (LTX).
         grid = (arguments.get("height"), arguments.get("width"))
-        channels = getattr(getattr(module, "config", None), "out_channels", None)
         return StepInputs(
             shared=shared,
             by_branch=self.changes.by_branch(by_branch, step),
@@ -189,6 +204,12 @@ class GuidedRun:
             grid=grid if all(isinstance(size, int) for size in grid) else None,
             num_channels=None if family.layout == "tokens" else channels,
         )
+
+
+def _channels(module: Any) -> int | None:
+    """Channels of a prediction, where the config of the model tells."""
+    config = getattr(module, "config", {})
+    return config.get("out_channels") or config.get("out_visual_dim")
 
 
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:

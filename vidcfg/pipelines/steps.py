@@ -94,9 +94,10 @@ class RunPlace:
     def _found(self, arguments: Mapping[str, Any]) -> list[int]:
         """The entries of the list that this call may be at.
 
-        Tokens with a timestep of their own are at the largest; those that are given have none.
+        Tokens with a timestep of their own are at the largest that the list has; those that are
+        given, as an image, have another or none.
         """
-        given, to_model = arguments.get(self.family.timestep), self.family.model_timesteps
+        given, scheduler = arguments.get(self.family.timestep), self.pipe.scheduler
         if given is None:
             raise ValueError(
                 f"a {type(self.pipe).__name__} gives its denoiser no argument "
@@ -105,20 +106,22 @@ class RunPlace:
             )
         exact, rounded = self.values.double(), self.values
         if hasattr(given, "dtype"):
-            rounded, given = self.values.to(given.dtype), given.max()
-        exact, rounded = (to_model(values).double() for values in (exact, rounded))
-        given = float(given)
-        tolerance = float((exact - rounded).abs().max()) + 1e-6 * abs(given)
-        distances = (rounded - given).abs().tolist()
-        found = [i for i, distance in enumerate(distances) if distance <= tolerance]
-        if not found:
-            raise ValueError(
-                f"a {type(self.pipe).__name__} gives its denoiser the timestep {given:g}, which "
-                f"its {type(self.pipe.scheduler).__name__} does not have, so the step cannot be "
-                f"told. If the pipeline changes timesteps on their way to the model, say how in "
-                f"Family.model_timesteps."
-            )
-        return found
+            rounded, given = self.values.to(given.dtype), given.unique().tolist()
+        to_model = self.family.model_timesteps
+        exact, rounded = (to_model(values, scheduler).double() for values in (exact, rounded))
+        rounding = float((exact - rounded).abs().max())
+        levels = sorted(given if isinstance(given, list) else [float(given)], reverse=True)
+        for level in levels:
+            distances, tolerance = (rounded - level).abs().tolist(), rounding + 1e-6 * abs(level)
+            found = [i for i, distance in enumerate(distances) if distance <= tolerance]
+            if found:
+                return found
+        raise ValueError(
+            f"a {type(self.pipe).__name__} gives its denoiser the timestep {levels[0]:g}, which "
+            f"its {type(scheduler).__name__} does not have, so the step cannot be told. If the "
+            f"pipeline changes timesteps on their way to the model, say how in "
+            f"Family.model_timesteps."
+        )
 
 
 def begin_of(pipe: Any, call: Mapping[str, Any]) -> int:
@@ -150,7 +153,7 @@ def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
         experts = None if None in found else tuple(found)
     return {
         "calls": calls_per_step(scheduler, begin),
-        "sigmas_K": step_sigmas(scheduler, begin),
+        "sigmas_K": step_sigmas(scheduler, begin) if family.has_levels else None,
         "experts": experts,
     }
 

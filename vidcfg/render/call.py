@@ -63,7 +63,7 @@ def check_prompt(prompt: Prompt, family: Any, accepted: Mapping[str, Parameter])
             f"the prompt '{prompt.text}' has no image, but this pipeline starts from one. "
             "Write `image: path` beside its text."
         )
-    if prompt.negative and family.unconditional is not None:
+    if prompt.negative and not family.texts:
         raise ValueError(
             f"the prompt '{prompt.text}' has a negative prompt, but a {family.pipelines[0]} is "
             "conditioned on an image alone. Delete `negative`."

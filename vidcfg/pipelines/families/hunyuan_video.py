@@ -4,7 +4,11 @@ from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="hunyuan_video",
-    pipelines=("HunyuanVideoPipeline",),
+    pipelines=(
+        "HunyuanVideoPipeline",
+        "HunyuanVideoImageToVideoPipeline",
+        "HunyuanSkyreelsImageToVideoPipeline",
+    ),
     frame_rule="4k + 1",
     tested="exact",
     texts={

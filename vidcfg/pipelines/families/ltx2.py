@@ -1,6 +1,10 @@
-"""LTX-2: video and audio in one call; the audio keeps a scale of its own for all frames."""
+"""LTX-2: video and audio in one call; the audio keeps a scale of its own for all frames.
+
+Conditions at later frames stand behind the video, as further tokens of whole latent frames.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -20,7 +24,7 @@ def _connected(pipe, inputs: Mapping[str, Tensor], texts: list[str] | None) -> d
 
 FAMILY = Family(
     name="ltx2",
-    pipelines=("LTX2Pipeline",),
+    pipelines=("LTX2Pipeline", "LTX2ImageToVideoPipeline"),
     layout="tokens",
     frame_rule="8k + 1",
     tested="close",
@@ -34,7 +38,15 @@ FAMILY = Family(
     },
     encoded=("prompt_embeds", "prompt_attention_mask", None, None),
     finish_texts=_connected,
-    per_sample=("timestep", "sigma", "audio_hidden_states", "video_coords", "audio_coords"),
+    per_sample=(
+        "timestep",
+        "audio_timestep",
+        "sigma",
+        "audio_sigma",
+        "audio_hidden_states",
+        "video_coords",
+        "audio_coords",
+    ),
     second_stream=SecondStream(output=1, scale_argument="audio_guidance_scale", fallback=7.0),
     own_guidance={
         "guidance_scale": 1.0,
@@ -57,4 +69,16 @@ FAMILY = Family(
     size_multiple=32,
     default_scale=3.0,
     usual_range=(2.0, 7.0),
+)
+
+CONDITION = replace(
+    FAMILY,
+    name="ltx2_condition",
+    pipelines=("LTX2ConditionPipeline",),
+    frame_rule="8k + 1, before conditions",
+    latent_frames=lambda arguments: (
+        arguments["hidden_states"].shape[1] // (arguments["height"] * arguments["width"])
+    ),
+    length_argument="num_frames",
+    others="after",
 )

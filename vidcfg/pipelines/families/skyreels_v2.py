@@ -7,7 +7,7 @@ from vidcfg.pipelines.families import wan
 FAMILY = replace(
     wan.FAMILY,
     name="skyreels_v2",
-    pipelines=("SkyReelsV2Pipeline",),
+    pipelines=("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"),
     denoisers={"transformer": None},
     expert_of=None,
     default_scale=6.0,

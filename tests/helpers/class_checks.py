@@ -1,0 +1,106 @@
+"""How far a guided pipeline is from the stock pipeline: at one scale, and under a random surface.
+
+The surface is run by the stock pipeline itself, which is handed a scale that differs by frame and
+step: no line of the engine is in that loop.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tiny_base import TinyPipeline, generators
+
+import vidcfg
+
+FRAMES = {"kind": "knots", "points": [[0.0, 0.3], [0.4, 1.0], [1.0, 0.0]]}
+SCALES = [3.5, 0.4]
+"""One for each step that runs."""
+
+
+class FrameScale(float):
+    """A guidance scale as the stock pipelines use one: `scale * (cond - uncond)`, once a step.
+
+    `strength_KF` are its values, `layout` the axes of what it is multiplied with. As a number it
+    is above 1, so that the pipeline runs its unconditional pass.
+    """
+
+    def __new__(cls, strength_KF, layout, used=None):
+        made = super().__new__(cls, 9.9)
+        made.strength_KF, made.layout = strength_KF, layout
+        made.used = [] if used is None else used
+        return made
+
+    def __sub__(self, number):
+        return FrameScale(self.strength_KF - number, self.layout, self.used)
+
+    def __mul__(self, difference):
+        row_F = torch.tensor(self.strength_KF[len(self.used)], dtype=difference.dtype)
+        self.used.append(1)
+        if self.layout == "tokens":
+            row = row_F.repeat_interleave(difference.shape[1] // len(row_F))[:, None]
+        else:
+            shape = [1] * 5
+            shape[self.layout.index("F")] = len(row_F)
+            row = row_F.reshape(shape)
+        return row * difference
+
+
+@dataclass(frozen=True)
+class TinyClass:
+    """A pipeline class to check.
+
+    Args:
+        tiny: what a call needs.
+        layout: axes of the model's prediction.
+        pixels: pixel frames that each latent frame makes.
+        one_generator: for classes that take no list of generators.
+        begin: steps of the schedule that do not run, before those that do.
+    """
+
+    tiny: TinyPipeline
+    layout: str
+    pixels: tuple[int, ...]
+    one_generator: bool = False
+    begin: int = 0
+
+    @property
+    def seeds(self):
+        """Fresh generators of a call; I2VGen-XL draws from the global one too."""
+        torch.manual_seed(0)
+        return generators(0)[0] if self.one_generator else generators(0, 1)
+
+
+def difference(ours: torch.Tensor, stock: torch.Tensor) -> float:
+    """The largest absolute difference over the largest value; 0.0 where they are equal."""
+    assert ours.shape == stock.shape
+    assert torch.isfinite(stock).all()
+    return float((ours - stock).abs().max() / stock.abs().max())
+
+
+def uniform(case: TinyClass, scale: float = 4.3, **settings) -> float:
+    """Difference from the stock pipeline at one scale for all frames and steps."""
+    tiny = case.tiny
+    stock = tiny.stock(scale, generator=case.seeds)
+    guidance = vidcfg.Guidance(scale=scale, **settings)
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        ours = tiny.unguided(generator=case.seeds)
+    assert trace.evaluations == trace.planned.evaluations
+    return difference(ours, stock)
+
+
+def surface(case: TinyClass) -> float:
+    """Difference from the stock pipeline whose scale differs by frame and step."""
+    tiny = case.tiny
+    # A step that does not run has a scale that would be seen.
+    scales = [90.0] * case.begin + SCALES
+    guidance = vidcfg.Guidance(scale=scales, frames=FRAMES, passes="sequential", micro_batch=1)
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        ours = tiny.unguided(generator=case.seeds)
+    assert trace.evaluations == trace.planned.evaluations
+    strength_KF = trace.surfaces[0].strength_KF[case.begin :]
+    assert strength_KF.shape == (len(SCALES), len(case.pixels)), strength_KF.shape
+    assert len(np.unique(strength_KF)) > len(SCALES)
+    scale = FrameScale(strength_KF, case.layout)
+    stock = tiny.stock(scale, generator=case.seeds)
+    assert len(scale.used) == len(SCALES)
+    return difference(ours, stock)
