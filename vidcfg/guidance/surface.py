@@ -27,7 +27,8 @@ class Surface:
     """Scale, weights and strengths of one run of K steps, T pixel frames and F latent frames.
 
     `progress_K` is k / (K - 1) whatever the schedule follows; the arrays are read-only. `fps` is
-    None where unknown.
+    None where unknown. Where frames have noise levels of their own a row is a call of the denoiser
+    (`by_frame`).
     """
 
     progress_K: Float64[np.ndarray, "K"]
@@ -41,6 +42,23 @@ class Surface:
     def __post_init__(self):
         for array in (v for v in vars(self).values() if isinstance(v, np.ndarray)):
             array.flags.writeable = False
+
+    def by_frame(self, step_NF: np.ndarray, latent_T: np.ndarray) -> "Surface":
+        """Row n has latent frame f as it is on step `step_NF[n, f]`, and off where that is -1.
+
+        Pixel frame t goes with latent frame `latent_T[t]`. Scale and progress of a row are those
+        of its latest step.
+        """
+        made = {}
+        for at, step in (("T", step_NF[:, latent_T]), ("F", step_NF)):
+            place = np.maximum(step, 0), np.arange(step.shape[1])
+            for name, off in (("weights", 0.0), ("strength", 1.0)):
+                values = getattr(self, f"{name}_K{at}")[place]
+                made[f"{name}_K{at}"] = np.where(step >= 0, values, off)
+        latest = step_NF.max(axis=1)
+        return replace(
+            self, progress_K=self.progress_K[latest], scale_K=self.scale_K[latest], **made
+        )
 
     def to_dict(self) -> dict:
         """Plain lists and numbers for JSON, to the last bit of float64.

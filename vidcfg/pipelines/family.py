@@ -90,6 +90,20 @@ class ImagePrompt:
     negative: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class FrameLevels:
+    """Noise levels of their own for the frames, which the pipeline lists before its loop.
+
+    Args:
+        method: pipeline method that makes the list.
+        read: its result -> timesteps and steps of the frames in each denoiser call [N, F], numpy;
+            a step of -1 where a frame is not denoised.
+    """
+
+    method: str
+    read: Callable[[Any], tuple[Any, Any]]
+
+
 _EMBEDS = "prompt_embeds"
 
 
@@ -131,6 +145,7 @@ class Family:
         rescale_space: in what the stock pipeline rescales, "prediction" or "x0".
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
+        frame_levels: noise levels by frame (diffusion forcing); each has the strength of its step.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
             tell them.
         others: "before" or "after": where latent frames beyond those of `length_argument` stand,
@@ -190,6 +205,7 @@ class Family:
     rescale_space: str = "prediction"
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
+    frame_levels: FrameLevels | None = None
     length_argument: str | None = None
     others: str | None = None
     expert_of: Callable[[Any, float], str | None] | None = None

@@ -3,7 +3,6 @@
 _CHUNKS = (
     "it makes its frames in several denoising loops, one after the other, and a surface is for one"
 )
-_OWN_NOISE = "its frames have noise levels of their own, so that a step is no single noise level"
 _REFERENCE = (
     "it puts tokens of a reference video, which may be smaller, behind those of the video, and "
     "which of them are frames cannot be told"
@@ -49,9 +48,6 @@ REFUSED: dict[str, str] = {
     "LTXModularPipeline": _MODULAR,
     "MiniMaxH3ModularPipeline": _MODULAR,
     "SanaWMPipeline": "its camera paths are arguments without rows that no declaration names",
-    "SkyReelsV2DiffusionForcingImageToVideoPipeline": _OWN_NOISE,
-    "SkyReelsV2DiffusionForcingPipeline": _OWN_NOISE,
-    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": _OWN_NOISE,
     "TextToVideoZeroPipeline": "it runs its first frame through several loops of its own",
     "TextToVideoZeroSDXLPipeline": "it runs its first frame through several loops of its own",
     "Wan22Image2VideoModularPipeline": _MODULAR,
