@@ -176,7 +176,7 @@ def test_missing_metrics_are_listed_once_with_their_reason(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert run(rendered, "--metrics", "fvd,appearance", "--reference", rendered) == 0
     text = capsys.readouterr().out
-    assert text.count("vidcfg weights fetch i3d-k400") == 1
+    assert text.count("add --weights i3d-k400=FILE") == 1
     assert "not measured: fvd[i3d-k400], fvd_infinity[i3d-k400]" in text
 
 

@@ -259,7 +259,7 @@ def test_missing_weights_are_null_with_reason_and_command(rendered, no_weights):
     chosen = replace(chosen, clip_model="nobody/no-such-clip")
     found = by_name(evaluate(find_items([rendered]), chosen))
     commands = {
-        "fvd[i3d-k400]": "vidcfg weights fetch i3d-k400",
+        "fvd[i3d-k400]": "add --weights i3d-k400=FILE",
         "fd[r3d18-k400]": "vidcfg weights fetch r3d18-k400",
         "lpips_adjacent[alex]": "vidcfg weights fetch lpips-alex",
         "lpips_warp[alex]": "vidcfg weights fetch lpips-alex",
