@@ -92,8 +92,9 @@ def hunyuan_video15_i2v() -> TinyClass:
 
 
 def ltx2_i2v() -> TinyClass:
-    positive = {"image": image(2, 32, 64), "image_crf": 0}
+    positive = {"image": image(2, 32, 32), "image_crf": 0}
     tiny = twin(ltx2(num_steps=2), "LTX2ImageToVideoPipeline", positive=positive)
+    tiny.shape["width"] = 32
     return TinyClass(tiny, "tokens", (1, 2, 2))
 
 
@@ -101,8 +102,9 @@ def ltx2_condition() -> TinyClass:
     """With an image at a later latent frame."""
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
-    condition = LTX2VideoCondition(frames=image(1, 32, 64), index=1, strength=1.0, crf=0)
+    condition = LTX2VideoCondition(frames=image(1, 32, 32), index=1, strength=1.0, crf=0)
     tiny = twin(ltx2(num_steps=2), "LTX2ConditionPipeline", positive={"conditions": [condition]})
+    tiny.shape["width"] = 32
     return TinyClass(tiny, "tokens", (1, 2, 2, 0))
 
 
