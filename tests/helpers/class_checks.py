@@ -4,7 +4,9 @@ The surface is run by the stock pipeline itself, which is handed a scale that di
 step: no line of the engine is in that loop.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -56,6 +58,8 @@ class TinyClass:
         pixels: pixel frames that each latent frame makes.
         one_generator: for classes that take no list of generators.
         begin: steps of the schedule that do not run, before those that do.
+        parts: strengths of the latents of each loop, one after the other, for a video that is made
+            in several; from a function (pixel frames, frame map) -> strength_KF.
     """
 
     tiny: TinyPipeline
@@ -63,6 +67,7 @@ class TinyClass:
     pixels: tuple[int, ...]
     one_generator: bool = False
     begin: int = 0
+    parts: Callable[[Callable[..., np.ndarray]], list[np.ndarray]] | None = None
 
     @property
     def seeds(self):
@@ -73,6 +78,8 @@ class TinyClass:
 
 def difference(ours: torch.Tensor, stock: torch.Tensor) -> float:
     """The largest absolute difference over the largest value; 0.0 where they are equal."""
+    if isinstance(ours, list):  # FramePack: the latents after each section
+        ours, stock = ours[-1], stock[-1]
     assert ours.shape == stock.shape
     assert torch.isfinite(stock).all()
     return float((ours - stock).abs().max() / stock.abs().max())
@@ -103,9 +110,14 @@ def surface(case: TinyClass) -> float:
     strength_KF = trace.surfaces[0].strength_KF[case.begin :]
     assert strength_KF.shape == (len(SCALES), len(case.pixels)), strength_KF.shape
     assert len(np.unique(strength_KF)) > len(SCALES)
+    if case.parts is not None:
+        run = partial(guidance.terms[0].surface, num_steps=len(SCALES))
+        parts = case.parts(lambda n, shown: run(num_frames=n, frame_map=shown).strength_KF)
+        np.testing.assert_allclose(strength_KF, parts[-1])  # those of the last loop
+        strength_KF = np.concatenate(parts)
     scale = FrameScale(lambda n: strength_KF[n], case.layout)
     stock = tiny.stock(scale, generator=case.seeds)
-    assert len(scale.used) == len(SCALES)
+    assert len(scale.used) == len(strength_KF)
     return difference(ours, stock)
 
 

@@ -101,7 +101,6 @@ def test_learned_variance_of_latte_is_read_by_no_rule():
 @pytest.mark.parametrize(
     ("name", "call", "match"),
     [
-        ("WanAnimatePipeline", {"pose_video": [None] * 6}, "segment_frame_length=9, or a shorter"),
         ("ChronoEditPipeline", {"enable_temporal_reasoning": True}, "reasoning=False"),
         ("AnimateDiffControlNetPipeline", {"guess_mode": True}, "guess_mode=False"),
         (

@@ -147,8 +147,12 @@ class Term:
         fps: float | int | None = None,
         sigmas: Any = None,
         experts: tuple[str, ...] | None = None,
+        part_T: np.ndarray | None = None,
     ) -> Surface:
         """The surface of a run of `num_steps` steps and `num_frames` pixel frames.
+
+        A run that makes a part of the video gets the surface of those frames: `part_T` holds their
+        numbers, in the order of the run's own, to which `frame_map` belongs.
 
         Weights are reduced to latent frames after windows and steps outside an interval schedule
         have set weights to 0; the strengths follow from the reduced weights. Windows go by step
@@ -161,9 +165,10 @@ class Term:
                 pipeline that has none, or misses one.
         """
         run = {"num_frames": num_frames, "frame_map": frame_map, "fps": fps, "sigmas": sigmas}
+        run["part_T"] = part_T
         if isinstance(self.scale, dict):
             return self._by_expert(experts or (), num_steps=num_steps, **run)
-        frame_map.check(num_frames, "num_frames")
+        frame_map.check(num_frames if part_T is None else len(part_T), "num_frames")
         if fps is not None and not 0 < fps < float("inf"):
             raise ValueError(f"fps is {fps!r}, but must be a number above 0.")
         position_K = positions(self.scale.over, num_steps, sigmas)
@@ -180,6 +185,7 @@ class Term:
         mask_KT = window_mask(self.windows, progress_K, num_frames)
         mask_KT = mask_KT & self.scale.active(position_K)[:, None]
         weights_KT = np.where(mask_KT, self.frames.weights(num_frames, fps=fps), 0.0)
+        weights_KT = weights_KT if part_T is None else weights_KT[:, part_T]
         reducer = self.frames.reducer if self.reduce == "auto" else self.reduce
         weights_KF = frame_map.reduce(weights_KT, reducer)
 

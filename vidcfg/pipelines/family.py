@@ -150,6 +150,8 @@ class Family:
             tell them.
         others: "before" or "after": where latent frames beyond those of `length_argument` stand,
             which never become pixels (reference images, conditions); None where there are none.
+        part: (pipeline, its call, number of the loop) -> pixel frames of the video, and which of
+            them the latents of this loop make; for a video that is made in several loops.
         expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
         unconditional: denoiser arguments -> the ones that a branch with a negative or empty text
             sees instead, beside `texts`; models without a text have nothing else.
@@ -208,6 +210,7 @@ class Family:
     frame_levels: FrameLevels | None = None
     length_argument: str | None = None
     others: str | None = None
+    part: Callable[[Any, Mapping[str, Any], int], tuple[int, Any]] | None = None
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None

@@ -104,6 +104,7 @@ class Session:
         self.in_progress: GuidedRun | None = None
         self.own_guidance: dict[str, Any] | None = None
         self.frame_table: Any = None
+        self.num_loops = 0
         self.control: tuple[Callable, dict[str, Any]] | None = None
         self.is_encoding = False
         self.scales_noted = False
@@ -120,7 +121,7 @@ class Session:
         reason = self.family.refusal(self.pipe, call) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
-        self.call, self.in_progress, self.own_guidance = call, None, None
+        self.call, self.in_progress, self.own_guidance, self.num_loops = call, None, None, 0
         self.texts.encoded.clear()
         second = self.family.second_stream
         try:
@@ -162,6 +163,7 @@ class Session:
         # A pipeline that begins its loop anew begins a new run.
         if self.in_progress is None or not self.in_progress.place.goes_on(arguments):
             self.in_progress = GuidedRun(self, module, arguments)
+            self.num_loops += 1
         return self.in_progress.step(module, original, expert, arguments)
 
     def begin_with(self, frame_table: Any) -> None:

@@ -61,9 +61,11 @@ class GuidedRun:
         rules = [session.rules[place] for place in places]
         begin, told = self.place.begin, family.length_argument and call.get(family.length_argument)
         frame_map = family.map_of(pipe, call, self.num_frames)
-        num_pixels = told or frame_map.num_pixels(self.num_frames)
+        num_pixels, part_T = told or frame_map.num_pixels(self.num_frames), None
+        if family.part is not None:
+            num_pixels, part_T = family.part(pipe, call, session.num_loops)
         facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin)
-        self.facts = replace(facts, frame_map=frame_map)
+        self.facts = replace(facts, frame_map=frame_map, part_T=part_T)
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         if family.frame_levels is not None:

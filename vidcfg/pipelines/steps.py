@@ -23,7 +23,8 @@ class RunFacts:
     A step that does not run, as a video-to-video pipeline starts behind it, has no calls.
     `sigmas_K` are the noise levels at the start of each step, falling, and `experts` the name of
     the model of each; None where not known, or where there is one model. Branches in `always` run
-    on every step, whatever the strengths.
+    on every step, whatever the strengths. `part_T` are the pixel frames that the run makes, where
+    a pipeline makes a video in several loops.
     """
 
     num_frames: int
@@ -33,6 +34,7 @@ class RunFacts:
     sigmas_K: np.ndarray | None = None
     experts: tuple[str, ...] | None = None
     always: frozenset[str] = frozenset()
+    part_T: np.ndarray | None = None
 
     def of_surfaces(self) -> dict[str, Any]:
         """What the surfaces of a rule are made for: the arguments of its `surfaces`."""
@@ -43,6 +45,7 @@ class RunFacts:
             "fps": self.fps,
             "sigmas": self.sigmas_K,
             "experts": self.experts,
+            "part_T": self.part_T,
         }
 
     def of_rows(self) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """Video pipelines of diffusers 0.42 that cannot be guided, and why. No family by itself."""
 
-_CHUNKS = (
-    "it makes its frames in several denoising loops, one after the other, and a surface is for one"
-)
+_CHUNKS = "its frames come out of several denoising loops, and no declaration says which of which"
 _REFERENCE = (
     "it puts tokens of a reference video, which may be smaller, behind those of the video, and "
     "which of them are frames cannot be told"
@@ -31,7 +29,6 @@ REFUSED: dict[str, str] = {
     "HeliosPyramidModularPipeline": _MODULAR,
     "HeliosPyramidPipeline": _CHUNKS,
     "HunyuanVideo15ModularPipeline": _MODULAR,
-    "HunyuanVideoFramepackPipeline": _CHUNKS,
     "JoyImageEditPipeline": _IMAGE,
     "Kandinsky6SRPipeline": _NO_GUIDANCE,
     "Kandinsky6TI2VAPipeline": "it guides picture and sound by one scale, and no test covers it",
