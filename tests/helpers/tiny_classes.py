@@ -6,12 +6,15 @@ from functools import cache
 from class_checks import TinyClass
 from tiny_controls import CONTROLS
 from tiny_cosmos import COSMOS
+from tiny_forcing import FORCING
 from tiny_from_video import FROM_VIDEO
 from tiny_more import MORE
 from tiny_pipelines import BUILDERS, ltx2
 from tiny_twins import TWINS
 
-CLASSES: dict[str, Callable[[], TinyClass]] = TWINS | MORE | COSMOS | FROM_VIDEO | CONTROLS
+CLASSES: dict[str, Callable[[], TinyClass]] = (
+    TWINS | MORE | COSMOS | FROM_VIDEO | CONTROLS | FORCING
+)
 """Those that only test_classes.py checks."""
 
 tiny_class = cache(lambda name: CLASSES[name]())

@@ -3,12 +3,15 @@
 from dataclasses import replace
 from inspect import signature
 
+import numpy as np
 import torch
 from class_checks import TinyClass
 from tiny_base import TinyPipeline, image_processor, quiet, seeded, vision_encoder
 from tiny_streams import hunyuan_video15, ltx2
 from tiny_video import cogvideox, hunyuan_video, ltx, wan
 from tiny_wan import skyreels_v2
+
+from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
 
 
 def config_of(model) -> dict:
@@ -92,8 +95,9 @@ def hunyuan_video15_i2v() -> TinyClass:
 
 
 def ltx2_i2v() -> TinyClass:
-    positive = {"image": image(2, 32, 64), "image_crf": 0}
+    positive = {"image": image(2, 32, 32), "image_crf": 0}
     tiny = twin(ltx2(num_steps=2), "LTX2ImageToVideoPipeline", positive=positive)
+    tiny.shape["width"] = 32
     return TinyClass(tiny, "tokens", (1, 2, 2))
 
 
@@ -101,8 +105,9 @@ def ltx2_condition() -> TinyClass:
     """With an image at a later latent frame."""
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
-    condition = LTX2VideoCondition(frames=image(1, 32, 64), index=1, strength=1.0, crf=0)
+    condition = LTX2VideoCondition(frames=image(1, 32, 32), index=1, strength=1.0, crf=0)
     tiny = twin(ltx2(num_steps=2), "LTX2ConditionPipeline", positive={"conditions": [condition]})
+    tiny.shape["width"] = 32
     return TinyClass(tiny, "tokens", (1, 2, 2, 0))
 
 
@@ -139,6 +144,39 @@ def hunyuan_video_i2v_replace() -> TinyClass:
     return TinyClass(tiny, "BCFHW", (1, 4, 4))
 
 
+def framepack(sampling: str = "inverted_anti_drifting") -> TinyClass:
+    """Two sections of two latents, the second one first, behind the latent of the image."""
+    from diffusers import HunyuanVideoFramepackTransformer3DModel
+
+    base = hunyuan_video(num_steps=2, num_frames=10)
+    settings = config_of(base.pipe.transformer) | {
+        "image_condition_type": None,
+        "patch_size": 2,
+        "has_image_proj": True,
+        "image_proj_dim": 6,
+        "has_clean_x_embedder": True,
+    }
+    tiny = twin(
+        base,
+        "HunyuanVideoFramepackPipeline",
+        positive={"image": image(2), "latent_window_size": 2, "sampling_type": sampling},
+        transformer=seeded(lambda: HunyuanVideoFramepackTransformer3DModel(**settings)),
+        image_encoder=vision_encoder(6),
+        feature_extractor=image_processor(),
+    )
+    places = [slice(3, 5), slice(1, 3)] if "inverted" in sampling else [slice(1, 3), slice(3, 5)]
+
+    def parts(strength):
+        whole = strength(17, CausalMap(4))
+        return [whole[:, place] for place in places]
+
+    return TinyClass(tiny, "BCFHW", (4, 4), parts=parts)
+
+
+def framepack_forwards() -> TinyClass:
+    return framepack("vanilla")
+
+
 def cogvideox_fun_control() -> TinyClass:
     positive = {"control_video": image(2 * 9).reshape(2, 9, 3, 16, 32)}
     base = cogvideox(num_steps=2, num_frames=9)
@@ -160,6 +198,19 @@ def wan_vace() -> TinyClass:
         transformer=seeded(lambda: WanVACETransformer3DModel(**settings)),
     )
     return TinyClass(tiny, "BCFHW", (0, 0, 1, 4), one_generator=True)
+
+
+def wan_animate_segments() -> TinyClass:
+    """Nine frames in two segments; the fifth is in both."""
+    case = wan_animate()
+    case.tiny.positive.update(pose_video=[picture()] * 9, face_video=[picture(16, 16)] * 9)
+
+    def parts(strength):
+        each = strength(9, OneToOneMap())
+        segments = [(each[:, [s, s]], each[:, s + 1 : s + 5].mean(1)) for s in (0, 4)]
+        return [np.column_stack(columns) for columns in segments]
+
+    return replace(case, parts=parts)
 
 
 def wan_animate() -> TinyClass:
@@ -210,4 +261,7 @@ TWINS = {
     "CogVideoXFunControlPipeline": cogvideox_fun_control,
     "WanVACEPipeline": wan_vace,
     "WanAnimatePipeline": wan_animate,
+    "WanAnimatePipeline, two segments": wan_animate_segments,
+    "HunyuanVideoFramepackPipeline": framepack,
+    "HunyuanVideoFramepackPipeline, forwards": framepack_forwards,
 }

@@ -101,9 +101,13 @@ def test_learned_variance_of_latte_is_read_by_no_rule():
 @pytest.mark.parametrize(
     ("name", "call", "match"),
     [
-        ("WanAnimatePipeline", {"pose_video": [None] * 6}, "segment_frame_length=9, or a shorter"),
         ("ChronoEditPipeline", {"enable_temporal_reasoning": True}, "reasoning=False"),
         ("AnimateDiffControlNetPipeline", {"guess_mode": True}, "guess_mode=False"),
+        (
+            "SkyReelsV2DiffusionForcingPipeline",
+            {"overlap_history": 5, "base_num_frames": 5},
+            "Use a base_num_frames that is not below num_frames",
+        ),
     ],
 )
 def test_a_call_that_cannot_be_guided_is_refused_with_what_to_do(name, call, match):
@@ -113,3 +117,27 @@ def test_a_call_that_cannot_be_guided_is_refused_with_what_to_do(name, call, mat
         pytest.raises(ValueError, match=match),
     ):
         tiny.unguided(**call)
+
+
+def test_diffusion_forcing_gives_every_frame_the_strength_of_its_own_step():
+    case = tiny_class("SkyReelsV2DiffusionForcingPipeline")
+    settings = [vidcfg.Guidance(scale=3.0), vidcfg.Guidance(scale=[3.0, 4.0, 5.0])]
+    with vidcfg.guide(case.tiny.pipe, settings, **case.tiny.negative) as trace:
+        case.tiny.unguided(generator=case.seeds)
+    expected = [[3, 1, 1], [4, 3, 1], [5, 4, 3], [1, 5, 4], [1, 1, 5]]
+    np.testing.assert_array_equal([step.strength_BF[1] for step in trace.steps], expected)
+    np.testing.assert_array_equal(trace.surfaces[1].strength_KF, expected)
+    # nine frames: one, four and four of each latent
+    wide = np.repeat(expected, [1, 4, 4], axis=1)
+    np.testing.assert_array_equal(trace.surfaces[1].strength_KT, wide)
+
+
+@pytest.mark.parametrize("method", ["cads", "zero_star", {"kind": "apg", "momentum": -0.5}])
+def test_rules_that_go_from_step_to_step_are_refused_where_frames_are_on_different_ones(method):
+    case = tiny_class("SkyReelsV2DiffusionForcingPipeline")
+    guidance = vidcfg.Guidance(scale=3.0, method=method)
+    with (
+        vidcfg.guide(case.tiny.pipe, guidance, **case.tiny.negative),
+        pytest.raises(ValueError, match="different steps. Use cfg, or ar_step=0"),
+    ):
+        case.tiny.unguided(generator=case.seeds)

@@ -95,6 +95,20 @@ class ImagePrompt:
     negative: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class FrameLevels:
+    """Noise levels of their own for the frames, which the pipeline lists before its loop.
+
+    Args:
+        method: pipeline method that makes the list.
+        read: its result -> timesteps and steps of the frames in each denoiser call [N, F], numpy;
+            a step of -1 where a frame is not denoised.
+    """
+
+    method: str
+    read: Callable[[Any], tuple[Any, Any]]
+
+
 _EMBEDS = "prompt_embeds"
 
 
@@ -136,10 +150,13 @@ class Family:
         rescale_space: in what the stock pipeline rescales, "prediction" or "x0".
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
+        frame_levels: noise levels by frame (diffusion forcing); each has the strength of its step.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
             tell them.
         others: "before" or "after": where latent frames beyond those of `length_argument` stand,
             which never become pixels (reference images, conditions); None where there are none.
+        part: (pipeline, its call, number of the loop) -> pixel frames of the video, and which of
+            them the latents of this loop make; for a video that is made in several loops.
         expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
         unconditional: denoiser arguments -> the ones that a branch with a negative or empty text
             sees instead, beside `texts`; models without a text have nothing else.
@@ -195,8 +212,10 @@ class Family:
     rescale_space: str = "prediction"
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
+    frame_levels: FrameLevels | None = None
     length_argument: str | None = None
     others: str | None = None
+    part: Callable[[Any, Mapping[str, Any], int], tuple[int, Any]] | None = None
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None

@@ -103,6 +103,8 @@ class Session:
         self.call: Mapping[str, Any] = {}
         self.in_progress: GuidedRun | None = None
         self.own_guidance: dict[str, Any] | None = None
+        self.frame_table: Any = None
+        self.num_loops = 0
         self.control: tuple[Callable, dict[str, Any]] | None = None
         self.is_encoding = False
         self.scales_noted = False
@@ -119,7 +121,7 @@ class Session:
         reason = self.family.refusal(self.pipe, call) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
-        self.call, self.in_progress, self.own_guidance = call, None, None
+        self.call, self.in_progress, self.own_guidance, self.num_loops = call, None, None, 0
         self.texts.encoded.clear()
         second = self.family.second_stream
         try:
@@ -161,7 +163,12 @@ class Session:
         # A pipeline that begins its loop anew begins a new run.
         if self.in_progress is None or not self.in_progress.place.goes_on(arguments):
             self.in_progress = GuidedRun(self, module, arguments)
+            self.num_loops += 1
         return self.in_progress.step(module, original, expert, arguments)
+
+    def begin_with(self, frame_table: Any) -> None:
+        """A loop begins, whose frames have the noise levels that this table tells."""
+        self.frame_table, self.in_progress = frame_table, None
 
     def keep_control(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
@@ -267,17 +274,26 @@ def _guided_class(cls: type, family: Family, session: Session) -> type:
             return cls.__call__(self, **given, **extra)
 
     changed = {"__call__": call}
-    if hasattr(cls, "encode_prompt"):
-
-        @functools.wraps(cls.encode_prompt)
-        def encode_prompt(self, *args, **kwargs):
-            encoded = cls.encode_prompt(self, *args, **kwargs)
-            session.encode()
-            return encoded
-
-        changed["encode_prompt"] = encode_prompt
+    after = {"encode_prompt": lambda encoded: session.encode()}
+    if family.frame_levels is not None:
+        after[family.frame_levels.method] = session.begin_with
+    for name in after:
+        if hasattr(cls, name):
+            changed[name] = _followed(getattr(cls, name), after[name])
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls.__name__, (cls,), changed | names)
+
+
+def _followed(method: Callable, after: Callable[[Any], Any]) -> Callable:
+    """A method that hands its result to `after` too."""
+
+    @functools.wraps(method)
+    def followed(self, *args, **kwargs):
+        result = method(self, *args, **kwargs)
+        after(result)
+        return result
+
+    return followed
 
 
 def _without_own_guidance(

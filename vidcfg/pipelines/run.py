@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
 from vidcfg.pipelines.second_stream import GuidedSecondStream
 from vidcfg.pipelines.steps import (
+    FramePlace,
     RunFacts,
     RunPlace,
     noise_level,
@@ -43,7 +45,10 @@ class GuidedRun:
         pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.memory = pipe, family, Memory()
         self.session = session
-        self.place = RunPlace(pipe, family, arguments)
+        if family.frame_levels is None:
+            self.place = RunPlace(pipe, family, arguments)
+        else:
+            self.place = FramePlace(family, session.frame_table, arguments)
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
@@ -56,11 +61,20 @@ class GuidedRun:
         rules = [session.rules[place] for place in places]
         begin, told = self.place.begin, family.length_argument and call.get(family.length_argument)
         frame_map = family.map_of(pipe, call, self.num_frames)
-        num_pixels = told or frame_map.num_pixels(self.num_frames)
+        num_pixels, part_T = told or frame_map.num_pixels(self.num_frames), None
+        if family.part is not None:
+            num_pixels, part_T = family.part(pipe, call, session.num_loops)
         facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin)
-        self.facts = replace(facts, frame_map=frame_map)
+        self.facts = replace(facts, frame_map=frame_map, part_T=part_T)
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
+        if family.frame_levels is not None:
+            steps_NF = self.place.steps_NF
+            check_by_frame(rules, self.place)
+            sizes = [len(pixels) for pixels in frame_map.pixels_of(num_pixels)]
+            latent_T = np.repeat(np.arange(len(sizes)), sizes)
+            made = [tuple(term.by_frame(steps_NF, latent_T) for term in terms) for terms in made]
+            self.facts = replace(self.facts, calls=(1,) * len(steps_NF), sigmas_K=None)
         surfaces = [made[place] for place in places]
         if not session.scales_noted:
             session.scales_noted = True
@@ -174,8 +188,11 @@ class GuidedRun:
     def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
         """What this call of the denoiser brings."""
         family, scheduler, call = self.family, self.pipe.scheduler, self.place.index
-        level = noise_level(scheduler, call) if family.has_levels else None
-        step = step_of_call(scheduler, self.place.begin)[call]
+        if family.frame_levels is not None:
+            level, step = None, call
+        else:
+            level = noise_level(scheduler, call) if family.has_levels else None
+            step = step_of_call(scheduler, self.place.begin)[call]
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         if self.second is not None or self.changes.needs_samples:
@@ -240,6 +257,16 @@ def run_facts(
         always=frozenset(() if second == 1 else ("cond", "uncond")),
         **steps_of(pipe, family, begin),
     )
+
+
+def check_by_frame(rules: list[Any], place: FramePlace) -> None:
+    """Raise ValueError for a rule that cannot follow frames which are on different steps."""
+    found = [term.kind for rule in rules for term in rule.method.terms if term.goes_by_step]
+    if found and not place.is_joint:
+        raise ValueError(
+            f"guidance.method {found[0]} goes from step to step, but the frames of this run are "
+            f"on different steps. Use cfg, or ar_step=0."
+        )
 
 
 def scale_note(family: Any, scale: float) -> str | None:

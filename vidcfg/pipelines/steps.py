@@ -23,7 +23,8 @@ class RunFacts:
     A step that does not run, as a video-to-video pipeline starts behind it, has no calls.
     `sigmas_K` are the noise levels at the start of each step, falling, and `experts` the name of
     the model of each; None where not known, or where there is one model. Branches in `always` run
-    on every step, whatever the strengths.
+    on every step, whatever the strengths. `part_T` are the pixel frames that the run makes, where
+    a pipeline makes a video in several loops.
     """
 
     num_frames: int
@@ -33,6 +34,7 @@ class RunFacts:
     sigmas_K: np.ndarray | None = None
     experts: tuple[str, ...] | None = None
     always: frozenset[str] = frozenset()
+    part_T: np.ndarray | None = None
 
     def of_surfaces(self) -> dict[str, Any]:
         """What the surfaces of a rule are made for: the arguments of its `surfaces`."""
@@ -43,6 +45,7 @@ class RunFacts:
             "fps": self.fps,
             "sigmas": self.sigmas_K,
             "experts": self.experts,
+            "part_T": self.part_T,
         }
 
     def of_rows(self) -> dict[str, Any]:
@@ -122,6 +125,48 @@ class RunPlace:
             f"pipeline changes timesteps on their way to the model, say how in "
             f"Family.model_timesteps."
         )
+
+
+class FramePlace:
+    """The steps of the frames in each denoiser call, where they have noise levels of their own.
+
+    `steps_NF` is told by the pipeline; `index` is the place of a call in it.
+
+    Raises:
+        ValueError: where a frame that is denoised has another timestep than the pipeline tells.
+    """
+
+    begin = 0
+
+    def __init__(self, family: Any, told: Any, arguments: Mapping[str, Any]):
+        self.family, self.index = family, 0
+        self.timesteps_NF, self.steps_NF = family.frame_levels.read(told)
+        self._check(arguments)
+
+    def goes_on(self, arguments: Mapping[str, Any]) -> bool:
+        """Move on to this call, the next one."""
+        self.index += 1
+        self._check(arguments)
+        return True
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether all frames that are denoised in a call are on the same step."""
+        steps, latest = self.steps_NF, self.steps_NF.max(axis=1, keepdims=True)
+        return bool(((steps == latest) | (steps < 0)).all())
+
+    def _check(self, arguments: Mapping[str, Any]) -> None:
+        given_BF = arguments[self.family.timestep].cpu().numpy()
+        told = self.index < len(self.steps_NF) and given_BF.shape[-1] == self.steps_NF.shape[1]
+        if told:
+            on = self.steps_NF[self.index] >= 0
+            told = bool((given_BF[:, on] == self.timesteps_NF[self.index, on]).all())
+        if not told:
+            raise ValueError(
+                f"the frames of denoiser call {self.index + 1} have other timesteps than the "
+                f"pipeline's {self.family.frame_levels.method} tells, so their steps are unknown. "
+                f"Leave out what changes them."
+            )
 
 
 def begin_of(pipe: Any, call: Mapping[str, Any]) -> int:

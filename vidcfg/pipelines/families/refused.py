@@ -1,9 +1,6 @@
 """Video pipelines of diffusers 0.42 that cannot be guided, and why. No family by itself."""
 
-_CHUNKS = (
-    "it makes its frames in several denoising loops, one after the other, and a surface is for one"
-)
-_OWN_NOISE = "its frames have noise levels of their own, so that a step is no single noise level"
+_CHUNKS = "its frames come out of several denoising loops, and no declaration says which of which"
 _REFERENCE = (
     "it puts tokens of a reference video, which may be smaller, behind those of the video, and "
     "which of them are frames cannot be told"
@@ -32,7 +29,6 @@ REFUSED: dict[str, str] = {
     "HeliosPyramidModularPipeline": _MODULAR,
     "HeliosPyramidPipeline": _CHUNKS,
     "HunyuanVideo15ModularPipeline": _MODULAR,
-    "HunyuanVideoFramepackPipeline": _CHUNKS,
     "JoyImageEditPipeline": _IMAGE,
     "Kandinsky6SRPipeline": _NO_GUIDANCE,
     "Kandinsky6TI2VAPipeline": "it guides picture and sound by one scale, and no test covers it",
@@ -49,9 +45,6 @@ REFUSED: dict[str, str] = {
     "LTXModularPipeline": _MODULAR,
     "MiniMaxH3ModularPipeline": _MODULAR,
     "SanaWMPipeline": "its camera paths are arguments without rows that no declaration names",
-    "SkyReelsV2DiffusionForcingImageToVideoPipeline": _OWN_NOISE,
-    "SkyReelsV2DiffusionForcingPipeline": _OWN_NOISE,
-    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": _OWN_NOISE,
     "TextToVideoZeroPipeline": "it runs its first frame through several loops of its own",
     "TextToVideoZeroSDXLPipeline": "it runs its first frame through several loops of its own",
     "Wan22Image2VideoModularPipeline": _MODULAR,

@@ -8,6 +8,8 @@ image of its character; Animate also blanks the face in the unconditional pass.
 
 from dataclasses import replace
 
+import numpy as np
+
 from vidcfg.pipelines.family import Blocks, Family
 
 
@@ -51,14 +53,11 @@ VACE = replace(
 )
 
 
-def _segments(pipe, call) -> str | None:
+def _segment(pipe, call, number: int) -> tuple[int, np.ndarray]:
+    """Each segment begins with the last frames of the one before; the last may be padded."""
     count, length = len(call["pose_video"]), call["segment_frame_length"]
-    if count > length:
-        return (
-            f"WanAnimate makes {count} frames in several denoising loops, and a surface is for "
-            f"one. Use segment_frame_length={(count + 2) // 4 * 4 + 1}, or a shorter pose_video."
-        )
-    return None
+    begin = number * (length - call["prev_segment_conditioning_frames"])
+    return count, np.minimum(np.arange(begin, begin + length), count - 1)
 
 
 ANIMATE = replace(
@@ -72,7 +71,7 @@ ANIMATE = replace(
     length_argument="segment_frame_length",
     others="before",
     frame_rule="4k + 1, behind an image",
-    refusal=_segments,
+    part=_segment,
     default_scale=3.0,
     usual_range=(1.0, 5.0),
 )
