@@ -106,7 +106,7 @@ def main() -> None:
     lines = [
         "# Error rates of the default gate",
         "",
-        "`python scripts/regress_power.py --markdown docs/regress_power.md`: thirteen metrics, "
+        "`python scripts/regress_power.py --markdown docs/regress_power.md`: fourteen metrics, "
         "log-normal, sd 0.5 between prompts, sd between renders of one prompt as given, "
         "independent of each other; the rise moves `mc_flicker` alone. Margins and weighted "
         f"Holm are those of the default policy. FAIL rates are of {options.trials} simulated "

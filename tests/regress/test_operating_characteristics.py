@@ -1,4 +1,4 @@
-"""Error rates of the whole gate: 13 metrics, Holm, both margins.
+"""Error rates of the whole gate: 14 metrics, Holm, both margins.
 
 Values vary between prompts with sd 0.5 and between renders with sd 0.05, both in log.
 """

@@ -226,7 +226,7 @@ def of_blocks(clip: Any) -> dict:
     return outcome(clip, clip[PATH].flicker, lambda _: np.percentile(blocks, 95))
 
 
-@metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+@metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
 def of_worst_frame(clip: Any) -> dict:
     return outcome(clip, clip[PATH].flicker, peak)
 
@@ -241,7 +241,7 @@ def of_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, np.mean)
 
 
-@metric("judder_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+@metric("judder_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
 def of_worst_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, peak)
 
@@ -264,4 +264,5 @@ DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)
     *(f"{FLOW_PROTOCOL};chained={DRIFT_FRAMES};1-correlation", [DRIFT]),
 )
 def of_texture(clip: Any) -> dict:
-    return averaged(clip[DRIFT], reason=clip.too_small(DRIFT))
+    # One value for eight frames is no trace.
+    return averaged(clip[DRIFT], reason=clip.too_small(DRIFT)) | {"trace": None}
