@@ -1,10 +1,16 @@
 """What all tests share: no hub, one thread per process, no deadline on slow machines."""
 
+import gc
 import os
 import signal
 
+import jaxtyping
 import pytest
 from hypothesis import settings
+from shape_checks import checked
+
+# Before anything of vidcfg is imported.
+jaxtyping.jaxtyped = lambda typechecker: checked
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +20,12 @@ settings.load_profile("steady")
 # A shell starts background jobs with Ctrl-C ignored; the tests of it must not depend on that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """Keeps modules and collected tests out of every later search for cycles."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

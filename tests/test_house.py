@@ -25,7 +25,7 @@ ALLOWED = {
     "diffusers": {"pipelines"},
     "results": {"metrics", "media"},
     "render": {"settings", "guidance", "mini", "pipelines", "media"},
-    "evaluate": {"settings", "mini", "media", "metrics", "results"},
+    "evaluate": {"settings", "mini", "media", "metrics", "results", "report"},
     "report": {"media", "metrics", "results"},
     "regress": {"settings", "media", "metrics", "evaluate", "report", "results"},
     "sweep": {

@@ -110,7 +110,14 @@ def test_video_that_could_not_be_scored_is_a_failure(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", '{"value": 1}', '{"name": "a", "value": NaN}', '{"name": "a", "value": "1"}']
+    "line",
+    [
+        '{"schema": 2, "name": "a", "value": 1, "n": 1, "protocol": ""}',
+        "{",
+        '{"value": 1}',
+        '{"name": "a", "value": NaN}',
+        '{"name": "a", "value": "1"}',
+    ],
 )
 def test_damaged_line_is_named_with_its_number(tmp_path, line):
     good = '{"name": "a", "value": 1.0, "n": 1, "protocol": ""}'

@@ -1,6 +1,7 @@
 """What every command line shares: options, exit codes, errors, Ctrl-C."""
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -119,9 +120,23 @@ def warn(text: str) -> None:
 def _leave_at_once_on_ctrl_c() -> None:
     """A second Ctrl-C, while libraries shut down, ends the process without a traceback."""
     try:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+        signal.signal(signal.SIGINT, _leave)
     except ValueError:  # not the main thread, where no Ctrl-C arrives
         return
+
+
+def _leave(number: int, frame: Any) -> None:
+    os._exit(INTERRUPTED)
+
+
+@atexit.register
+def _forget_ctrl_c() -> None:
+    """The last steps of the interpreter forget handlers of Python, but not that it is ignored.
+
+    Registered before what libraries clean up, it runs after that.
+    """
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _fail(made: argparse.ArgumentParser, text: str, code: int, arguments: Any) -> int:

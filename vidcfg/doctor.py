@@ -20,7 +20,7 @@ OPTIONAL = {
     "ray": "sweeps on several processes: pip install ray",
     "lpips": "the lpips metrics: pip install lpips",
     "xformers": "attention: xformers on CUDA: pip install xformers",
-    "decord": "fast random access to videos (PyAV serves without it): pip install decord",
+    "decord": "the first frames of reference videos (PyAV serves without it): pip install decord",
     "sentencepiece": "the text encoders of some checkpoints: pip install sentencepiece",
 }
 MARKS = {"ok": "  ok  ", "missing": " MISS ", "note": " note "}

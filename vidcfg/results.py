@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vidcfg.media.probe import VIDEO_SUFFIXES
+from vidcfg.media.pictures import VIDEO_SUFFIXES
 from vidcfg.metrics.record import ClipInfo, Record
 
 PLAN_KIND = "vidcfg.sweep/1"

@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Results go to runs/evaluate of the folder where the command runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def scorer_folder(tmp_path_factory):
     """A small scorer with random weights: plumbing only, its numbers mean nothing."""

@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -39,6 +41,7 @@ def test_command_writes_lines_parquet_and_a_table(rendered, tmp_path, capsys):
     assert sorted(p.name for p in out.iterdir()) == [
         "records.jsonl",
         "records.parquet",
+        "scored.jsonl",
         "table.txt",
     ]
 
@@ -69,6 +72,46 @@ def test_cuts_are_named_with_their_frames(tmp_path, capsys):
     assert (row["value"], row["extra"]["cuts"], row["status"]) == (0, [5], "static")
 
 
+def test_two_folders_are_compared_and_their_results_can_be_reported(noise_video, tmp_path, capsys):
+    from vidcfg.report.analyse import analyse
+    from vidcfg.results import read_results
+
+    for index in range(4):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        noise_video(f"{'ab'[index % 2]}/{index // 2}.mkv", seed=index)
+    assert run("a", "b", "--metrics", "warp", "--per-video") == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert lines[0].startswith("2 pairs of videos with equal names, 2 prompts")
+    assert lines[1].startswith("“b” and “a” cannot be told apart in flicker: mc_flicker")
+    assert "mc_flicker_p95" not in shown
+    assert lines[-1].startswith("written: runs/evaluate/a-b")
+    assert [len(re.findall(rf"^{name}", shown, re.M)) for name in ("flicker$", "b/1.mkv ")] == [
+        1,
+        1,
+    ]
+    assert "mc_flicker_p95" in Path("runs/evaluate/a-b/table.txt").read_text()
+    analysis = analyse(read_results("runs/evaluate/a-b"))
+    assert [cell["id"] for cell in analysis["cells"]] == ["a", "b"]
+
+
+def test_last_line_of_the_table_names_the_worst_clip_frame_and_block(tmp_path, capsys):
+    from video_files import write_video
+
+    y, x = np.mgrid[0:32, 0:40]
+    calm = np.stack([128 + 40 * np.sin((x + t) / 3) * np.cos(y / 4) for t in range(7)])
+    for index in range(3):
+        frames = np.repeat(calm[..., None], 3, axis=3)
+        if index == 1:
+            frames[4, 8:16, 24:32] += 80
+        write_video(tmp_path / f"v{index}.mkv", frames.astype(np.uint8), fps=8, codec="ffv1")
+    assert run(tmp_path, "--metrics", "warp") == 0
+    line = capsys.readouterr().out.splitlines()[-3]
+    assert line.startswith("Stands out in mc_flicker: v1.mkv ")
+    assert line.endswith("most in frame 4, rows 8-16, columns 24-32.")
+    assert "v0" not in line
+
+
 def test_lossy_files_are_pointed_out(noise_video, capsys):
     assert run(noise_video("a.mp4", codec="h264"), "--metrics", "appearance") == 0
     assert "1 files are lossy" in capsys.readouterr().out
@@ -77,7 +120,7 @@ def test_lossy_files_are_pointed_out(noise_video, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--metrics", "flikker"], "Known: flicker"),
+        (["--metrics", "flickr"], "Did you mean 'flicker'?"),
         (["--reference", "no/such/folder"], "does not exist"),
         (["--weights", "i3d-k400"], "NAME=FILE"),
         (["--weights", "i3d=x.pt"], "Known: i3d-k400"),
@@ -90,9 +133,28 @@ def test_wrong_arguments_give_exit_code_two_and_the_fix(rendered, capsys, argume
     assert words in capsys.readouterr().err
 
 
-def test_folder_without_videos_is_an_error(tmp_path, capsys):
-    assert run(tmp_path) == 2
-    assert "no videos" in capsys.readouterr().err
+def test_nothing_found_read_or_measured_is_an_error(rendered, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for arguments, words in (
+        ([tmp_path], "no videos in"),
+        (["gone.mp4"], "none of 1 videos could be read: "),
+        ([rendered, "--metrics", "lpips"], "nothing was measured: weights lpips-alex"),
+    ):
+        assert run(*arguments) == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_results_go_to_a_folder_that_is_said_last(rendered, capsys):
+    for given, name in (
+        ([rendered], rendered.name),
+        ([rendered / "clip_0.mkv"], "clip_0"),
+        ([rendered / "clip_0.mkv", rendered / "clip_1.mkv"], rendered.name),
+    ):
+        assert run(*given, "--metrics", "appearance") == 0
+        place = f"runs/evaluate/{name}"
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"written: {place}")
+        assert (Path(place) / "records.jsonl").is_file()
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(rendered, capsys):
@@ -185,27 +247,31 @@ def test_error_while_running_is_one_line_and_exit_code_three(rendered, capsys, m
     assert capsys.readouterr().err == "vidcfg evaluate: no room left\n"
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_ctrl_c_ends_all_processes_without_a_traceback(rendered, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "times"), [(0, 1), (2, 2)])
+def test_ctrl_c_ends_all_processes_without_a_traceback_and_keeps_what_is_scored(
+    rendered, tmp_path, workers, times
+):
     for index in range(400):
         shutil.copy(rendered / f"clip_{index % 5}.mkv", tmp_path / f"{index}.mkv")
-    out = tmp_path / "out"
-    options = ["--workers", str(workers), "--out", str(out), "--device", "cpu"]
+    kept = tmp_path / "out" / "scored.jsonl"
+    options = ["--workers", str(workers), "--out", str(kept.parent), "--device", "cpu"]
     command = [sys.executable, "-m", "vidcfg.evaluate", str(tmp_path), *options]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        while not out.exists():
+        while not kept.exists() and process.poll() is None:
             time.sleep(0.05)
-        time.sleep(2.0)
-        # As a terminal does: to the whole group.
-        os.killpg(process.pid, signal.SIGINT)
+        for _ in range(times):
+            # As a terminal does: to the whole group.
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.02)
         shown, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert shown == ""
-    lines = [line for line in errors.splitlines() if not line.endswith(" videos")]
-    assert lines == ["vidcfg evaluate: interrupted"]
-    assert list(out.iterdir()) == []
+    (line,) = [line for line in errors.splitlines() if " a minute" not in line]
+    done = int(re.match(r"vidcfg evaluate: interrupted: (\d+) of 400 videos are scored", line)[1])
+    assert list(kept.parent.iterdir()) == [kept]
+    assert done <= len(kept.read_text().splitlines()) <= done + 1
     # The standard library's tracker of semaphores ends once it sees that its parent is gone.
     deadline = time.monotonic() + 20
     while left := [p for p in psutil.process_iter() if _is_alive_in(process.pid, p)]:

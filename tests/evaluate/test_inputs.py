@@ -3,6 +3,7 @@ import json
 import pytest
 
 from vidcfg.evaluate.inputs import Item, find_items, with_prompts
+from vidcfg.evaluate.prompts import prompt_and_number
 
 
 def test_render_output_is_read_with_its_records(rendered):
@@ -54,7 +55,42 @@ def test_records_that_say_nothing_are_ignored(tmp_path, text):
     (tmp_path / "x.mp4").write_bytes(b"")
     (tmp_path / "x.json").write_text(text)
     (item,) = find_items([tmp_path])
-    assert (item.prompt, item.seed, item.stride, item.enlarge) == (None, None, None, 1)
+    assert (item.prompt, item.seed, item.stride, item.enlarge) == ("x", None, None, 1)
+    assert item.text is None
+
+
+@pytest.mark.parametrize(
+    ("stem", "prompt", "number"),
+    [
+        ("a cat playing in park-0", "a cat playing in park", 0),
+        ("a well-known man, 35 years old-12", "a well-known man, 35 years old", 12),
+        ("ComfyUI_00001_", "ComfyUI", 1),
+        ("fox_at_dawn_00012", "fox_at_dawn", 12),
+        ("a-red-circle-s41", "a-red-circle", 41),
+        ("0042", "0042", None),
+        ("take_2", "take_2", None),
+        ("-3", "-3", None),
+        ("a cat", "a cat", None),
+    ],
+)
+def test_names_of_other_tools_tell_prompt_and_number(stem, prompt, number):
+    assert prompt_and_number(stem) == (prompt, number)
+
+
+def test_name_is_the_prompt_unless_a_record_has_one_and_a_word_is_no_text(tmp_path):
+    for name in ("a red fox-3.mp4", "fox_00002_.mp4", "kite-5.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "kite-5.json").write_text('{"prompt": "kites"}')
+    (tmp_path / "shots-7").mkdir()
+    (tmp_path / "shots-7" / "0.png").write_bytes(b"")
+    items = find_items([tmp_path])
+    found = [(item.prompt, item.seed, item.text) for item in items]
+    assert found == [
+        ("a red fox", 3, "a red fox"),
+        ("fox", 2, None),
+        ("kites", 5, "kites"),
+        ("shots", 7, None),
+    ]
 
 
 def test_prompts_come_from_a_table_or_from_lines(tmp_path):

@@ -1,6 +1,7 @@
 """The whole evaluation on small files: what it depends on, and what it does not."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from video_files import write_video
 
+from vidcfg.evaluate import workers
 from vidcfg.evaluate.inputs import find_items
+from vidcfg.evaluate.kept import Kept
 from vidcfg.evaluate.run import evaluate
 from vidcfg.evaluate.score import native, score_video
 from vidcfg.evaluate.sets import batches, mean_records
@@ -105,6 +108,77 @@ def test_number_of_threads_changes_nothing(rendered):
         found.append(score_video(item, chosen).records)
     cv2.setNumThreads(before)
     assert found[0] == found[1]
+
+
+def scored_and_kept(items, chosen, folder):
+    """An evaluation that keeps what it scores, and how many videos of it were kept before."""
+    were_kept = []
+    evaluation = evaluate(
+        items,
+        chosen,
+        kept=Kept(folder, chosen),
+        report=lambda scored, is_kept: were_kept.append(is_kept),
+    )
+    return evaluation, sum(were_kept)
+
+
+def test_run_goes_on_where_one_was_stopped_and_ends_with_equal_rows(
+    rendered, scorer_folder, few_real_clips, tmp_path
+):
+    items = find_items([rendered])
+    chosen = mini_settings(scorer_folder, families=("mini", "appearance"), batch_size=2)
+
+    def stop_at_third(scored, is_kept):
+        if scored.item == items[2]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(items, chosen, kept=Kept(tmp_path, chosen), report=stop_at_third)
+    # The third waits for a batch of the net; a run that is killed may leave half a line.
+    path = tmp_path / "scored.jsonl"
+    assert len(path.read_text().splitlines()) == 2
+    path.write_text(path.read_text() + '{"schema": 1, "ke')
+    alone = evaluate(items, chosen)
+    for expected in (2, 5):
+        evaluation, num_kept = scored_and_kept(items, chosen, tmp_path)
+        assert num_kept == expected
+        assert json.dumps(evaluation.rows) == json.dumps(alone.rows)
+        for name, vector in alone.features["mini"].items():
+            np.testing.assert_array_equal(evaluation.features["mini"][name], vector)
+
+
+def test_other_content_settings_or_facts_are_scored_anew(noise_video, tmp_path):
+    path = noise_video("a.mkv", seed=0)
+    (item,) = find_items([path])
+    scored_and_kept([item], PLAIN, tmp_path)
+    moved = replace(item, path=path.rename(tmp_path / "b.mkv"), name="b.mkv")
+    evaluation, num_kept = scored_and_kept([moved], PLAIN, tmp_path)
+    assert num_kept == 1
+    assert {r["subject"] for r in evaluation.rows} == {"b.mkv", "set"}
+    for one, chosen in (
+        (replace(moved, stride=2), PLAIN),
+        (moved, replace(PLAIN, families=("flicker",))),
+        (replace(moved, prompt="noise", from_name=False), PLAIN),
+    ):
+        assert scored_and_kept([one], chosen, tmp_path)[1] == 0
+    moved.path.unlink()
+    noise_video("b.mkv", seed=1)
+    assert scored_and_kept([moved], PLAIN, tmp_path)[1] == 0
+
+
+def test_file_that_ends_its_worker_stops_no_other(rendered, monkeypatch):
+    items = find_items([rendered])
+    real = workers._submit
+
+    def submit(pool, item, chosen):
+        return pool.submit(os._exit, 9) if item == items[1] else real(pool, item, chosen)
+
+    monkeypatch.setattr(workers, "_submit", submit)
+    evaluation = evaluate(items, replace(PLAIN, families=("appearance",), workers=2))
+    (failed,) = evaluation.failures
+    assert failed.subject == "clip_1.mkv"
+    assert failed.skipped_reason.endswith("ended the process that read it.")
+    assert by_name(evaluation)["saturation"].n == 4
 
 
 def mini_settings(scorer_folder, **changes):
@@ -283,8 +357,8 @@ def test_batches_are_cut_at_their_size_and_where_shapes_change():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"families": ("flikker",)}, "no metrics are named flikker"),
-        ({"families": ()}, "named nothing"),
+        ({"families": ("flikker",)}, "metrics is 'flikker', but must be one of flicker, warp"),
+        ({"families": ()}, "metrics is ''"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": -1}, "workers is -1"),
         ({"stride": 0}, "stride is 0"),

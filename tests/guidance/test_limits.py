@@ -7,9 +7,10 @@ from diffusers import DDIMScheduler
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
 
-from vidcfg.guidance.gram import gram_of
+from vidcfg.guidance.gram import NOISY, gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale, Threshold, clamp, frame_std
+from vidcfg.guidance.prediction import x0_coefficients
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.step import combine
 
@@ -62,6 +63,30 @@ def test_rescale_equals_a_float64_loop(axes, statistics, by, mean):
             np.testing.assert_allclose(guided[b, f].numpy(), want, rtol=5e-6, atol=2e-5)
             if SURFACE_BF[b, f] != 1:
                 assert stds[b, f] == pytest.approx(want.std(), rel=1e-4)
+
+
+@pytest.mark.parametrize("statistics", ["frame", "clip"])
+@pytest.mark.parametrize("kind", ["flow", "v_prediction"])
+def test_rescale_in_x0_equals_a_float64_loop(kind, statistics):
+    alpha, sigma = (0.4, 0.6) if kind == "flow" else (0.6, 0.8)
+    frames, noisy = pair(), video(2)
+    gram = gram_of(frames, base="uncond", raw={NOISY: noisy})
+    plain = Cfg().combination(None, strength=SURFACE_BF, weight=np.ones_like(SURFACE_BF))
+    x0 = x0_coefficients(kind, alpha, sigma)
+    combination = Rescale(0.7, space="x0").apply(plain, gram, statistics=statistics, x0=x0)
+    guided = combine(frames, combination, vectors={NOISY: noisy})
+    for b in range(B):
+        c, u, x = (v[b].double().numpy() for v in (frames["cond"], frames["uncond"], noisy))
+        size = 1.0 if kind == "flow" else alpha
+        clean = {n: size * x - sigma * v for n, v in (("c", c), ("u", u))}
+        strength = SURFACE_BF[b][:, None, None, None]
+        g = clean["u"] + strength * (clean["c"] - clean["u"])
+        for f in range(F):
+            group = slice(None) if statistics == "clip" else f
+            factor = 0.7 * clean["c"][group].std() / g[group].std() + 0.3
+            want = (size * x[f] - factor * g[f]) / sigma
+            want = {0.0: u[f], 1.0: c[f]}.get(SURFACE_BF[b, f], want)
+            np.testing.assert_allclose(guided[b, f].numpy(), want, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("statistics", ["frame", "clip"])

@@ -109,7 +109,8 @@ def write_store(
 ) -> Path:
     """`missing` and `failing` hold (cell id, prompt index, seed) of units without a result.
 
-    `speeds` maps ids of cells to the speed of what moves in their clips, 1 for the others.
+    `speeds` maps ids of cells to the speed of what moves in their clips, 1 for the others. Without
+    it all scales move alike, and motion, which is slow to measure, is that of the clip at scale 1.
     """
     cells, units = [], []
     for mode in modes:
@@ -139,7 +140,10 @@ def write_store(
             cell = by_id[unit["cell"]]
             scale, mode = cell["settings"]["guidance.scale"], place[0].rpartition("-")[0]
             frames = clip(place[1], place[2], scale, mode, speed=dict(speeds).get(place[0], 1.0))
-            _write_unit(root, unit, prompts[place[1]], scale, mode, frames, codec, families)
+            moving = frames if speeds else clip(place[1], place[2], 1.0, mode)
+            _write_unit(
+                root, unit, prompts[place[1]], scale, mode, frames, moving, codec, families
+            )
     _write_tail(root, cells, units, failing, missing)
     return root
 
@@ -163,8 +167,11 @@ def _write_plan(root, cells, units, prompts, seeds) -> None:
     write_json(root / "plan.json", plan)
 
 
-def _write_unit(root, unit, text, scale, mode, frames, codec, families) -> None:
-    records = list(_measured(frames.tobytes(), tuple(f for f in families if f != "warp")))
+def _write_unit(root, unit, text, scale, mode, frames, moving, codec, families) -> None:
+    quick = tuple(f for f in families if f not in ("warp", "motion"))
+    records = list(_measured(frames.tobytes(), quick))
+    if "motion" in families:
+        records += _measured(moving.tobytes(), ("motion",))
     if "warp" in families:
         clip = records[0].clip if records else None
         value = flicker(unit["prompt"], unit["seed"], scale, mode)

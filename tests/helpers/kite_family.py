@@ -12,6 +12,7 @@ FAMILY = Family(
     denoisers={"denoiser": None},
     hidden="x",
     per_sample=("t",),
+    timestep="t",
     texts={"context": "prompt_embeds"},
     encoded=("prompt_embeds",),
     frame_rule="3k + 1",

@@ -62,6 +62,15 @@ def seeded(build: Callable[[], Any]) -> Any:
     return build()
 
 
+def rebuilt(module: Any, **changes: Any) -> Any:
+    """A model of the same class with some arguments changed, with new weights.
+
+    Not by `from_config`, which drops a changed argument whose old value was the default.
+    """
+    config = {name: value for name, value in module.config.items() if not name.startswith("_")}
+    return seeded(lambda: type(module)(**config | changes))
+
+
 def random(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

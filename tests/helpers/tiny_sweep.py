@@ -61,13 +61,17 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
+def write_sweep(folder: Path, model: Path) -> Path:
+    """A sweep of four cells, two prompts and two seeds, with its base beside it."""
+    (folder / "base.yaml").write_text(BASE.replace("MODEL", str(model)))
+    path = folder / "sweep.yaml"
+    path.write_text(SWEEP.replace("STORE", str(folder / "store")))
+    return path
+
+
 @pytest.fixture
 def sweep_file(tmp_path, tiny_model) -> Path:
-    """A sweep of four cells, two prompts and two seeds, with its base beside it."""
-    (tmp_path / "base.yaml").write_text(BASE.replace("MODEL", str(tiny_model)))
-    path = tmp_path / "sweep.yaml"
-    path.write_text(SWEEP.replace("STORE", str(tmp_path / "store")))
-    return path
+    return write_sweep(tmp_path, tiny_model)
 
 
 @pytest.fixture

@@ -59,8 +59,8 @@ def svd(batch: int = 2, num_steps: int = 3, num_frames: int = 5) -> TinyPipeline
     return TinyPipeline(
         quiet(pipe),
         {
-            "height": 16,
-            "width": 32,
+            "height": 8,
+            "width": 16,
             "num_frames": num_frames,
             "num_inference_steps": num_steps,
             "output_type": "latent",

@@ -3,19 +3,19 @@
 from dataclasses import replace
 
 import torch
-from tiny_base import TinyPipeline, image_processor, quiet, seeded, vision_encoder
+from PIL import Image
+from tiny_base import TinyPipeline, image_processor, quiet, random, rebuilt, seeded, vision_encoder
 from tiny_video import cogvideox, wan, wan_transformer
 
 
 def _wan_variant(changes: dict, batch: int, num_steps: int, num_frames: int):
     """`wan` with some arguments of the transformer, the VAE or the pipeline changed."""
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from diffusers import AutoencoderKLWan
 
     base = wan(batch, num_steps, num_frames)
     pipe = base.pipe
     if "transformer" in changes:
-        config = dict(pipe.transformer.config) | changes["transformer"]
-        pipe.transformer = seeded(lambda: WanTransformer3DModel.from_config(config))
+        pipe.transformer = rebuilt(pipe.transformer, **changes["transformer"])
     if "vae" in changes:
         pipe.vae = seeded(lambda: AutoencoderKLWan(**changes["vae"]))
     return base
@@ -48,6 +48,19 @@ def wan_i2v(batch: int = 2, num_steps: int = 3, num_frames: int = 9) -> TinyPipe
     vision = {"image_encoder": vision_encoder(6), "image_processor": image_processor()}
     pipe = WanImageToVideoPipeline(**base.pipe.components, **vision)
     return replace(base, pipe=quiet(pipe), shape=base.shape | {"image": _image(1, 16, 32)})
+
+
+def wan_first_last(batch: int = 2, num_steps: int = 3, num_frames: int = 9) -> TinyPipeline:
+    """Wan 2.1 from a first to a last frame: two rows of image embeddings per sample."""
+    base = wan_i2v(batch, num_steps, num_frames)
+    parts = base.pipe.components
+    # Two images of four patches and a class token.
+    parts["transformer"] = rebuilt(parts["transformer"], pos_embed_seq_len=10)
+    places = parts["transformer"].condition_embedder.image_embedder.pos_embed
+    places.data = random(*places.shape, seed=7)
+    pictures = [Image.fromarray(p) for p in (_image(2, 16, 32) * 255).byte().movedim(1, 3).numpy()]
+    shape = base.shape | {"image": pictures[0], "last_image": pictures[1]}
+    return replace(base, pipe=quiet(type(base.pipe)(**parts)), shape=shape)
 
 
 def wan_ti2v_5b(batch: int = 2, num_steps: int = 3, num_frames: int = 9) -> TinyPipeline:
@@ -115,13 +128,15 @@ def cogvideox15(batch: int = 2, num_steps: int = 3, num_frames: int = 9) -> Tiny
 
 def cogvideox_i2v(batch: int = 2, num_steps: int = 3, num_frames: int = 9) -> TinyPipeline:
     """CogVideoX image to video: image latents behind the noisy ones."""
-    from diffusers import CogVideoXImageToVideoPipeline, CogVideoXTransformer3DModel
+    from diffusers import CogVideoXImageToVideoPipeline
 
     base = cogvideox(batch, num_steps, num_frames)
-    config = dict(base.pipe.transformer.config)
-    config |= {"in_channels": 8, "attention_head_dim": 16}
-    config |= {"use_rotary_positional_embeddings": True}
-    base.pipe.transformer = seeded(lambda: CogVideoXTransformer3DModel.from_config(config))
+    base.pipe.transformer = rebuilt(
+        base.pipe.transformer,
+        in_channels=8,
+        attention_head_dim=16,
+        use_rotary_positional_embeddings=True,
+    )
     pipe = CogVideoXImageToVideoPipeline(**base.pipe.components)
     positive = base.positive | {"image": _image(batch, 16, 32)}
     return replace(base, pipe=quiet(pipe), positive=positive)

@@ -91,6 +91,30 @@ def test_other_rules_leave_the_pipelines_own_scale_alone():
     assert seen == [[6000.0, 6000.0]] * 6  # the pipeline's default, in both branches
 
 
+def test_scale_that_an_lcm_unet_takes_is_the_users():
+    tiny = BUILDERS["sd15"]()
+    config = {n: v for n, v in tiny.pipe.unet.config.items() if not n.startswith("_")}
+    torch.manual_seed(0)
+    unet = type(tiny.pipe.unet)(**config | {"time_cond_proj_dim": 6}).eval()
+    tiny.pipe.register_modules(unet=unet)
+    own = tiny.unguided(guidance_scale=8.0, generator=generators(0, 1))
+    assert not torch.equal(own, tiny.unguided(guidance_scale=1.0, generator=generators(0, 1)))
+    seen = []
+    with vidcfg.guide(tiny.pipe, 1.0):
+        ours = tiny.unguided(guidance_scale=8.0, generator=generators(0, 1))
+    assert torch.equal(ours, own)
+    handle = unet.time_embedding.register_forward_pre_hook(
+        lambda module, args: seen.append(args[1])
+    )
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative) as trace:
+        tiny.unguided(guidance_scale=8.0, generator=generators(0, 1))
+    handle.remove()
+    assert trace.evaluations == {"cond": 6, "uncond": 6}
+    want = tiny.pipe.get_guidance_scale_embedding(torch.full((4,), 7.0), embedding_dim=6)
+    for given in seen:  # both branches in one call
+        torch.testing.assert_close(given, want)
+
+
 def test_a_model_without_an_embedded_scale_is_refused():
     tiny = BUILDERS["wan"]()
     with (

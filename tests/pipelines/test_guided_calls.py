@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from accelerate.hooks import attach_align_device_hook
+from accelerate.hooks import CpuOffload, attach_align_device_hook
 from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
@@ -16,7 +16,8 @@ from diffusers import (
     PyramidAttentionBroadcastConfig,
     UniPCMultistepScheduler,
 )
-from tiny_pipelines import BUILDERS, generators
+from diffusers.callbacks import SDCFGCutoffCallback
+from tiny_pipelines import BUILDERS, generators, ltx2
 from tiny_text import with_prompts
 
 import vidcfg
@@ -131,6 +132,24 @@ def test_a_callback_that_changes_the_prompt_is_followed():
     assert torch.equal(ours, stock)
 
 
+def _own_scale(pipe, step, timestep, inputs):
+    pipe._guidance_scale = 6.0
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("name", "callback"),
+    [("wan", _own_scale), ("sd15", SDCFGCutoffCallback(cutoff_step_ratio=0.4))],
+)
+def test_callback_that_changes_the_pipelines_own_guidance_is_refused(name, callback):
+    tiny = BUILDERS[name]()
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative) as trace:
+        with pytest.raises(ValueError, match="callback set pipe._guidance_scale.*as a schedule"):
+            tiny.unguided(generator=generators(0, 1), callback_on_step_end=callback)
+        assert {step.step for step in trace.steps} == {0}
+        tiny.unguided(generator=generators(0, 1))
+
+
 def test_an_interrupted_run_stops_and_the_next_one_starts_anew():
     tiny = BUILDERS["wan"](num_steps=4)
 
@@ -161,6 +180,25 @@ def test_cpu_offload_hooks_stay_in_place_over_several_calls(kind):
             assert trace.evaluations == {"cond": 6, "uncond": 6}
     assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
     assert hasattr(tiny.pipe.transformer.proj_out, "_hf_hook") == (kind != "model")
+
+
+@pytest.mark.parametrize("name", ["wan_i2v", "sdxl", "ltx2"])
+def test_offloaded_models_take_the_device_in_the_order_of_the_stock_pipeline(name, monkeypatch):
+    tiny = with_prompts(ltx2() if name == "ltx2" else BUILDERS[name]())
+    tiny.pipe.enable_model_cpu_offload(device="cpu")
+    order = []
+
+    def taken(hook, module, *args, **kwargs):
+        if order[-1:] != [type(module).__name__]:
+            order.append(type(module).__name__)
+        return args, kwargs
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", taken)
+    tiny.stock(4.0, generator=generators(0, 1))
+    stock, order[:] = list(order), []
+    with vidcfg.guide(tiny.pipe, 4.0, negative_prompt="blurry"):
+        tiny.unguided(generator=generators(0, 1))
+    assert order == stock
 
 
 @pytest.mark.parametrize("level", ["leaf", "block"])

@@ -60,6 +60,20 @@ def test_video_of_ltx2_equals_the_stock_pipeline():
     assert trace.evaluations == {"cond": 6, "uncond": 6} == trace.planned.evaluations
 
 
+def test_rescale_of_ltx2_is_that_of_the_stock_pipeline_in_x0():
+    tiny = ltx2(num_steps=1)  # one step: the audio, which stock rescales too, has no say yet
+    stock = tiny.stock(4.0, guidance_rescale=0.7, generator=generators(0, 1))
+    made = {}
+    for space in ("pipeline", "prediction"):
+        rescale = {"amount": 0.7, "space": space}
+        guidance = vidcfg.Guidance(scale=4.0, rescale=rescale, statistics="clip")
+        with vidcfg.guide(tiny.pipe, guidance, **tiny.negative):
+            made[space] = tiny.unguided(generator=generators(0, 1))
+    # stock takes one standard deviation per sample too
+    torch.testing.assert_close(made["pipeline"], stock, rtol=2e-5, atol=2e-5)
+    assert (made["prediction"] - stock).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(("scale", "audio_scale"), [(4.0, 6.0), (1.0, 6.0), (4.0, 1.0)])
 def test_audio_of_ltx2_keeps_its_own_scale(scale, audio_scale):
     tiny = ltx2()
@@ -178,16 +192,6 @@ def test_cogvideox_maps_odd_even_and_padded_latents(name, num_frames, latents, p
     assert len(strength_F) == latents
     assert strength_F[padding] == 6.0
     assert (strength_F[padding + 1 :] == 1.0).all()
-
-
-def test_animatediff_that_repeats_its_loop_is_refused_by_name():
-    tiny = BUILDERS["animatediff"]()
-    tiny.pipe.enable_free_init(num_iters=2)
-    with (
-        vidcfg.guide(tiny.pipe, 6.0, **tiny.negative),
-        pytest.raises(ValueError, match="FreeInit.*disable_free_init"),
-    ):
-        tiny.unguided(generator=generators(0, 1))
 
 
 def test_animatediff_that_mixes_prompts_over_frames_is_refused_by_name():

@@ -71,7 +71,9 @@ def test_bfloat16_in_the_precision_of_the_pipeline_equals_it_bit_for_bit():
     pipe = load_pipeline(MiniModel(device="cpu", dtype="bfloat16"))
     call = {
         "prompt": ["a red circle moving left over a navy background", "a blue square"],
-        "num_frames": 9,
+        "num_frames": 5,
+        "height": 16,
+        "width": 32,
         "num_inference_steps": 2,
         "output_type": "latent",
     }

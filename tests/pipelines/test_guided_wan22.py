@@ -53,3 +53,12 @@ def test_missing_and_unknown_experts_are_named():
         guided(BUILDERS["wan22"](), {"high": 4.0})
     with pytest.raises(ValueError, match="one model, without experts"):
         guided(BUILDERS["wan"](), {"high": 4.0, "low": 2.0})
+
+
+def test_scale_of_the_second_expert_in_the_call_is_refused():
+    tiny = BUILDERS["wan22"]()
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        with pytest.raises(ValueError, match="guidance_scale_2=3.0.*'low': 3.0"):
+            tiny.unguided(generator=generators(0, 1), guidance_scale_2=3.0)
+        off = tiny.unguided(generator=generators(0, 1), guidance_scale_2=1.0)
+        assert torch.equal(off, tiny.unguided(generator=generators(0, 1)))

@@ -34,14 +34,22 @@ def latents(pipe, num_steps=4, seeds=(0, 1)) -> torch.Tensor:
     return pipe(
         PROMPTS[: len(seeds)],
         num_frames=9,
+        height=16,
+        width=32,
         num_inference_steps=num_steps,
         output_type="latent",
         generator=generators(*seeds),
     ).frames
 
 
+@pytest.fixture(scope="module")
+def unguided(mini):
+    with vidcfg.guide(mini, 1.0):
+        return latents(mini)
+
+
 @pytest.mark.parametrize("kind", sorted(RULES))
-def test_rule_runs_what_its_plan_says_under_frame_weights(mini, kind):
+def test_rule_runs_what_its_plan_says_under_frame_weights(mini, unguided, kind):
     setting = vidcfg.Guidance(
         scale={
             "kind": "interval",
@@ -64,9 +72,7 @@ def test_rule_runs_what_its_plan_says_under_frame_weights(mini, kind):
         assert trace.total <= trace.planned.total
     else:
         assert trace.evaluations == trace.planned.evaluations
-    with vidcfg.guide(mini, 1.0):
-        plain = latents(mini)
-    assert not torch.equal(first, plain)
+    assert not torch.equal(first, unguided)
 
 
 def test_list_of_rules_has_strengths_of_its_own_in_each_term(mini):
@@ -203,6 +209,15 @@ def test_cfg_pp_refuses_a_solver_that_clips():
         pytest.raises(ValueError, match=r"clip_sample=True\. Use clip_sample=False"),
     ):
         tiny.unguided(generator=generators(0, 1))
+
+
+def test_cfg_pp_refuses_a_call_that_adds_noise():
+    tiny = BUILDERS["animatediff"]()
+    with (
+        vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=0.6, method="cfg_pp"), **tiny.negative),
+        pytest.raises(ValueError, match=r"eta=1\. Pass eta=0\.0"),
+    ):
+        tiny.unguided(generator=generators(0, 1), eta=1.0)
 
 
 @pytest.mark.parametrize("name", ["ltx", "wan_i2v"])

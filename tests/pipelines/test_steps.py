@@ -1,11 +1,24 @@
 """Which step a call of the denoiser belongs to, and the noise level that it begins with."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import diffusers
 import numpy as np
 import pytest
 import torch
+from tiny_pipelines import BUILDERS, generators, random
 
-from vidcfg.pipelines.steps import calls_per_step, first_calls, step_of_call, step_sigmas
+import vidcfg
+from vidcfg.pipelines.families import FAMILIES
+from vidcfg.pipelines.steps import (
+    RunPlace,
+    begin_of,
+    calls_per_step,
+    first_calls,
+    step_of_call,
+    step_sigmas,
+)
 
 
 def _set(scheduler, num_steps):
@@ -58,3 +71,175 @@ def test_a_step_of_pndm_moves_the_sample_once(monkeypatch):
     # calls 0 and 1 both go from the first level to the second
     assert reached[0] == reached[1]
     assert [reached[call][0] for call in first_calls(scheduler)] == [750, 500, 250, 0]
+
+
+INSIDE = {
+    "sd15": "StableDiffusionImg2ImgPipeline",
+    "cogvideox": "CogVideoXVideoToVideoPipeline",
+    "wan": "WanVideoToVideoPipeline",
+}
+
+
+@pytest.fixture
+def inside(monkeypatch):
+    """family -> its tiny pipeline that starts from a picture or video, with six steps."""
+
+    def build(family, scheduler=None):
+        tiny, cls = BUILDERS[family](), getattr(diffusers, INSIDE[family])
+        covered = replace(FAMILIES[family], name="inside", pipelines=(cls.__name__,))
+        monkeypatch.setitem(FAMILIES, "inside", covered)
+        parts = tiny.pipe.components | ({} if scheduler is None else {"scheduler": scheduler})
+        parts = {name: part for name, part in parts.items() if name != "transformer_2"}
+        pipe = cls(**parts, **{"requires_safety_checker": False} if family == "sd15" else {})
+        pipe.set_progress_bar_config(disable=True)
+        shape = tiny.shape | {"num_inference_steps": 6}
+        del shape["height"], shape["width"]
+        if family == "sd15":
+            given = {"image": random(2, 4, 8, 16, seed=8)}
+        else:
+            del shape["num_frames"]
+            # A call with latents of its own needs no video.
+            layout = {"cogvideox": (2, 3, 4, 2, 4), "wan": (2, 16, 3, 2, 4)}[family]
+            given, shape = (
+                {"latents": random(*layout, seed=8)},
+                shape | {"height": 16, "width": 32},
+            )
+        return replace(tiny, pipe=pipe, shape=shape | given)
+
+    return build
+
+
+def _by_hand(tiny, strengths, combine, **call):
+    """Latents of a loop whose denoiser calls are guided one by one with the given strengths."""
+    forward, left = tiny.denoiser.forward, list(strengths)
+    (negative,) = tiny.negative.values()
+
+    def guided(sample=None, timestep=None, **given):
+        at = {"timestep": timestep} | ({} if sample is None else {"sample": sample})
+        cond = forward(**at, **given)[0]
+        repeats = len(given["encoder_hidden_states"]) // len(negative)  # one for every frame
+        text = {"encoder_hidden_states": negative.repeat_interleave(repeats, 0)}
+        uncond = forward(**at, **given | text)[0]
+        noisy = given.get("hidden_states", sample)
+        outputs = (combine(cond, uncond, left.pop(0), noisy, timestep),)
+        return SimpleNamespace(sample=outputs[0]) if given.get("return_dict", True) else outputs
+
+    tiny.denoiser.forward = guided
+    try:
+        latents = tiny.unguided(generator=generators(0, 1), **call)
+    finally:
+        del tiny.denoiser.forward
+    assert left == []
+    return latents
+
+
+def _cfg(cond, uncond, strength, noisy, timestep):
+    return uncond + strength * (cond - uncond)
+
+
+SCHEDULE = [1.0, 1.0, 7.0, 2.0, 5.0, 3.0]
+PNDM = {"skip_prk_steps": True, "steps_offset": 1}
+
+
+@pytest.mark.parametrize(
+    ("family", "scheduler", "strength", "steps"),
+    [
+        ("sd15", diffusers.DDIMScheduler(steps_offset=1), 0.5, (3, 4, 5)),
+        ("sd15", diffusers.HeunDiscreteScheduler(), 0.7, (2, 2, 3, 3, 4, 4, 5)),
+        ("sd15", diffusers.KDPM2DiscreteScheduler(), 0.5, (3, 3, 4, 4, 5)),
+        ("sd15", diffusers.PNDMScheduler(**PNDM), 0.9, (1, 1, 2, 3, 4, 5)),
+        ("cogvideox", None, 0.5, (3, 4, 5)),
+        ("wan", None, 0.7, (2, 3, 4, 5)),
+    ],
+)
+def test_run_that_starts_inside_reads_the_steps_that_run(
+    inside, family, scheduler, strength, steps
+):
+    tiny = inside(family, scheduler)
+    want = _by_hand(tiny, [SCHEDULE[k] for k in steps], _cfg, strength=strength)
+    guidance = vidcfg.Guidance(scale={"kind": "list", "values": SCHEDULE}, passes="sequential")
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        got = tiny.unguided(generator=generators(0, 1), strength=strength)
+    torch.testing.assert_close(got, want, rtol=3e-5, atol=3e-5)
+    assert tuple(step.step for step in trace.steps) == steps
+    guided = sum(SCHEDULE[k] != 1 for k in steps)
+    assert trace.evaluations == {"cond": 2 * len(steps), "uncond": 2 * guided}
+    assert trace.planned.evaluations == trace.evaluations
+    assert begin_of(tiny.pipe, {"strength": strength}) == len(tiny.pipe.scheduler.timesteps) - len(
+        steps
+    )
+
+
+def test_rule_in_x0_reads_the_noise_level_that_the_model_sees(inside):
+    tiny = inside("cogvideox")
+    alphas = tiny.pipe.scheduler.alphas_cumprod.double()
+
+    def apg(cond, uncond, strength, noisy, timestep):
+        alpha, sigma = alphas[timestep[0]] ** 0.5, (1 - alphas[timestep[0]]) ** 0.5
+        x0, base = ((noisy.double() - sigma * p.double()) / alpha for p in (cond, uncond))
+        change, frame = x0 - base, (2, 3, 4)
+        along = (change * x0).sum(frame, True) / (x0 * x0).sum(frame, True) * x0
+        guided = x0 + (strength - 1) * (change - along)
+        return ((noisy.double() - alpha * guided) / sigma).to(cond.dtype)
+
+    want = _by_hand(tiny, [4.0] * 3, apg, strength=0.5)
+    guidance = vidcfg.Guidance(scale=4.0, method={"kind": "apg"}, passes="sequential")
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative):
+        got = tiny.unguided(generator=generators(0, 1), strength=0.5)
+    torch.testing.assert_close(got, want, rtol=3e-5, atol=3e-5)
+
+
+def test_difference_is_made_anew_where_a_run_starts_inside(inside):
+    tiny = inside("sd15", diffusers.DDIMScheduler(steps_offset=1))
+    guidance = vidcfg.Guidance(scale=4.0, method={"kind": "delta_reuse", "every": 2})
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        tiny.unguided(generator=generators(0, 1), strength=0.5)
+    assert [step.evaluations.get("uncond", 0) for step in trace.steps] == [2, 0, 2]
+
+
+def test_loop_that_begins_anew_is_a_new_run():
+    tiny = BUILDERS["animatediff"]()
+    tiny.pipe.enable_free_init(num_iters=2)
+    want = _by_hand(tiny, [1.0, 6.0, 3.0] * 2, _cfg)
+    guidance = vidcfg.Guidance(scale={"kind": "list", "values": [1.0, 6.0, 3.0]})
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        got = tiny.unguided(generator=generators(0, 1))
+    torch.testing.assert_close(got, want, rtol=3e-5, atol=3e-5)
+    assert (trace.num_runs, trace.evaluations) == (2, {"cond": 6, "uncond": 4})
+
+
+def _place(scheduler, given, family="wan"):
+    return RunPlace(SimpleNamespace(scheduler=scheduler), FAMILIES[family], {"timestep": given})
+
+
+def test_step_that_cannot_be_told_is_refused():
+    scheduler = _set(diffusers.DDIMScheduler(), 5)
+    t = scheduler.timesteps
+    with pytest.raises(ValueError, match="timestep 123, which its DDIM.*Family.model_timesteps"):
+        _place(scheduler, torch.tensor([123, 123]))
+    with pytest.raises(ValueError, match="no argument 'timestep'.*Family.timestep"):
+        _place(scheduler, None)
+    place = _place(scheduler, t[1].expand(2))
+    assert place.goes_on({"timestep": t[3].expand(2)})
+    assert place.index == 3
+    with pytest.raises(ValueError, match=f"again at {t[3]}.*Switch off"):
+        place.goes_on({"timestep": t[3].expand(2)})
+    assert not place.goes_on({"timestep": t[0].expand(2)})
+
+
+def test_timesteps_that_rounding_makes_equal_go_in_order():
+    scheduler = _set(diffusers.FlowMatchEulerDiscreteScheduler(shift=12.0), 50)
+    given = [t.expand(2).to(torch.bfloat16) / 1000 for t in scheduler.timesteps]
+    assert len({float(t[0]) for t in given}) < 50
+    place = _place(scheduler, given[0], "flux")
+    seen = [place.index]
+    for t in given[1:]:
+        assert place.goes_on({"timestep": t})
+        seen.append(place.index)
+    assert seen == list(range(50))
+
+
+def test_tokens_that_are_given_do_not_hide_the_step():
+    scheduler = _set(diffusers.FlowMatchEulerDiscreteScheduler(), 5)
+    tokens = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]] * 2) * scheduler.timesteps[2]
+    assert _place(scheduler, tokens).index == 2

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vidcfg.regress.judge import PairedChange, judge
+from vidcfg.regress.change import PairedChange
+from vidcfg.regress.judge import judge
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import Policy
 
@@ -65,9 +66,26 @@ def test_flicker_by_half_more_is_found_with_four_prompts_of_two_seeds():
         assert "mc_flicker" in failed({"mc_flicker": pairs(new, base, seeds=2)}), seed
 
 
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        (np.linspace(0.05, 0.07, 5), False),
+        (np.linspace(0.05, 0.07, 6), True),
+        (np.linspace(0.05, 0.09, 6), False),
+        (np.linspace(0.05, 0.09, 8), True),
+        (np.linspace(0.05, 0.18, 11), False),
+        (np.linspace(0.05, 0.18, 12), True),
+    ],
+)
+def test_prompts_that_agree_fail_together_from_six_on(changes, fails):
+    rule, num = POLICY.metrics["mc_flicker"], len(changes)
+    tested = PairedChange(rule, 1, np.arange(num), np.arange(num), changes, changes)
+    assert tested.is_unanimous == fails
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("spread", [0.01, 0.05, 0.3])
-@pytest.mark.parametrize("count", [4, 12, 64])
+@pytest.mark.parametrize("spread", [0.3])
+@pytest.mark.parametrize("count", [4, 8, 12])
 def test_alarms_are_rare_without_a_change(shape, spread, count):
     rng, num_metrics, runs = np.random.default_rng(5), len(POLICY.metrics), 60
     clusters = np.array([f"p{i:03}" for i in range(count)])
@@ -76,8 +94,8 @@ def test_alarms_are_rare_without_a_change(shape, spread, count):
         for _ in range(num_metrics):
             change = SHAPES[shape](rng, count) * spread
             rule = POLICY.metrics["mc_flicker"]
-            tested = PairedChange(rule, 1, np.arange(count), clusters, change, change)
-            if tested.destroyed(num_metrics).any() or tested.is_unanimous:
+            tested = PairedChange(rule, 1, np.arange(count), clusters, change, change, None, 19)
+            if tested.destroyed(POLICY.alarm_alpha).any() or tested.is_unanimous:
                 alarms += 1
                 break
     # Of 5 % or less, more than six in 60 are seen once in 50.

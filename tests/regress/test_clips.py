@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from video_files import write_video
 
+from vidcfg.metrics.record import Record
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import MeasuredClip, as_set, read_baseline, write_baseline
 from vidcfg.regress.measure import load_clips, measure_folder, measure_frames
@@ -98,6 +99,21 @@ def test_folder_is_measured_with_cells_prompts_and_seeds(folder):
     assert list(found.clips)[0] == Key("fast", "prompt 0", 5)
     assert [key.cell for key in found.clips] == ["fast"] * 3 + ["slow"] * 3
     assert found.clips[Key("slow", "prompt 1", 5)].records["mc_flicker"].value is not None
+
+
+def test_seeds_that_names_tell_are_one_prompt_measured_or_evaluated(tmp_path):
+    random = np.random.default_rng(0)
+    for index in (0, 10):
+        frames = random.integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
+        write_video(tmp_path / f"a cat-{index}.mkv", frames, fps=8, codec="ffv1")
+    expected = [Key("", "a cat", 0), Key("", "a cat", 10)]
+    assert list(measure_folder(tmp_path, workers=0).clips) == expected
+    # Rows that name neither prompt nor seed, as earlier versions wrote.
+    with (tmp_path / "records.jsonl").open("w") as lines:
+        for index in (0, 10):
+            record = Record("frame_diff", 0.1, 2, "p", subject=f"a cat-{index}.mkv").to_dict()
+            print(json.dumps(record | {"path": f"a cat-{index}.mkv"}), file=lines)
+    assert list(load_clips(tmp_path).clips) == expected
 
 
 def test_broken_video_is_named(folder):

@@ -15,13 +15,13 @@ from vidcfg.regress.clips import write_baseline
 
 @pytest.fixture
 def sets(drawn, change, times, tmp_path):
-    """Good, worse (flicker + 10 %), unproven (three clips flicker), unsure (up and down)."""
-    up = change(drawn, only=range(6), mc_flicker=times(1.08))
+    """Good, worse (flicker + 10 %), unproven (seven of twelve flicker), unsure (up and down)."""
+    up = change(drawn, only=range(6), mc_flicker=times(1.25))
     made = {
         "good": drawn,
         "worse": change(drawn, mc_flicker=times(1.1)),
-        "unproven": change(drawn, only=range(3), mc_flicker=times(1.3)),
-        "unsure": change(up, only=range(6, 12), mc_flicker=times(0.93)),
+        "unproven": change(drawn, only=range(7), mc_flicker=times(1.12)),
+        "unsure": change(up, only=range(6, 12), mc_flicker=times(0.8)),
     }
     return {name: str(write_baseline(tmp_path / name, clips)) for name, clips in made.items()}
 
@@ -37,7 +37,7 @@ def test_exit_code_is_the_verdict(sets, name, code, capsys, tmp_path):
     facts = json.loads((out / "result.json").read_text())
     assert (facts["verdict"], facts["exit_code"], facts["clips"]) == (verdict, code, 12)
     suite = ElementTree.parse(out / "junit.xml").getroot()
-    assert int(suite.get("tests")) == len(facts["metrics"]) == 14
+    assert int(suite.get("tests")) == len(facts["metrics"]) == 20
     kinds = [failure.get("type") for failure in suite.iter("failure")]
     assert kinds == {0: [], 1: ["fail"]}.get(code, ["inconclusive"])
     assert verdict in (out / "index.html").read_text()

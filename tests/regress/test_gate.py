@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from vidcfg.regress.change import RepeatNoise
 from vidcfg.regress.judge import judge
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
@@ -45,7 +46,7 @@ def test_sure_rise_above_the_margin_fails_with_its_size():
 def test_sure_rise_below_the_margin_passes_and_says_that_it_is_one():
     result = only(judge({"a": pairs(around(0.01, 0.004))}, policy()))
     assert result.verdict == "PASS"
-    assert "+1.0%, worse but within the margin" in result.reason
+    assert "+1.0%, worse but within the tolerance" in result.reason
 
 
 def test_no_change_without_noise_passes_and_with_noise_is_open():
@@ -92,14 +93,14 @@ def test_clips_of_one_prompt_count_as_one():
     clusters = tuple(np.repeat(list("abcd"), 8).tolist())
     by_prompt = judge({"a": pairs(values, clusters=clusters)}, policy())
     assert by_prompt.verdict == "INCONCLUSIVE"
-    assert "4 prompts cannot prove it; 5 can" in only(by_prompt).reason
+    assert "4 prompts cannot prove it; 7 can" in only(by_prompt).reason
     by_clip = judge({"a": pairs(values)}, policy())
     assert by_clip.verdict == "FAIL"
 
 
 def test_more_metrics_make_each_harder_to_fail():
     rule = {"bad": "up", "margin": 0.005}
-    rises = pairs(around(0.03, 0.06))
+    rises = pairs(around(0.05, 0.06))
     noise = {name: pairs(around(0, 0.001, seed=3)) for name in "bcdefgh"}
     assert judge({"a": rises}, policy(a=rule)).verdict == "FAIL"
     many = policy(**dict.fromkeys("abcdefgh", rule))
@@ -125,16 +126,18 @@ def test_guard_withholds_a_pass_while_motion_is_lost():
     assert only(lost, "motion").verdict == "FAIL"
 
 
-def test_metric_that_most_clips_lose_fails_and_one_that_few_lose_does_not():
+@pytest.mark.parametrize("count", [1, 12, 16])
+def test_clips_that_lost_a_value_fail_whatever_the_others_do(count):
     whole = pairs(np.zeros(16))
-    broken = np.where(np.arange(16) < 12, np.nan, whole.new_N)
-    result = only(judge({"a": Pairs(broken, whole.base_N, whole.clusters_N)}, policy()))
-    assert (result.verdict, result.lost) == ("FAIL", 12)
-    assert "lost in 12 of 16 clips" in result.reason
-    one = np.where(np.arange(16) < 1, np.nan, whole.new_N)
-    assert (
-        only(judge({"a": Pairs(one, whole.base_N, whole.clusters_N)}, policy())).verdict == "PASS"
+    broken = Pairs(
+        np.where(np.arange(16) < count, np.nan, whole.new_N), whole.base_N, whole.clusters_N
     )
+    result = only(judge({"a": broken}, policy()))
+    assert (result.verdict, result.lost) == ("FAIL", count)
+    assert f"lost in {count} of 16 clips" in result.reason
+    # A policy may allow for some.
+    lenient = judge({"a": broken}, policy().replace(max_lost=0.1))
+    assert lenient.verdict == ("PASS" if count == 1 else "FAIL")
 
 
 def test_nothing_measured_is_never_a_pass():
@@ -148,10 +151,58 @@ def test_nothing_measured_is_never_a_pass():
     assert only(judge(good, both), "b").reason.endswith("one is required")
 
 
-def test_four_similar_clips_do_not_pass_and_five_do_and_equal_ones_always_do():
-    assert judge({"a": pairs(np.full(4, 1e-6))}, policy()).verdict == "INCONCLUSIVE"
-    assert judge({"a": pairs(np.full(5, 1e-6))}, policy()).verdict == "PASS"
+def test_two_similar_clips_do_not_pass_and_three_do_and_equal_ones_always_do():
+    assert judge({"a": pairs([1e-6, 2e-6])}, policy()).verdict == "INCONCLUSIVE"
+    assert judge({"a": pairs([1e-6, 2e-6, 0])}, policy()).verdict == "PASS"
     assert judge({"a": pairs(np.zeros(2))}, policy()).verdict == "PASS"
+
+
+def test_pass_is_students_bound_below_the_tolerance():
+    rule = {"bad": "up", "margin": 0.01, "tolerance": 0.05}
+    sd = 0.02
+    # The bound of 4 clips is 2.353 sd / 2 above their mean.
+    edge = math.log(1.05) - 2.3534 * sd / 2
+    for mean, verdict in ((edge - 1e-4, "PASS"), (edge + 1e-4, "INCONCLUSIVE")):
+        result = only(judge({"a": pairs(around(mean, sd, num=4))}, policy(a=rule)))
+        assert result.verdict == verdict
+        assert result.tolerance == pytest.approx(0.05)
+        assert result.tolerance_from == "policy"
+
+
+def test_noise_of_repeats_widens_the_tolerance_and_proves_with_few_prompts():
+    rules = policy(a={"bad": "up", "margin": 0.01})
+    noise = {"a": RepeatNoise(0.05, 24, "repeats")}
+    # sd of the mean of 4 prompts: 0.025.
+    small, large = (pairs(around(mean, 0.05, num=4)) for mean in (0.03, 0.14))
+    result = only(judge({"a": small}, rules, noise))
+    assert (result.verdict, result.tolerance_from) == ("PASS", "repeats")
+    # The 95 % and 97.5 % points of t of 24 degrees, above those of 5 scaled to a deviation of 1.
+    reach = 0.025 * (1.7109 + 2.0639)
+    assert math.log1p(result.tolerance) == pytest.approx(reach, rel=1e-3)
+    assert only(judge({"a": large}, rules, noise)).verdict == "FAIL"
+    assert only(judge({"a": large}, rules)).verdict == "INCONCLUSIVE"
+    # Clips that vary much more than repeats have changed, and are judged without them.
+    wide = only(judge({"a": pairs(around(0.03, 0.4, num=4))}, rules, noise))
+    assert (wide.verdict, wide.tolerance_from) == ("INCONCLUSIVE", "policy")
+
+
+def test_no_proof_hangs_on_two_prompts():
+    # The other fourteen go up and down; with these two, sign flips would find 1 in 4 and less.
+    few = np.r_[[0.3, 0.3], np.linspace(0.001, 0.002, 14) * np.tile([1, -1], 7)]
+    result = only(judge({"a": pairs(few)}, policy()))
+    assert result.change > 0.03
+    assert result.verdict == "INCONCLUSIVE"
+    assert result.p > 0.3
+    assert only(judge({"a": pairs(np.r_[few[:2], few[2:] + 0.03])}, policy())).verdict == "FAIL"
+
+
+def test_inconclusive_with_a_sign_of_harm_is_another_exit_code():
+    harmed = judge({"a": pairs(around(0.05, 0.02, num=4))}, policy())
+    unsure = judge({"a": pairs(around(0.05, 0.3, num=4))}, policy())
+    assert (harmed.verdict, harmed.exit_code) == ("INCONCLUSIVE", 4)
+    assert (unsure.verdict, unsure.exit_code) == ("INCONCLUSIVE", 5)
+    assert not harmed.may_be_allowed
+    assert unsure.may_be_allowed
 
 
 def test_worst_metric_comes_first():

@@ -1,15 +1,16 @@
-"""Error rates of the whole gate: 14 metrics, Holm, both margins.
+"""Error rates of the whole gate with the default policy, by its own judge.
 
-Values vary between prompts with sd 0.5 and between renders with sd 0.05, both in log.
+True rates are in docs/regress_power.md; so few trials find a gate that is twice as wrong. Seeds
+are fixed.
 """
 
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 PATH = Path(__file__).parents[2] / "scripts" / "regress_power.py"
+TRIALS = 60
 
 
 @pytest.fixture(scope="module")
@@ -20,29 +21,50 @@ def script():
     return module
 
 
-@pytest.mark.parametrize("num", [16, 64])
-def test_without_a_change_at_most_six_percent_fail(script, num):
-    # 1000 trials at 3 %: standard error 0.5 %.
-    rate, _ = script.failure_rates(num, rise=0.0, trials=1000, seed=1)
-    assert 0.001 < rate <= 0.06
+def share(script, verdict, clips, **case):
+    return script.verdicts(script.Case(clips, **case), trials=TRIALS, seed=1)[verdict] / TRIALS
 
 
-@pytest.mark.parametrize(("num", "rise", "least"), [(16, 0.05, 0.8), (64, 0.03, 0.9)])
-def test_rise_of_flicker_is_found(script, num, rise, least):
-    # The true rates are in docs/regress_power.md; the seed is fixed.
-    rate, by_flicker = script.failure_rates(num, rise=rise, trials=1000, seed=2)
-    assert rate >= least
-    assert by_flicker >= rate - 0.03
+@pytest.mark.parametrize(
+    ("prompts", "noise", "shape"),
+    [
+        (8, 0.3, "normal"),
+        (4, 0.3, "heavy tails (t, 3 degrees)"),
+        (16, 0.3, "left skew (exponential)"),
+    ],
+)
+def test_false_alarms_are_few(script, prompts, noise, shape):
+    # Six of 60 are seen once in 30 runs at a rate of 5 %; left skew may have 10 %.
+    most = 0.18 if "left" in shape else 0.1
+    assert share(script, "FAIL", (1,) * prompts, noise=noise, shape=shape) <= most
 
 
-@pytest.mark.parametrize(("num", "rise"), [(16, 0.05), (21, 0.02)])
-def test_simulation_decides_as_the_gate_does(script, num, rise):
-    rng = np.random.default_rng(3)
-    trials = [script.draw(rng, num, rise=rise) for _ in range(12)]
-    fast = script.failures(trials)
-    equal = 0
-    for drawn, flags in zip(trials, fast):
-        failed = {r.name for r in script.judged(drawn).metrics if r.verdict == "FAIL"}
-        equal += failed == {name for name, flag in zip(drawn, flags) if flag}
-    # p-values of random patterns vary: one verdict near alpha may differ.
-    assert equal >= 11
+@pytest.mark.parametrize(
+    ("clips", "case", "least"),
+    [
+        ((1,) * 4, {"noise": 0.01}, 0.95),
+        ((1,) * 16, {"noise": 0.05}, 0.8),
+        ((1,) * 4, {"noise": 0.3, "is_calibrated": True}, 0.85),
+    ],
+)
+def test_without_a_change_most_pass(script, clips, case, least):
+    assert share(script, "PASS", clips, **case) >= least
+
+
+@pytest.mark.parametrize(
+    ("clips", "rise"), [((1,) * 16, 0.05), ((1,) * 64, 0.03), ((2,) * 4, 0.5)]
+)
+def test_rise_of_flicker_is_found(script, clips, rise):
+    assert share(script, "FAIL", clips, rise=rise) >= 0.8
+
+
+def test_values_have_the_changes_that_were_drawn(script):
+    import numpy as np
+
+    from vidcfg.regress.policy import Policy
+
+    drawn = np.array([-0.2, 0.1, 0.3])
+    for name, rule in Policy().metrics.items():
+        scale = 1 if rule.is_ratio else script.SHARE
+        change, _ = rule.changes(*script.values(rule, drawn))
+        assert change == pytest.approx(scale * drawn, abs=1e-9), name

@@ -4,12 +4,14 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import MeasuredClip, as_set
-from vidcfg.regress.page import make_strip, page, read_strip
+from vidcfg.regress.page import page
+from vidcfg.regress.strip import make_strip, read_strip, write_strips
 from vidcfg.results import Key
 
 
@@ -76,3 +78,19 @@ def test_page_loads_without_errors_and_shows_both_sides(outcome, tmp_path):
     assert 'data-ready="yes"' in done.stdout
     assert done.stdout.count("<canvas") == 3 * done.stdout.count('<section class="case"')
     assert 'class="frame bad"' in done.stdout
+
+
+def test_pictures_outlive_a_baseline_that_is_recorded_from_itself(panning, measured, tmp_path):
+    clips = measured({name: panning(seed) for seed, name in enumerate("ab")}, "two")
+    made = {
+        key: replace(clip, preview=make_strip(panning(seed), side=8))
+        for seed, (key, clip) in enumerate(clips.clips.items())
+    }
+    first = write_strips(replace(clips, clips=made), tmp_path)
+    kept = {key: replace(clip, preview=None) for key, clip in first.clips.items()}
+    again = write_strips(replace(first, clips=kept), tmp_path)
+    pictures = [clip.strip.read_bytes() for clip in again.clips.values()]
+    assert pictures == [clip.preview.data for clip in made.values()]
+    none = write_strips(again, tmp_path, side=None)
+    assert [clip.strip for clip in none.clips.values()] == [None, None]
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from vidcfg.metrics.catalogue import METRICS
+from vidcfg.regress.change import provable_p
 from vidcfg.regress.policy import DEFAULTS, Policy, load_policy
 from vidcfg.settings.document import read_document, validate
 from vidcfg.settings.errors import ConfigError
@@ -25,10 +27,19 @@ def test_known_metric_takes_what_is_left_out_from_the_defaults():
     assert policy.metrics["freeze_share"] == Policy().metrics["freeze_share"]
 
 
-def test_flicker_has_the_largest_share_and_all_shares_make_alpha():
+def test_shares_and_alarms_make_alpha_and_flicker_needs_eight_prompts():
     policy = Policy()
-    assert sum(policy.share(name) for name in policy.metrics) == pytest.approx(0.05)
-    assert policy.share("mc_flicker") > 0.8 * policy.alpha
+    shares = [policy.share(name) for name in policy.metrics]
+    assert sum(shares) + policy.alarm_alpha == pytest.approx(policy.alpha) == pytest.approx(0.05)
+    share = policy.share("mc_flicker")
+    assert provable_p(8) < share < provable_p(7)
+
+
+def test_tolerance_is_never_below_the_margin():
+    rule = Policy().metrics["mc_flicker"]
+    assert (rule.margin, rule.tolerance_of(1)) == (0.015, pytest.approx(np.log(1.05)))
+    assert rule.replace(margin=0.2).tolerance_of(1) == pytest.approx(np.log(1.2))
+    assert rule.replace(tolerance=None).tolerance_of(1) == pytest.approx(np.log(1.015))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The plugin in a pytest of its own, and the example project that readers copy."""
 
+import contextlib
+import io
 import shutil
 import subprocess
 import sys
@@ -23,24 +25,39 @@ def clip(seed, brighter=0):
         frames.append(120 + 15 * texture + rng.normal() + brighter * (t % 2))
     return np.clip(np.stack(frames)[..., None].repeat(3, -1), 0, 255).astype(np.uint8)
 
-CLIPS = {(f"prompt {i}", 0): clip(i) for i in range(12)}
-WORSE = {(f"prompt {i}", 0): clip(i, 4) for i in range(12)}
+CLIPS = {(f"prompt {i}", 0): clip(i) for i in range(8)}
+WORSE = {(f"prompt {i}", 0): clip(i, 4) for i in range(8)}
 """
 
 
 @pytest.fixture
-def run(tmp_path):
-    """`run(test text, *options)`: writes test_video.py and runs pytest there."""
+def run(tmp_path, monkeypatch):
+    """`run(test text, *options)`: writes test_video.py and runs pytest there.
+
+    In this process, whose libraries are loaded, unless `alone` asks for one of its own.
+    """
     found = entry_points(group="pytest11")
     is_installed = any(e.value == "vidcfg.regress.pytest_plugin" for e in found)
     plugin = [] if is_installed else ["-p", "vidcfg.regress.pytest_plugin"]
 
-    def call(text=None, *options, folder=tmp_path):
+    def call(text=None, *options, folder=tmp_path, alone=False):
         if text is not None:
             (folder / "test_video.py").write_text(HEAD + text)
             (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin]
-        return subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
+        arguments = ["-q", "-p", "no:cacheprovider", *plugin, *options]
+        if alone:
+            command = [sys.executable, "-m", "pytest", *arguments]
+            return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        shown = io.StringIO()
+        with monkeypatch.context() as own, contextlib.redirect_stdout(shown):
+            own.chdir(folder)
+            own.setattr(sys, "path", [*sys.path])
+            code = pytest.main([*arguments, "--rootdir", str(folder), str(folder)])
+        # The next run may have other files of these names.
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+                del sys.modules[name]
+        return subprocess.CompletedProcess(arguments, int(code), shown.getvalue())
 
     return call
 
@@ -81,7 +98,7 @@ def test_kite(temporal_gate):
     assert "InconclusiveWarning" in lenient.stdout
     strict = run(unsure + gate.replace("warn", "fail"))
     assert strict.returncode == 1
-    assert "4 prompts prove nothing" in strict.stdout
+    assert "no sign of harm" in strict.stdout
     # What is worse is not waved through.
     worse = run(four.replace("BRIGHTER", "2 + 2 * (i % 2)") + gate)
     assert worse.returncode == 1
@@ -140,8 +157,8 @@ def test_kite(temporal_gate):
     temporal_gate(CLIPS)
     assert "torch" not in sys.modules
 """
-    assert run(text, "--vidcfg-record").returncode == 0
-    assert run(text).returncode == 0
+    assert run(text, "--vidcfg-record", alone=True).returncode == 0
+    assert run(text, alone=True).returncode == 0
     code = (
         "import sys, vidcfg.regress.pytest_plugin as p;"
         "assert not {'numpy', 'cv2', 'torch', 'pydantic'} & set(sys.modules), 'heavy'"

@@ -89,7 +89,7 @@ def test_what_cannot_be_is_refused_with_the_fix(load, sweep_file, override, mess
 
 
 def test_metrics_and_references_that_there_are_not_are_refused(plan):
-    with pytest.raises(ConfigError, match="no metrics are named flicke"):
+    with pytest.raises(ConfigError, match="Did you mean 'flicker'"):
         plan("metrics=[flicke]")
     with pytest.raises(ConfigError, match="reference is nowhere, which does not exist"):
         plan("reference=nowhere")

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
+from tiny_sweep import write_sweep
 
 from vidcfg.sweep.cli import main
 from vidcfg.sweep.run import put_plan
@@ -21,6 +23,20 @@ def sweep(sweep_file, tmp_path):
 @pytest.fixture
 def store(tmp_path):
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, tiny_model):
+    """The folder of a sweep that is done."""
+    folder = tmp_path_factory.mktemp("swept")
+    assert main([str(write_sweep(folder, tiny_model)), "--no-report"]) == 0
+    return folder
+
+
+@pytest.fixture
+def done(swept, store):
+    """The test's own sweep is done: its store is a copy."""
+    shutil.copytree(swept / "store", store.root)
 
 
 def plan_of(store):
@@ -48,8 +64,7 @@ def test_a_sweep_leaves_every_unit_whole_and_a_second_run_makes_nothing(sweep, s
     assert "16 were there" in capsys.readouterr().out
 
 
-def test_executed_evaluations_are_those_planned(sweep, store):
-    assert sweep() == 0
+def test_executed_evaluations_are_those_planned(store, done):
     summary = store.read_json("summary.json")
     jobs = [store.read_json(f"jobs/{name}") for name in store.names("jobs")]
     assert summary["executed"] == summary["planned"] == sum(job["executed"] for job in jobs)
@@ -58,10 +73,9 @@ def test_executed_evaluations_are_those_planned(sweep, store):
     assert summary["done"] == 16
 
 
-def test_a_unit_is_the_video_that_render_makes(sweep, store, sweep_file, tmp_path):
+def test_a_unit_is_the_video_that_render_makes(store, done, sweep_file, tmp_path):
     from vidcfg.render.__main__ import main as render
 
-    assert sweep() == 0
     out = tmp_path / "single"
     frames = "guidance.frames={kind: ramp, first: 0.0, last: 1.0}"
     arguments = ["--set", frames, "--set", "guidance.scale=4.0", "--out", str(out), "--quiet"]
@@ -108,8 +122,7 @@ def test_rows_are_those_that_evaluate_gives_for_the_lossless_file(sweep, store):
         assert set(features.files) == {"mini"}
 
 
-def test_a_larger_grid_extends_a_store(sweep, store):
-    assert sweep() == 0
+def test_a_larger_grid_extends_a_store(sweep, store, done):
     grid = "grid={guidance.scale: [1.0, 4.0, 6.0], guidance.frames: [uniform, {kind: ramp, first: 0.0, last: 1.0}]}"  # noqa: E501
     assert sweep("--set", grid, "--set", "seeds=3-5") == 0
     # New: one scale for two frame modes, and a seed for the four cells of before.
@@ -117,8 +130,7 @@ def test_a_larger_grid_extends_a_store(sweep, store):
     assert set(starts(store).values()) == {1}
 
 
-def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, capsys):
-    assert sweep() == 0
+def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, done, capsys):
     before = plan_of(store)
     assert sweep("--set", "set={sampling.num_steps: 2}") == 2
     message = capsys.readouterr().err
@@ -162,8 +174,7 @@ def test_a_plan_that_another_driver_writes_meanwhile_is_no_foreign_file(store, p
         put_plan(foreign, made)
 
 
-def test_damaged_units_are_made_again_and_no_others(sweep, store):
-    assert sweep() == 0
+def test_damaged_units_are_made_again_and_no_others(sweep, store, done):
     unit = plan_of(store)["units"][5]["key"]
     store.write(f"{store.unit(unit)}/records.jsonl", b"{}\n")
     assert sweep() == 0
@@ -183,8 +194,7 @@ def alter(store, key):
     store.write_json(f"{folder}/DONE", done)
 
 
-def test_the_self_check_is_noted_and_a_difference_fails_the_sweep(sweep, store, capsys):
-    assert sweep() == 0
+def test_the_self_check_is_noted_and_a_difference_fails_the_sweep(sweep, store, done, capsys):
     check = store.read_json("summary.json")["self_check"]
     assert (check["equal"], check["pairs"]) == (True, 4)
     alter(store, plan_of(store)["check"]["pairs"][0][1])
@@ -207,8 +217,7 @@ def test_a_grid_without_a_pair_is_checked_too(sweep, store, capsys):
     )
 
 
-def test_cells_get_the_means_of_their_units(sweep, store):
-    assert sweep() == 0
+def test_cells_get_the_means_of_their_units(store, done):
     plan = plan_of(store)
     for cell in plan["cells"]:
         text = store.fs.cat_file(store.path(f"cells/{cell['id']}/records.jsonl")).decode()
@@ -224,14 +233,11 @@ def test_cells_get_the_means_of_their_units(sweep, store):
         assert of_set["frame_diff"]["n"] == 4
 
 
-def test_an_unfinished_sweep_compares_what_all_cells_have(sweep, store):
+def test_an_unfinished_sweep_compares_what_all_cells_have(store, done):
     """Without one unit of a cell, its (prompt, seed) is left out of every cell."""
-    import shutil
-
     from vidcfg.sweep.plan import read_plan
     from vidcfg.sweep.run import write_cells
 
-    assert sweep() == 0
     plan = plan_of(store)
     lost = plan["units"][0]["key"]
     shutil.rmtree(store.path(store.unit(lost)))
@@ -262,8 +268,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(sweep, tmp_path, capsys):
     assert not (tmp_path / "store").exists()
 
 
-def test_status_tells_each_cell_without_a_model(sweep, store, capsys):
-    assert sweep() == 0
+def test_status_tells_each_cell_without_a_model(store, done, capsys):
     capsys.readouterr()
     assert main(["status", store.url]) == 0
     assert "16 of 16 units done" in capsys.readouterr().out

@@ -30,8 +30,9 @@ IDEAL = {"dispatch_seconds": 0.0, "created_per_second": 1e12}
 
 @pytest.mark.parametrize(
     ("grid", "alone", "shared"),
-    # Counts of an independent enumeration of prefixes, 50 steps.
-    [((8, 1, 1), 800, 786), ((8, 1, 4), 2720, 1242), ((8, 4, 4), 9920, 4500)],
+    # Counts of an independent enumeration of prefixes, 50 steps; tests/guidance/test_plan.py has
+    # the published 8 x 4 x 4.
+    [((8, 1, 1), 800, 786), ((8, 1, 4), 2720, 1242)],
 )
 def test_shared_evaluations_are_the_count_of_distinct_prefixes(grid, alone, shared):
     counts = grid_plan(*grid, num_steps=50, pairs=1).counts
@@ -62,19 +63,20 @@ def test_a_cut_keeps_every_cell_once_and_counts_what_each_part_shares(num_worker
 
 
 def test_more_workers_share_less_and_shorten_the_longest():
-    plan = grid_plan(8, 4, 4, num_steps=50, pairs=1)
+    plan = grid_plan(5, 3, 4, num_steps=13, pairs=1)
     keys = [unit.key for unit in plan.grid_units]
-    found = [plan.jobs(keys, num_workers=2**i, batch=128) for i in range(8)]
+    found = [plan.jobs(keys, num_workers=2**i, batch=128) for i in range(7)]
     costs = [[plan.cost(job.units) for job in jobs] for jobs in found]
     totals, longest = [sum(one) for one in costs], [one[0] for one in costs]
     assert totals == sorted(totals)
     assert longest == sorted(longest, reverse=True)
-    # For 128 workers no job takes longer than the longest video; shorter ones still share.
-    assert (totals[0], longest[-1]) == (4500, 100)
-    assert totals[-1] < 9920
-    # Eight parts of 4,500 evaluations: an even cut would be 563 each.
-    assert longest[3] <= 1.15 * 4500 / 8
-    assert totals[3] <= 1.06 * 4500
+    # For 64 workers no job takes longer than the longest video; shorter ones still share.
+    whole = plan.counts["shared"]
+    assert (totals[0], longest[-1]) == (whole, 26)
+    assert totals[-1] < plan.counts["separate"]
+    # Four parts: near an even cut, and little of what all share is done twice.
+    assert longest[2] <= 1.15 * whole / 4
+    assert totals[2] <= 1.1 * whole
 
 
 @pytest.mark.parametrize(("tasks", "gpus"), [(12, 4), (13, 4), (3, 8), (1, 1), (1000, 64)])
@@ -163,15 +165,16 @@ def test_costs_are_never_negative():
 
 
 def test_few_gpus_share_all_and_many_gpus_share_less():
-    plan = grid_plan(8, 4, 4, num_steps=50, pairs=4)
-    costs = Costs(seconds_per_evaluation=0.358)
+    plan = grid_plan(5, 3, 4, num_steps=13, pairs=4)
+    costs = Costs(seconds_per_evaluation=0.358 * 4)
     choices = compare(plan, costs, Fleet(gpus=1, load_seconds=60))
     few = best(choices)
-    many = best(compare(plan, costs, Fleet(gpus=125, load_seconds=60)))
+    many = best(compare(plan, costs, Fleet(gpus=60, load_seconds=60)))
     assert few.outcome.tasks < many.outcome.tasks
     alone = next(choice for choice in choices if choice.batch == 1)
-    # One GPU stays busy with shared work, so the time falls as the evaluations do: 9920 / 4500.
-    assert alone.outcome.seconds / few.outcome.seconds > 2.0
+    # One GPU stays busy with shared work, so the time falls as the evaluations do.
+    fall = plan.counts["separate"] / plan.counts["shared"]
+    assert 1.5 < 0.9 * fall < alone.outcome.seconds / few.outcome.seconds <= fall
 
 
 @pytest.fixture

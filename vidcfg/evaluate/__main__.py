@@ -1,13 +1,16 @@
-"""vidcfg evaluate VIDEOS... [--reference FOLDER|mini] [--metrics LIST] [--out FOLDER]"""
+"""vidcfg evaluate VIDEOS... | FOLDER FOLDER... [--reference FOLDER|mini] [--metrics LIST]"""
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from vidcfg import cli
 from vidcfg.evaluate.settings import FAMILIES, WEIGHT_FREE, Settings
+from vidcfg.progress import Progress, duration
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         details=f"metrics:\n{metrics}",
     )
     add = made.add_argument
-    add("videos", nargs="+", help="files, folders, or the output of vidcfg render")
+    add("videos", nargs="+", help="files, or a folder; several folders are sets to compare")
     add("--reference", metavar="FOLDER|mini", help="real videos, or drawn moving shapes")
     add(
         "--metrics",
@@ -26,7 +29,10 @@ def parser() -> argparse.ArgumentParser:
         help=f"names with commas, or all (default: {','.join(WEIGHT_FREE)}, and what fits "
         "the reference: mini for mini, fvd for a folder)",
     )
-    cli.add_out(made, "write records.jsonl, .parquet, table.txt", metavar="FOLDER")
+    cli.add_out(
+        made, "where results and what is finished go (default: runs/evaluate/NAME)", metavar="DIR"
+    )
+    add("--per-video", action="store_true", help="a row for each video too")
     add("--prompts", metavar="FILE", help="JSON of names and prompts, or text lines")
     add("--fps", type=float, help="frames per second, in place of the files' own")
     add("--stride", type=int, help="temporal stride of the VAE (default: 4)")
@@ -53,43 +59,102 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: all files were scored. 1: some could not be read."""
+    """0: all files were scored. 1: some could not be read. 2: none, or nothing was measured."""
     return cli.run(parser(), _evaluate, argv)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     # What can be wrong, before anything is loaded.
     settings = _settings(options)
-    from vidcfg.evaluate.inputs import find_items, with_prompts
-
-    items = find_items(options.videos)
-    if not items:
-        raise ValueError(f"no videos in {', '.join(options.videos)}.")
-    if options.prompts:
-        items = with_prompts(items, options.prompts)
-    from vidcfg.evaluate.output import table, write_outputs
+    from vidcfg.evaluate import compare, output
+    from vidcfg.evaluate.inputs import with_prompts
+    from vidcfg.evaluate.kept import Kept
     from vidcfg.evaluate.run import evaluate
-    from vidcfg.files import make_folder
-    from vidcfg.progress import Progress
+    from vidcfg.files import make_folder, write_text
 
-    out = make_folder(options.out, "--out") if options.out else None
-    # The videos, then the set.
-    with Progress("videos", len(items), quiet=options.quiet) as progress:
-
-        def report(scored) -> None:
-            progress.update(progress.done + 1)
-            for record in scored.records:
-                if record.status == "failed":
-                    progress.say(f"not scored: {record.skipped_reason}")
-
-        evaluation = evaluate(items, settings, report=report)
+    sets = compare.find_sets(options.videos)
+    if options.prompts:
+        sets = {name: with_prompts(items, options.prompts) for name, items in sets.items()}
+    out = make_folder(options.out or place_of(options.videos, list(sets)), "--out")
+    # The videos of each set, then the set.
+    found = {}
+    total = sum(map(len, sets.values()))
+    with _Scoring(total, out, quiet=options.quiet) as scoring:
+        kept, told = Kept(out, settings), {"report": scoring.add, "step": scoring.step}
+        for name, items in sets.items():
+            found[name] = evaluate(items, settings, kept=kept, **told)
     # What is found.
-    written = write_outputs(out, evaluation) if out else []
+    evaluation = compare.joined(found)
+    names = list(sets) if len(sets) > 1 else ["set"]
+    output.write_outputs(out, evaluation)
+    failures = evaluation.failures
+    if len(failures) == total:
+        raise ValueError(f"none of {total} videos could be read: {_reason(failures)}")
+    said = [] if len(sets) == 1 else ["\n".join(compare.comparison(out, sets))]
+    said += [output.per_video(evaluation)] if options.per_video else []
+    whole = "\n\n".join([*said, output.table(evaluation, names)])
+    write_text(out / "table.txt", whole + "\n")
     if not options.quiet:
-        print(table(evaluation))
-        if written:
-            print("\nwritten: " + ", ".join(map(str, written)))
-    return cli.FAILED if evaluation.failures else cli.DONE
+        # What compares sets fits a screen.
+        brief = output.table(evaluation, names, is_brief=len(sets) > 1)
+        print("\n\n".join([*said, brief]))
+    if not any(row["value"] is not None for row in evaluation.rows):
+        raise ValueError(f"nothing was measured: {_reason(evaluation.records(names[0]))}")
+    if not options.quiet:
+        print(f"\nwritten: {out}: records.jsonl, records.parquet, table.txt")
+    return cli.FAILED if failures else cli.DONE
+
+
+def _reason(records: Sequence) -> str:
+    return next((r.skipped_reason for r in records if r.skipped_reason), "no metric fits")
+
+
+def place_of(videos: Sequence[str], sets: Sequence[str] = ()) -> Path:
+    """Where results go unless told: `runs/evaluate/` and the names of what is given."""
+    if len(sets) > 1:
+        names = [Path(name).name for name in sets]
+    else:
+        first = Path(videos[0]).resolve()
+        is_one_file = len(videos) == 1 and not first.is_dir()
+        names = [first.stem if is_one_file else (first if first.is_dir() else first.parent).name]
+    more = [f"{len(names) - 4}-more"] if len(names) > 4 else []
+    return Path("runs/evaluate") / ("-".join([*names[:4], *more]) or "videos")
+
+
+class _Scoring:
+    """Progress over the videos: what could not be read is said at once, a Ctrl-C says what is
+    kept."""
+
+    def __init__(self, total: int, out: Path, *, quiet: bool):
+        self._bars, self._out = Progress("videos", total, quiet=quiet), out
+        self.step = self._bars.step
+        self._begin, self._fresh = time.monotonic(), 0
+
+    def __enter__(self) -> "_Scoring":
+        self._bars.__enter__()
+        return self
+
+    def add(self, scored: Any, is_kept: bool) -> None:
+        for record in scored.records:
+            if record.status == "failed":
+                self._bars.say(f"not scored: {record.skipped_reason}")
+        # The rate is of those that were scored now.
+        self._fresh += not is_kept
+        per_minute = 60 * self._fresh / max(1e-9, time.monotonic() - self._begin)
+        done, total = self._bars.done + 1, self._bars.total
+        note = ""
+        if self._fresh and done < total:
+            left = duration(60 * (total - done) / per_minute)
+            note = f"{per_minute:.3g} a minute, {left} left"
+        self._bars.update(done, note=note)
+
+    def __exit__(self, kind: type | None, *error: Any) -> None:
+        self._bars.__exit__(kind, *error)
+        if kind is KeyboardInterrupt:
+            done = f"{self._bars.done} of {self._bars.total} videos are scored"
+            raise KeyboardInterrupt(
+                f"interrupted: {done} and kept in {self._out}. The same command goes on."
+            ) from None
 
 
 def _settings(options: argparse.Namespace) -> Settings:

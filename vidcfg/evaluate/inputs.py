@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidcfg.media.probe import VIDEO_SUFFIXES, is_frame_folder
+from vidcfg.evaluate.prompts import prompt_and_number
+from vidcfg.media.pictures import is_frame_folder, is_video
 
 
 @dataclass(frozen=True)
 class Item:
-    """A video to score. What is not known is None. `name` is what reports call it."""
+    """A video to score. What is not known is None. `name` is what reports call it.
+
+    With `from_name` the prompt is the file's name, for want of another.
+    """
 
     path: Path
     name: str
@@ -21,21 +25,31 @@ class Item:
     stride: int | None = None
     enlarge: int = 1
     unit_key: str | None = None
+    from_name: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """The prompt for a text encoder; None for a file name of one word, which describes
+        nothing."""
+        is_word = self.from_name and " " not in (self.prompt or "")
+        return None if is_word else self.prompt
 
 
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
     """Videos among files and folders, sorted by path, each once.
 
-    Folders are searched through; one that holds pictures and no video is a video. Paths that do
-    not exist stay in the list, so that they are reported. Prompt, seed and temporal stride are
-    read from the `.json` file that a render leaves beside its video.
+    Folders are searched through, but for baselines of the gate, whose pictures are no videos; one
+    that holds numbered stills and no video but animated pictures is a video. Paths that do not
+    exist stay in the list, so that they are reported. Prompt, seed and temporal stride are read
+    from the `.json` file that a render leaves beside its video, prompt and seed else from the
+    file's name (`prompt_and_number`).
     """
     # Each file under the first folder that was given for it, whence its name.
     found: dict[Path, Path] = {}
     for given in map(Path, paths):
-        is_folder = given.is_dir() and not is_frame_folder(given)
-        for path in _videos_in(given) if is_folder else [given]:
-            found.setdefault(path.resolve(), (given if is_folder else given.parent).resolve())
+        for path in _videos_in(given) if given.is_dir() else [given]:
+            root = given.parent if path == given else given
+            found.setdefault(path.resolve(), root.resolve())
     names = {
         path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         for path, root in sorted(found.items())
@@ -43,18 +57,27 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     # Names that are not distinct become paths.
     count = Counter(names.values())
     return [
-        Item(path, name if count[name] == 1 else str(path), **_facts_beside(path))
+        Item(path, name if count[name] == 1 else str(path), **_facts_of(path))
         for path, name in names.items()
     ]
 
 
 def _videos_in(folder: Path) -> list[Path]:
+    baselines = {path.parent for path in folder.rglob("baseline.json")}
     return [
         path
-        for path in folder.rglob("*")
+        for path in (folder, *folder.rglob("*"))
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() or is_frame_folder(path))
+        and baselines.isdisjoint(path.parents)
+        and (is_video(path) or is_frame_folder(path))
     ]
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    facts = _facts_beside(path)
+    prompt, number = prompt_and_number(path.name if path.is_dir() else path.stem)
+    named = {"seed": number}
+    return named | ({} if "prompt" in facts else {"prompt": prompt, "from_name": True}) | facts
 
 
 def _facts_beside(path: Path) -> dict[str, Any]:

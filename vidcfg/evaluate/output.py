@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from vidcfg.evaluate.run import Evaluation
 from vidcfg.files import atomic_path, write_text
+from vidcfg.metrics.metric import GROUPS, group_of
 from vidcfg.metrics.record import Record
 
 COLUMNS = (
+    ("int64", "schema"),
     ("string", "subject path prompt"),
     ("int64", "seed"),
     ("string", "unit_key name"),
@@ -30,8 +33,15 @@ COLUMNS = (
 """Type and names of the columns of records.parquet, in their order."""
 
 
+SEEN_FIRST = ("mc_flicker", "judder", "dynamic_degree", "align", "clip_score", "clipped_share")
+"""Metrics that stand first in their groups, and alone in rows of videos."""
+
+STANDS_OUT = 1.5
+"""A clip stands out if it is so many times as bad as the median clip."""
+
+
 def write_outputs(folder: Path, evaluation: Evaluation) -> list[Path]:
-    """`records.jsonl`, `records.parquet`, `table.txt`, `features.npz`: each whole or not at all.
+    """`records.jsonl`, `records.parquet`, `features.npz`: each whole or not at all.
 
     Existing files of these names are replaced.
     """
@@ -47,7 +57,6 @@ def write_outputs(folder: Path, evaluation: Evaluation) -> list[Path]:
     rows = pa.Table.from_pylist([_flat(row) for row in evaluation.rows], schema=schema)
     with atomic_path(written[-1], overwrite=True) as path:
         pq.write_table(rows, path)
-    written.append(write_text(folder / "table.txt", table(evaluation) + "\n"))
     # Features [N, D] by net, beside the names of their N videos.
     arrays = {}
     for net, by_name in evaluation.features.items():
@@ -69,18 +78,33 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return row | (row["clip"] or {}) | named | {"low": low, "high": high, "extra": extra}
 
 
-def table(evaluation: Evaluation) -> str:
-    """The set's records as lines of text, then what could not be measured, and why."""
-    # What was measured.
-    lines = [f"{'metric':32}{'value':>12}  {'95 % interval':24}{'n':>6}  note"]
-    missing: dict[str, list[str]] = defaultdict(list)
-    for record in evaluation.records():
-        if record.value is None:
-            missing[record.skipped_reason].append(record.name)
-            continue
-        interval = " .. ".join(f"{end:.5g}" for end in record.interval or ())
-        value = f"{record.value:.5g}"
-        lines.append(f"{record.name:32}{value:>12}  {interval:24}{record.n:>6}  {_note(record)}")
+def table(
+    evaluation: Evaluation, sets: Sequence[str] = ("set",), *, is_brief: bool = False
+) -> str:
+    """The records of sets as lines of text by group, then what was not measured, and why.
+
+    If `is_brief`, of metrics that were measured only those of SEEN_FIRST, if there are any.
+    """
+    # What was measured: a line a metric and protocol, a column a set.
+    found: dict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
+    missing: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in sets:
+        for record in evaluation.records(name):
+            if record.value is None:
+                missing[record.skipped_reason][record.name] = None
+            else:
+                found[record.name, record.protocol][name] = record
+    brief = [key for key in found if _base(key[0]) in SEEN_FIRST]
+    shown = brief if is_brief and brief else found
+    heads = ["value, 95 % interval"] if len(sets) == 1 else sets
+    columns = "".join(f"  {name[-30:]:30}" for name in heads)
+    lines = [f"{'':30}{columns}  {'unit':10} {'better':7}{'n':>5}  note"]
+    group = None
+    for key in sorted(shown, key=_shown_order):
+        if group_of(key[0]) != group:
+            group = group_of(key[0])
+            lines.append(group)
+        lines.append(_line(key[0], [found[key].get(name) for name in sets]))
     # What was not.
     for reason, names in missing.items():
         lines += ["", f"not measured: {', '.join(names)}", f"  {reason}"]
@@ -102,7 +126,96 @@ def table(evaluation: Evaluation) -> str:
         text = f"{len(lossy)} files are lossy: flicker below their codec's noise is hidden."
         lines += ["", text]
     lines += [f"warning: {text}" for text in evaluation.warnings]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in [*lines, "", *outstanding(evaluation)])
+
+
+def _base(name: str) -> str:
+    return name.partition("[")[0]
+
+
+def _shown_order(key: tuple[str, str]) -> tuple:
+    base = _base(key[0])
+    rank = SEEN_FIRST.index(base) if base in SEEN_FIRST else len(SEEN_FIRST)
+    return GROUPS.index(group_of(key[0])), rank, key
+
+
+def _line(name: str, records: Sequence[Record | None]) -> str:
+    shown = [f"{_value(record):30}" for record in records]
+    first = next(record for record in records if record)
+    better = {"none": "-"}.get(first.better, first.better)
+    notes = list(dict.fromkeys(_note(record) for record in records if record))
+    count = "/".join(dict.fromkeys(str(record.n) for record in records if record))
+    facts = f"{first.unit:10} {better:7}{count:>5}  {' | '.join(filter(None, notes))}"
+    return f"  {name:28}  {'  '.join(shown)}  {facts}"
+
+
+def _value(record: Record | None) -> str:
+    if record is None:
+        return "-"
+    low, high = record.interval or (None, None)
+    interval = "" if low is None else f" ({low:.4g} to {high:.4g})"
+    return f"{record.value:.4g}{interval}"
+
+
+def per_video(evaluation: Evaluation) -> str:
+    """A line a video: its facts and the first metrics of the groups."""
+    # Values by video; columns are what any of them has.
+    values: dict[str, dict[str, Any]] = {}
+    clips: dict[str, dict[str, Any]] = {}
+    for row in evaluation.rows:
+        if row["path"] is not None:
+            values.setdefault(row["subject"], {})[row["name"]] = row["value"]
+            clips.setdefault(row["subject"], {}).update(row["clip"] or {})
+    names = {name for found in values.values() for name in found if name != "read"}
+    first = sorted(names, key=lambda name: _shown_order((name, "")))
+    names = [name for name in first if _base(name) in SEEN_FIRST] or first[:4]
+    # As wide as they have to be.
+    width = max(map(len, values), default=0)
+    lines = [
+        f"{'video':{width}}  {'frames':>6} {'size':>10}" + "".join(f"  {n:>14}" for n in names)
+    ]
+    for subject, found in values.items():
+        clip = clips[subject]
+        size = f"{clip['width']}x{clip['height']}" if clip else "-"
+        cells = [found.get(name) for name in names]
+        shown = "".join(f"  {'-' if value is None else f'{value:.4g}':>14}" for value in cells)
+        lines.append(f"{subject:{width}}  {clip.get('num_frames', '-'):>6} {size:>10}{shown}")
+    return "\n".join(lines)
+
+
+def outstanding(evaluation: Evaluation) -> list[str]:
+    """A line that says which clips are worst in flicker (or what else was measured first) and
+    where; none if no metric of single videos has a direction."""
+    rows = [row for row in evaluation.rows if row["path"] is not None and row["value"] is not None]
+    names = {row["name"] for row in rows if row["better"] != "none"}
+    if not names:
+        return []
+    name = min(names, key=lambda name: _shown_order((name, "")))
+    rows = [row for row in rows if row["name"] == name]
+    is_up = rows[0]["better"] == "higher"
+    rows.sort(key=lambda row: (row["value"] if is_up else -row["value"], row["subject"]))
+    # How far the worst stands from the middle, in a unit with a true zero.
+    middle = float(np.median([row["value"] for row in rows]))
+    far = [r for r in rows if not is_up and middle > 0 and r["value"] >= STANDS_OUT * middle]
+    worst = "; ".join(_worst(row, middle if far else 0.0) for row in (far or rows)[:3])
+    still = sum(row["status"] == "static" for row in rows)
+    more = f" {still} clips are still, which is no merit." if still else ""
+    if far:
+        return [f"Stands out in {name}: {worst}.{more}"]
+    if len(rows) == 1:
+        return [f"{name}: {worst}.{more}"]
+    return [f"No clip stands out in {name}; the worst are {worst}.{more}"]
+
+
+def _worst(row: dict[str, Any], middle: float) -> str:
+    """`clip_3.mkv 0.041 (2.3 times the median), most in frame 4, rows 16-24, columns 40-48`."""
+    times = f" ({row['value'] / middle:.2g} times the median)" if middle else ""
+    place = row["extra"].get("worst") or {}
+    where = ""
+    if place:
+        top, left, bottom, right = place["block"]
+        where = f", most in frame {place['frame']}, rows {top}-{bottom}, columns {left}-{right}"
+    return f"{row['subject']} {row['value']:.4g}{times}{where}"
 
 
 def _note(record: Record) -> str:

@@ -24,7 +24,7 @@ class Reference:
     """Where the real clips of a net come from; `protocol` goes into the records.
 
     `real` and `other` give prepared clips; `other` is None where the real set is split for the
-    baseline. `problems` fills with the files that could not be used.
+    baseline. `problems` fills with the files that could not be used, and what is odd in others.
     """
 
     protocol: str
@@ -57,6 +57,7 @@ def open_reference(name: str, *, shapes: Sequence[tuple[int, int, int]]) -> Refe
         for item in items:
             try:
                 info = probe(item.path)
+                problems.extend(f"{item.name}: {note}" for note in info.notes)
                 if info.num_frames < net.min_frames:
                     has = f"{item.path} has {info.num_frames} frames"
                     raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")

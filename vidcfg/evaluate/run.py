@@ -1,20 +1,18 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
-import signal
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
 from vidcfg.evaluate.inputs import Item
+from vidcfg.evaluate.kept import Kept
 from vidcfg.evaluate.reference import open_reference
-from vidcfg.evaluate.score import Scored, cached_net, score_frames, score_video
+from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
 from vidcfg.evaluate.sets import (
     absent_distances,
     batches,
@@ -23,8 +21,9 @@ from vidcfg.evaluate.sets import (
     reference_features,
 )
 from vidcfg.evaluate.settings import Settings
+from vidcfg.evaluate.workers import score_all
 from vidcfg.metrics.catalogue import measured
-from vidcfg.metrics.record import ClipInfo, Record
+from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.mini.shapes import ATTRIBUTES
 
 Features = dict[str, dict[str, np.ndarray]]
@@ -53,32 +52,51 @@ def evaluate(
     items: Sequence[Item],
     settings: Settings,
     *,
-    report: Callable[[Scored], None] = lambda scored: None,
+    kept: Kept | None = None,
+    report: Callable[[Scored, bool], None] = lambda scored, is_kept: None,
+    step: Step = no_step,
 ) -> Evaluation:
-    """Score videos and the set they form. `report` is called once a video, in order.
+    """Score videos and the set they form. `report` is called once a video, in order, with
+    whether it was kept.
+
+    What `kept` holds is not scored again; what is scored is added to it. `step` is told of every
+    frame that this process measures.
 
     The rows do not depend on the order of the items, the batch size (beyond float rounding inside
-    a net) or the number of workers.
+    a net), the number of workers, or on what was kept.
     """
-    # The videos.
+    # The videos: those that are kept are taken, those that are not are scored.
     items = sorted(items, key=lambda item: str(item.path))
-    found = _Gathered(settings)
-    with closing(_score_all(items, settings)) as videos:
+    found = _Gathered(settings, kept)
+
+    def fresh() -> Iterator[Item]:
+        for item in items:
+            if scored := found.take_kept(item):
+                report(scored, True)
+            else:
+                yield item
+
+    with closing(score_all(fresh(), settings, step=step)) as videos:
         for scored in videos:
-            report(scored)
             found.add(scored)
+            report(scored, False)
     records = found.finish()
     # The set.
-    everything = [record for rows in records.values() for record in rows]
+    everything = [record for item in items for record in records[item.name]]
+    clips = [found.clips[item.name] for item in items]
+    problems = {net: by_name[max(by_name)] for net, by_name in found.problems.items()}
     of_set, warnings = set_records(
         everything,
         found.features,
         settings,
         prompts={item.name: item.prompt for item in items},
-        shapes=[(c.num_frames, c.height, c.width) for c in found.clips if c],
-        problems={net: [*reasons.values()][-1] for net, reasons in found.problems.items()},
+        shapes=[(c.num_frames, c.height, c.width) for c in clips if c],
+        problems=problems,
     )
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
+    # What reading a file found is on each of its records.
+    odd = {r.subject: r.extra["reading"] for r in everything if "reading" in r.extra}
+    warnings += [f"{name}: {text}" for name, text in odd.items()]
     rows = [row(r, item) for item in items for r in records[item.name]]
     return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
 
@@ -134,7 +152,7 @@ def set_records(
 
 def row(record: Record, item: Item | None = None) -> dict[str, Any]:
     """A record as a row, with the file, prompt and seed that it belongs to (None for the set)."""
-    facts = {"path": str(item.path) if item else None}
+    facts = {"schema": SCHEMA, "path": str(item.path) if item else None}
     facts |= {key: getattr(item, key, None) for key in ("prompt", "seed", "unit_key")}
     return facts | record.to_dict()
 
@@ -142,35 +160,52 @@ def row(record: Record, item: Item | None = None) -> dict[str, Any]:
 class _Gathered:
     """What scored videos add up to. Their clips go through the nets in batches and are let go."""
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
+    def __init__(self, settings: Settings, kept: Kept | None = None):
+        self.settings, self.kept = settings, kept
         self.features: Features = {name: {} for name in settings.nets}
-        self.clips: list[ClipInfo | None] = []
+        self.clips: dict[str, ClipInfo | None] = {}
         self.problems: dict[str, dict[str, str]] = defaultdict(dict)
-        self._records: dict[str, list[Record]] = {}
+        self._scored: dict[str, Scored] = {}
         self._waiting: dict[str, list[tuple[Item, np.ndarray]]] = defaultdict(list)
 
+    def take_kept(self, item: Item) -> Scored | None:
+        """What was kept of a video, gathered; None if it has to be scored."""
+        found = self.kept and self.kept.find(item)
+        if not found:
+            return None
+        scored, vectors = found
+        for net, vector in vectors.items():
+            self.features[net][item.name] = vector
+        return self._gather(scored)
+
     def add(self, scored: Scored) -> None:
-        name = scored.item.name
-        self._records[name] = list(scored.records)
-        self.clips.append(scored.clip)
-        for net, reason in scored.problems.items():
-            self.problems[net][name] = reason
+        # A video without a clip for the mini scorer says why in its own rows.
+        if reason := scored.problems.get("mini"):
+            null = {"n": 0, "reason": reason, "status": "skipped", "subject": scored.item.name}
+            for metric in ("align[mini]", "attribute_accuracy[mini]"):
+                scored.records.append(measured(metric, None, **null))
+        self._gather(scored)
+        if not scored.clips:
+            self._keep(scored.item)
         for net, clip in scored.clips.items():
             self._waiting[net].append((scored.item, clip))
             if len(self._waiting[net]) >= self.settings.batch_size:
                 self._through(net, self._waiting.pop(net))
 
+    def _gather(self, scored: Scored) -> Scored:
+        """Note a video, without its clips: those that wait for a net are let go after it."""
+        name = scored.item.name
+        self._scored[name] = replace(scored, clips={})
+        self.clips[name] = scored.clip
+        for net, reason in scored.problems.items():
+            self.problems[net][name] = reason
+        return scored
+
     def finish(self) -> dict[str, list[Record]]:
         """The records by video, once all videos were added."""
         for net in self.settings.nets:
             self._through(net, self._waiting.pop(net, []))
-        # Videos without a clip for the mini scorer say why in their own rows.
-        for name, reason in self.problems.get("mini", {}).items():
-            for metric in ("align[mini]", "attribute_accuracy[mini]"):
-                null = measured(metric, None, n=0, reason=reason, status="skipped")
-                self._records[name].append(replace(null, subject=name))
-        return self._records
+        return {name: scored.records for name, scored in self._scored.items()}
 
     def _through(self, name: str, waiting: list[tuple[Item, np.ndarray]]) -> None:
         """Features of clips by a net, and by the mini net also how well they fit their prompts."""
@@ -180,13 +215,21 @@ class _Gathered:
             group = list(islice(items, len(batch)))
             for item, vector in zip(group, net.features(batch)):
                 self.features[name][item.name] = vector
-            if name != "mini":
-                continue
-            judged = net.alignment_records(batch, [item.prompt for item in group])
-            for item, found in zip(group, judged):
-                records = self._records[item.name]
-                clip = next((r.clip for r in records if r.clip), None)
-                records += [replace(r, subject=item.name, clip=clip) for r in found]
+            if name == "mini":
+                judged = net.alignment_records(batch, [item.text for item in group])
+                for item, found in zip(group, judged):
+                    records, clip = self._scored[item.name].records, self.clips[item.name]
+                    records += [replace(r, subject=item.name, clip=clip) for r in found]
+            for item in group:
+                self._keep(item)
+
+    def _keep(self, item: Item) -> None:
+        """Keep a video once no net has anything left to say of it."""
+        waiting = {id(one) for clips in self._waiting.values() for one, _ in clips}
+        if self.kept and id(item) not in waiting:
+            name, features = item.name, self.features.items()
+            vectors = {net: found[name] for net, found in features if name in found}
+            self.kept.add(self._scored[name], vectors)
 
 
 def _accuracies(records: Sequence[Record]) -> list[Record]:
@@ -199,33 +242,3 @@ def _accuracies(records: Sequence[Record]) -> list[Record]:
         value = float(np.mean(right))
         made.append(measured(f"accuracy[mini:{name}]", value, n=len(right), **first))
     return made
-
-
-def _score_all(items: Sequence[Item], settings: Settings) -> Iterator[Scored]:
-    """Each video scored, in order: here, or by worker processes that run a little ahead."""
-    if not settings.workers or len(items) < 2:
-        yield from (score_video(item, settings) for item in items)
-        return
-    # Forked processes inherit locks of decoder and OpenMP threads.
-    pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn"))
-    try:
-        coming = iter(items)
-        # Workers start with Ctrl-C blocked: it is for this process, which then ends them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            ahead = islice(coming, 2 * settings.workers)
-            waiting = deque(pool.submit(score_video, item, settings) for item in ahead)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        while waiting:
-            # Results hold clips; those that were handed on are let go.
-            yield waiting.popleft().result()
-            for item in islice(coming, 1):
-                waiting.append(pool.submit(score_video, item, settings))
-    except BaseException:
-        # What is half done is not waited for.
-        for process in list(pool._processes.values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,6 +1,6 @@
 """One video: decoded once, everything measured."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -19,6 +19,13 @@ from vidcfg.metrics.weight_files import MissingWeightsError
 
 DEFAULT_STRIDE = 4
 
+Step = Callable[..., None]
+"""Is told the frames done, how many there are, and the video's name as `what`: see `no_step`."""
+
+
+def no_step(done: int, total: int, *, what: str) -> None:
+    """A `Step` that tells nobody."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -34,7 +41,13 @@ class Scored:
     clip: ClipInfo | None
 
 
-def score_video(item: Item, settings: Settings) -> Scored:
+def unread(item: Item, reason: str) -> Scored:
+    """A video that could not be scored: one record, `read`, with the reason."""
+    failed = Record("read", None, 0, "decode", status="failed", skipped_reason=reason)
+    return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
+
+
+def score_video(item: Item, settings: Settings, *, step: Step = no_step) -> Scored:
     """Decode a video once and measure all that is asked for.
 
     A file that cannot be read gives one record, `read`, with status `failed` and the reason.
@@ -44,13 +57,14 @@ def score_video(item: Item, settings: Settings) -> Scored:
         info = probe(item.path, fps=settings.fps)
         size = info.height // enlarge, info.width // enlarge
         clip = ClipInfo(info.num_frames, *size, info.fps, info.lossless, info.codec)
-        scored = score_frames(_frames(info, enlarge), item, settings, clip=clip)
+        frames = _told(_frames(info, enlarge), info.num_frames, item.name, step)
+        scored = score_frames(frames, item, settings, clip=clip)
     except ValueError as error:
-        failed = Record("read", None, 0, "decode", status="failed", skipped_reason=str(error))
-        return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
-    if not info.is_variable_rate:
-        return scored
-    marked = [replace(r, extra=r.extra | {"variable_rate": True}) for r in scored.records]
+        return unread(item, str(error))
+    marks = {"variable_rate": True} if info.is_variable_rate else {}
+    if info.notes:
+        marks["reading"] = "; ".join(info.notes)
+    marked = [replace(r, extra=r.extra | marks) for r in scored.records]
     return replace(scored, records=marked)
 
 
@@ -64,7 +78,7 @@ def score_frames(
     """
     # Who wants the frames: meters all of them, feature nets the first ones.
     stride = settings.stride or item.stride or DEFAULT_STRIDE
-    facts = {"stride": stride, "fps": clip.fps, "prompt": item.prompt}
+    facts = {"stride": stride, "fps": clip.fps, "prompt": item.text}
     meters, absent = meters_for(settings.families, settings, **facts)
     nets: dict[str, FeatureNet] = {}
     problems: dict[str, str] = {}
@@ -104,9 +118,22 @@ def cached_net(name: str, settings: Settings) -> FeatureNet:
 
 
 def _frames(info: VideoInfo, enlarge: int) -> Iterator[np.ndarray]:
-    for chunk in iter_chunks(info):
-        for frame in chunk:
-            yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
+    try:
+        for chunk in iter_chunks(info):
+            for frame in chunk:
+                yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
+    except ValueError:
+        raise
+    except (OSError, RuntimeError, ArithmeticError, LookupError) as error:
+        # Whatever a decoder stumbles over is about this file and stops no other.
+        raise ValueError(f"{info.path} cannot be decoded: {error}") from error
+
+
+def _told(frames: Iterable[np.ndarray], total: int, what: str, step: Step) -> Iterator[np.ndarray]:
+    for done, frame in enumerate(frames):
+        step(done, total, what=what)
+        yield frame
+    step(total, total, what=what)
 
 
 def native(frame: np.ndarray, enlarge: int, *, lossless: bool | None) -> np.ndarray:

@@ -29,10 +29,10 @@ class Settings:
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in FAMILIES]
         if unknown or not self.families:
-            raise ValueError(
-                f"no metrics are named {', '.join(unknown) or 'nothing'}. "
-                f"Known: {', '.join(FAMILIES)}, all."
-            )
+            from vidcfg.settings.validation import choose
+
+            word = unknown[0] if unknown else ""
+            raise ValueError(f"metrics is {word!r}, {choose(word, [*FAMILIES, 'all'])}")
         least = (("batch_size", 1, ""), ("workers", 0, ""), ("stride", 1, " (no stride)"))
         for name, number, meaning in least:
             value = getattr(self, name)

@@ -75,6 +75,16 @@ class Combination:
             return replace(self, extra_BF=extra)
         gain = factor * (1.0 if self.gain_BF is None else self.gain_BF)
         if a != 0:
-            extra[NOISY] = np.where(self.off_BF, 0.0, (gain - 1) * (a / b))
+            extra[NOISY] = extra.get(NOISY, 0.0) + (gain - 1) * (a / b)
+        extra = {name: np.where(self.off_BF, 0.0, values) for name, values in extra.items()}
+        deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
+        return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
+
+    def in_x0(self, a: float, b: float) -> "Combination":
+        """A combination of predictions as one of x0 = a x_t + b p; undoes `from_x0`."""
+        factor = 1.0 if self.factor_BF is None else self.factor_BF
+        gain = factor * (np.ones(self.off_BF.shape) if self.gain_BF is None else self.gain_BF)
+        extra = {name: b * factor * values for name, values in self.extra_BF.items()}
+        extra[NOISY] = extra.get(NOISY, 0.0) + a * (1 - gain)
         deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
         return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)

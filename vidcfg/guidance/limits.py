@@ -28,23 +28,39 @@ class Rescale(ConfigModel):
     Where the guided prediction has no spread the factor is 1, never NaN. Frames to which `cond`
     contributes nothing (strength 0) are left alone: it may not have been evaluated for them.
 
+    `space` is what is measured and scaled: the `prediction`, the clean video `x0`, or what the
+    stock `pipeline` does (x0 for LTX-2, else the prediction).
+
     Source: Lin et al. 2024, arXiv:2305.08891, section 3.4.
     """
 
     amount: Fraction = Field(description="a number from 0 to 1, 0 = off")
     by: Literal["std", "norm"] = "std"
+    space: Literal["pipeline", "prediction", "x0"] = "pipeline"
 
     @property
     def is_off(self) -> bool:
         return self.amount == 0
 
-    def apply(self, combination: Combination, gram: Gram, *, statistics: str) -> Combination:
+    def apply(
+        self,
+        combination: Combination,
+        gram: Gram,
+        *,
+        statistics: str,
+        x0: tuple[float, float] | None = None,
+    ) -> Combination:
         """`combination` with every frame scaled; `gram` holds per-frame inner products.
+
+        `x0` is (a, b) of x0 = a x_t + b p, for the space x0; both arguments are of predictions.
 
         With clip statistics the factor is one number per sample: under a strength that differs
         between frames the guided clip is no single combination of the branches, so its moments are
         gathered over its frames.
         """
+        if x0 is not None:
+            within = self.apply(combination.in_x0(*x0), gram.in_x0(*x0), statistics=statistics)
+            return within.from_x0(*x0)
         guided, terms = self._energy(gram, combination.coefficients(gram.branches), statistics)
         cond, _ = self._energy(gram, gram.vector("cond")[None, None], statistics)
         has_spread = guided > terms * _NOISE

@@ -82,12 +82,24 @@ class SampleRows:
 
     @classmethod
     def of(
-        cls, rules: Sequence[Guidance], surfaces: Sequence[tuple[Surface, ...]], **run: Any
+        cls,
+        rules: Sequence[Guidance],
+        surfaces: Sequence[tuple[Surface, ...]],
+        *,
+        first_step: int = 0,
+        **run: Any,
     ) -> "SampleRows":
-        """From the surfaces of every sample, one per term of its rule."""
+        """From the surfaces of every sample, one per term of its rule.
+
+        Steps before `first_step` do not run: their rows are off, whatever the surface.
+        """
         rows = []
-        for name in ("strength_KF", "weights_KF"):
-            parts = ([getattr(surface, name) for surface in terms] for terms in surfaces)
+        for name, off in (("strength_KF", 1.0), ("weights_KF", 0.0)):
+            started = np.arange(len(surfaces[0][0].progress_K))[:, None] >= first_step
+            parts = (
+                [np.where(started, getattr(surface, name), off) for surface in terms]
+                for terms in surfaces
+            )
             rows.append(tuple(p[0] if len(p) == 1 else np.stack(p, axis=1) for p in parts))
         return cls(tuple(rules), *rows, **run)
 

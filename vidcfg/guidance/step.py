@@ -223,6 +223,11 @@ class SampleGroup:
         )
 
         # What the rule reads: differences, vectors of its own, the noisy sample.
+        has_rescale = method.is_limited and not guidance.rescale.is_off
+        rescale_x0 = None
+        if has_rescale and guidance.rescale.space == "x0":
+            level = self._level("guidance.rescale in x0", "space: prediction")
+            rescale_x0 = x0_coefficients(self.inputs.prediction, *level)
         differences = differences_from(method.base, frames)
         x0 = None
         if method.in_x0:
@@ -233,12 +238,11 @@ class SampleGroup:
             scale = 1.0 if x0 is None else x0[1]
             vectors = self._extra(differences, scale, strength_BF, weight_BF)
         raw = dict(vectors)
-        if x0 is not None:
+        if x0 is not None or rescale_x0 is not None:
             some = next(iter(frames.values()))
             raw[NOISY] = self.noisy_frames(some, some.dtype)
 
         # The coefficients of every frame, with rescale among them.
-        has_rescale = method.is_limited and not guidance.rescale.is_off
         gram = None
         if method.needs_gram or has_rescale:
             gram = gram_of(frames, base=method.base, differences=differences, raw=raw)
@@ -246,7 +250,7 @@ class SampleGroup:
         combination = method.coefficients(own, strength_BF, weight_BF, x0)
         if has_rescale:
             rescale, statistics = guidance.rescale, guidance.statistics
-            combination = rescale.apply(combination, gram, statistics=statistics)
+            combination = rescale.apply(combination, gram, statistics=statistics, x0=rescale_x0)
 
         # The sum, and the limits that act on it.
         guided = combine(frames, combination, differences=differences, vectors=raw)

@@ -1,21 +1,28 @@
-"""What is known about a video before it is decoded."""
+"""What is known about a video before all of it is decoded."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain, islice, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vidcfg.media.video import MediaError
-
-VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".ogv"]
+from vidcfg.media.pictures import (
+    LOSSLESS_FRAMES,
+    ORIENTATIONS,
+    Orientation,
+    animation_facts,
+    animation_frames,
+    exif_orientation,
+    frame_files,
+    is_animated,
+    is_still,
+    read_picture,
 )
-FRAME_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"])
-LOSSLESS_FRAMES = frozenset([".png", ".bmp", ".tif", ".tiff"])
+from vidcfg.media.video import MediaError
 
 FOLDER_FPS = 8.0
 """Frames per second of a folder of pictures unless another rate is given."""
@@ -32,12 +39,26 @@ LOSSY_CODECS = frozenset(
 )
 """Codecs that lose something unless their header says otherwise, which is not read."""
 
+UPRIGHT = (False, False, False)
+
+_ONE_FRAME_A_PACKET = frozenset(
+    ["h264", "hevc", "vp9", "av1", *LOSSLESS_CODECS, "prores", "mjpeg"]
+)
+_INDEXED = frozenset(["mov", "matroska"])
+"""Codecs and containers whose progressive frames are counted by their packets."""
+
+_BY_DECORD = frozenset(["yuv420p", "yuv444p", "yuvj420p", "yuvj444p"])
+
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of one video. `is_frames` marks a folder of pictures, one a frame.
+    """Facts of one video, as it is shown.
 
-    `fps` is the average rate; with `is_variable_rate` the frames are not evenly spaced in time.
+    `num_frames` are those that a player shows, `height` and `width` theirs: `orientation` is what
+    display does to stored frames. `is_frames` marks pictures, one a frame, `is_animation` an
+    animated WebP or PNG file. `fps` is the average rate; with `is_variable_rate` the frames are
+    not evenly spaced in time. `is_plain` marks files that decord reads as PyAV does. `notes` are
+    sentences about what is odd, or was done to show it.
     """
 
     path: Path
@@ -50,31 +71,17 @@ class VideoInfo:
     lossless: bool | None
     is_variable_rate: bool = False
     is_frames: bool = False
-
-
-def is_frame_folder(path: Path) -> bool:
-    """A folder with pictures and without videos is one video."""
-    if not path.is_dir():
-        return False
-    suffixes = {p.suffix.lower() for p in path.iterdir() if not p.name.startswith(".")}
-    return bool(suffixes & FRAME_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
-
-
-def frame_files(folder: Path) -> list[Path]:
-    """The pictures of a folder, numbers in names ordered by value (2 before 10)."""
-
-    def by_number(path: Path) -> list[tuple[int, int | str]]:
-        parts = re.split(r"(\d+)", path.name)
-        return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
-
-    files = [p for p in folder.iterdir() if p.suffix.lower() in FRAME_SUFFIXES]
-    return sorted((p for p in files if not p.name.startswith(".")), key=by_number)
+    is_animation: bool = False
+    is_plain: bool = False
+    orientation: Orientation = UPRIGHT
+    notes: tuple[str, ...] = ()
 
 
 def probe(path: str | Path, *, fps: float | None = None) -> VideoInfo:
-    """Size, rate, number of frames, codec: packets are counted, nothing is decoded.
+    """Size, rate, number of frames, codec, from packets and the first frame.
 
-    `fps` replaces the file's own rate.
+    Where packets may be other than frames (fields, frames that are not shown, streams without an
+    index) all are decoded. `fps` replaces the file's own rate.
 
     Raises:
         MediaError: the file is missing, empty, no video, without frames, or ends too early.
@@ -82,22 +89,26 @@ def probe(path: str | Path, *, fps: float | None = None) -> VideoInfo:
     path = Path(path)
     if not path.exists():
         raise MediaError(f"{path} does not exist.")
-    if path.is_dir():
-        return _probe_folder(path, fps=fps)
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes).")
-    with open_container(path) as container:
-        return _probe_container(path, container, fps=fps)
+    if path.is_dir() or is_still(path):
+        return _probe_stills(path, fps=fps)
+    if is_animated(path):
+        return _probe_animation(path, fps=fps)
+    return _probe_container(path, fps=fps)
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator:
+def open_container(path: Path) -> Iterator[Any]:
     """An opened PyAV container; its errors become MediaErrors that name the file."""
     import av
 
+    # torchvision turns libav's log on. Its callback takes the interpreter's lock in a decoder's
+    # threads, and whoever lets go of an unfinished decoder waits for them with the lock in hand.
+    av.logging.set_level(None)
     try:
         # A Python file keeps libav from reading a name such as "a:b" as a protocol.
-        with open(path, "rb") as file, av.open(file) as container:
+        with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
             yield container
     except av.FFmpegError as error:
         raise MediaError(
@@ -116,37 +127,135 @@ def video_stream(path: Path, container):
     return streams[0]
 
 
-def _probe_container(path: Path, container, *, fps: float | None) -> VideoInfo:
-    # Packets: their number and times.
-    stream = video_stream(path, container)
-    packets = [(p.pts, p.is_discard, p.is_corrupt) for p in container.demux(stream) if p.size]
-    times = [pts for pts, is_discard, _ in packets if pts is not None and not is_discard]
-    if not packets:
-        raise MediaError(f"{path} holds no frames.")
-    if any(is_corrupt for *_, is_corrupt in packets) or len(packets) < stream.frames:
-        expected = f" of {stream.frames}" if stream.frames else ""
-        raise MediaError(f"{path} is cut short: it ends after {len(packets)}{expected} frames.")
-    # Rate, size and format.
-    average, is_variable = _rate(sorted(times), stream)
-    rate = fps or average
-    if not rate:
-        raise MediaError(f"{path} has no frame rate. Give one with --fps.")
-    context = stream.codec_context
-    if not (context.width and context.height and context.pix_fmt):
-        raise MediaError(f"{path} cannot be decoded: its header names no frame size or format.")
-    _check_end(path, container, stream, times, rate)
-    codec = context.codec.canonical_name
+def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
+    # Packets: their number and times; the first frame.
+    with open_container(path) as container:
+        stream = video_stream(path, container)
+        packets, first, orientation, notes = _read_packets(path, container, stream)
+        stored = [pts for pts, *_ in packets if pts is not None]
+        times = sorted(pts for pts, is_discard, _ in packets if pts is not None and not is_discard)
+        context, counted = stream.codec_context, stream.frames
+        codec = context.codec.canonical_name
+        num_frames = sum(not is_discard for _, is_discard, _ in packets)
+        # Fields, hidden frames, and frames that need one before the first (they come without a
+        # time, or with one before it), are no frames.
+        is_exact = (
+            codec in _ONE_FRAME_A_PACKET
+            and container.format.name.split(",")[0] in _INDEXED
+            and num_frames == len(packets)
+            and not (first.interlaced_frame or context.field_order > 1)
+            and len(stored) in (0, len(packets))
+            and (not times or packets[0][0] == times[0])
+        )
+        if not is_exact:
+            num_frames, times = _count_frames(path)
+        average, is_variable = _rate(times, stream)
+        rate = fps or average
+        if not rate:
+            raise MediaError(f"{path} has no frame rate. Give one with --fps.")
+        notes += _check_end(path, container, stream, stored, rate)
+        pixel_format = first.format
+        lossless = _is_lossless(codec, pixel_format.name, context.extradata or b"")
+    # What is said about it.
+    if counted and counted != num_frames:
+        notes.append(f"its header counts {counted} frames, {num_frames} are shown")
+    if first.interlaced_frame:
+        notes.append("interlaced: both fields are one frame")
+    size = (first.height, first.width)
+    is_decord = codec in ("h264", "hevc", "vp9") and pixel_format.name in _BY_DECORD
+    # decord fails on frames narrower than this, and may take the process with it.
+    is_decord &= first.width >= 64
     return VideoInfo(
         path=path,
-        num_frames=len(packets),
+        num_frames=num_frames,
         fps=float(rate),
-        height=context.height,
-        width=context.width,
+        height=size[orientation[0]],
+        width=size[not orientation[0]],
         codec=codec,
-        bit_depth=max(c.bits for c in context.format.components),
-        lossless=_is_lossless(codec, context.pix_fmt, context.extradata or b""),
+        bit_depth=max(c.bits for c in pixel_format.components),
+        lossless=lossless,
         is_variable_rate=is_variable,
+        is_plain=is_exact and is_decord and orientation == UPRIGHT,
+        orientation=orientation,
+        notes=tuple(notes),
     )
+
+
+def _read_packets(path: Path, container, stream) -> tuple[list, Any, Orientation, list[str]]:
+    """(time, is hidden, is damaged) of every packet; the first frame and how it is shown."""
+    packets, end, first, orientation, notes = [], 0, None, UPRIGHT, []
+    for packet in container.demux(stream):
+        if packet.size:
+            packets.append((packet.pts, packet.is_discard, packet.is_corrupt))
+            end = (packet.pos or 0) + packet.size
+        if first is None and (frames := packet.decode()):
+            first = frames[0]
+            orientation, notes = _orientation(first, bytes(packet))
+    if not packets:
+        raise MediaError(f"{path} holds no frames.")
+    if (
+        any(is_corrupt for *_, is_corrupt in packets)
+        or len(packets) < len(stream.index_entries or ())
+        or _promised_bytes(path) > path.stat().st_size
+        # YUV4MPEG2 is frames to its end: what is left is half of one.
+        or (container.format.name == "yuv4mpegpipe" and end < path.stat().st_size)
+    ):
+        expected = f" of {stream.frames}" if stream.frames else ""
+        raise MediaError(f"{path} is cut short: it ends after {len(packets)}{expected} frames.")
+    if first is None:
+        raise MediaError(f"{path} cannot be decoded: none of its frames is whole.")
+    return packets, first, orientation, notes
+
+
+def _orientation(frame, packet: bytes) -> tuple[Orientation, list[str]]:
+    """From the display matrix of a frame, or from the EXIF data of a Motion JPEG packet."""
+    try:
+        matrix = frame.side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return UPRIGHT, []
+    except ValueError:
+        # PyAV does not list side data where a type is new to it, as EXIF is.
+        orientation = exif_orientation(BytesIO(packet))
+    else:
+        # (x, y) -> (a x + c y, b x + d y)
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        if not (a == d == 0 != b * c or b == c == 0 != a * d):
+            return UPRIGHT, [f"its display matrix, of {frame.rotation} degrees, is not applied"]
+        orientation = (a == 0, a + c < 0, b + d < 0)
+    is_upright = orientation == UPRIGHT
+    return orientation, [] if is_upright else [f"shown {ORIENTATIONS[orientation]}, as it says"]
+
+
+def _count_frames(path: Path) -> tuple[int, list[int]]:
+    """All frames that come out, and their times."""
+    with open_container(path) as container:
+        stream = video_stream(path, container)
+        stream.thread_type = "AUTO"
+        times = [frame.pts for frame in container.decode(stream)]
+    return len(times), sorted(pts for pts in times if pts is not None)
+
+
+def _promised_bytes(path: Path) -> int:
+    """How long a RIFF, Matroska or GIF file is, or has to be at least; 0 where nothing tells.
+
+    Layout: EBML, RFC 8794; Segment, RFC 9559.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read()
+    if head[:4] == b"RIFF":
+        # A program that writes to a pipe leaves all ones.
+        return 8 + int.from_bytes(head[4:8].replace(b"\xff" * 4, b""), "little")
+    if head[:3] == b"GIF":
+        return path.stat().st_size + (not tail.rstrip(b"\0\r\n").endswith(b";"))
+    at = head.find(b"\x18\x53\x80\x67") + 4
+    if head[:4] != b"\x1a\x45\xdf\xa3" or at < 4 or not head[at : at + 1].strip(b"\0"):
+        return 0
+    # The number of leading zero bits tells the number of bytes; all ones: not known.
+    length = 9 - head[at].bit_length()
+    size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
+    return 0 if size == (1 << 7 * length) - 1 else at + length + size
 
 
 def _rate(times: list[int], stream) -> tuple[float | None, bool]:
@@ -155,33 +264,44 @@ def _rate(times: list[int], stream) -> tuple[float | None, bool]:
     gaps = [b - a for a, b in zip(times, times[1:])]
     if not gaps or times[-1] == times[0] or not stream.time_base:
         return (float(declared) if declared else None), False
-    typical = sorted(gaps)[len(gaps) // 2]
-    # Containers with millisecond stamps alternate between 41 and 42: one tick of play each way.
-    is_variable = max(gaps) - min(gaps) > max(2, 0.1 * typical)
-    if is_variable or not declared:
-        return len(gaps) / float((times[-1] - times[0]) * stream.time_base), is_variable
+    is_variable = _are_uneven(gaps)
+    measured = len(gaps) / float((times[-1] - times[0]) * stream.time_base)
+    # Stamps are rounded; a declared rate is exact, but may count fields or be made up.
+    if is_variable or not declared or abs(measured / declared - 1) > 0.02:
+        return measured, is_variable
     return float(declared), False
 
 
-def _check_end(path: Path, container, stream, times: list[int], rate: float) -> None:
-    """Containers that count no frames (Matroska) declare a duration; it has to be reached."""
+def _are_uneven(gaps: list[int]) -> bool:
+    """Not where stamps in milliseconds alternate between 41 and 42: one tick of play each way."""
+    return max(gaps) - min(gaps) > max(2, 0.1 * sorted(gaps)[len(gaps) // 2])
+
+
+def _check_end(path: Path, container, stream, times: list[int], rate: float) -> list[str]:
+    """Containers that count no frames declare a duration; it has to be reached.
+
+    A note where the file is whole and only its header promises more.
+    """
     is_alone = len(container.streams) == 1
     if stream.frames or not (is_alone and container.duration and times and stream.time_base):
-        return
+        return []
     reached = float((max(times) - min(times)) * stream.time_base)
     declared = container.duration / 1e6
-    if reached + 3 / rate + 0.05 * declared < declared:
-        raise MediaError(f"{path} is cut short: it ends at {reached:.2f} s of {declared:.2f} s.")
+    if reached + 3 / rate + 0.05 * declared >= declared:
+        return []
+    if _promised_bytes(path):
+        return [f"its header promises {declared:.2f} s, its frames end at {reached:.2f} s"]
+    raise MediaError(f"{path} is cut short: it ends at {reached:.2f} s of {declared:.2f} s.")
 
 
-def _probe_folder(folder: Path, *, fps: float | None) -> VideoInfo:
-    files = frame_files(folder)
-    if not files:
-        raise MediaError(f"{folder} holds no pictures ({', '.join(sorted(FRAME_SUFFIXES))}).")
+def _probe_stills(path: Path, *, fps: float | None) -> VideoInfo:
+    files, notes = frame_files(path)
     first = read_picture(files[0])
     suffixes = {p.suffix.lower() for p in files}
+    if (orientation := exif_orientation(files[0])) != UPRIGHT:
+        notes.append(f"shown {ORIENTATIONS[orientation]}, as EXIF says")
     return VideoInfo(
-        path=folder,
+        path=path,
         num_frames=len(files),
         fps=float(fps or FOLDER_FPS),
         height=first.shape[0],
@@ -190,23 +310,29 @@ def _probe_folder(folder: Path, *, fps: float | None) -> VideoInfo:
         bit_depth=16 if first.dtype.itemsize == 2 else 8,
         lossless=suffixes <= LOSSLESS_FRAMES,
         is_frames=True,
+        notes=tuple(notes),
     )
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """A picture as [H, W, 3], RGB, uint8 or uint16; alpha is left out."""
-    import cv2
-
-    try:
-        picture = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    except (cv2.error, OSError):
-        picture = None
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
-        raise MediaError(f"{path} cannot be read as a picture.")
-    picture = np.atleast_3d(picture)
-    if picture.shape[2] < 3:
-        return np.repeat(picture[..., :1], 3, axis=2)
-    return picture[..., 2::-1]
+def _probe_animation(path: Path, *, fps: float | None) -> VideoInfo:
+    times, lossless = animation_facts(path)
+    if _promised_bytes(path) > path.stat().st_size:
+        raise MediaError(f"{path} is cut short: it ends after {len(times)} frames.")
+    _, height, width = next(animation_frames(path)).shape
+    # The last frame's own time ends at nothing.
+    gaps = times[:-1] or times
+    return VideoInfo(
+        path=path,
+        num_frames=len(times),
+        fps=float(fps or 1000 * len(gaps) / sum(gaps)),
+        height=height,
+        width=width,
+        codec=path.suffix[1:].lower(),
+        bit_depth=8,
+        lossless=lossless,
+        is_variable_rate=_are_uneven(gaps),
+        is_animation=True,
+    )
 
 
 def _is_lossless(codec: str, pixel_format: str, extradata: bytes) -> bool | None:

@@ -1,7 +1,7 @@
 """Videos from files: one by one in chunks, or single frames by number.
 
-8-bit sources give uint8 frames, deeper ones float32. Alpha is left out. Frames come as they are
-stored: with a variable rate none is repeated or dropped.
+8-bit sources give uint8 frames, deeper ones float32. Alpha is left out. Frames come as a player
+shows them, turned upright; with a variable rate none is repeated or dropped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.media.probe import (
-    VideoInfo,
-    frame_files,
-    open_container,
-    probe,
-    read_picture,
-    video_stream,
-)
+from vidcfg.media.pictures import animation_frames, frame_files, read_picture, turned
+from vidcfg.media.probe import VideoInfo, open_container, probe, video_stream
 from vidcfg.media.video import MediaError, Video
 
 CHUNK_BYTES = 1 << 26
@@ -53,8 +47,10 @@ def iter_chunks(info: VideoInfo, *, chunk_frames: int | None = None) -> Iterator
 def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
     """Frames by number, [n, 3, H, W], in the order asked for; repeats are allowed.
 
-    decord seeks in 8-bit files; PyAV decodes from the start where decord cannot (deeper colours,
-    formats or platforms it does not know). Both give the same values.
+    decord reads the first frames of plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4,
+    progressive, upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There
+    it gives the values that PyAV does; where it has to seek it does not, in open groups of
+    pictures. Elsewhere, and where decord is missing, PyAV decodes from the start.
 
     Raises:
         MediaError: a number is outside the video, or the file is damaged.
@@ -65,9 +61,10 @@ def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
             f"{info.path} has frames 0 to {info.num_frames - 1}; asked for {wrong or 'none'}."
         )
     if info.is_frames:
-        files = frame_files(info.path)
+        files, _ = frame_files(info.path)
         return np.stack([_picture(files[i], info) for i in indices])
-    frames = _decord_frames(info, indices) if info.bit_depth <= 8 else None
+    is_start = list(indices) == list(range(len(indices)))
+    frames = _decord_frames(info, indices) if is_start and info.is_plain else None
     if frames is None:
         up_to_last = enumerate(islice(_decoded(info), max(indices) + 1))
         found = {index: frame for index, frame in up_to_last if index in indices}
@@ -100,9 +97,12 @@ def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None
 def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
     """Frames [3, H, W] in order."""
     if info.is_frames:
-        yield from (_picture(path, info) for path in frame_files(info.path))
+        yield from (_picture(path, info) for path in frame_files(info.path)[0])
         return
-    count, is_interlaced = 0, False
+    if info.is_animation:
+        yield from map(np.ascontiguousarray, animation_frames(info.path))
+        return
+    count = 0
     # Packed 16-bit RGB of an odd width is wrong in rows that share their chroma; planes are right.
     pixel_format = "rgb24" if info.bit_depth <= 8 else "gbrp16le"
     with open_container(info.path) as container:
@@ -111,17 +111,16 @@ def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise MediaError(f"{info.path} is damaged at frame {count}.")
-            if (frame.height, frame.width) != (info.height, info.width):
+            picture = frame.to_ndarray(format=pixel_format).transpose(2, 0, 1)
+            shown = turned(picture, info.orientation)
+            if shown.shape[1:] != (info.height, info.width):
                 raise MediaError(
                     f"{info.path} changes its frame size at frame {count}: {info.height} x "
-                    f"{info.width} to {frame.height} x {frame.width}. Cut it there."
+                    f"{info.width} to {shown.shape[1]} x {shown.shape[2]}. Cut it there."
                 )
-            is_interlaced |= frame.interlaced_frame
             count += 1
-            picture = frame.to_ndarray(format=pixel_format)
-            yield _channels_first(picture, white=_white_of(frame, info.bit_depth))
-    # Two fields of one frame may be two packets.
-    if count < info.num_frames and not (is_interlaced and 2 * count >= info.num_frames):
+            yield _levels(shown, white=_white_of(frame, info.bit_depth))
+    if count < info.num_frames:
         raise MediaError(
             f"{info.path} is damaged: {count} of its {info.num_frames} frames can be decoded."
         )
@@ -135,23 +134,25 @@ def _picture(path: Path, info: VideoInfo) -> np.ndarray:
             f"{path} is {height} x {width} in {bits} bit, the first picture of its folder "
             f"{info.height} x {info.width} in {info.bit_depth} bit."
         )
-    return _channels_first(picture)
+    return _levels(picture.transpose(2, 0, 1))
 
 
 def _white_of(frame: Any, bits: int) -> int:
     """What the 16-bit RGB of swscale holds where a frame deeper than 8 bits is white.
 
     RGB is stretched to all 16 bits. YUV is only shifted up: full range 2^b - 1 by 16 - b bits;
-    limited range, chroma too, as 255 is by 8, with a rounding of the matrix that adds 3.
+    limited range, chroma too, as 255 is by 8, with a rounding of the matrix that adds 3. Gray is
+    of full range whatever its file says.
     """
     if frame.format.is_rgb:
         return 65535
-    return ((1 << bits) - 1) << (16 - bits) if frame.color_range == 2 else 65283
+    is_full = frame.color_range == 2 or frame.format.name.startswith(("gray", "ya"))
+    return ((1 << bits) - 1) << (16 - bits) if is_full else 65283
 
 
-def _channels_first(picture_HWC: np.ndarray, *, white: int = 65535) -> np.ndarray:
-    """Frames [3, H, W]: uint8 as they are, 16 bits as float32 with `white` at 1."""
-    frame = np.ascontiguousarray(picture_HWC.transpose(2, 0, 1))
+def _levels(frame_CHW: np.ndarray, *, white: int = 65535) -> np.ndarray:
+    """Frames in one piece: uint8 as they are, 16 bits as float32 with `white` at 1."""
+    frame = np.ascontiguousarray(frame_CHW)
     if frame.dtype == np.uint8:
         return frame
     # Codes above white, which limited range has, are white.

@@ -28,7 +28,8 @@ declare(
     "raw-cosine;every-frame-up-to-8-fps;crop=torchvision",
 )
 declare(
-    "clip_consistency", "clip", "cos", "higher", "adjacent-frames-up-to-8-fps;crop=torchvision"
+    *("clip_consistency", "clip", "cos", "higher", "adjacent-frames-up-to-8-fps;crop=torchvision"),
+    group="look",
 )
 
 

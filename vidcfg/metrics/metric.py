@@ -13,6 +13,7 @@ from vidcfg.metrics.record import Record
 class MetricFamily:
     """What `--metrics` selects. `module` declares its metrics, `text` tells what they are.
 
+    `group` is where tables show them, unless a metric stands elsewhere.
     `net` is the feature net that its metrics take clips through. A family with weights of its own
     has `label(settings)` and `load_meter(settings, prompt=, fps=)` in its module.
     """
@@ -21,6 +22,7 @@ class MetricFamily:
     text: str
     net: str | None = None
     has_weights: bool = False
+    group: str = "look"
 
     @property
     def is_free(self) -> bool:
@@ -33,19 +35,31 @@ class MetricFamily:
 
 
 FAMILIES: dict[str, MetricFamily] = {
-    "flicker": MetricFamily(".flicker", "differences, luminance, temporal spectrum, stride pulse"),
-    "warp": MetricFamily(".warp", "motion-compensated flicker and judder (optical flow)"),
-    "motion": MetricFamily(".motion", "dynamic degree, smoothness, freezes, jumps"),
+    "flicker": MetricFamily(
+        ".flicker", "differences, luminance, temporal spectrum, stride pulse", group="flicker"
+    ),
+    "warp": MetricFamily(
+        ".warp", "motion-compensated flicker and judder (optical flow)", group="flicker"
+    ),
+    "motion": MetricFamily(
+        ".motion", "dynamic degree, smoothness, freezes, jumps", group="motion"
+    ),
     "appearance": MetricFamily(".appearance", "saturation, clipping, contrast and colour drift"),
     "mini": MetricFamily(
         ".features.mini",
         "align[mini], attribute accuracy; with --reference fd, kd, precision, recall",
         net="mini",
+        group="alignment",
     ),
     "lpips": MetricFamily(
-        ".lpips", "LPIPS of neighbours, plain and motion-compensated", has_weights=True
+        ".lpips",
+        "LPIPS of neighbours, plain and motion-compensated",
+        has_weights=True,
+        group="flicker",
     ),
-    "clip": MetricFamily(".clip", "CLIP score and consistency", has_weights=True),
+    "clip": MetricFamily(
+        ".clip", "CLIP score and consistency", has_weights=True, group="alignment"
+    ),
     "fvd": MetricFamily(
         ".distribution", "FVD and its relatives on I3D features (needs --reference)", "i3d-k400"
     ),
@@ -78,6 +92,7 @@ class Metric:
     `outcome` makes them from the quantities of a clip that the metric `needs`, as the arguments
     of `measured`; None: a net makes them. With `marks_still` a clip in which nothing changes has
     the status `static`. A clip of several shots has the `mean`, the `max` or the `sum` of theirs.
+    `group` is that of its family unless given.
     """
 
     name: str
@@ -89,6 +104,7 @@ class Metric:
     outcome: Callable[[Any], dict[str, Any]] | None = None
     marks_still: bool = False
     of_shots: Literal["mean", "max", "sum"] = "mean"
+    group: str = ""
 
 
 METRICS: dict[str, Metric] = {}
@@ -161,6 +177,20 @@ def computed(
         return {"value": compute(*arguments), "n": n, **rest}
     except ValueError as error:
         return {"value": None, "n": n, "reason": str(error), **rest, "status": "skipped"}
+
+
+GROUPS = ("flicker", "motion", "alignment", "distribution", "look")
+"""In the order in which tables show them."""
+
+
+def group_of(name: str) -> str:
+    """The group of a metric, `name` with or without its net in brackets.
+
+    Distances between sets belong to no one family of their own.
+    """
+    known = METRICS[name.partition("[")[0]]
+    family = FAMILIES.get(known.family)
+    return known.group or (family.group if family else "distribution")
 
 
 def metrics_of(family: str) -> list[Metric]:

@@ -9,7 +9,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,13 +24,6 @@ MAX_CLIPS = 1_000_000
 Values = Sequence[float | int] | np.ndarray
 Clusters = Sequence | np.ndarray
 """A name or number for each value: those of one prompt are equal."""
-
-
-class Bounds(NamedTuple):
-    """The two-sided interval of an estimate, ends included."""
-
-    low: float
-    high: float
 
 
 def log_ratios(new_N: Values, base_N: Values, *, floor: float | int) -> Float[np.ndarray, "N"]:
@@ -88,6 +80,30 @@ def sign_flip_p(values_N: Values, clusters_N: Clusters, *, alternative: str = "g
     return min(1.0, len(signs) * min(_upper_tail(sign * means) for sign in signs))
 
 
+def skewness_corrected_p(values_N: Values, clusters_N: Clusters) -> float:
+    """One-sided p-value of the mean of the cluster means, by Hall's t.
+
+        t = sqrt(G) (S + g S^2 / 3 + g^2 S^3 / 27 + g / (6 G)),   S = mean / sd, g the skewness
+
+    With G - 1 degrees of freedom; g = 0 is Student's t. Where a few low values hide among many
+    high ones Student's test errs too often, this one less. 1 for one cluster.
+
+    Source: Hall 1992, On the removal of skewness by transformation, JRSS B 54.
+    """
+    from scipy.special import stdtr
+
+    means = cluster_means(values_N, clusters_N)
+    num, point = len(means), float(means.mean())
+    if num < 2:
+        return 1.0
+    sd = float(means.std(ddof=1))
+    if sd <= 1e-12 * abs(point):
+        return 0.0 if point > 0 else 1.0
+    size, skew = point / sd, float(np.mean((means - point) ** 3)) / sd**3
+    t = size + skew * size**2 / 3 + skew**2 * size**3 / 27 + skew / (6 * num)
+    return float(stdtr(num - 1, -math.sqrt(num) * t))
+
+
 def smallest_p(num_clusters: int) -> float:
     """The smallest one-sided p-value that so many clusters can give."""
     return 0.5**num_clusters if num_clusters <= EXACT_CLUSTERS else 1 / (RESAMPLES + 1)
@@ -124,15 +140,6 @@ def _indices(num_clusters: int, resamples: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, num_clusters, (resamples, num_clusters))
 
 
-@lru_cache(maxsize=8)
-def _shares(num_clusters: int, resamples: int) -> np.ndarray:
-    """How much each cluster weighs in the mean of each draw."""
-    drawn = _indices(num_clusters, resamples)
-    offset = drawn + np.arange(resamples)[:, None] * num_clusters
-    counts = np.bincount(offset.ravel(), minlength=resamples * num_clusters)
-    return counts.reshape(resamples, num_clusters) / num_clusters
-
-
 def bootstrap_indices(clusters_N: Clusters, *, resamples: int = 2000) -> Int[np.ndarray, "R G"]:
     """Clusters drawn with replacement, as positions in the sorted different clusters.
 
@@ -143,48 +150,6 @@ def bootstrap_indices(clusters_N: Clusters, *, resamples: int = 2000) -> Int[np.
     if not num_clusters:
         raise ValueError("there are no clusters.")
     return _indices(num_clusters, resamples).copy()
-
-
-def cluster_bootstrap(
-    values_N: Values,
-    clusters_N: Clusters,
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Bounds:
-    """BCa interval of the mean of the cluster means, clusters drawn with replacement.
-
-    Equal means give an interval of length 0, one cluster the whole line (scipy's has NaN there).
-
-    Raises:
-        ValueError: as `cluster_means`.
-
-    Source: Efron 1987, Better bootstrap confidence intervals, JASA 82.
-    """
-    means = cluster_means(values_N, clusters_N)
-    num, point = len(means), float(means.mean())
-    if num == 1:
-        return Bounds(-math.inf, math.inf)
-    # A spread of rounding size would make bias and acceleration arbitrary.
-    if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
-        return Bounds(point, point)
-    from scipy.special import ndtr, ndtri
-
-    # Bias: how far the draws lie from the point, in normal quantiles.
-    draws = _shares(num, resamples) @ means
-    below = (np.sum(draws < point) + 0.5 * np.sum(draws == point)) / resamples
-    bias = float(ndtri(np.clip(below, 1 / resamples, 1 - 1 / resamples)))
-    # Acceleration: the skew of what the mean becomes without one cluster.
-    left_out = (means.sum() - means) / (num - 1)
-    away = left_out.mean() - left_out
-    spread = float(np.sum(away**2)) ** 1.5
-    acceleration = float(np.sum(away**3)) / (6 * spread) if spread > 0 else 0.0
-    ends = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
-        shifted = bias + float(ndtri(tail))
-        ends.append(float(ndtr(bias + shifted / (1 - acceleration * shifted))))
-    low, high = np.quantile(draws, ends)
-    return Bounds(float(low), float(high))
 
 
 def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray, "M"]:

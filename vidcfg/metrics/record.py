@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+SCHEMA = 1
+"""Of rows on disk. A row that says another is refused, one that says none is of this one."""
+
 STATUSES = ("ok", "static", "invalid", "skipped", "failed")
 """ok: a number. static: a number, but nothing moves in the clip. invalid: measured, but the
 measurement cannot be trusted. skipped: something was missing. failed: the input is broken."""
@@ -87,7 +90,13 @@ class Record:
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> "Record":
-        """The record of a row; keys that are no field of a record are left out."""
+        """The record of a row; keys that are no field of a record are left out.
+
+        Raises:
+            ValueError: the row is of a schema that this version does not read.
+        """
+        if row.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(f"schema is {row['schema']!r}, this version reads {SCHEMA}")
         known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
         for name, kind in (("backend", Backend), ("clip", ClipInfo)):
             if known.get(name) is not None:
@@ -153,8 +162,9 @@ def mean_interval(
     prompts: Sequence[str | int] | None = None,
     low: float = -math.inf,
     high: float = math.inf,
+    level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """95 % Student interval of the mean of values in [low, high], cut off at that range.
+    """Student's interval of the mean of values in [low, high], cut off at that range.
 
     Values of one prompt are one cluster; each counts by its own number of values, as in the mean.
     Without `prompts` each value is its own. None below two clusters; of two it is very wide (one
@@ -166,11 +176,11 @@ def mean_interval(
     n = len(groups)
     if n < 2:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     mean = mean_of(values)
     sums = [math.fsum(x - mean for x in group) for group in groups.values()]
     error = math.sqrt(n / (n - 1) * math.fsum(x * x for x in sums)) / len(values)
-    half = float(t.ppf(0.975, n - 1)) * error
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
     # A mean that rounding put outside the range stays inside its interval.
     return max(mean - half, min(low, mean)), min(mean + half, max(high, mean))

@@ -236,17 +236,26 @@ def of_coverage(clip: Any) -> dict:
     return averaged(clip[PATH].covered, reason=clip.too_small(PATH))
 
 
-@metric("judder", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+@metric("judder", "warp", "intensity", "lower", *_FACTS, marks_still=True, group="motion")
 def of_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, np.mean)
 
 
-@metric("judder_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
+@metric(
+    *("judder_peak", "warp", "intensity", "lower", *_FACTS),
+    marks_still=True,
+    of_shots="max",
+    group="motion",
+)
 def of_worst_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, peak)
 
 
-@metric("ghosting", "warp", "log", "lower", PATH_PROTOCOL + f";moving>={SLOWEST}", [PATH])
+@metric(
+    *("ghosting", "warp", "log", "lower"),
+    *(PATH_PROTOCOL + f";moving>={SLOWEST}", [PATH]),
+    group="look",
+)
 def of_echoes(clip: Any) -> dict:
     """Log of the change over a step across the motion to that along it: 0 without an echo."""
     moved, turned = (sum(sums) for sums in zip((0.0, 0.0), *clip[PATH].steps))
@@ -262,6 +271,7 @@ DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)
 @metric(
     *("content_drift", "warp", "0..2", "lower"),
     *(f"{FLOW_PROTOCOL};chained={DRIFT_FRAMES};1-correlation", [DRIFT]),
+    group="look",
 )
 def of_texture(clip: Any) -> dict:
     # One value for eight frames is no trace.

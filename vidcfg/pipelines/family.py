@@ -1,7 +1,7 @@
 """How one kind of pipeline names its inputs and lays out its latents."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -72,6 +72,24 @@ class Adapter:
     scheduler: Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class ImagePrompt:
+    """Embeddings of images that lead a run beside its texts (IP-Adapter).
+
+    Args:
+        argument: denoiser argument that holds a list of them, one tensor for each adapter.
+        unconditional: (pipeline, its call, that list, samples) -> the list that the unconditional
+            side sees, as in the stock pipeline.
+        in_halves: whether the call may hold an unconditional and a conditional row, in this order.
+        negative: arguments of the pipeline call that `unconditional` reads.
+    """
+
+    argument: str
+    unconditional: Callable[[Any, Mapping[str, Any], list[Tensor], int], list[Tensor]]
+    in_halves: bool = False
+    negative: tuple[str, ...] = ()
+
+
 _EMBEDS = "prompt_embeds"
 
 
@@ -83,7 +101,8 @@ def _wan_like(pipe: Any) -> FrameMap:
 class Family:
     """A declaration: all that guidance must know of a pipeline class; defaults are Wan's.
 
-    Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`.
+    Denoiser arguments that lie in a dict are named with a dot: `added_cond_kwargs.text_embeds`; a
+    dict or list stands for all in it. A tensor that no field names is refused.
 
     Args:
         name: short name, as printed by `vidcfg families`.
@@ -97,11 +116,16 @@ class Family:
         encoded: the text inputs that `encode_prompt` returns, in its order (None: not for us).
         own_guidance: arguments of the pipeline call that switch its own guidance -> off value.
         denoisers: attribute of each denoiser -> expert name (None where there is one model).
-        per_sample: further denoiser arguments with one row per sample.
+        per_sample: further denoiser arguments with one row per sample, or several that stand
+            together; all branches see the same.
+        constants: denoiser arguments that are the same for all samples and branches.
         hidden: denoiser argument that holds the noisy latents, first in its channels.
+        timestep: denoiser argument that holds the timestep, which tells the step of a call.
+        model_timesteps: scheduler's timesteps -> what the pipeline makes of them for the model.
         stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
             [uncond, cond]), as the stock pipeline does.
         combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
+        rescale_space: in what the stock pipeline rescales, "prediction" or "x0".
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
@@ -111,9 +135,12 @@ class Family:
             for models without a text (`texts` is then empty).
         finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
             takes them, where `encode_prompt` is not the last word.
+        image_prompt: the image prompts that the denoiser takes beside its texts.
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
+        embeds_scale: pipeline -> whether its guidance_scale is an input of the model, as of an
+            LCM-distilled UNet, and no guidance: it is then the user's.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         adapter: a part that makes such a pipeline of another checkpoint.
@@ -139,17 +166,23 @@ class Family:
     own_guidance: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
+    constants: tuple[str, ...] = ("image_rotary_emb", "img_ids", "txt_ids")
     hidden: str = "hidden_states"
+    timestep: str = "timestep"
+    model_timesteps: Callable[[Tensor], Tensor] = lambda timesteps: timesteps
     stock_passes: str = "sequential"
     combines_in_float32: bool = False
+    rescale_space: str = "prediction"
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
     length_argument: str | None = None
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
+    image_prompt: ImagePrompt | None = None
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
+    embeds_scale: Callable[[Any], bool] | None = None
     guider: str | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
@@ -171,6 +204,13 @@ class Family:
     @property
     def channel_axis(self) -> int:
         return 2 if self.layout == "tokens" else self.layout.index("C")
+
+    def of(self, pipe: Any) -> "Family":
+        """This family, for a pipeline whose guidance scale may be an input of its model."""
+        if self.embeds_scale is None or not self.embeds_scale(pipe):
+            return self
+        own = {name: v for name, v in self.own_guidance.items() if name != "guidance_scale"}
+        return replace(self, own_guidance=own)
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
         """The denoisers that a pipeline has, by attribute."""

@@ -16,7 +16,7 @@ from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs
+from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def guide(
     texts = BranchTexts(negative_prompt, _conditions(rules), inputs)
     session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
     original_class = type(pipe)
-    pipe.__class__ = _guided_class(original_class, family, session.run)
+    pipe.__class__ = _guided_class(original_class, family, session)
     type(pipe)._vidcfg_session = session
     try:
         yield session.trace
@@ -102,6 +102,8 @@ class Session:
         self.trace = Trace()
         self.call: Mapping[str, Any] = {}
         self.in_progress: GuidedRun | None = None
+        self.own_guidance: dict[str, Any] | None = None
+        self.is_encoding = False
         self.scales_noted = False
 
     @contextlib.contextmanager
@@ -116,28 +118,68 @@ class Session:
         reason = self.family.refusal(self.pipe) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
-        self.call, self.in_progress = call, None
+        self.call, self.in_progress, self.own_guidance = call, None, None
+        self.texts.encoded.clear()
         second = self.family.second_stream
         try:
             with _guided_forwards(self.pipe, self.family, self.forward):
                 yield {} if second is None else {second.scale_argument: 1.0}
         finally:
             self.call, self.in_progress = {}, None
+            self.texts.encoded.clear()
+
+    def encode(self) -> None:
+        """Encode what the branches see while the pipeline encodes its prompt.
+
+        Within its loop, offloading would keep text encoders on the device beside the denoiser.
+        What cannot be told or encoded so early is left to the first step, if that needs it.
+        """
+        family, call = self.family, self.call
+        told = (call.get(name) for name in ("prompt", "prompt_embeds"))
+        prompt = next((value for value in told if value is not None), None)
+        if self.is_encoding or prompt is None or family.unconditional is not None:
+            return
+        on = [s for s in self.rules if family.second_stream is not None or not s.is_off]
+        sources = [source for s in on for source in s.method.sources().values()]
+        has_encoder = getattr(self.pipe, "text_encoder", None) is not None
+        sources = [s for s in sources if s in self.texts.inputs or (has_encoder and s != "cond")]
+        count = 1 if isinstance(prompt, str) else len(prompt)
+        self.is_encoding = True
+        try:
+            encode_sources(self.pipe, family, self.texts, sources, call=call, num_prompts=count)
+        finally:
+            self.is_encoding = False
 
     def forward(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
     ) -> Any:
         """The guided replacement of one denoiser forward."""
-        if self.in_progress is None:
+        self._check_own_guidance()
+        # A pipeline that begins its loop anew begins a new run.
+        if self.in_progress is None or not self.in_progress.place.goes_on(arguments):
             self.in_progress = GuidedRun(self, module, arguments)
         return self.in_progress.step(module, original, expert, arguments)
+
+    def _check_own_guidance(self) -> None:
+        """Raise ValueError where a callback has changed the pipeline's own guidance."""
+        names = [f"_{name}" for name in ("guidance_scale", *self.family.own_guidance)]
+        now = {name: vars(self.pipe).get(name) for name in names}
+        if self.own_guidance is None:
+            self.own_guidance = now
+        for name, was in self.own_guidance.items():
+            if now[name] is not was and (isinstance(was, Tensor) or now[name] != was):
+                raise ValueError(
+                    f"a callback set pipe.{name} = {now[name]}, but inside vidcfg.guide the "
+                    f"pipeline's own guidance is off. Write it as a schedule of guidance.scale, "
+                    f"such as {{'kind': 'interval', 'value': 6.0, 'from': 0.0, 'to': 0.4}}."
+                )
 
 
 def _settings(guidance: Any, family: Family) -> list[Guidance]:
     """The settings as a list; for an image, without what acts along frames."""
     several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
     settings = [
-        item if isinstance(item, Guidance) else Guidance(scale=item)
+        _in_space(item if isinstance(item, Guidance) else Guidance(scale=item), family)
         for item in (guidance if several else [guidance])
     ]
     if not settings:
@@ -151,6 +193,15 @@ def _settings(guidance: Any, family: Family) -> list[Guidance]:
     if family.is_image:
         return [_without_frames(setting, family) for setting in settings]
     return settings
+
+
+def _in_space(setting: Guidance, family: Family) -> Guidance:
+    """`setting` with rescale in the space of the stock pipeline, where it names no other."""
+    rescale = setting.rescale
+    if rescale.is_off or rescale.space != "pipeline":
+        return setting
+    told = rescale.model_copy(update={"space": family.rescale_space})
+    return setting.model_copy(update={"rescale": told})
 
 
 def _without_frames(setting: Guidance, family: Family) -> Guidance:
@@ -190,7 +241,7 @@ def _conditions(rules: list[Rule]) -> dict[str, str]:
     return prompts
 
 
-def _guided_class(cls: type, family: Family, run: Callable) -> type:
+def _guided_class(cls: type, family: Family, session: Session) -> type:
     """A subclass of the pipeline's class, under its name, whose call is checked and guided."""
     signature = inspect.signature(cls.__call__)
 
@@ -201,12 +252,22 @@ def _guided_class(cls: type, family: Family, run: Callable) -> type:
         given.pop("self")
         extra = given.pop("kwargs", {})
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
-        with run(defaults | given | extra) as taken:
+        with session.run(defaults | given | extra) as taken:
             given |= taken
             return cls.__call__(self, **given, **extra)
 
+    changed = {"__call__": call}
+    if hasattr(cls, "encode_prompt"):
+
+        @functools.wraps(cls.encode_prompt)
+        def encode_prompt(self, *args, **kwargs):
+            encoded = cls.encode_prompt(self, *args, **kwargs)
+            session.encode()
+            return encoded
+
+        changed["encode_prompt"] = encode_prompt
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {"__call__": call, **names})
+    return type(cls.__name__, (cls,), changed | names)
 
 
 def _without_own_guidance(
@@ -222,12 +283,15 @@ def _without_own_guidance(
         if name not in signature.parameters:
             continue
         if name in given and given[name] is not None and given[name] != off:
+            experts = "" if family.expert_of is None else " as scale={'high': 4.0, 'low': 3.0}"
             raise ValueError(
                 f"this call has {name}={given[name]}, so guidance would be applied twice: "
                 f"by the pipeline and by vidcfg. Pass {name}={off}; what guides is set in "
-                f"vidcfg.Guidance."
+                f"vidcfg.Guidance{experts}."
             )
         default = signature.parameters[name].default
+        if given.get(name) is None and default is None:
+            continue  # none of its own: it follows another argument, which is off
         if name not in given and default != off:
             on_by_default[name] = default
         given[name] = off
@@ -237,7 +301,9 @@ def _without_own_guidance(
         warnings.warn(
             f"inside vidcfg.guide the pipeline's own {was} is switched off ({off}).", stacklevel=4
         )
+    read = family.image_prompt.negative if family.image_prompt else ()
     negative = [n for n, v in given.items() if n.startswith("negative_") and v is not None]
+    negative = [name for name in negative if name not in read]
     if negative:
         raise ValueError(
             f"this call has {', '.join(negative)}, which has no effect while the pipeline's own "

@@ -172,6 +172,7 @@ def _setting(guidance: Guidance | dict | float) -> Guidance:
     beyond = {
         f"method: {guidance.kind}": guidance.kind != "cfg",
         "threshold": guidance.threshold is not None,
+        "rescale.space: x0": not guidance.rescale.is_off and guidance.rescale.space == "x0",
         f"passes: {guidance.passes}": guidance.passes != "pipeline",
         "micro_batch": guidance.micro_batch is not None,
     }

@@ -12,18 +12,20 @@ from torch import Tensor
 from vidcfg.guidance.passes import PassTimer, StepInputs, equal_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
+from vidcfg.pipelines.arguments import inputs_of, with_rows
 from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
-from vidcfg.pipelines.steps import RunFacts, noise_level, solver_levels, step_of_call, steps_of
-from vidcfg.pipelines.texts import (
-    branch_inputs,
-    cond_inputs,
-    rows_per_prompt,
-    shared_inputs,
-    with_rows,
+from vidcfg.pipelines.steps import (
+    RunFacts,
+    RunPlace,
+    noise_level,
+    solver_levels,
+    step_of_call,
+    steps_of,
 )
+from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt
 
 ROW = "vidcfg_row"
 """Name under which the number of its sample travels with every row of a model call."""
@@ -38,7 +40,9 @@ class GuidedRun:
 
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
-        self.pipe, self.family, self.num_calls, self.memory = pipe, family, 0, Memory()
+        self.pipe, self.family, self.memory = pipe, family, Memory()
+        self.place = RunPlace(pipe, family, arguments)
+        shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
         latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
@@ -51,7 +55,10 @@ class GuidedRun:
         rules = [session.rules[place] for place in places]
         told = family.length_argument and call.get(family.length_argument)
         num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
-        self.facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps)
+        begin = self.place.begin
+        self.facts = run_facts(
+            pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin
+        )
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         surfaces = [made[place] for place in places]
@@ -64,7 +71,7 @@ class GuidedRun:
                     logging.getLogger("vidcfg").warning("note: %s", note)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
-            levels = solver_levels(pipe.scheduler)
+            levels = solver_levels(pipe.scheduler, call.get("eta"))
         samples = SampleRows.of(rules, surfaces, levels=levels, **self.facts.of_rows())
 
         # What they ask of the model, and what the pipeline's state allows.
@@ -77,10 +84,9 @@ class GuidedRun:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
-        self.by_branch = branch_inputs(
-            pipe, family, session.texts, samples.sources(), call=call, arguments=arguments
-        )
-        rows = samples.rows(*self._equal(len(rules), arguments))
+        sources, given = samples.sources(), {"call": call, "arguments": arguments, "cond": cond}
+        self.by_branch = branch_inputs(pipe, family, session.texts, sources, **given)
+        rows = samples.rows(*self._equal(shared, cond))
         planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
         session.trace.start_run(
             surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
@@ -95,12 +101,12 @@ class GuidedRun:
         )
 
     def _equal(
-        self, num_samples: int, arguments: Mapping[str, Any]
+        self, shared: Mapping[str, Tensor], cond: Mapping[str, Tensor]
     ) -> tuple[list[int], list[tuple]]:
         """The start and the texts of every sample, told by their content."""
-        everyone = list(range(num_samples))
-        starts = equal_rows(list(shared_inputs(self.family, arguments).values()), everyone)
-        inputs = self.by_branch | {"cond": cond_inputs(self.family, arguments)}
+        everyone = list(range(len(shared[self.family.hidden])))
+        starts = equal_rows(list(shared.values()), everyone)
+        inputs = self.by_branch | {"cond": cond}
         texts = {b: equal_rows(list(rows.values()), everyone) for b, rows in inputs.items()}
         conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
         texts |= dict.fromkeys(self.changes.followers, conditions)
@@ -145,7 +151,6 @@ class GuidedRun:
 
         guided, step = self.denoiser.predict(inputs, evaluate, self.memory)
         self.trace.steps.append(step)
-        self.num_calls += 1
         if self.second_scale is not None:
             return guided, _second_guided(second, self.second_scale, len(guided))
         if self.returns_tensor:
@@ -157,28 +162,18 @@ class GuidedRun:
         return (guided,)
 
     def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
-        """What this call of the denoiser brings.
-
-        Raises:
-            ValueError: where the pipeline runs its denoiser more often than it has steps.
-        """
-        family, scheduler = self.family, self.pipe.scheduler
-        if self.num_calls >= len(scheduler.timesteps):
-            raise ValueError(
-                f"the pipeline calls its denoiser more than {self.num_calls} times, which is all "
-                f"that its scheduler has, so the step of the surface cannot be told. "
-                f"Switch off what repeats the denoising loop."
-            )
-        level = noise_level(scheduler, self.num_calls)
-        step = step_of_call(scheduler)[self.num_calls]
-        shared = shared_inputs(family, arguments)
+        """What this call of the denoiser brings."""
+        family, scheduler, call = self.family, self.pipe.scheduler, self.place.index
+        level = noise_level(scheduler, call)
+        step = step_of_call(scheduler, self.place.begin)[call]
+        shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         if self.second_scale is not None or self.changes.needs_samples:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = self.by_branch
         if family.unconditional is not None:
             by_branch = {branch: family.unconditional(arguments) for branch in by_branch}
-        by_branch = by_branch | {"cond": cond_inputs(family, arguments)}
+        by_branch = by_branch | {"cond": cond}
         # Models that see tokens may be told their rows and columns (LTX).
         grid = (arguments.get("height"), arguments.get("width"))
         channels = getattr(getattr(module, "config", None), "out_channels", None)
@@ -201,9 +196,18 @@ def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def run_facts(
-    pipe: Any, family: Any, call: Mapping[str, Any], *, num_frames: int, fps: float | int | None
+    pipe: Any,
+    family: Any,
+    call: Mapping[str, Any],
+    *,
+    num_frames: int,
+    fps: float | int | None,
+    begin: int = 0,
 ) -> RunFacts:
-    """What a run of `num_frames` pixel frames is; the scheduler of `pipe` has its timesteps."""
+    """What a run of `num_frames` pixel frames is; the scheduler of `pipe` has its timesteps.
+
+    The run begins at entry `begin` of them.
+    """
     if fps is None and family.fps_argument:
         fps = call.get(family.fps_argument)
     second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
@@ -213,7 +217,7 @@ def run_facts(
         fps=None if fps is None else float(fps),
         # A second stream is guided on every step, whatever the frames of the first.
         always=frozenset(() if second == 1 else ("cond", "uncond")),
-        **steps_of(pipe, family),
+        **steps_of(pipe, family, begin),
     )
 
 

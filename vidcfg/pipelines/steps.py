@@ -1,8 +1,11 @@
 """What a run is before its first step: its frames, and what its scheduler tells of its steps.
 
-The run itself and a dry run ask the same functions. numpy only.
+The run itself and a dry run ask the same functions. Steps are those of the scheduler's own list,
+also in a run that begins inside it. numpy only.
 """
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ from vidcfg.pipelines.schedulers import is_flow
 class RunFacts:
     """Pixel frames of a run, model calls of each step, and what else is known of the steps.
 
+    A step that does not run, as a video-to-video pipeline starts behind it, has no calls.
     `sigmas_K` are the noise levels at the start of each step, falling, and `experts` the name of
     the model of each; None where not known, or where there is one model. Branches in `always` run
     on every step, whatever the strengths.
@@ -43,53 +47,147 @@ class RunFacts:
 
     def of_rows(self) -> dict[str, Any]:
         """What `SampleRows` need beside the surfaces."""
-        return {"experts": self.experts, "always": self.always}
+        first_step = next(k for k, count in enumerate(self.calls) if count)
+        return {"experts": self.experts, "always": self.always, "first_step": first_step}
 
 
-def steps_of(pipe: Any, family: Any) -> dict[str, Any]:
-    """`calls`, `sigmas_K` and `experts` of a run, from a scheduler that has its timesteps."""
+class RunPlace:
+    """Where in its scheduler's list of timesteps each call of the denoiser is.
+
+    Found from the timestep that the model is given; `index` is the call's place in the list, and
+    `begin` that of the run's first call.
+
+    Raises:
+        ValueError: where the model is given a timestep that is not in the list.
+    """
+
+    def __init__(self, pipe: Any, family: Any, arguments: Mapping[str, Any]):
+        self.pipe, self.family = pipe, family
+        self.listed = pipe.scheduler.timesteps
+        self.values = self.listed.detach().cpu()
+        found = self._found(arguments)
+        # A solver that calls twice lists a timestep twice; the pipeline or its scheduler know
+        # which of them is the first.
+        count = getattr(pipe, "num_timesteps", None) or 0
+        hints = (len(self.values) - count, getattr(pipe.scheduler, "begin_index", None), 0)
+        self.begin = self.index = next((i for i in hints if i in found), found[-1])
+
+    def goes_on(self, arguments: Mapping[str, Any]) -> bool:
+        """Move on to this call; False where the pipeline has begun its loop anew.
+
+        Raises:
+            ValueError: for a second call at a timestep that the scheduler has once.
+        """
+        if self.pipe.scheduler.timesteps is not self.listed:
+            return False
+        found = self._found(arguments)
+        later = [i for i in found if i > self.index]
+        if not later and self.index in found:
+            raise ValueError(
+                f"the pipeline calls its denoiser more often than its scheduler has timesteps "
+                f"(again at {float(self.values[self.index]):g}), so the step of the surface "
+                f"cannot be told. Switch off what calls it again."
+            )
+        self.index = min(later, default=self.index)
+        return bool(later)
+
+    def _found(self, arguments: Mapping[str, Any]) -> list[int]:
+        """The entries of the list that this call may be at.
+
+        Tokens with a timestep of their own are at the largest; those that are given have none.
+        """
+        given, to_model = arguments.get(self.family.timestep), self.family.model_timesteps
+        if given is None:
+            raise ValueError(
+                f"a {type(self.pipe).__name__} gives its denoiser no argument "
+                f"{self.family.timestep!r}, so the step cannot be told. Name the argument that "
+                f"holds the timestep as Family.timestep."
+            )
+        exact, rounded = self.values.double(), self.values
+        if hasattr(given, "dtype"):
+            rounded, given = self.values.to(given.dtype), given.max()
+        exact, rounded = (to_model(values).double() for values in (exact, rounded))
+        given = float(given)
+        tolerance = float((exact - rounded).abs().max()) + 1e-6 * abs(given)
+        distances = (rounded - given).abs().tolist()
+        found = [i for i, distance in enumerate(distances) if distance <= tolerance]
+        if not found:
+            raise ValueError(
+                f"a {type(self.pipe).__name__} gives its denoiser the timestep {given:g}, which "
+                f"its {type(self.pipe.scheduler).__name__} does not have, so the step cannot be "
+                f"told. If the pipeline changes timesteps on their way to the model, say how in "
+                f"Family.model_timesteps."
+            )
+        return found
+
+
+def begin_of(pipe: Any, call: Mapping[str, Any]) -> int:
+    """The first of the scheduler's timesteps that a call with `strength` runs, before it runs."""
+    get = getattr(pipe, "get_timesteps", None)
+    if get is None or call.get("strength") is None:
+        return 0
+    timesteps = pipe.scheduler.timesteps
+    known = {
+        "num_inference_steps": pipe.scheduler.num_inference_steps,
+        "timesteps": timesteps,
+        "strength": call["strength"],
+        "device": timesteps.device,
+    }
+    taken = {name: known[name] for name in inspect.signature(get).parameters if name in known}
+    return len(timesteps) - len(get(**taken)[0])
+
+
+def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
+    """`calls`, `sigmas_K` and `experts` of a run, from a scheduler that has its timesteps.
+
+    The run begins at entry `begin` of them.
+    """
     scheduler = pipe.scheduler
-    first = first_calls(scheduler)
+    first = first_calls(scheduler, begin)
     experts = None
     if family.expert_of is not None:
         found = [family.expert_of(pipe, float(scheduler.timesteps[call])) for call in first]
         experts = None if None in found else tuple(found)
     return {
-        "calls": calls_per_step(scheduler),
-        "sigmas_K": step_sigmas(scheduler),
+        "calls": calls_per_step(scheduler, begin),
+        "sigmas_K": step_sigmas(scheduler, begin),
         "experts": experts,
     }
 
 
-def step_of_call(scheduler: Any) -> tuple[int, ...]:
+def step_of_call(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
     """The step that each call of the denoiser belongs to, in the order of `timesteps`.
 
     A second-order scheduler takes two calls a step but the last. PNDM takes two for its first
-    step; with Runge-Kutta steps (`skip_prk_steps: false`) four for each of its first three.
+    step; with Runge-Kutta steps (`skip_prk_steps: false`) four for each of its first three. The
+    run begins at entry `begin`: at the first of two entries for one noise level, PNDM takes its
+    two calls there.
     """
     count = len(scheduler.timesteps)
     if not hasattr(scheduler, "prk_timesteps"):
         return tuple(call // scheduler.order for call in range(count))
     if scheduler.config.skip_prk_steps:
-        return tuple(max(0, call - 1) for call in range(count))
+        # Begun at the second level, its first two entries are both calls of that step.
+        pair = 1 if begin == 1 else 0
+        return tuple(max(call - 1, min(call, pair)) for call in range(count))
     return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
 
 
-def calls_per_step(scheduler: Any) -> tuple[int, ...]:
-    """How often each step calls the denoiser."""
-    steps = step_of_call(scheduler)
-    return tuple(steps.count(k) for k in range(steps[-1] + 1))
+def calls_per_step(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
+    """How often each step calls the denoiser in a run from entry `begin` of the timesteps on."""
+    steps = step_of_call(scheduler, begin)
+    return tuple(steps[begin:].count(k) for k in range(steps[-1] + 1))
 
 
-def first_calls(scheduler: Any) -> tuple[int, ...]:
+def first_calls(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
     """The first call of each step."""
-    steps = step_of_call(scheduler)
+    steps = step_of_call(scheduler, begin)
     return tuple(steps.index(k) for k in range(steps[-1] + 1))
 
 
-def step_sigmas(scheduler: Any) -> np.ndarray | None:
+def step_sigmas(scheduler: Any, begin: int = 0) -> np.ndarray | None:
     """The noise level sigma_k at the start of each step, falling; None where it is not known."""
-    levels = [noise_level(scheduler, call) for call in first_calls(scheduler)]
+    levels = [noise_level(scheduler, call) for call in first_calls(scheduler, begin)]
     return None if None in levels else np.array([sigma for _, sigma in levels])
 
 
@@ -139,8 +237,10 @@ FIRST_ORDER = {
 """Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
 
 
-def solver_levels(scheduler: Any) -> tuple[tuple[Level, Level], ...]:
+def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level, Level], ...]:
     """The levels (alpha, sigma) before and after every step of an Euler or DDIM solver.
+
+    `eta` is what the pipeline call gives a solver that takes it.
 
     Raises:
         ValueError: for another solver, or one that changes x0 or adds noise, naming the fix.
@@ -158,5 +258,10 @@ def solver_levels(scheduler: Any) -> tuple[tuple[Level, Level], ...]:
                 f"guidance.method cfg_pp needs a solver that keeps the predicted video and adds "
                 f"no noise, but this {name} has {option}=True. Use {option}=False."
             )
+    if eta and "eta" in inspect.signature(scheduler.step).parameters:
+        raise ValueError(
+            f"guidance.method cfg_pp needs a solver that adds no noise, but this call has "
+            f"eta={eta:g}. Pass eta=0.0."
+        )
     steps = range(len(scheduler.timesteps))
     return tuple((noise_level(scheduler, k), FIRST_ORDER[name](scheduler, k)) for k in steps)

@@ -1,15 +1,13 @@
-"""What the branches of a run see: texts, encoded by the pipeline itself or given by the user.
-
-Arguments of a denoiser call go by name; some lie in a dict: `added_cond_kwargs.time_ids`.
-"""
+"""What the branches of a run see: texts, encoded by the pipeline itself or given by the user."""
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from vidcfg.pipelines.arguments import images_of, tensors_of
 from vidcfg.pipelines.family import Family
 
 _LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
@@ -23,11 +21,13 @@ class BranchTexts:
         negative: the negative prompt, one for all or one per prompt.
         conditions: condition name -> prompt, for rules with several conditions.
         inputs: source -> text inputs that the user encoded (`prompt_embeds`, masks, ...).
+        encoded: source -> text inputs as the denoiser takes them, kept for one pipeline call.
     """
 
     negative: str | list[str]
     conditions: Mapping[str, str]
     inputs: Mapping[str, Mapping[str, Tensor]]
+    encoded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def text(self, source: str, num_prompts: int) -> list[str]:
         """The text of a source ("negative", "empty" or "condition:<name>") for every prompt.
@@ -49,54 +49,6 @@ class BranchTexts:
         return list(self.negative)
 
 
-def tensor_at(arguments: Mapping[str, Any], path: str) -> Tensor | None:
-    """The tensor that `path` names, or None where there is no tensor with rows."""
-    value: Any = arguments
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, Tensor) and value.ndim > 0 else None
-
-
-def with_rows(arguments: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`arguments` with rows in their places, repeated per frame where the pipeline passed it so.
-
-    Nothing that was passed in is changed.
-    """
-    result = dict(arguments)
-    for path, tensor in rows.items():
-        if tensor.ndim > tensor_at(arguments, path).ndim:
-            tensor = tensor.flatten(0, 1)
-        *outer, name = path.split(".")
-        place = result
-        for key in outer:
-            place[key] = dict(place[key])
-            place = place[key]
-        place[name] = tensor
-    return result
-
-
-def shared_inputs(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The arguments with one row per sample that all branches see; the noisy latents first."""
-    found = {name: tensor_at(arguments, name) for name in (family.hidden, *family.per_sample)}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-def cond_inputs(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What `cond` sees in the places that other branches fill anew, one entry per sample.
-
-    Rows repeated per frame, [B * F, ...], become [B, F, ...].
-    """
-    if family.unconditional is not None:
-        return {name: arguments[name] for name in family.unconditional(arguments)}
-    num_samples = arguments[family.hidden].shape[0]
-    found = {name: tensor_at(arguments, name) for name in family.texts}
-    return {
-        name: tensor if len(tensor) == num_samples else tensor.unflatten(0, (num_samples, -1))
-        for name, tensor in found.items()
-        if tensor is not None
-    }
-
-
 def branch_inputs(
     pipe: Any,
     family: Family,
@@ -105,8 +57,11 @@ def branch_inputs(
     *,
     call: Mapping[str, Any],
     arguments: Mapping[str, Any],
+    cond: Mapping[str, Tensor],
 ) -> dict[str, dict[str, Tensor]]:
-    """The text arguments of every branch that the run needs and that sees other than `cond`.
+    """What every branch that the run needs, and that sees other than `cond`, has in its places.
+
+    None of them sees an image prompt: the image is part of what `cond` has before the others.
 
     Raises:
         ValueError: if a text cannot be encoded or does not fit the samples, or where two rules
@@ -121,23 +76,62 @@ def branch_inputs(
                     f"conditioned on an image. Use guidance.method: cfg."
                 )
         return {branch: family.unconditional(arguments) for branch in sources}
-    # Each text is encoded once, and then serves all branches that see it.
-    cond, repeats = cond_inputs(family, arguments), rows_per_prompt(call)
+    repeats = rows_per_prompt(call)
     num_prompts = arguments[family.hidden].shape[0] // repeats
-    inputs: dict[str, dict[str, Tensor]] = {}
-    for source in dict.fromkeys(sources.values()):
+    encode_sources(pipe, family, texts, sources.values(), call=call, num_prompts=num_prompts)
+    inputs = texts.encoded
+    no_image = _without_image(pipe, family, call, arguments)
+    found = {}
+    for branch, source in sources.items():
+        found[branch] = no_image | {
+            path: as_rows(tensor, cond[path], name, repeats=repeats)
+            for argument, name in family.texts.items()
+            for path, tensor in tensors_of(inputs[source][name], argument)
+            if path in cond
+        }
+        missing = cond.keys() - found[branch]
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise ValueError(f"the {branch} branch has nothing that stands for {names}.")
+    return found
+
+
+def _without_image(
+    pipe: Any, family: Family, call: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """What stands for the image prompts of a call on the unconditional side, as in diffusers."""
+    images, num_samples = images_of(family, arguments), len(arguments[family.hidden])
+    if not images:
+        return {}
+    unconditional = family.image_prompt.unconditional
+    made = unconditional(pipe, call, list(images.values()), num_samples)
+    return {
+        path: as_rows(new, images[path][:num_samples], "ip_adapter_image_embeds")
+        for path, new in zip(images, made)
+    }
+
+
+def encode_sources(
+    pipe: Any,
+    family: Family,
+    texts: BranchTexts,
+    sources: Iterable[str],
+    *,
+    call: Mapping[str, Any],
+    num_prompts: int,
+) -> None:
+    """Fill `texts.encoded`: each text once, to serve all branches that see it.
+
+    Raises:
+        ValueError: if a text cannot be encoded, or there are too many or too few.
+    """
+    for source in dict.fromkeys(sources):
+        if source in texts.encoded:
+            continue
         words = None if source in texts.inputs else texts.text(source, num_prompts)
         given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
         finish = family.finish_texts
-        inputs[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
-    return {
-        branch: {
-            argument: as_rows(inputs[source][name], cond[argument], name, repeats=repeats)
-            for argument, name in family.texts.items()
-            if argument in cond
-        }
-        for branch, source in sources.items()
-    }
+        texts.encoded[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
 
 
 def negative_inputs(

@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     record = command("record", "keep the measured values of a set as a baseline")
     record.add_argument("clips", metavar="SET", help=a_set)
     cli.add_out(record, "the baseline's folder", required=True)
-    record.add_argument("--with-videos", action="store_true", help="keep small pictures too")
+    pictures = record.add_mutually_exclusive_group()
+    pictures.add_argument("--with-videos", action="store_true", help="keep larger pictures")
+    pictures.add_argument("--no-pictures", action="store_true", help="keep no pictures")
     record.add_argument("--all-metrics", action="store_true", help="not the policy's alone")
     record.add_argument("--overwrite", action="store_true", help="renew an existing baseline")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidcfg.regress.change import RepeatNoise
 from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.judge import Judgement, MetricResult, judge
 from vidcfg.regress.pairs import Paired, pair
@@ -20,6 +21,8 @@ class Worst:
     """The clip that got worst by one metric, and where: spans of frames, worst first.
 
     `spans_t` has the frames that each entry of the two traces belongs to (empty: no traces).
+    `block` is the worst place of `block_frame` in the new clip: top, left, bottom and right in
+    pixels, where the metric knows one.
     """
 
     metric: str
@@ -30,6 +33,8 @@ class Worst:
     spans_t: tuple[Span, ...] = ()
     new_t: tuple[float | None, ...] = ()
     base_t: tuple[float | None, ...] = ()
+    block: tuple[int, ...] | None = None
+    block_frame: int | None = None
 
     def __str__(self) -> str:
         """`worst in 'a red circle', seed 0: 0.0051 -> 0.0103, frames 5-6`."""
@@ -43,10 +48,13 @@ class Worst:
     @property
     def _where(self) -> str:
         shown = [f"{a}-{b}" if a != b else str(a) for a, b in self.frames]
-        if not shown:
-            return ""
         is_one = len(shown) == 1 and "-" not in shown[0]
-        return f", frame{'' if is_one else 's'} {', '.join(shown)}"
+        text = f", frame{'' if is_one else 's'} {', '.join(shown)}" if shown else ""
+        if self.block is None:
+            return text
+        top, left, bottom, right = self.block
+        at = f"rows {top} to {bottom}, columns {left} to {right}"
+        return f"{text}; worst block of all in frame {self.block_frame}, {at}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +81,7 @@ def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Ga
     """
     policy = policy or Policy()
     paired = pair(new, base, policy)
-    judgement = judge(paired.metrics, policy)
+    judgement = judge(paired.metrics, policy, RepeatNoise.saved(base.facts))
     worst = {}
     for result in judgement.metrics:
         index = _worst_index(result, paired)
@@ -101,8 +109,11 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
     direction = result.tested.direction if result.tested else rule.direction
     new_t, base_t = _traces(result.name, new, base)
     spans = _spans(result.name, len(new_t), new.info.num_frames) if len(new_t) else ()
+    record = new.records.get(result.name)
+    place = (record.extra.get("worst") if record else None) or {}
+    found = {"block": tuple(place["block"]), "block_frame": place["frame"]} if place else {}
     if not spans:
-        return Worst(result.name, paired.keys[index], new, base, ())
+        return Worst(result.name, paired.keys[index], new, base, (), **found)
     # The frames, by how much worse each is than the baseline's.
     if result.name == "contrast_drift":
         excess = np.abs(new_t - new_t[0]) - np.abs(base_t - base_t[0])
@@ -115,7 +126,7 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
     if rule.of == "complement":
         new_t, base_t = 1 - new_t, 1 - base_t
     shown = (tuple(None if np.isnan(x) else float(x) for x in trace) for trace in (new_t, base_t))
-    return Worst(result.name, paired.keys[index], new, base, frames, spans, *shown)
+    return Worst(result.name, paired.keys[index], new, base, frames, spans, *shown, **found)
 
 
 def _traces(name: str, new: MeasuredClip, base: MeasuredClip) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Sets of measured clips, read from finished results; and baselines, written."""
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,20 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg import results as on_disk
+from vidcfg.evaluate.prompts import prompt_and_number
 from vidcfg.files import write_json, write_text
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.results import BASELINE_KIND, Key, ResultsError, UnitResult, read_results
 
 
+@dataclass(frozen=True)
+class Strip:
+    """A WebP picture of `num_frames` frames of `width` x `height`, `columns` in a row."""
+
+    data: bytes
+    num_frames: int
+    width: int
+    height: int
+    columns: int
+
+    @property
+    def for_page(self) -> dict[str, Any]:
+        url = "data:image/webp;base64," + base64.b64encode(self.data).decode("ascii")
+        size = {"width": self.width, "height": self.height, "columns": self.columns}
+        return {"url": url, "frames": self.num_frames, **size}
+
+
 @dataclass(frozen=True, eq=False)
 class MeasuredClip:
-    """The records of one clip by metric, and its files: video, record, and strip of pictures."""
+    """The records of one clip by metric, and its files: video, record, and strip of pictures.
+
+    `preview` has pictures that are in no file.
+    """
 
     key: Key
     records: Mapping[str, Record]
     video: Path | None = None
     record: Path | None = None
     strip: Path | None = None
+    preview: Strip | None = None
 
     @property
     def info(self) -> ClipInfo | None:
@@ -107,8 +130,10 @@ def read_finished(path: Path) -> ClipSet:
             folder = Path(unit.key).parent
             cell = "" if folder.is_absolute() or folder == Path() else folder.as_posix()
             _check_fresh(unit.video, path / "records.jsonl")
-        seed = -1 if unit.seed is None else unit.seed
-        clips.append(_clip(path, unit, Key(cell, unit.prompt or Path(unit.key).stem, seed)))
+        prompt, number = prompt_and_number(Path(unit.key).stem)
+        seed = number if unit.seed is None else unit.seed
+        key = Key(cell, unit.prompt or prompt, -1 if seed is None else seed)
+        clips.append(_clip(path, unit, key))
     return as_set(str(path), clips, name=results.name)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from vidcfg.regress.measure import load_clips
 from vidcfg.regress.noise import RepeatNoise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
 from vidcfg.regress.output import table, write_error, write_outputs
-from vidcfg.regress.page import strip_of
+from vidcfg.regress.pairs import can_pass
 from vidcfg.regress.policy import Policy, load_policy
+from vidcfg.regress.strip import PREVIEW, SIDE, write_strips
 
 
 def policy(arguments: argparse.Namespace) -> int:
@@ -41,8 +41,9 @@ def record(arguments: argparse.Namespace) -> int:
     if (folder / "baseline.json").exists() and not arguments.overwrite:
         raise ValueError(f"{folder} holds a baseline. Use --overwrite to renew it.")
     clips = _loaded(arguments.clips, arguments)
-    if arguments.with_videos:
-        clips = _with_strips(clips, folder / "videos")
+    can_pass(clips, rules)
+    side = None if arguments.no_pictures else SIDE if arguments.with_videos else PREVIEW
+    clips = write_strips(clips, folder / "videos", side=side)
     metrics = None if arguments.all_metrics else list(rules.metrics)
     facts = {"recorded_from": clips.source, **_made_by(clips)}
     write_baseline(folder, clips, metrics=metrics, facts=facts, overwrite=arguments.overwrite)
@@ -59,22 +60,6 @@ def _made_by(clips: ClipSet) -> dict[str, Any]:
         if found:
             return {"made_by": found}
     return {}
-
-
-def _with_strips(clips: ClipSet, folder: Path) -> ClipSet:
-    """The clips with a picture of each; pictures of an earlier baseline are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9]*.webp"):
-        old.unlink()
-    made = {}
-    for index, (key, clip) in enumerate(clips.clips.items()):
-        strip = strip_of(clip)
-        if strip is None:
-            raise ValueError(f"{key} has no video to keep. Record without --with-videos.")
-        path = folder / f"{index:04d}.webp"
-        path.write_bytes(strip.data)
-        made[key] = replace(clip, strip=path)
-    return replace(clips, clips=made)
 
 
 def check(arguments: argparse.Namespace) -> int:

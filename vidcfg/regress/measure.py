@@ -11,6 +11,7 @@ import numpy as np
 
 from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.regress.clips import ClipSet, MeasuredClip, as_set, read_baseline, read_finished
+from vidcfg.regress.strip import PREVIEW, make_strip
 from vidcfg.results import Key, ResultsError
 
 
@@ -90,9 +91,17 @@ def _measured(item: Item) -> MeasuredClip:
 
 
 def measure_frames(
-    frames_THWC: Any, key: Key, *, fps: float | int, stride: int = 4, what: str = "frames"
+    frames_THWC: Any,
+    key: Key,
+    *,
+    fps: float | int,
+    stride: int = 4,
+    what: str = "frames",
+    has_preview: bool = False,
 ) -> MeasuredClip:
     """A clip in memory: [T, H, W, 3], uint8, or floats in [0, 1]. Tensors count as arrays.
+
+    `has_preview`: small pictures of it are kept.
 
     Raises:
         ResultsError: another shape, NaN, or values outside the range.
@@ -112,4 +121,9 @@ def measure_frames(
         records = measure_video(video, stride=stride)
     except ValueError as error:
         raise ResultsError(str(error)) from error
-    return MeasuredClip(key, {record.name: replace(record, subject="clip") for record in records})
+    by_name = {record.name: replace(record, subject="clip") for record in records}
+    clip = MeasuredClip(key, by_name)
+    if not has_preview:
+        return clip
+    pictures = video.as_uint8().transpose(0, 2, 3, 1)
+    return replace(clip, preview=make_strip(pictures, side=PREVIEW))

@@ -1,6 +1,5 @@
 """What a gate can see: detectable changes for n clips, and noise measured from repeats."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,48 +7,16 @@ from itertools import combinations
 
 import numpy as np
 
-from vidcfg.metrics.paired import cluster_means, minimum_detectable_effect
+from vidcfg.metrics.paired import cluster_means
+from vidcfg.regress.change import RepeatNoise
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.judge import FAIL
-from vidcfg.regress.policy import MetricRule, Policy
+from vidcfg.regress.policy import Policy
 from vidcfg.results import ResultsError
 
 FEWEST_PAIRS = 3
 """Fewer pairs of renders say nothing about noise."""
-
-
-@dataclass(frozen=True)
-class RepeatNoise:
-    """Standard deviation of a metric's change between two renders of one clip, without cause.
-
-    On the scale of the rule (log ratio, or difference), over `n` pairs. `source` says from what.
-    """
-
-    sd: float
-    n: int
-    source: str
-
-    @classmethod
-    def of(cls, changes: Sequence[float] | np.ndarray, source: str) -> "RepeatNoise":
-        # Without a cause the mean change is 0.
-        return cls(math.sqrt(float(np.mean(np.square(changes)))), len(changes), source)
-
-    def detectable(
-        self, rule: MetricRule, num: int, *, alpha: float, power: float
-    ) -> float | None:
-        """The change, as a reader sees it, found with that power by one clip of `num` prompts.
-
-        Never below the margin; None where so few prompts cannot reach alpha.
-        """
-        if 0.5**num > alpha:
-            return None
-        # Two values with this standard deviation stand for the noise.
-        values = np.array([-self.sd, self.sd]) / math.sqrt(2)
-        found = minimum_detectable_effect(
-            values, range(2), num_clusters=num, alpha=alpha, power=power
-        )
-        return abs(rule.shown(rule.direction * max(found, rule.margin_of(rule.direction))))
 
 
 def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
@@ -61,13 +28,8 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
     Raises:
         ResultsError: the baseline has neither.
     """
-    # Measured by repeats.
-    saved = base.facts.get("noise") or {}
-    found = {
-        name: RepeatNoise(float(entry["sd"]), int(entry["n"]), "repeats")
-        for name, entry in saved.items()
-        if name in policy.metrics
-    }
+    saved = RepeatNoise.saved(base.facts)
+    found = {name: noise for name, noise in saved.items() if name in policy.metrics}
     if found:
         return found
     # Between seeds that follow each other.

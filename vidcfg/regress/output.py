@@ -26,14 +26,17 @@ def table(outcome: GateOutcome) -> str:
     for name, keys in (("missing", paired.missing), ("extra", paired.extra)):
         if keys:
             lines.append(f"left out, {name}: " + "; ".join(str(key) for key in keys))
-    lines += ["", f"{'verdict':13}{'metric':20}{'change':>9}  {'90 % interval':20}"]
-    lines[-1] += f"{'margin':>9}{'p (Holm)':>10}{'detectable':>12}{'needs':>8}"
+    level = f"{100 - 200 * outcome.policy.alpha:.3g} % interval"
+    lines += ["", f"{'verdict':13}{'metric':20}{'change':>9}  {level:20}"]
+    lines[-1] += f"{'margin':>8}{'tolerance':>11}{'p (Holm)':>10}{'detectable':>12}{'needs':>8}"
     lines += [_line(result) for result in judgement.metrics]
     for result in judgement.metrics:
         if not result.exits_clean:
             lines += ["", f"{result.verdict} {result.name}: {result.reason}"]
             if result.name in outcome.worst:
                 lines.append(f"  {outcome.worst[result.name]}")
+    if any(result.tolerance_from == "repeats" for result in judgement.metrics):
+        lines += ["", "*: what the baseline's repeats differ by without a cause"]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -41,14 +44,16 @@ def _line(result: MetricResult) -> str:
     if result.change is None:
         return f"{result.verdict:13}{result.name:20}{'-':>9}  {result.reason}"
     interval = f"{result.amount(result.low)} .. {result.amount(result.high)}"
-    margin, detectable = (
+    margin, tolerance, detectable = (
         "-" if v is None else f"{v:.1%}" if result.is_ratio else f"{v:.3g}"
-        for v in (result.margin, result.detectable)
+        for v in (result.margin, result.tolerance, result.detectable)
     )
+    # What the noise of repeats has widened is marked.
+    tolerance += "*" if result.tolerance_from == "repeats" else ""
     needs = f"{result.needed_clips}" if result.needed_clips else "-"
     return (
         f"{result.verdict:13}{result.name:20}{result.amount(result.change):>9}  {interval:20}"
-        f"{margin:>9}{result.p_adjusted:>10.3g}{detectable:>12}{needs:>8}"
+        f"{margin:>8}{tolerance:>11}{result.p_adjusted:>10.3g}{detectable:>12}{needs:>8}"
     )
 
 
@@ -107,6 +112,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
                 "prompt": worst.key.prompt,
                 "seed": worst.key.seed if worst.key.seed >= 0 else None,
                 "frames": [list(span) for span in worst.frames],
+                "block": worst.block and {"frame": worst.block_frame, "place": worst.block},
                 "video": str(worst.new.video) if worst.new.video else None,
                 "command": commands.get(result.name),
             }

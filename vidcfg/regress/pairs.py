@@ -25,6 +25,8 @@ FIXES = {
 }
 """What clips may differ in -> what to do about it."""
 
+ENOUGH = "Compare 4 prompts or more, better 16."
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -77,6 +79,27 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
     return Paired(*map(tuple, (keys, *sides, missing, extra)), metrics)
 
 
+def can_pass(clips: ClipSet, policy: Policy) -> None:
+    """Refuses a baseline that no set of clips could pass.
+
+    Raises:
+        ResultsError: fewer than two clips, or a required metric that no clip has a value of.
+    """
+    if len(clips) < 2:
+        raise ResultsError(f"{clips.source} is one clip, which proves nothing. {ENOUGH}")
+    for name, rule in policy.metrics.items():
+        if not rule.required or np.isfinite(_values(name, list(clips.clips.values()))).any():
+            continue
+        records = (clip.records.get(name) for clip in clips.clips.values())
+        reasons = {record.skipped_reason for record in records if record and record.skipped_reason}
+        why = f" ({min(reasons)})" if reasons else ""
+        raise ResultsError(
+            f"{clips.source}: {name} is required by the policy, but no clip has a value{why}. "
+            "No check against this baseline could pass. Render longer or larger clips, or record "
+            f"with --set metrics.{name}.required=false"
+        )
+
+
 def _values(name: str, clips: Sequence[MeasuredClip]) -> np.ndarray:
     records = [clip.records.get(name) for clip in clips]
     # None becomes NaN.
@@ -100,7 +123,7 @@ def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> 
         )
         raise ResultsError(" ".join(lines))
     if len(keys) < 2:
-        raise ResultsError("One clip proves nothing. Compare 5 prompts or more, better 16.")
+        raise ResultsError(f"One clip proves nothing. {ENOUGH}")
 
 
 def _named(keys: Sequence[Key], at_most: int = 5) -> str:

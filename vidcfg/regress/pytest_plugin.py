@@ -135,16 +135,22 @@ class TemporalGate:
         key = Key("", prompt, seed)
         if isinstance(value, str | Path):
             return measure_file(Path(value), key, stride=self.stride)
-        return measure_frames(value, key, fps=fps, stride=self.stride, what=f"clip {key}")
+        has_preview = self.is_recording or bool(self.out)
+        options = {"stride": self.stride, "what": f"clip {key}", "has_preview": has_preview}
+        return measure_frames(value, key, fps=fps, **options)
 
     def _compared(self, new, name: str):
         from vidcfg.regress.check import check_clips
         from vidcfg.regress.clips import read_baseline, write_baseline
         from vidcfg.regress.output import write_outputs
+        from vidcfg.regress.pairs import can_pass
+        from vidcfg.regress.strip import PREVIEW, write_strips
 
         folder = self.folder / name
         if self.is_recording:
             metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
+            can_pass(new, self.policy)
+            new = write_strips(new, folder / "videos", side=PREVIEW)
             write_baseline(folder, new, metrics=metrics, facts=facts, overwrite=True)
             return None
         if not (folder / "baseline.json").is_file():

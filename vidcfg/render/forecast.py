@@ -106,6 +106,7 @@ def _stepped(config: RenderConfig, pipe: Any, family: Any, frame_map: Any) -> Fo
     """The forecast of a pipeline without weights, with the steps that its scheduler tells."""
     from vidcfg.pipelines.run import run_facts
     from vidcfg.pipelines.schedulers import make_scheduler, own_noise_levels
+    from vidcfg.pipelines.steps import begin_of
 
     if pipe.scheduler is None:
         why = f"{config.model.folder / 'scheduler'} names no scheduler of diffusers"
@@ -118,7 +119,8 @@ def _stepped(config: RenderConfig, pipe: Any, family: Any, frame_map: Any) -> Fo
     pipe.scheduler.set_timesteps(config.sampling.num_steps)
     call = {name: p.default for name, p in signature(type(pipe).__call__).parameters.items()}
     video = config.video
-    facts = run_facts(pipe, family, call, num_frames=video.num_frames, fps=video.fps)
+    run = {"num_frames": video.num_frames, "fps": video.fps, "begin": begin_of(pipe, call)}
+    facts = run_facts(pipe, family, call, **run)
     return Forecast(config, pipe, facts)
 
 

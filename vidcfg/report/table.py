@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -32,6 +33,8 @@ LEAST_SHARE = 0.5
 
 LEAST_PROMPTS = 6
 """Fewer prompts than this can never give p = 0.05: a metric that more have decides instead."""
+
+CLIP_FACTS = ("num_frames", "height", "width", "fps", "lossless")
 
 Pair = tuple[str, int | None]
 
@@ -218,9 +221,9 @@ def _metric(records_CN: list[list[Record | None]]) -> MetricValues | str:
     if not numbers:
         reasons = Counter(record.skipped_reason or "no reason given" for record in records)
         return reasons.most_common(1)[0][0] if reasons else "no shared video has it"
-    differing = _differing(numbers)
-    if differing:
-        return "measured in unlike ways: " + "; ".join(differing)
+    pairs = [[[r] for r in pair if r and r.value is not None] for pair in zip(*records_CN)]
+    if unlike := differing(pairs):
+        return unlike
     values = [[np.nan if r is None or r.value is None else r.value for r in c] for c in records_CN]
     static = [[r is not None and r.status == "static" for r in cell] for cell in records_CN]
     metric = MetricValues(numbers[0], np.array(values, dtype=np.float64), np.array(static))
@@ -229,19 +232,23 @@ def _metric(records_CN: list[list[Record | None]]) -> MetricValues | str:
     return metric
 
 
-def _differing(records: Sequence[Record]) -> list[str]:
-    """In what the measurements differ apart from their values, one phrase each."""
-    found = {
-        "protocol": {record.protocol for record in records},
-        "backend": {
-            tuple(getattr(record.backend, part, None) for part in ("name", "sha256"))
-            for record in records
-        },
-    }
-    for part in ("num_frames", "height", "width", "fps", "lossless"):
-        found[part] = {getattr(record.clip, part, None) for record in records}
-    return [
-        f"{what} is " + " or ".join(sorted(map(str, values)))
-        for what, values in found.items()
-        if len(values) > 1
-    ]
+def differing(compared: Iterable[Sequence[Sequence[Record]]]) -> str:
+    """In what measurements that are compared differ apart from their values; empty if in nothing.
+
+    Each of `compared` holds the records of every side: one a cell for a pair, all of them for
+    sets without pairs.
+    """
+    found: dict[str, set] = {}
+    for sides in compared:
+        for what in ("protocol", "backend", *CLIP_FACTS):
+            values = [{_fact(record, what) for record in side} for side in sides]
+            if any(side != values[0] for side in values):
+                found.setdefault(what, set()).update(*values)
+    phrases = [f"{what} is " + " or ".join(sorted(map(str, v))) for what, v in found.items()]
+    return f"measured in unlike ways: {'; '.join(phrases)}" if phrases else ""
+
+
+def _fact(record: Record, what: str) -> Any:
+    if what == "backend":
+        return tuple(getattr(record.backend, part, None) for part in ("name", "sha256"))
+    return record.protocol if what == "protocol" else getattr(record.clip, what, None)

@@ -2,61 +2,157 @@
 
 import contextlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.func import functional_call
 
 from vidcfg.guidance.perturbation import Perturbation, WeakModel
-from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
+from vidcfg.pipelines.arguments import images_of
+from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
 
 _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-"""Denoiser -> its weak models; they live as long as the denoiser itself."""
+"""Denoiser -> its weak models, or their weights; they live as long as the denoiser itself."""
 
 
 @changes_model(WeakModel)
 class WeakPass(ModelChange):
-    """The pass of a weaker model in the place of the denoiser."""
+    """The pass of a weaker model in the place of the denoiser.
+
+    Raises:
+        ValueError: for another checkpoint beside an image prompt, which it would not see.
+    """
+
+    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
+        super().__init__(start, asked)
+        self.made: dict[tuple[str, str], Any] = {}
+        images = images_of(start.family, start.arguments)
+        for weak in self.of.values():
+            if weak.checkpoint and images:
+                raise ValueError(
+                    f"the weak model {weak.checkpoint} would not see the image prompt of this "
+                    f"call. Degrade the model itself instead: skip: [2], noise: 0.1 or bits: 4."
+                )
 
     @property
     def skipping(self) -> list[str]:
         return [weak.rule for weak in self.of.values() if weak.skip]
 
     def run(self, call: StepCall) -> Any:
-        weak = self.of[call.branches[0]]
-        model = weak_model(call.module, weak, call.attribute, self.start.hidden.device)
+        weak, place = self.of[call.branches[0]], (call.attribute, call.branches[0])
+        if weak.has_own_weights and place not in self.made:
+            make, device = (
+                weak_model if weak.checkpoint else weak_weights,
+                self.start.hidden.device,
+            )
+            self.made[place] = make(call.module, weak, call.attribute, device)
+        made = self.made.get(place)
         changed = contextlib.nullcontext()
         if weak.skip:
+            model = made if weak.checkpoint else call.module
             skip = Perturbation("skip", weak.skip, weak.rule)
             changed = perturbed(model, call.family, skip, call.arguments)
         with changed:
-            return call.plain() if model is call.module else model(**call.arguments)
+            if made is None:
+                return call.plain()
+            if weak.checkpoint:
+                return made(**call.arguments)
+            swapped = _OwnForward(call.module, call.original)
+            return functional_call(swapped, made, kwargs=dict(call.arguments), tie_weights=False)
+
+
+class _OwnForward(torch.nn.Module):
+    """A denoiser as a part, so that its weights can be swapped while its own forward runs."""
+
+    def __init__(self, module: torch.nn.Module, forward: Callable):
+        super().__init__()
+        self.module, self.run = module, forward
+
+    def forward(self, **arguments: Any) -> Any:
+        return self.run(**arguments)
 
 
 def weak_model(module: Any, weak: WeakModel, attribute: str, device: torch.device) -> Any:
-    """The weak model beside `module`, made once for each setting and kept on `device`.
+    """The other checkpoint that stands beside `module`, kept on `device` in the dtype of `module`.
 
-    `attribute` is the denoiser's name in its pipeline. A model that only leaves blocks out is
-    `module` itself.
+    `attribute` is the denoiser's name in its pipeline.
 
     Raises:
-        ValueError: for a checkpoint that cannot be loaded, or weights that cannot be degraded.
+        ValueError: for a checkpoint that cannot be loaded.
     """
-    if not weak.has_own_weights:
-        return module
-    kept = _KEPT.setdefault(module, {})
-    key = (weak.checkpoint, weak.subfolder, weak.noise, weak.bits, weak.seed)
-    if key not in kept:
-        made = _loaded(module, weak, attribute) if weak.checkpoint else _copy(module)
+
+    def make() -> Any:
+        made = _loaded(module, weak, attribute)
         if weak.noise or weak.bits is not None:
             made.load_state_dict(degraded(made.state_dict(), weak), assign=True)
-        kept[key] = made.eval().requires_grad_(False)
-    return kept[key].to(device)
+        return made.eval().requires_grad_(False)
+
+    return _kept(module, weak, module.dtype, make).to(device)
+
+
+def weak_weights(
+    module: Any, weak: WeakModel, attribute: str, device: torch.device
+) -> dict[str, Tensor]:
+    """Degraded weights of `module` and of the adapters in it, by their names in `_OwnForward`.
+
+    Made anew wherever the weights of `module` have other content than when they were made.
+
+    Raises:
+        ValueError: for weights that cannot be degraded: offloaded piece by piece, or quantised.
+    """
+    weights = module.state_dict()
+    _check_plain(weights, {name for name, _ in module.named_parameters()})
+    made = _kept(module, weak, content_of(weights), lambda: degraded(weights, weak))
+    return {f"module.{name}": tensor.to(device) for name, tensor in made.items()}
+
+
+def _kept(module: Any, weak: WeakModel, source: Any, make: Callable[[], Any]) -> Any:
+    """What was made of `source` for this setting, or what `make` makes of it now."""
+    kept = _KEPT.setdefault(module, {})
+    key = (weak.checkpoint, weak.subfolder, weak.noise, weak.bits, weak.seed)
+    if key not in kept or kept[key][0] != source:
+        kept.pop(key, None)  # free it before the next one takes its room
+        kept[key] = (source, make())
+    return kept[key][1]
+
+
+def content_of(weights: Mapping[str, Tensor]) -> tuple:
+    """What tells weights from others by their bits, whatever holds them and wherever they lie.
+
+    Sums of bits by row, weighted by the place of the row: a few passes over the memory.
+    """
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = []
+    for tensor in weights.values():
+        rows = tensor.detach().reshape(tensor.shape[0] if tensor.ndim else 1, -1).contiguous()
+        by_row = rows.view(widths[rows.itemsize]).sum(dim=1, dtype=torch.int64)
+        place = torch.arange(1, len(by_row) + 1, device=by_row.device)
+        sums += [by_row.sum(), (by_row * place).sum()]
+    shapes = tuple((name, tensor.dtype, tensor.shape) for name, tensor in weights.items())
+    return shapes, tuple(torch.stack(sums).tolist())
+
+
+def _check_plain(weights: Mapping[str, Any], parameters: Collection[str]) -> None:
+    instead = "leave blocks out instead: skip: [2]."
+    for name, tensor in weights.items():
+        is_tensor = type(tensor) in (Tensor, torch.nn.Parameter)
+        if is_tensor and tensor.is_meta:
+            raise ValueError(
+                "the weights of this model are offloaded piece by piece, so they cannot be "
+                f"degraded. Write model.offload: model, or {instead}"
+            )
+        if not is_tensor or (name in parameters and not tensor.is_floating_point()):
+            kind = tensor.dtype if is_tensor else type(tensor).__name__
+            raise ValueError(
+                f"the weights of this model are quantised ({name}: {kind}), so they cannot be "
+                f"degraded. Name a checkpoint of a weaker model, or {instead}"
+            )
 
 
 def degraded(weights: Mapping[str, Tensor], weak: WeakModel) -> dict[str, Tensor]:
@@ -69,7 +165,9 @@ def _degraded(name: str, tensor: Tensor, weak: WeakModel) -> Tensor:
         return tensor
     value = tensor.detach().float()
     if weak.noise:
-        noise = seeded_noise(f"{weak.seed}/{name}", value.shape).to(value.device)
+        # A layer that an adapter was put around keeps the noise that it had.
+        plain = name.replace(".base_layer.", ".")
+        noise = seeded_noise(f"{weak.seed}/{plain}", value.shape).to(value.device)
         value = value + weak.noise * value.std() * noise
     if weak.bits is not None:
         value = rounded(value, weak.bits)
@@ -81,20 +179,6 @@ def rounded(value: Float[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:
     low, high = value.aminmax()
     step = (high - low) / (2**bits - 1)
     return value if step == 0 else low + torch.round((value - low) / step) * step
-
-
-def _copy(module: Any) -> Any:
-    """A model of the same configuration and weights."""
-    weights = module.state_dict()
-    if any(tensor.is_meta for tensor in weights.values()):
-        raise ValueError(
-            "the weights of this model are offloaded piece by piece, so they cannot be degraded. "
-            "Write model.offload: model, or leave blocks out instead: skip: [2]."
-        )
-    with torch.random.fork_rng():
-        made = type(module).from_config(module.config)
-    made.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
-    return made
 
 
 def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:

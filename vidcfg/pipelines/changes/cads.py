@@ -15,8 +15,8 @@ from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, changes_
 class AnnealedCondition(ModelChange):
     """Anneals what `cond` sees, with noise that follows each sample wherever it is in a batch.
 
-    Rows of samples without an annealing, and masks, are kept. Inputs that hold a row per frame
-    get the same noise in all of them.
+    Rows of samples without an annealing, masks and image prompts are kept. Inputs that hold a row
+    per frame get the same noise in all of them.
     """
 
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
@@ -45,7 +45,8 @@ class AnnealedCondition(ModelChange):
         gammas = {b: own.gamma(step, num_steps) for b, own in self.settings.items()}
         gammas = {b: gamma for b, gamma in gammas.items() if gamma < 1}
         for name, tensor in cond.items() if gammas else ():
-            if "mask" in name or not tensor.is_floating_point():
+            is_text = name in self.start.family.texts and "mask" not in name
+            if not is_text or not tensor.is_floating_point():
                 continue
             passed = self.start.arguments.get(name)
             by_frame = isinstance(passed, Tensor) and len(passed) != len(tensor)

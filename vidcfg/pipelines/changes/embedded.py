@@ -6,7 +6,6 @@ from torch import Tensor
 
 from vidcfg.guidance.rules.embedded import Embedded, scale_at
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, changes_model
-from vidcfg.pipelines.texts import tensor_at
 
 
 @changes_model(Embedded)
@@ -19,7 +18,7 @@ class EmbeddedScale(ModelChange):
         if len(self.places) < len(asked):
             raise ValueError("guidance.method holds `embedded` twice. Give one scale schedule.")
         name = (start.family.embedded or (None,))[0]
-        if name is None or tensor_at(start.arguments, name) is None:
+        if not isinstance(start.arguments.get(name), Tensor):
             raise ValueError(
                 f"this {type(start.module).__name__} takes no guidance scale as an input (it is "
                 f"not guidance-distilled). Use guidance.method: cfg."

@@ -40,7 +40,7 @@ def family_of(pipe: Any) -> Family:
     for cls in type(pipe).__mro__:
         for family in FAMILIES.values():
             if cls.__name__ in family.pipelines:
-                return family
+                return family.of(pipe)
     known = ", ".join(name for family in FAMILIES.values() for name in family.pipelines)
     raise ValueError(
         f"vidcfg cannot guide a {type(pipe).__name__}. It knows {known}. For another pipeline "

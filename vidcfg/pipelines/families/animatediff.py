@@ -5,8 +5,6 @@ from vidcfg.pipelines.family import Adapter, Family
 
 
 def _refusal(pipe) -> str | None:
-    if pipe.free_init_enabled:
-        return "FreeInit repeats the denoising loop. Call pipe.disable_free_init() before."
     if pipe.free_noise_enabled:
         return "FreeNoise mixes prompts over frames. Call pipe.disable_free_noise() before."
     return None

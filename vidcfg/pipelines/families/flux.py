@@ -1,13 +1,27 @@
 """Flux.1: one image as packed tokens; true guidance beside the embedded scale."""
 
+import numpy as np
+
 from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import Blocks, Family, ImagePrompt
 
 
 def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
     """Rows and columns of the image tokens, from the positions that the pipeline passes."""
     ids = arguments["img_ids"].reshape(-1, arguments["img_ids"].shape[-1])
     return 1, int(ids[:, 1].max()) + 1, int(ids[:, 2].max()) + 1
+
+
+_NEGATIVE = ("negative_ip_adapter_image", "negative_ip_adapter_image_embeds")
+
+
+def _black_image(pipe, call, images: list, num_samples: int) -> list:
+    """The pipeline's own unconditional image: the negative one of the call, else a black one."""
+    image, embeds = (call.get(name) for name in _NEGATIVE)
+    if image is None and embeds is None:
+        count = pipe.transformer.encoder_hid_proj.num_ip_adapters
+        image = [np.zeros((16, 16, 3), dtype=np.uint8)] * count
+    return pipe.prepare_ip_adapter_image_embeds(image, embeds, pipe._execution_device, num_samples)
 
 
 FAMILY = Family(
@@ -25,6 +39,10 @@ FAMILY = Family(
     encoded=("prompt_embeds", "pooled_prompt_embeds", None),
     own_guidance={"true_cfg_scale": 1.0},
     per_sample=("timestep", "guidance"),
+    image_prompt=ImagePrompt(
+        "joint_attention_kwargs.ip_adapter_image_embeds", _black_image, negative=_NEGATIVE
+    ),
+    model_timesteps=lambda timesteps: timesteps / 1000,
     embedded=("guidance", 1.0),
     blocks=Blocks(
         ("transformer_blocks", "single_transformer_blocks"),

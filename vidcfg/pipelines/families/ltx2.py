@@ -47,6 +47,7 @@ FAMILY = Family(
     },
     stock_passes="batched",
     combines_in_float32=True,
+    rescale_space="x0",
     fps_argument="frame_rate",
     blocks=Blocks(
         ("transformer_blocks",),

@@ -9,6 +9,14 @@ from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.pipelines.families.unet import UNET
 from vidcfg.pipelines.family import Blocks, Family
 
+
+def _takes_scale(pipe) -> bool:
+    """LCM-distilled UNets embed the guidance scale beside the timestep."""
+    # A folder may come without its UNet; a dry run then still knows the frames.
+    config = getattr(getattr(pipe, "unet", None), "config", {})
+    return config.get("time_cond_proj_dim") is not None
+
+
 SD15 = Family(
     **UNET,
     name="sd15",
@@ -16,7 +24,8 @@ SD15 = Family(
     layout="BCHW",
     frame_rule="one image",
     tested="exact",
-    per_sample=(),
+    per_sample=("timestep_cond",),
+    embeds_scale=_takes_scale,
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     is_image=True,
     default_scale=7.5,
@@ -37,7 +46,7 @@ SDXL = replace(
     SD15,
     name="sdxl",
     pipelines=("StableDiffusionXLPipeline",),
-    per_sample=("added_cond_kwargs.time_ids",),
+    per_sample=("timestep_cond", "added_cond_kwargs.time_ids"),
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "added_cond_kwargs.text_embeds": "pooled_prompt_embeds",

@@ -9,9 +9,10 @@ from vidcfg.pipelines.family import Blocks, Family
 
 def _expert(pipe, timestep: float) -> str | None:
     """`high` above the boundary noise level, `low` below it; None for a single model."""
-    if pipe.config.boundary_ratio is None:
+    ratio = pipe.config.get("boundary_ratio")
+    if ratio is None:
         return None
-    boundary = pipe.config.boundary_ratio * pipe.scheduler.config.num_train_timesteps
+    boundary = ratio * pipe.scheduler.config.num_train_timesteps
     return "high" if timestep >= boundary else "low"
 
 
@@ -23,6 +24,7 @@ FAMILY = Family(
     denoisers={"transformer": "high", "transformer_2": "low"},
     per_sample=("timestep", "encoder_hidden_states_image"),
     expert_of=_expert,
+    own_guidance={"guidance_scale": 1.0, "guidance_scale_2": 1.0},
     blocks=Blocks(("blocks",), layers={"stg": (2,), "slg": (10,)}),
     size_multiple=16,
     default_scale=5.0,

@@ -1,0 +1,189 @@
+"""Sets of videos compared, in sentences: paired where names or prompts match, else as sets."""
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from vidcfg.evaluate.inputs import Item, find_items
+from vidcfg.evaluate.run import Evaluation
+from vidcfg.media.pictures import is_frame_folder
+from vidcfg.metrics.paired import cluster_means
+from vidcfg.report.compare import FLOORS, LEVEL, Change, find
+from vidcfg.report.formats import change_text
+from vidcfg.report.sentences import first_lines, summary
+from vidcfg.report.table import DECIDING, Table, base_name, differing, make_table, pair_of
+from vidcfg.results import CellResult, Results, UnitResult, read_results
+
+WORDS = {
+    "flicker": ("flickers more", "flickers less"),
+    "alignment": ("follows the prompt better", "follows the prompt worse"),
+    "motion": ("moves more", "moves less"),
+}
+"""How a rise and a fall of what decides is said."""
+
+
+def find_sets(videos: Sequence[str | Path]) -> dict[str, list[Item]]:
+    """The videos by set: a set a folder if several folders are all that is given, else one, `""`.
+
+    A folder of pictures is a video. Sets are called as their folders; names of their videos begin
+    with the set.
+
+    Raises:
+        ValueError: a folder holds no videos.
+    """
+    folders = {path.resolve(): path for path in map(Path, videos)}
+    is_sets = all(path.is_dir() and not is_frame_folder(path) for path in folders)
+    places = list(folders.values()) if is_sets and len(folders) > 1 else None
+    if places is None:
+        named = {"": find_items(videos)}
+    else:
+        count = Counter(path.name for path in folders)
+        names = [path.name if count[path.name] == 1 else str(path) for path in folders]
+        named = {name: find_items([place]) for name, place in zip(names, places)}
+    for name, items in named.items():
+        if not items:
+            raise ValueError(f"no videos in {name or ', '.join(map(str, videos))}.")
+    return {
+        name: [replace(item, name=f"{name}/{item.name}") if name else item for item in items]
+        for name, items in named.items()
+    }
+
+
+def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
+    """The evaluations of sets as one: rows of videos, then those of each set, named after it."""
+    if len(evaluations) == 1:
+        return next(iter(evaluations.values()))
+    videos, of_sets, warnings = [], [], []
+    features: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, found in evaluations.items():
+        videos += [row for row in found.rows if row["path"] is not None]
+        of_sets += [row | {"subject": name} for row in found.rows if row["path"] is None]
+        warnings += found.warnings
+        for net, vectors in found.features.items():
+            features[net] |= vectors
+    return Evaluation(videos + of_sets, features, list(dict.fromkeys(warnings)))
+
+
+def comparison(out: Path, sets: Mapping[str, Sequence[Item]]) -> list[str]:
+    """What the written results say of the sets: which flickers less, by how much, how sure."""
+    results, labels = _results(out, sets), {name: name for name in sets}
+    base = next(iter(sets))
+    for how, paired in (("names", results), ("prompts", _by_prompt(results))):
+        table = _table(paired)
+        if table is None:
+            continue
+        found = find(table, base, labels)
+        prompts = f"{found.prompts} prompt" + ("s" if found.prompts != 1 else "")
+        head = f"{len(table.pairs)} pairs of videos with equal {how}, {prompts}"
+        lines = [_sentence(change, found.least_p) for change in found.against]
+        said = [f"{entry['title']}: {entry['text']}" for entry in summary(found)]
+        head = f"{head}; changes are from “{base}”"
+        return [head, *lines, "", *said, *first_lines(paired, table)]
+    by_set = {name: [u for u in results.units if u.cell == name] for name in sets}
+    changes, refused = changes_of_sets(by_set, base)
+    counts = ", ".join(f"{len(units)} of {name}" for name, units in by_set.items())
+    head = f"names and prompts do not match, so sets are compared: {counts}"
+    head = f"{head}; changes are from “{base}”"
+    return [head, *(_sentence(change, 0.0) for change in changes), *refused]
+
+
+def _results(out: Path, sets: Mapping[str, Sequence[Item]]) -> Results:
+    """What is on disk, each set a cell."""
+    found = read_results(out)
+    cell = {item.name: name for name, items in sets.items() for item in items}
+    return replace(
+        found,
+        cells=tuple(CellResult(name, name) for name in sets),
+        units=tuple(replace(unit, cell=cell[unit.key]) for unit in found.units),
+        failed=tuple(replace(failure, cell=cell[failure.key]) for failure in found.failed),
+    )
+
+
+def _by_prompt(results: Results) -> Results:
+    """With the videos of a prompt numbered anew in each set: which is paired with which decides
+    nothing, since a prompt counts by its mean."""
+    count: Counter = Counter()
+    units = []
+    for unit in results.units:
+        prompt = pair_of(unit)[0]
+        units.append(replace(unit, seed=count[unit.cell, prompt]))
+        count[unit.cell, prompt] += 1
+    return replace(results, units=tuple(units))
+
+
+def _table(results: Results) -> Table | None:
+    """The table of pairs; None where a set has no part in it, or two videos are one pair."""
+    places = [(unit.cell, pair_of(unit)) for unit in results.units]
+    table = make_table(results)
+    return None if table.left_out or len(set(places)) < len(places) else table
+
+
+def _sentence(change: Change, least_p: float) -> str:
+    """`“B” flickers less than “A”: mc_flicker −12 % (−20 % to −4 %), p = 0.008`."""
+    base, cell = f"“{change.base}”", f"“{change.cell}”"
+    said = f"{cell} and {base} cannot be told apart in {change.what}"
+    if change.is_clear and least_p <= LEVEL:
+        said = f"{cell} {WORDS[change.what][change.change < 0]} than {base}"
+    said += f": {change.metric} {change_text(asdict(change))}, p = {change.p_fdr:.2g}"
+    if any(change.lost):
+        said += f"; {change.lost[0]} clips of {base} and {change.lost[1]} of {cell} have no value"
+    return said
+
+
+def changes_of_sets(
+    sets: Mapping[str, Sequence[UnitResult]], base: str
+) -> tuple[list[Change], list[str]]:
+    """From the set `base` to each other one, where clips form no pairs; and what cannot be said.
+
+    Welch's test and interval on the means of prompts, of their logs where the unit reads as a
+    ratio. `lost` of a change counts each set's clips without a value.
+    """
+    from scipy.stats import false_discovery_control
+
+    found, refused = [], []
+    for what, names in DECIDING.items():
+        measured = {name for units in sets.values() for unit in units for name in unit.records}
+        ranked = [n for base_of in names for n in sorted(measured) if base_name(n) == base_of]
+        rows = []
+        for cell, name in itertools.product(sets, ranked[:1]):
+            if cell != base:
+                row = _between_sets(what, name, {c: sets[c] for c in (base, cell)})
+                (refused if isinstance(row, str) else rows).append(row)
+        adjusted = false_discovery_control([row.p for row in rows]) if rows else []
+        found += [replace(row, p_fdr=float(p)) for row, p in zip(rows, adjusted)]
+    return found, list(dict.fromkeys(refused))
+
+
+def _between_sets(what: str, name: str, sets: Mapping[str, Sequence[UnitResult]]) -> Change | str:
+    from scipy.stats import ttest_ind
+
+    # The values of both sides, and whether they may be compared.
+    sides = [
+        [u for u in units if name in u.records and u.records[name].value is not None]
+        for units in sets.values()
+    ]
+    records = [[unit.records[name] for unit in side] for side in sides]
+    if not all(sides):
+        return f"{name}: a set has no value"
+    if unlike := differing([records]):
+        return f"{name}: {unlike}"
+    values = [np.array([record.value for record in side]) for side in records]
+    floor = FLOORS.get(records[0][0].unit)
+    is_ratio = floor is not None and bool(min(v.min() for v in values) >= 0)
+
+    # Means of prompts, and how they differ.
+    read = [np.log(v + floor) if is_ratio else v for v in values]
+    means = [cluster_means(v, [pair_of(unit)[0] for unit in side]) for v, side in zip(read, sides)]
+    change, p, low, high = float(means[1].mean() - means[0].mean()), 1.0, None, None
+    if min(map(len, means)) > 1 and any(np.ptp(m) > 0 for m in means):
+        test = ttest_ind(means[1], means[0], equal_var=False)
+        p, (low, high) = float(test.pvalue), map(float, test.confidence_interval())
+    ends = [x if x is None or not is_ratio else math.expm1(x) for x in (change, low, high)]
+    lost = [len(units) - len(side) for units, side in zip(sets.values(), sides)]
+    counts = None, sum(map(len, sides)), tuple(lost)
+    return Change(what, name, *sets, *ends, is_ratio, p, p, p, p, *counts)

@@ -1,0 +1,138 @@
+"""What was scored before: a line a video, found again by the video's content and the protocol."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vidcfg
+from vidcfg.evaluate.inputs import Item
+from vidcfg.evaluate.score import Scored, cached_net
+from vidcfg.evaluate.settings import Settings
+from vidcfg.files import sha256_of
+from vidcfg.metrics.metric import FAMILIES
+from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
+from vidcfg.metrics.weight_files import MissingWeightsError
+
+PACKAGES = ("numpy", "av", "decord", "opencv-python-headless", "torch")
+"""Libraries whose version may change a value."""
+
+
+class Kept:
+    """The videos that `scored.jsonl` of a folder holds; lines are added as videos are finished.
+
+    Lines that cannot be read (the last one of a run that was killed) are left aside.
+    """
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.path = folder / "scored.jsonl"
+        self._settings, self._protocol = settings, _protocol(settings)
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._keys: dict[str, str] = {}
+        text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
+        # What follows on half a line would be lost with it.
+        self._start = "\n" if text and not text.endswith("\n") else ""
+        for line in text.splitlines():
+            try:
+                found = json.loads(line)
+                if found["schema"] == SCHEMA:
+                    self._lines[found["key"]] = found
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def find(self, item: Item) -> tuple[Scored, dict[str, np.ndarray]] | None:
+        """The finished records of a video, without clips, and its features by net."""
+        key = self._keys[item.name] = self._key(item)
+        line = self._lines.get(key)
+        if line is None:
+            return None
+        records = [replace(Record.from_dict(r), subject=item.name) for r in line["records"]]
+        clip = ClipInfo(**line["clip"])
+        vectors = {
+            net: np.array(numbers, dtype=kind) for net, (kind, numbers) in line["features"].items()
+        }
+        return Scored(item, records, {}, dict(line["problems"]), clip), vectors
+
+    def add(self, scored: Scored, vectors: Mapping[str, np.ndarray]) -> None:
+        """Keep a finished video that `find` was asked for.
+
+        One that could not be read is not kept: it is tried again the next time.
+        """
+        if scored.clip is None:
+            return
+        line = {
+            "schema": SCHEMA,
+            "key": self._keys[scored.item.name],
+            "video": scored.item.name,
+            "clip": asdict(scored.clip),
+            "problems": scored.problems,
+            "features": {net: (str(v.dtype), v.tolist()) for net, v in vectors.items()},
+            "records": [record.to_dict() for record in scored.records],
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{self._start}{json.dumps(line, allow_nan=False)}\n")
+        self._start = ""
+
+    def _key(self, item: Item) -> str:
+        stride = self._settings.stride or item.stride
+        return _digest(content_of(item.path), self._protocol, item.text, stride, item.enlarge)
+
+
+def content_of(path: Path) -> str:
+    """What a video file, or a folder of pictures, holds; nothing for one that is not there."""
+    if path.is_dir():
+        return _digest(*((p.name, content_of(p)) for p in sorted(path.iterdir())))
+    # The ending may decide how it is read.
+    return f"{path.suffix.lower()} {sha256_of(path)}" if path.is_file() else ""
+
+
+def _protocol(settings: Settings) -> str:
+    """What decides the values of a video: settings, weights, and the code that measures."""
+    # Where and how many at a time decides nothing, the reference only what is said of the set.
+    facts = asdict(settings)
+    for name in ("workers", "batch_size", "reference", "stride"):
+        del facts[name]
+    files = [*settings.paths.values(), settings.clip_model]
+    given = {path: content_of(Path(path)) for path in files}
+    absent = [name for name in settings.families if _is_absent(name, settings)]
+    return _digest(facts, given, absent, _code())
+
+
+def _is_absent(family: str, settings: Settings) -> bool:
+    """Whether the weights of a family are missing: once they are there, it is measured."""
+    known = FAMILIES[family]
+    try:
+        if known.has_weights:
+            known.load().load_meter(settings, prompt=None, fps=1.0)
+        elif known.net is not None and known.net != "mini":
+            cached_net(known.net, settings)
+    except MissingWeightsError:
+        return True
+    return False
+
+
+@cache
+def _code() -> str:
+    """Files of the package and versions of libraries that values depend on."""
+    root = Path(vidcfg.__file__).parent
+    places = [root / name for name in ("media", "metrics", "mini", "evaluate/score.py")]
+    files = [p for place in places for p in ([place] if place.is_file() else place.rglob("*.py"))]
+    return _digest(*map(sha256_of, sorted(files)), *map(_version, PACKAGES))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

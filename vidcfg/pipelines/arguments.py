@@ -1,0 +1,140 @@
+"""The arguments of a denoiser call: every tensor in them found, told apart, and put back by rows.
+
+Tensors lie in nested dicts, lists, tuples and dataclasses, and go by their path:
+`added_cond_kwargs.image_embeds.0`. A declared name covers all that lies below it.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vidcfg.pipelines.family import Family
+
+
+def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, Tensor | np.ndarray]]:
+    """Every array with rows in an argument, with its path."""
+    if isinstance(value, Tensor | np.ndarray):
+        if value.ndim > 0:
+            yield path, value
+        return
+    for key, item in _items(value):
+        yield from tensors_of(item, f"{path}.{key}" if path else str(key))
+
+
+def with_rows(arguments: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`arguments` with rows in their places, several per sample where the pipeline passed it so.
+
+    Nothing that was passed in is changed, and no dict of it is handed on: some models take out of
+    theirs what they have used.
+    """
+    return {name: _replaced(value, name, rows) for name, value in arguments.items()}
+
+
+def inputs_of(
+    family: Family, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors that all branches see alike, the noisy latents first, and those of `cond`.
+
+    Those of `cond` stand where other branches see something else. Each has one entry per sample:
+    rows that a pipeline repeats, [B * n, ...], become [B, n, ...], one row for all is repeated.
+
+    Raises:
+        ValueError: for a tensor that the family does not declare, and for one whose rows do not
+            belong to samples, with what to do.
+    """
+    num_samples, images = len(arguments[family.hidden]), images_of(family, arguments)
+    own = family.texts if family.unconditional is None else family.unconditional(arguments)
+    shared, cond = {family.hidden: arguments[family.hidden]}, {}
+    for path, tensor in tensors_of(arguments):
+        if path in images:
+            cond[path] = _image_rows(family, path, tensor, num_samples)
+        elif _is_below(path, own):
+            cond[path] = _by_sample(path, tensor, num_samples)
+        elif _is_below(path, family.per_sample):
+            shared[path] = _by_sample(path, tensor, num_samples)
+        elif not (_is_below(path, (family.hidden, *family.constants)) or tensor.shape == (1,)):
+            raise ValueError(
+                f"the denoiser gets {path} {list(tensor.shape)}, which the family {family.name} "
+                f"does not declare, so the sample and the branch of its rows cannot be told. "
+                f"Leave out what brings it, or register a family that names it in per_sample "
+                f"(rows of samples), texts (replaced on the negative side) or constants (the same "
+                f"for all): see docs/families.md."
+            )
+    return shared, cond
+
+
+def images_of(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The image prompts of a call as the denoiser gets them, by path; one for each adapter."""
+    if family.image_prompt is None:
+        return {}
+    top, _, _ = (name := family.image_prompt.argument).partition(".")
+    found = tensors_of(arguments.get(top), top)
+    return {path: tensor for path, tensor in found if _is_below(path, (name,))}
+
+
+def _is_below(path: str, names: Iterable[str]) -> bool:
+    """Whether a path is one of `names`, or lies in the container that one of them names."""
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
+def _by_sample(path: str, tensor: Tensor, num_samples: int) -> Tensor:
+    """`tensor` with one entry per sample; rows of a sample that stand together become one."""
+    count = len(tensor)
+    if count == num_samples:
+        return tensor
+    if count == 1:
+        return tensor.expand(num_samples, *tensor.shape[1:])
+    if count > 0 and count % num_samples == 0:
+        return tensor.unflatten(0, (num_samples, -1))
+    raise ValueError(
+        f"the denoiser gets {path} {list(tensor.shape)} for {num_samples} samples. Pass one row "
+        f"for all, or as many for each sample."
+    )
+
+
+def _image_rows(family: Family, path: str, tensor: Tensor, num_samples: int) -> Tensor:
+    """The row of each sample, the second where an unconditional one stands before it.
+
+    Of r rows in a call, diffusers makes r for every sample, so that each would see all of them.
+    """
+    if len(tensor) == num_samples:
+        return tensor
+    if len(tensor) == 2 * num_samples and family.image_prompt.in_halves:
+        return tensor[1::2]
+    raise ValueError(
+        f"the image prompt {path} {list(tensor.shape)} has {len(tensor)} rows for {num_samples} "
+        f"samples, of which diffusers would show several to each. For an image per sample, make a "
+        f"call for each; for several images in every sample, pass ip_adapter_image_embeds of the "
+        f"shape [1, images, ...]."
+    )
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Names and contents of a container; none for anything else."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, list | tuple):
+        return enumerate(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return ()
+
+
+def _replaced(value: Any, path: str, rows: Mapping[str, Tensor]) -> Any:
+    """`value`, at `path` of the arguments, with rows in their places."""
+    if isinstance(value, Tensor):
+        new = rows.get(path, value)
+        return new.flatten(0, 1) if new.ndim > value.ndim else new
+    items = {key: _replaced(item, f"{path}.{key}", rows) for key, item in _items(value)}
+    if isinstance(value, Mapping):
+        return items
+    if not items:
+        return value
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **items)
+    return (
+        type(value)(*items.values()) if hasattr(value, "_fields") else type(value)(items.values())
+    )

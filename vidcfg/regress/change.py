@@ -1,0 +1,291 @@
+"""How one metric changed over paired clips, and what statistics make of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from vidcfg.metrics.paired import (
+    cluster_means,
+    minimum_detectable_effect,
+    sign_flip_p,
+    skewness_corrected_p,
+    smallest_p,
+)
+from vidcfg.metrics.record import mean_interval
+from vidcfg.regress.policy import MetricRule
+
+FEWEST_PROMPTS = 3
+"""From so many prompts on a mean over them says something, and a change of all is no accident."""
+
+ODD = 2
+"""So many prompts may be odd without a change, or an eighth of more than sixteen."""
+
+AGREEMENT = {4: 0.5, 8: 1.0, 12: 3.0}
+"""From so many prompts on -> how far apart changes may lie that agree, as a part of the least.
+
+Left-skewed noise (exponential), the worst case, agrees in 5, 6 and 5 of 10,000 metrics at 6, 8 and
+12 prompts.
+"""
+
+HEAVY = 5
+"""Degrees of freedom of the tails that a mean of few prompts may have."""
+
+
+def odd(num: int) -> int:
+    """How many of `num` prompts a proof may not hang on."""
+    return max(ODD, num // 8)
+
+
+def provable_p(num: int) -> float:
+    """The smallest p-value that a change of `num` prompts can have without calibrated noise."""
+    return smallest_p(num - odd(num)) if num > ODD else 1.0
+
+
+@dataclass(frozen=True)
+class RepeatNoise:
+    """Standard deviation of a metric's change between two renders of one clip, without cause.
+
+    On the scale of the rule (log ratio, or difference), over `n` pairs. `source` says from what.
+    """
+
+    sd: float
+    n: int
+    source: str
+
+    @classmethod
+    def of(cls, changes: Sequence[float] | np.ndarray, source: str) -> "RepeatNoise":
+        # Without a cause the mean change is 0.
+        return cls(math.sqrt(float(np.mean(np.square(changes)))), len(changes), source)
+
+    @classmethod
+    def saved(cls, facts: Mapping[str, Any]) -> "dict[str, RepeatNoise]":
+        """What `calibrate` saved with a baseline, by metric; empty without."""
+        saved = facts.get("noise") or {}
+        return {name: cls(float(x["sd"]), int(x["n"]), "repeats") for name, x in saved.items()}
+
+    def p(self, point: float, num: int) -> float:
+        """How often repeats of `num` prompts would give a mean change of `point` or more."""
+        z = math.inf if not self.sd else point * math.sqrt(num) / self.sd
+        if point <= 0:
+            return 1.0
+        return float(max(stdtr(self.n, -z), stdtr(HEAVY, -z * _UNIT)))
+
+    def reach(self, level: float, num: int) -> float:
+        """The mean change that repeats of `num` prompts exceed with chance `level`."""
+        z = max(-stdtrit(self.n, level), -stdtrit(HEAVY, level) / _UNIT)
+        return float(z) * self.sd / math.sqrt(num)
+
+    def detectable(
+        self, rule: MetricRule, num: int, *, alpha: float, power: float
+    ) -> float | None:
+        """The change, as a reader sees it, found with that power by one clip of `num` prompts.
+
+        Never below the margin; None where so few prompts cannot reach alpha.
+        """
+        if provable_p(num) > alpha:
+            return None
+        # Two values with this standard deviation stand for the noise.
+        values = np.array([-self.sd, self.sd]) / math.sqrt(2)
+        found = minimum_detectable_effect(
+            values, range(2), num_clusters=num, alpha=alpha, power=power
+        )
+        return abs(rule.shown(rule.direction * max(found, rule.margin_of(rule.direction))))
+
+
+_UNIT = math.sqrt(HEAVY / (HEAVY - 2))
+"""Standard deviation of Student's t of HEAVY degrees of freedom."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairedChange:
+    """The change of a metric over the clips that have it on both sides.
+
+    `worse_n` is positive in the bad direction, on the scale that is tested (log ratio or
+    difference), `difference_n` likewise as new - base; `clusters_n` names the clips' prompts and
+    `positions_n` their places among all pairs. `direction` is 1 if up is bad, -1 if down is.
+    `repeats` is the noise of repeats, where the baseline knows it; `num_metrics` how many metrics
+    are looked at together.
+    """
+
+    rule: MetricRule
+    direction: int
+    positions_n: np.ndarray
+    clusters_n: np.ndarray
+    worse_n: np.ndarray
+    difference_n: np.ndarray
+    repeats: RepeatNoise | None = None
+    num_metrics: int = 1
+
+    def mean(self, values_n: np.ndarray) -> float:
+        """The mean over prompts, every prompt once."""
+        return float(cluster_means(values_n, self.clusters_n).mean())
+
+    @cached_property
+    def means_g(self) -> np.ndarray:
+        """Of each prompt."""
+        return cluster_means(self.worse_n, self.clusters_n)
+
+    @property
+    def num_prompts(self) -> int:
+        return len(self.means_g)
+
+    @cached_property
+    def point(self) -> float:
+        return float(self.means_g.mean())
+
+    def ends(self, alpha: float) -> tuple[float, float]:
+        """The interval of `point` of level 1 - 2 alpha, Student's over prompts.
+
+        With the noise of repeats by that; the whole line for one prompt.
+        """
+        if self.noise is not None:
+            reach = self.noise.reach(alpha, self.num_prompts)
+            return self.point - reach, self.point + reach
+        found = mean_interval(self.means_g.tolist(), level=1 - 2 * alpha)
+        return found or (-math.inf, math.inf)
+
+    @cached_property
+    def noise(self) -> RepeatNoise | None:
+        """The noise of repeats if these clips vary no more than four times as much, else None.
+
+        Clips that vary more have changed, each in its own way; repeats say nothing about that.
+        """
+        if self.repeats is None or self._spread > 4 * self.repeats.sd:
+            return None
+        return self.repeats
+
+    @property
+    def margin(self) -> float:
+        """That of the rule, on the scale of `worse_n`."""
+        return self.rule.margin_of(self.direction)
+
+    def tolerance(self, alpha: float) -> float:
+        """What a PASS shows the change to be below, on the scale of `worse_n`.
+
+        That of the rule, or what repeats of so many prompts hide if that is more.
+        """
+        least = self.rule.tolerance_of(self.direction)
+        if self.noise is None:
+            return least
+        # So wide that without a change all metrics together stay inside.
+        levels = alpha, alpha / (2 * self.num_metrics)
+        return max(least, sum(self.noise.reach(level, self.num_prompts) for level in levels))
+
+    @cached_property
+    def p(self) -> float:
+        """One-sided p-value of the mean change, by the sign-flip test and by Hall's t alike.
+
+        The larger of both: the first is exact for symmetric noise and leaves the worst prompts
+        out, so that no proof hangs on ODD of them; the second allows for skew. With the noise of
+        repeats, or by that (times 2). Twice as large if both ways are bad.
+        """
+        kept = np.sort(self.means_g)[: len(self.means_g) - odd(len(self.means_g))]
+        p = max(sign_flip_p(kept, range(len(kept))) if len(kept) else 1.0, self._skewed_p)
+        if self.noise is not None:
+            p = 2 * min(p, self.noise.p(self.point, self.num_prompts))
+        return min(1.0, 2 * p if self.rule.bad == "either" else p)
+
+    @cached_property
+    def sign_of_harm(self) -> float:
+        """A p-value that few prompts can make small: Hall's t alone, or the noise of repeats.
+
+        For one metric; times `num_metrics` for all of them.
+        """
+        found = [self._skewed_p]
+        if self.noise is not None:
+            found.append(self.noise.p(self.point, self.num_prompts))
+        p = len(found) * min(found) * self.num_metrics
+        return min(1.0, 2 * p if self.rule.bad == "either" else p)
+
+    @cached_property
+    def _skewed_p(self) -> float:
+        return skewness_corrected_p(self.worse_n, self.clusters_n)
+
+    @property
+    def is_above(self) -> bool:
+        """The mean change is above both margins."""
+        return self.point > self.margin and self.mean(self.difference_n) > self.rule.at_least
+
+    def is_within(self, alpha: float) -> bool:
+        """The change is shown to be below the tolerance at level alpha, or no clip changed.
+
+        By Student's bound, with the noise of repeats by that.
+        """
+        # Values that are equal bit for bit need no statistics.
+        if not self.worse_n.any():
+            return True
+        if self.noise is None and self.num_prompts < FEWEST_PROMPTS:
+            return False
+        low, high = self.ends(alpha)
+        tolerance = self.tolerance(alpha)
+        other = max(tolerance, self.rule.tolerance_of(-self.direction))
+        if high < tolerance and (self.rule.bad != "either" or low > -other):
+            return True
+        # A change of intensity that is none passes, whatever its ratio.
+        differences = cluster_means(self.difference_n, self.clusters_n).tolist()
+        found = mean_interval(differences, level=1 - 2 * alpha)
+        return found is not None and found[1] < self.rule.at_least
+
+    def destroyed(self, alpha: float) -> np.ndarray:
+        """Which clips stand so far out that no test over prompts is needed: bool [n].
+
+        A clip is destroyed if its change is above `alarm_of` the rule and above what noise
+        explains at level alpha, with tails as heavy as those of Student's t of 3 degrees (2 and 1
+        for four and three clips), over as many clips as all metrics have. Noise is that of
+        repeats, else the spread of the clips; where every prompt is above the alarm, spread is
+        none.
+        """
+        if self.noise is not None:
+            spread = stdtrit(3, 0.75) / math.sqrt(3) * self.noise.sd
+        else:
+            spread = self._spread
+        # The fewer clips, the less their spread is known.
+        num = len(self.worse_n)
+        tails = 3 if self.noise is not None else min(3, max(1, num - 2))
+        chance = alpha / (self.num_metrics * num)
+        reach = -stdtrit(tails, chance) / stdtrit(tails, 0.75)
+        alarm = self.rule.alarm_of(self.direction)
+        if not (self.num_prompts >= FEWEST_PROMPTS and self.means_g.min() > alarm):
+            alarm = max(alarm, reach * spread)
+        return (self.worse_n > alarm) & (self.difference_n > self.rule.at_least)
+
+    @cached_property
+    def _spread(self) -> float:
+        """The median deviation; of fewer than 12 clips, which may agree by chance, more."""
+        sizes = np.sort(np.abs(self.worse_n - np.median(self.worse_n)))
+        num = len(sizes)
+        if num < 2:
+            return 0.0
+        return float(sizes[num // 2 if num >= 12 else -3 if num >= 8 else -2])
+
+    @property
+    def is_unanimous(self) -> bool:
+        """All prompts got worse by so much the same that noise around 0 explains it no more.
+
+        Noise would have to put all of them into one narrow window away from 0, as AGREEMENT says;
+        for four and five prompts it has to lie half an alarm away.
+        """
+        least, most = float(self.means_g.min()), float(self.means_g.max())
+        num = self.num_prompts
+        windows = [width for count, width in AGREEMENT.items() if num >= count]
+        is_large = num >= 6 or self.point > self.rule.alarm_of(self.direction) / 2
+        return bool(windows) and self.is_above and is_large and most - least < windows[-1] * least
+
+    def shown(self, worse: float) -> float | None:
+        """A change on the tested scale as the reader sees it: relative or plain, positive up.
+
+        None for infinity.
+        """
+        change = self.rule.shown(self.direction * worse)
+        return change if math.isfinite(change) else None
+
+    def detectable(self, alpha: float, power: float) -> float | None:
+        """The change, as shown, that is found with that power; at least the margin."""
+        found = minimum_detectable_effect(self.worse_n, self.clusters_n, alpha=alpha, power=power)
+        size = self.shown(max(found, self.margin))
+        return None if size is None else abs(size)
