@@ -44,7 +44,7 @@ FAMILIES: dict[str, MetricFamily] = {
     "motion": MetricFamily(
         ".motion", "dynamic degree, smoothness, freezes, jumps", group="motion"
     ),
-    "appearance": MetricFamily(".appearance", "saturation, clipping, contrast and colour drift"),
+    "appearance": MetricFamily(".appearance", "saturation, clipping, contrast, sharpness"),
     "mini": MetricFamily(
         ".features.mini",
         "align[mini], attribute accuracy; with --reference fd, kd, precision, recall",
