@@ -1,6 +1,7 @@
 """Which videos there are, and what is written beside them."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,15 @@ class Item:
         return None if is_word else self.prompt
 
 
+def printable(text: str) -> str:
+    """With control characters, and bytes of a name that are no UTF-8, written as their escapes.
+
+    Tables, JSON and Parquet could not hold them.
+    """
+    special = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+    return re.sub(special, lambda found: ascii(found[0])[1:-1], text)
+
+
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
     """Videos among files and folders, sorted by path, each once.
 
@@ -50,7 +60,9 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     for given in map(Path, paths):
         for path in _videos_in(given) if given.is_dir() else [given]:
             root = given.parent if path == given else given
-            found.setdefault(path.resolve(), root.resolve())
+            # A link that leads nowhere keeps its own name.
+            place = path.resolve() if path.exists() else root.resolve() / path.relative_to(root)
+            found.setdefault(place, root.resolve())
     names = {
         path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         for path, root in sorted(found.items())
@@ -58,7 +70,7 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     # Names that are not distinct become paths.
     count = Counter(names.values())
     return [
-        Item(path, name if count[name] == 1 else str(path), **_facts_of(path))
+        Item(path, printable(name if count[name] == 1 else str(path)), **_facts_of(path))
         for path, name in names.items()
     ]
 
@@ -76,7 +88,8 @@ def _videos_in(folder: Path) -> list[Path]:
 
 def _facts_of(path: Path) -> dict[str, Any]:
     facts = _facts_beside(path)
-    prompt, number = prompt_and_number(path.name if path.is_dir() else path.stem)
+    stem = path.name if path.is_dir() else path.stem
+    prompt, number = prompt_and_number(printable(stem))
     named = {"seed": number}
     return named | ({} if "prompt" in facts else {"prompt": prompt, "from_name": True}) | facts
 

@@ -27,6 +27,8 @@ class Blocks:
             that are not listed; without it, the middle layer does. "all" means every layer.
         grid: (denoiser, its arguments, layer) -> token grid (F, H, W) of that layer; None reads it
             from the latents and the patch size of the denoiser's config.
+        own: kind of perturbation -> (denoiser, numbers of layers) -> arguments by which it makes
+            that by itself, in all its streams; empty where it cannot.
     """
 
     lists: tuple[str, ...]
@@ -35,6 +37,7 @@ class Blocks:
     returns: tuple[str, ...] = ("hidden_states",)
     layers: Mapping[str, tuple[int, ...] | str] = field(default_factory=dict)
     grid: Callable[[Any, Mapping[str, Any], int], Grid] | None = None
+    own: Mapping[str, Callable[[Any, list[int]], dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class SecondStream:
     """A further output of the denoiser that is guided by one scale, the same for all its frames.
 
     Args:
+        noisy: argument of the denoiser with its noisy latents, [B, ...].
         output: its place in the tuple that the denoiser returns.
         scale_argument: argument of the pipeline call that holds its scale.
         fallback: scale where that argument is None.
     """
 
+    noisy: str
     output: int
     scale_argument: str
     fallback: float

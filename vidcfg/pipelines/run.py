@@ -18,6 +18,7 @@ from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
+from vidcfg.pipelines.second_stream import GuidedSecondStream
 from vidcfg.pipelines.steps import (
     FramePlace,
     RunFacts,
@@ -53,7 +54,6 @@ class GuidedRun:
         layout, passes = family.frame_layout, session.passes
         latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
         self.num_frames = latent_frames(arguments)
-        self.second_scale = family.second_stream and family.second_stream.scale_of(call)
         self.returns_tensor = "return_dict" not in _parameters(module)
 
         # The rule of every sample, and its surfaces.
@@ -87,6 +87,8 @@ class GuidedRun:
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(pipe.scheduler, call.get("eta"))
         samples = SampleRows.of(rules, surfaces, levels=levels, **self.facts.of_rows())
+        stream = family.second_stream
+        self.second = stream and GuidedSecondStream(stream, call, samples, surfaces)
 
         # What they ask of the model, and what the pipeline's state allows.
         start = RunStart(family, samples, module, arguments, session.classifier)
@@ -94,7 +96,7 @@ class GuidedRun:
         cache = cache_of(module)
         if cache is not None:
             check_cache(cache, samples, passes, self.changes.skipping)
-        if cache or self.changes.needs_samples or self.second_scale is not None:
+        if cache or self.changes.needs_samples or self.second is not None:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
@@ -135,7 +137,6 @@ class GuidedRun:
         models = self.family.models_of(self.pipe)
         attribute = next(name for name, found in models.items() if found is module)
         inputs = self._inputs(module, arguments, expert if len(models) > 1 else None)
-        second: dict[tuple[str, int], Tensor] = {}
         control = self.session.control
         axis, hidden = self.family.channel_axis, arguments[self.family.hidden]
         has_variance = self.family.learns_variance and _channels(module) == 2 * hidden.shape[axis]
@@ -167,9 +168,8 @@ class GuidedRun:
             )
             with cache_context(module, branches, inputs, len(self.facts.calls)):
                 outputs = self.changes.run(call)
-            if self.second_scale is not None and len(outputs) > 1:
-                output = outputs[self.family.second_stream.output]
-                second.update(zip(zip(branches, call.samples), output.split(1)))
+            if self.second is not None:
+                self.second.keep(branches, call.samples, outputs)
             prediction = first(outputs)
             return prediction.chunk(2, axis)[0] if has_variance else prediction
 
@@ -177,8 +177,8 @@ class GuidedRun:
         self.trace.steps.append(step)
         if has_variance:
             guided = torch.cat([guided, guided], axis)
-        if self.second_scale is not None:
-            return guided, _second_guided(second, self.second_scale, len(guided))
+        if self.second is not None:
+            return guided, self.second.guided(arguments, inputs.step, inputs.sigma)
         if "return_dict" in _parameters(module) and arguments.get("return_dict", True):
             from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
@@ -195,7 +195,7 @@ class GuidedRun:
             step = step_of_call(scheduler, self.place.begin)[call]
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
-        if self.second_scale is not None or self.changes.needs_samples:
+        if self.second is not None or self.changes.needs_samples:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = self.by_branch
         if family.unconditional is not None:
@@ -297,15 +297,3 @@ def _setting_of_sample(num_settings: int, num_samples: int, call: Mapping[str, A
         f"guide() got {num_settings} guidance settings, but the call makes {num_samples} "
         f"samples. Pass one setting, or one per sample."
     )
-
-
-def _second_guided(
-    rows: Mapping[tuple[str, int], Tensor], scale: float, num_samples: int
-) -> Tensor:
-    """uncond + scale * (cond - uncond) in float32; cond alone where the scale is 1."""
-    everyone = range(num_samples)
-    cond = torch.cat([rows["cond", b] for b in everyone]).float()
-    if scale == 1:
-        return cond
-    uncond = torch.cat([rows["uncond", b] for b in everyone]).float()
-    return uncond + scale * (cond - uncond)

@@ -1,10 +1,11 @@
-"""LTX-2: video and audio in one call; the audio keeps a scale of its own for all frames.
+"""LTX-2: video and sound in one call; the sound keeps a scale of its own for all frames.
 
 Conditions at later frames stand behind the video, as further tokens of whole latent frames.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,12 @@ def _connected(pipe, inputs: Mapping[str, Tensor], texts: list[str] | None) -> d
         padding_side=getattr(getattr(pipe, "tokenizer", None), "padding_side", "left"),
     )
     return {"video_embeds": video, "audio_embeds": audio, "mask": mask}
+
+
+def _own_stg(module: Any, layers: list[int]) -> dict[str, Any]:
+    # LTX-2.0 has no such attention: what the stock pipeline asks for has no effect there.
+    has_own = module.config.get("perturbed_attn", False)
+    return {"spatio_temporal_guidance_blocks": layers} if has_own else {}
 
 
 FAMILY = Family(
@@ -47,7 +54,12 @@ FAMILY = Family(
         "video_coords",
         "audio_coords",
     ),
-    second_stream=SecondStream(output=1, scale_argument="audio_guidance_scale", fallback=7.0),
+    second_stream=SecondStream(
+        noisy="audio_hidden_states",
+        output=1,
+        scale_argument="audio_guidance_scale",
+        fallback=7.0,
+    ),
     own_guidance={
         "guidance_scale": 1.0,
         "stg_scale": 0.0,
@@ -64,7 +76,8 @@ FAMILY = Family(
     blocks=Blocks(
         ("transformer_blocks",),
         returns=("hidden_states", "audio_hidden_states"),
-        layers={"stg": (28,)},
+        layers={"stg": (28,), "modality": "all"},
+        own={"identity": _own_stg, "isolate": lambda module, layers: {"isolate_modalities": True}},
     ),
     size_multiple=32,
     default_scale=3.0,
