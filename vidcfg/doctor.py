@@ -108,8 +108,8 @@ def weights() -> Iterator[Line]:
             yield Line("ok", name, str(find_weights(name)))
         except MissingWeightsError as error:
             there = "not on this machine" not in str(error)
-            reason = _short(error, 120) if there else f"for {weight.used_by}"
-            detail = f"{reason}: vidcfg weights fetch {name} ({weight.about:g} MB)"
+            reason = _short(error, 120) if there else f"for {weight.used_by} ({weight.about})"
+            detail = f"{reason}. {weight.how_to_get}"
             yield Line("missing" if there else "note", name, detail)
 
 

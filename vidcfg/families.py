@@ -1,9 +1,10 @@
-"""python -m vidcfg.families: the pipelines that vidcfg can guide, as a table."""
+"""python -m vidcfg.families: the video pipelines that vidcfg can guide, and those it cannot."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from itertools import zip_longest
+from textwrap import wrap
 
 from vidcfg import cli
 
@@ -47,6 +48,23 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     return "\n".join([*lines, "", *(f"{name}: {meaning}" for name, meaning in TESTED.items())])
 
 
+def refused() -> str:
+    """What cannot be guided: each reason and the pipeline classes that it holds for."""
+    from vidcfg.pipelines.families import FAMILIES, REFUSED
+
+    groups: dict[str, list[str]] = {}
+    for name, reason in REFUSED.items():
+        groups.setdefault(reason, []).append(name)
+    covered = sum(len(f.pipelines) for f in FAMILIES.values() if f.module == "diffusers")
+    lines = [
+        f"{covered} pipeline classes of diffusers can be guided, "
+        f"{len(REFUSED)} of its video classes cannot:"
+    ]
+    for reason, names in groups.items():
+        lines += ["", *wrap(f"{', '.join(names)}: {reason}.", 100, subsequent_indent="    ")]
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     made = cli.parser(
@@ -66,7 +84,7 @@ def _print(options: argparse.Namespace) -> int:
         rows.insert(1, ("---",) * len(rows[0]))
         print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     else:
-        print(_aligned(rows))
+        print(_aligned(rows), refused(), sep="\n\n")
     return cli.DONE
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vidcfg import cli
 from vidcfg.metrics.weight_files import (
@@ -36,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.set_defaults(todo=todo)
         if name != "list":
             command.add_argument("names", nargs="+" if name == "fetch" else "*", metavar="NAME")
+        if name == "fetch":
+            text = "a copy of what `list` names as their origin, brought by other means"
+            command.add_argument("--from", dest="source", type=Path, metavar="FILE", help=text)
     return cli.run(made, lambda options: options.todo(options), argv)
+
+
+_UNTRIED = "no: what is known of this file is what others publish"
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -46,13 +53,13 @@ def _list(options: argparse.Namespace) -> int:
             state = f"here: {find_weights(weight.name)}"
         except MissingWeightsError as error:
             state = "not here" if _is_absent(error) else str(error)
-        hashes = {"sha256": weight.sha256, "git blob sha1": weight.git_sha1}
-        known = [f"{kind} {value}" for kind, value in hashes.items() if value]
-        print(f"\n{weight.name}  {weight.about:g} MB  {state}")
+        print(f"\n{weight.name}  {weight.about}  {state}")
         print(f"  for      {weight.used_by}")
         print(f"  licence  {weight.licence}")
-        print(f"  from     {weight.url}")
-        print(f"  check    {', '.join(known) or 'no hash known'}")
+        print(f"  from     {weight.origin}")
+        if weight.sha256:
+            print(f"  check    {weight.size} bytes, sha256 {weight.sha256}")
+        print(f"  tried    {weight.tried or _UNTRIED}")
     return cli.DONE
 
 
@@ -62,8 +69,9 @@ def _fetch(options: argparse.Namespace) -> int:
         try:
             with Progress(f"bytes of {weight.name}", quiet=options.quiet, is_bytes=True) as bar:
                 if not options.quiet:
-                    bar.say(f"{weight.name}: {weight.url}")
-                path = fetch(weight.name, report=bar.update)
+                    bar.say(f"{weight.name}: {options.source or weight.origin}")
+                told = None if options.quiet else bar.update
+                path = fetch(weight.name, source=options.source, report=told)
             _say(options, weight, path)
         except MissingWeightsError as error:
             print(f"vidcfg weights: {error}", file=sys.stderr)
@@ -76,8 +84,8 @@ def _verify(options: argparse.Namespace) -> int:
     for weight in [named(name) for name in options.names] or WEIGHTS.values():
         try:
             path = find_weights(weight.name)
-            is_known = check(weight, path)
-            _say(options, weight, "ok" if is_known else "no hash is known to check it with", path)
+            check(weight, path)
+            _say(options, weight, "ok", path)
         except MissingWeightsError as error:
             print(f"{weight.name}: {'not here' if _is_absent(error) else error}")
             if options.names or not _is_absent(error):

@@ -48,15 +48,16 @@ def test_weights_that_are_not_here_come_with_the_command_that_gets_them(tmp_path
     assert len(lines) > 3
     for line in lines:
         assert line.state == "note"
-        assert f"vidcfg weights fetch {line.what}" in line.detail
+        ways = (f"vidcfg weights fetch {line.what}", f"--weights {line.what}=FILE")
+        assert any(way in line.detail for way in ways)
 
 
 def test_a_damaged_weight_file_is_missing_and_not_fine(tmp_path, monkeypatch):
     from vidcfg.metrics.weight_files import WEIGHTS
 
     monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
-    (tmp_path / WEIGHTS["i3d-k400"].filename).write_bytes(b"not a net")
-    line = next(line for line in doctor.weights() if line.what == "i3d-k400")
+    (tmp_path / WEIGHTS["lpips-alex"].filename).write_bytes(b"not a net")
+    line = next(line for line in doctor.weights() if line.what == "lpips-alex")
     assert line.state == "missing"
 
 

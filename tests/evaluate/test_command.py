@@ -46,6 +46,24 @@ def test_command_writes_lines_parquet_and_a_table(rendered, tmp_path, capsys):
     ]
 
 
+def test_pandas_reads_all_rows(rendered, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"x" * 500)
+    assert run(rendered, bad, "--metrics", "appearance", "--out", tmp_path) == 1
+    lines = pandas.read_json(tmp_path / "records.jsonl", lines=True, precise_float=True)
+    table = pandas.read_parquet(tmp_path / "records.parquet")
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    for frame in (lines, table):
+        assert len(frame) == len(rows) > 40
+        assert (frame["schema"] == 1).all()
+        for key in ("subject", "name", "value", "status", "skipped_reason", "prompt", "seed"):
+            found = frame[key].astype(object).where(frame[key].notna(), None).tolist()
+            assert found == [row[key] for row in rows], key
+    kept = pandas.read_json(tmp_path / "scored.jsonl", lines=True)
+    assert kept["video"].tolist() == [f"clip_{i}.mkv" for i in range(5)]
+
+
 def test_second_run_writes_the_same_bytes(rendered, tmp_path):
     for name in ("a", "b"):
         run(rendered, "--metrics", "appearance", "--out", tmp_path / name)
@@ -186,7 +204,7 @@ def test_missing_metrics_are_listed_once_with_their_reason(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert run(rendered, "--metrics", "fvd,appearance", "--reference", rendered) == 0
     text = capsys.readouterr().out
-    assert text.count("vidcfg weights fetch i3d-k400") == 1
+    assert text.count("add --weights i3d-k400=FILE") == 1
     assert "not measured: fvd[i3d-k400], fvd_infinity[i3d-k400]" in text
 
 

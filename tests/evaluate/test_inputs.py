@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from vidcfg.evaluate.inputs import Item, find_items, with_prompts
@@ -93,19 +91,91 @@ def test_name_is_the_prompt_unless_a_record_has_one_and_a_word_is_no_text(tmp_pa
     ]
 
 
-def test_prompts_come_from_a_table_or_from_lines(tmp_path):
-    items = [Item(tmp_path / f"{n}.mp4", f"{n}.mp4") for n in "ab"]
-    table, lines = tmp_path / "p.json", tmp_path / "p.txt"
-    table.write_text(json.dumps({"b": "second", "a.mp4": "first"}))
-    lines.write_text("first\n\nsecond\n")
-    for path in (table, lines):
-        assert [item.prompt for item in with_prompts(items, path)] == ["first", "second"]
+@pytest.fixture
+def sets(tmp_path):
+    """Two sets of two videos, one of which is in a folder below."""
+    return {
+        name: [Item(tmp_path / name / v, f"{name}/{v}", "old", from_name=True) for v in videos]
+        for name, videos in {"A": ("a.mp4", "b/c.mp4"), "B": ("a.mp4", "d.mp4")}.items()
+    }
 
 
-def test_prompts_that_do_not_fit_are_an_error(tmp_path):
-    lines = tmp_path / "p.txt"
-    lines.write_text("one\ntwo\n")
-    with pytest.raises(ValueError, match="2 prompts for 1 videos"):
-        with_prompts([Item(tmp_path / "a.mp4", "a.mp4")], lines)
-    with pytest.raises(ValueError, match="cannot be read"):
-        with_prompts([], tmp_path / "gone.txt")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "p.csv",
+            '\ufeffnote,video,prompt\n1,a.mp4,"one, two"\n\n,b/c,kite\n,B/d.mp4,"new\nline"\n',
+        ),
+        ("p.json", '{"a.mp4": "one, two", "c": "kite", "d.mp4": "new\\nline"}'),
+        (
+            "p.json",
+            '[{"video": "a", "prompt": "one, two"}, {"video": "A/b/c.mp4", "prompt": "kite"},'
+            ' {"video": "B/d", "prompt": "new\\nline"}]',
+        ),
+        (
+            "p.JSONL",
+            '{"video": "a", "prompt": "one, two"}\n\n{"video": "c.mp4", "prompt": " kite"}\r\n'
+            '{"video": "d", "prompt": "new\\nline", "seed": 3}',
+        ),
+        ("p.txt", "one, two\n\n  kite\n"),
+    ],
+)
+def test_prompts_come_from_tables_by_name_or_from_lines_in_order(tmp_path, sets, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    if path.suffix == ".txt":
+        del sets["B"]
+    found = with_prompts(sets, path)
+    assert [item.prompt for item in found["A"]] == ["one, two", "kite"]
+    # A prompt of one word is a text too, where the file says so.
+    assert [item.text for item in found["A"]] == ["one, two", "kite"]
+    if "B" in sets:
+        assert [item.prompt for item in found["B"]] == ["one, two", "new\nline"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "p.csv",
+            "file,prompt\na.mp4,x\n",
+            "line 2 has no video. Write a first line `video,prompt`",
+        ),
+        ("p.csv", "video,prompt\na,x\nd,one, two\n", "line 3 has more values than columns"),
+        ("p.csv", "video,prompt\na\n", "line 2 has no prompt"),
+        ("p.csv", 'video,prompt\na,"x\n', "unexpected end of data"),
+        ("p.csv", "video,prompt\na,x\nd,y\na,z\n", "line 4 gives a a second prompt"),
+        ("p.json", '{"a": 3}', "'a' has prompt 3, which is no text"),
+        ("p.json", '[{"video": "a", "prompt": "x"}, "y"]', "entry 2 is 'y', without names"),
+        ("p.json", '[{"video": "a", "prompt": "  "}]', "entry 1 has no prompt|prompt '  '"),
+        ("p.json", '"a"', "neither a list nor an object"),
+        ("p.json", "{", r"line 1 column 2.*Write \[\{\"video\""),
+        ("p.jsonl", '{"video": "a", "prompt": "x"}\n\nb\n', "line 3 is no JSON"),
+        (
+            "p.csv",
+            "video,prompt\nz.mp4,x\n",
+            "no prompt for 4 of 4 .* no video here, such as z.mp4",
+        ),
+        ("p.csv", "", "no prompt for 4 of 4 videos, such as A/a.mp4"),
+        ("p.txt", "one\ntwo\nthree\n", "3 prompts for 2 videos of A"),
+        ("gone.csv", None, "gone.csv cannot be read as prompts"),
+    ],
+)
+def test_prompts_that_do_not_fit_name_the_row_and_what_to_write(tmp_path, sets, name, text, words):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        with_prompts(sets, path)
+
+
+def test_videos_that_a_table_leaves_out_keep_their_prompt_and_are_told(tmp_path, sets, capsys):
+    path = tmp_path / "p.csv"
+    path.write_text("video,prompt\na,first\ne,second\n")
+    found = with_prompts(sets, path)
+    assert [item.prompt for items in found.values() for item in items] == [
+        *("first", "old", "first", "old")
+    ]
+    told = "no prompt for 2 of 4 videos, such as A/b/c.mp4; 1 of its names are no video here"
+    assert told in capsys.readouterr().err

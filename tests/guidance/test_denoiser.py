@@ -177,14 +177,14 @@ def test_threshold_without_a_noise_level_says_what_to_use():
 @pytest.mark.parametrize("axes", LAYOUTS)
 def test_uniform_scale_is_the_stock_formula_bit_for_bit(axes, dtype):
     x = into(axes, video(5)).to(dtype)
-    guided_by = denoiser([rule(precision="pipeline")] * 2, np.full((2, 1, F), 7.3), axes=axes)
+    guided_by = denoiser([rule()] * 2, np.full((2, 1, F), 7.3), axes=axes)
     guided, _ = guided_by.predict(inputs(x), Counting())
     cond, uncond = (
         model({"x": x, "text": torch.full((2, 1), BRANCHES[n])}) for n in ("cond", "uncond")
     )
     assert torch.equal(bits(guided), bits(uncond + 7.3 * (cond - uncond)))
     assert guided.is_contiguous()
-    exact = denoiser([rule()] * 2, np.full((2, 1, F), 7.3), axes=axes)
+    exact = denoiser([rule(precision="float32")] * 2, np.full((2, 1, F), 7.3), axes=axes)
     want = (uncond.float() + 7.3 * (cond.float() - uncond.float())).to(dtype)
     assert torch.equal(bits(exact.predict(inputs(x), Counting())[0]), bits(want))
 

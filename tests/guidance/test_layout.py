@@ -54,7 +54,7 @@ def test_tokens_that_do_not_divide_are_refused():
 
 
 def test_unknown_layout_names_the_known_ones():
-    with pytest.raises(ValueError, match="unknown latent layout 'BHWC'. Use 'BCFHW', 'BFCHW'"):
+    with pytest.raises(ValueError, match="unknown latent layout 'BHWC'. Use one of: BCFHW, BFCHW"):
         FrameLayout("BHWC")
 
 

@@ -69,7 +69,7 @@ def test_samples_combine_together_unless_more_than_the_surface_differs():
         Guidance(scale=Constant(2.0), threshold=Threshold()),
         Guidance(scale=Constant(2.0), clamp=3.0),
         Guidance(scale=Constant(2.0), statistics="clip"),
-        Guidance(scale=Constant(2.0), precision="pipeline"),
+        Guidance(scale=Constant(2.0), precision="float32"),
     ]
     assert len({rule.group_key() for rule in [base, *others]}) == 8
     assert np.all([rule.group_key() != base.group_key() for rule in others])

@@ -90,7 +90,9 @@ def hunyuan_video15(batch: int = 2, num_steps: int = 3, num_frames: int = 5) -> 
     )
 
 
-def ltx2(batch: int = 2, num_steps: int = 3, num_frames: int = 5) -> TinyPipeline:
+def ltx2(
+    batch: int = 2, num_steps: int = 3, num_frames: int = 5, perturbs_itself: bool = False
+) -> TinyPipeline:
     from diffusers import (
         AutoencoderKLLTX2Audio,
         AutoencoderKLLTX2Video,
@@ -116,6 +118,7 @@ def ltx2(batch: int = 2, num_steps: int = 3, num_frames: int = 5) -> TinyPipelin
             audio_cross_attention_dim=8,
             num_layers=1,
             qk_norm="rms_norm_across_heads",
+            perturbed_attn=perturbs_itself,
             caption_channels=8,
             rope_double_precision=False,
             rope_type="split",

@@ -194,6 +194,7 @@ def with_prompts(tiny: TinyPipeline) -> TinyPipeline:
     return replace(
         tiny,
         shape=tiny.shape | _CALL.get(name, {}),
-        positive={n: t for n, t in tiny.positive.items() if n == "image"} | {"prompt": prompts},
+        positive={n: t for n, t in tiny.positive.items() if "prompt" not in n}
+        | {"prompt": prompts},
         negative={"negative_prompt": ["blurry", "blurry"]},
     )

@@ -1,11 +1,16 @@
-"""LPIPS plumbing with a random backbone: identities and ranges, not published values."""
+"""LPIPS: identities and ranges with a random backbone; published values where weights are."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
+from vidcfg.metrics import weight_files as weights
 from vidcfg.metrics.lpips import Lpips, LpipsMeter, empty_lpips, load_backbone, load_lpips
 from vidcfg.metrics.meters import measure
 from vidcfg.metrics.record import Backend, ClipInfo
@@ -96,17 +101,58 @@ def checkpoint(model):
     return {"features." + k.partition(".")[2]: v + 1 for k, v in model.net.state_dict().items()}
 
 
-def test_backbone_file_fills_every_tensor(tmp_path):
-    from vidcfg.metrics import weight_files as weights
-
-    model = empty_lpips("alex")
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_backbone_file_fills_every_tensor(tmp_path, name):
+    model, path = empty_lpips("alex"), tmp_path / name
     stored = checkpoint(model)
-    torch.save(stored | {"classifier.1.weight": torch.zeros(2)}, tmp_path / "net.pth")
-    loaded = load_lpips("alex", paths={"lpips-alex": tmp_path / "net.pth"})
+    write = torch.save if path.suffix == ".pth" else save_file
+    write(stored | {"classifier.1.weight": torch.zeros(2)}, path)
+    loaded = load_lpips("alex", paths={"lpips-alex": path})
     for key, tensor in loaded._model.net.state_dict().items():
         assert torch.equal(tensor, stored["features." + key.partition(".")[2]])
-    assert loaded.backend.sha256 == weights.sha256_of(tmp_path / "net.pth")
+    assert loaded.backend.sha256 == weights.sha256_of(path)
     assert torch.equal(loaded._model.lin0.model[1].weight, model.lin0.model[1].weight)
+
+
+def test_values_are_comparable_where_the_weights_are_those_that_were_tried(
+    net, tmp_path, monkeypatch
+):
+    path = tmp_path / "net.safetensors"
+    save_file(checkpoint(net._model), path)
+    weight = weights.named("lpips-squeeze")
+    right = {"sha256": weights.sha256_of(path), "tried": "yes"}
+    for facts in (right, right | {"tried": None}, right | {"sha256": "0" * 64}):
+        monkeypatch.setitem(weights.WEIGHTS, "lpips-squeeze", replace(weight, **facts))
+        loaded = load_lpips("squeeze", paths={"lpips-squeeze": path})
+        assert loaded.is_published is (facts is right)
+    loaded.is_published = True
+    meter = LpipsMeter(loaded)
+    measure(frames(size=64), [meter])
+    # What our own flow took the motion out of is nobody else's quantity.
+    comparable = [record.comparable_to_literature for record in meter.finish(ClipInfo())]
+    assert comparable == [True, False]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("net", "values"), [("alex", (0.722, 0.138)), ("vgg", (0.569, 0.422))])
+def test_fetched_weights_reach_the_values_of_the_published_example(
+    tmp_path, monkeypatch, net, values
+):
+    """The three pictures of the LPIPS repository; of VGG no values are published."""
+    if "LPIPS_EXAMPLE" not in os.environ:
+        pytest.skip("LPIPS_EXAMPLE has to name the folder of ex_ref.png, ex_p0.png, ex_p1.png")
+    folder = Path(os.environ["LPIPS_EXAMPLE"])
+    monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    weights.fetch(f"lpips-{net}")
+    reference, *others = (
+        np.asarray(Image.open(folder / f"ex_{name}.png").convert("RGB")).transpose(2, 0, 1)
+        for name in ("ref", "p0", "p1")
+    )
+    loaded = load_lpips(net)
+    found = loaded.distance(np.stack([reference, reference]), np.stack(others))
+    assert found == pytest.approx(values, abs=0.0005)
+    assert loaded.is_published
 
 
 @pytest.mark.parametrize("broken", ["missing", "shape", "pickle", "text"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from kite_family import FAMILY as KITE
 from kites import kite
+from tiny_classes import CLASSES, tiny_class
 from tiny_pipelines import BUILDERS, generators, ltx2
 from torch import Tensor
 
@@ -40,12 +41,13 @@ def guided(tiny, change, **settings) -> Tensor:
             return change(len(calls) - 1, arguments, run)
 
         session.forward = changed
-        return tiny.unguided(generator=generators(0, 1))
+        return tiny.unguided(generator=generators(0)[0])
 
 
-@pytest.mark.parametrize("name", [*BUILDERS, "ltx2"])
+@pytest.mark.parametrize("name", [*BUILDERS, "ltx2", *CLASSES])
 def test_a_tensor_that_a_family_does_not_declare_is_refused_wherever_it_lies(name):
-    tiny, refused = (BUILDERS | {"ltx2": ltx2})[name](num_steps=2), []
+    first, refused = BUILDERS | {"ltx2": ltx2}, []
+    tiny = first[name](num_steps=2) if name in first else tiny_class(name).tiny
     parameters = list(inspect.signature(type(tiny.denoiser).forward).parameters)[1:]
 
     def with_an_extra_tensor(call, arguments, run):

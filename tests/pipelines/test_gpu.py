@@ -25,11 +25,11 @@ def on_cuda(tiny):
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
-def test_bfloat16_in_the_precision_of_the_pipeline_equals_it_bit_for_bit(name):
+def test_bfloat16_equals_the_stock_pipeline_bit_for_bit(name):
     tiny = on_cuda(in_bfloat16(BUILDERS[name]()))
     scale = 4.5 if name == "svd" else 4.3  # SVD rounds the scale itself to bfloat16
     stock = tiny.stock(scale, generator=generators(0, 1))
-    guidance = vidcfg.Guidance(scale=scale, precision="pipeline")
+    guidance = vidcfg.Guidance(scale=scale)
     with vidcfg.guide(tiny.pipe, guidance, **tiny.negative):
         ours = tiny.unguided(generator=generators(0, 1))
     assert torch.equal(ours, stock)
@@ -56,7 +56,7 @@ def mini_latents(attention: str, dtype: str) -> tuple[torch.Tensor, torch.Tensor
     stock = pipe(
         **call, negative_prompt=negative, guidance_scale=4.0, generator=generators(0, 1)
     ).frames
-    guidance = vidcfg.Guidance(scale=4.0, precision="pipeline")
+    guidance = vidcfg.Guidance(scale=4.0)
     with vidcfg.guide(pipe, guidance, negative_prompt=negative):
         ours = pipe(**call, guidance_scale=1.0, generator=generators(0, 1)).frames
     return stock, ours
@@ -78,7 +78,7 @@ def test_xformers_and_sdpa_agree_to_the_rounding_of_bfloat16():
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_of_torch_equal_the_stock_pipeline_with_the_same_kernel(kernel):
     tiny = on_cuda(in_bfloat16(BUILDERS["wan"]()))
-    guidance = vidcfg.Guidance(scale=4.3, precision="pipeline")
+    guidance = vidcfg.Guidance(scale=4.3)
     with attention_backend(kernel):
         try:
             stock = tiny.stock(4.3, generator=generators(0, 1))

@@ -113,13 +113,13 @@ def test_per_sample_surfaces_in_one_batch_equal_separate_runs_bit_for_bit(name):
 
 
 @families
-def test_bfloat16_in_the_precision_of_the_pipeline_equals_it_bit_for_bit(name):
+def test_bfloat16_equals_the_stock_pipeline_bit_for_bit(name):
     # Two steps: bfloat16 is slow on a CPU, and a third rounds as the second does.
     tiny = in_bfloat16(BUILDERS[name](num_steps=2))
     # Stable Video Diffusion rounds the scale itself to bfloat16: take one that it can hold.
     scale = 4.5 if name == "svd" else 4.3
     stock = tiny.stock(scale, generator=generators(0, 1))
-    guidance = vidcfg.Guidance(scale=scale, precision="pipeline")
+    guidance = vidcfg.Guidance(scale=scale)
     with vidcfg.guide(tiny.pipe, guidance, **tiny.negative):
         ours = tiny.unguided(generator=generators(0, 1))
     assert torch.equal(ours, stock)

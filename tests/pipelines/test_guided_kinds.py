@@ -88,6 +88,51 @@ def test_audio_of_ltx2_keeps_its_own_scale(scale, audio_scale):
     assert trace.evaluations == {"cond": 6, "uncond": 6} == trace.planned.evaluations
 
 
+def test_whole_recipe_of_ltx2_is_one_setting():
+    tiny = ltx2(perturbs_itself=True)
+    # Attention that matters: at their first values the weights add little.
+    for name, parameter in tiny.denoiser.named_parameters():
+        if name.endswith(("to_v.weight", "to_out.0.weight")):
+            parameter.data.mul_(4)
+    call = tiny.shape | tiny.positive | {"audio_guidance_scale": 6.0}
+    own = {"stg_scale": 1.0, "modality_scale": 3.0, "guidance_rescale": 0.7}
+    own |= {f"audio_{name}": value for name, value in own.items()}
+    own |= {"guidance_scale": 4.0, "spatio_temporal_guidance_blocks": [0]}
+    stock = tiny.pipe(**call | own | tiny.negative, generator=generators(0, 1))
+    recipe = vidcfg.Guidance(
+        scale=4.0,
+        rescale=0.7,
+        statistics="clip",
+        method=[
+            "cfg",
+            {"kind": "stg", "scale": 2.0, "layers": [0]},
+            {"kind": "modality", "scale": 3.0},
+        ],
+    )
+    with vidcfg.guide(tiny.pipe, recipe, **tiny.negative) as trace:
+        ours = tiny.pipe(**call, guidance_scale=1.0, generator=generators(0, 1))
+    torch.testing.assert_close(ours.frames, stock.frames, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.audio, stock.audio, rtol=1e-4, atol=1e-4)
+    assert trace.evaluations == trace.planned.evaluations
+    for left_out in ("stg_scale", "audio_stg_scale", "modality_scale", "audio_modality_scale"):
+        off = own | {left_out: tiny.shape[left_out]}
+        if left_out.startswith("audio"):  # 0 and 1 follow the video's
+            off[left_out] = 1e-9 if "stg" in left_out else 1.0
+        part = tiny.pipe(**call | off | tiny.negative, generator=generators(0, 1))
+        far = (part.frames - stock.frames).abs().max() + (part.audio - stock.audio).abs().max()
+        assert far > 1e-3, left_out
+
+
+def test_modality_guidance_without_sound_is_an_error_that_says_so():
+    tiny = BUILDERS["wan"]()
+    guidance = vidcfg.Guidance(scale=2.0, method=["cfg", "modality"])
+    with (
+        vidcfg.guide(tiny.pipe, guidance, **tiny.negative),
+        pytest.raises(ValueError, match="make video and sound, which wan does not"),
+    ):
+        tiny.unguided(generator=generators(0, 1))
+
+
 def test_frames_of_ltx2_differ_and_its_audio_does_not_follow_the_frame_weights():
     tiny = ltx2()
     call = tiny.shape | tiny.positive | {"audio_guidance_scale": 3.0, "guidance_scale": 1.0}

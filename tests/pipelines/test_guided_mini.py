@@ -67,7 +67,7 @@ def test_conditions_of_multi_are_encoded_by_the_model(mini):
     assert not torch.equal(guided, plain)
 
 
-def test_bfloat16_in_the_precision_of_the_pipeline_equals_it_bit_for_bit():
+def test_bfloat16_equals_the_stock_pipeline_bit_for_bit():
     pipe = load_pipeline(MiniModel(device="cpu", dtype="bfloat16"))
     call = {
         "prompt": ["a red circle moving left over a navy background", "a blue square"],
@@ -84,7 +84,7 @@ def test_bfloat16_in_the_precision_of_the_pipeline_equals_it_bit_for_bit():
 
     own = {"negative_prompt": negative, "guidance_scale": 4.0}
     stock = pipe(**call, **own, generator=generators()).frames
-    guidance = vidcfg.Guidance(scale=4.0, precision="pipeline")
+    guidance = vidcfg.Guidance(scale=4.0)
     with vidcfg.guide(pipe, guidance, negative_prompt=negative):
         ours = pipe(**call, guidance_scale=1.0, generator=generators()).frames
     assert torch.equal(ours, stock)

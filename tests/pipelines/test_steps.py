@@ -12,6 +12,7 @@ from tiny_pipelines import BUILDERS, generators, random
 import vidcfg
 from vidcfg.pipelines.families import FAMILIES
 from vidcfg.pipelines.steps import (
+    FramePlace,
     RunPlace,
     begin_of,
     calls_per_step,
@@ -225,6 +226,8 @@ def test_step_that_cannot_be_told_is_refused():
     with pytest.raises(ValueError, match=f"again at {t[3]}.*Switch off"):
         place.goes_on({"timestep": t[3].expand(2)})
     assert not place.goes_on({"timestep": t[0].expand(2)})
+    # An image that is given has a timestep of its own, here a larger one that is none of the list.
+    assert _place(scheduler, torch.tensor([997.5, float(t[2])])).index == 2
 
 
 def test_timesteps_that_rounding_makes_equal_go_in_order():
@@ -243,3 +246,20 @@ def test_tokens_that_are_given_do_not_hide_the_step():
     scheduler = _set(diffusers.FlowMatchEulerDiscreteScheduler(), 5)
     tokens = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]] * 2) * scheduler.timesteps[2]
     assert _place(scheduler, tokens).index == 2
+
+
+def test_frames_at_other_timesteps_than_the_pipeline_tells_are_refused():
+    family = FAMILIES["skyreels_v2_df"]
+    timesteps, places = torch.tensor([[900, 999], [500, 900]]), torch.tensor([[1, 0], [2, 1]])
+    table = [timesteps, places, places > 0, [(0, 2), (0, 2)]]
+    # The second frame has not begun: its timestep is not looked at.
+    place = FramePlace(family, table, {"timestep": torch.tensor([[900, 7]] * 3)})
+    assert place.steps_NF.tolist() == [[0, -1], [1, 0]]
+    assert not place.is_joint
+    assert place.goes_on({"timestep": torch.tensor([[500, 900]] * 3)})
+    with pytest.raises(ValueError, match="denoiser call 3 .* generate_timestep_matrix tells"):
+        place.goes_on({"timestep": torch.tensor([[500, 900]] * 3)})
+    with pytest.raises(ValueError, match="denoiser call 1 .* other timesteps"):
+        FramePlace(family, table, {"timestep": torch.tensor([[900, 7], [901, 7]])})
+    with pytest.raises(ValueError, match="base_num_frames that is not below num_frames"):
+        FramePlace(family, [*table[:3], [(0, 1), (0, 2)]], {"timestep": timesteps})

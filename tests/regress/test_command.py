@@ -196,6 +196,8 @@ def test_calibrate_finds_the_noise_of_repeats_and_saves_it(drawn, change, tmp_pa
     # Two renders of sd 0.1 each; 72 pairs of which 36 are independent, and a floor.
     assert float(row.split()[1]) == pytest.approx(0.1 * 2**0.5, rel=0.35)
     assert float(row.split()[4]) > 0.03
+    saved = json.loads((tmp_path / "a" / "baseline.json").read_text())["noise"]["mc_flicker"]
+    assert saved["n"] == 36
     assert main(["check", paths[0], "--baseline", paths[0], "--policy", str(policy)]) == 0
     capsys.readouterr()
     assert main(["power", "--baseline", paths[0], "-n", "32"]) == 0

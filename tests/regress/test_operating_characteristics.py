@@ -11,6 +11,7 @@ import pytest
 
 PATH = Path(__file__).parents[2] / "scripts" / "regress_power.py"
 TRIALS = 60
+HEAVY = "heavy tails (t, 3 degrees)"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def share(script, verdict, clips, **case):
     ("prompts", "noise", "shape"),
     [
         (8, 0.3, "normal"),
-        (4, 0.3, "heavy tails (t, 3 degrees)"),
+        (4, 0.3, HEAVY),
         (16, 0.3, "left skew (exponential)"),
     ],
 )
@@ -44,7 +45,7 @@ def test_false_alarms_are_few(script, prompts, noise, shape):
     [
         ((1,) * 4, {"noise": 0.01}, 0.95),
         ((1,) * 16, {"noise": 0.05}, 0.8),
-        ((1,) * 4, {"noise": 0.3, "is_calibrated": True}, 0.85),
+        ((1,) * 4, {"noise": 0.3, "is_calibrated": True, "shape": HEAVY}, 0.85),
     ],
 )
 def test_without_a_change_most_pass(script, clips, case, least):

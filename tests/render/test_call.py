@@ -110,6 +110,11 @@ def test_a_negative_prompt_for_a_model_without_texts_is_refused(config, tmp_path
         _call(config, "svd", "StableVideoDiffusionPipeline", prompts)
 
 
+def test_a_pipeline_that_makes_a_video_in_several_loops_is_refused(config):
+    with pytest.raises(ValueError, match="several loops, which is guided from Python alone"):
+        _call(config, "framepack", "HunyuanVideoFramepackPipeline")
+
+
 def test_image_of_the_ratio_of_the_video_keeps_every_pixel(tmp_path):
     path = _picture(tmp_path / "a.png", 96, 64)
     with Image.open(path) as image:

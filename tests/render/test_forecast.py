@@ -16,7 +16,7 @@ from tiny_text import with_prompts
 from tiny_wan import wan22
 
 import vidcfg
-from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
+from vidcfg.guidance.frame_map import BlockMap, CausalMap, CogVideoXMap, OneToOneMap
 from vidcfg.pipelines.families import FAMILIES
 from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
@@ -199,6 +199,11 @@ def test_a_repository_name_leaves_surface_and_cost_for_later(tmp_path):
         ("StableVideoDiffusionPipeline", {}, OneToOneMap()),
         ("StableDiffusionXLPipeline", {}, OneToOneMap()),
         ("AnimateDiffPipeline", {}, OneToOneMap()),
+        ("AllegroPipeline", {}, BlockMap(4)),
+        ("LattePipeline", {}, OneToOneMap()),
+        ("Kandinsky5T2VPipeline", {}, CausalMap(4)),
+        ("EasyAnimatePipeline", {}, CausalMap(4)),
+        ("WanVACEPipeline", {}, CausalMap(4)),
         ("SomethingElse", {}, None),
     ],
 )

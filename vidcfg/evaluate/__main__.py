@@ -33,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
         made, "where results and what is finished go (default: runs/evaluate/NAME)", metavar="DIR"
     )
     add("--per-video", action="store_true", help="a row for each video too")
-    add("--prompts", metavar="FILE", help="JSON of names and prompts, or text lines")
+    add(
+        "--prompts",
+        metavar="FILE",
+        help="CSV, JSON or JSON lines of `video` and `prompt`, or a prompt a line (.txt)",
+    )
     add("--fps", type=float, help="frames per second, in place of the files' own")
     add("--stride", type=int, help="temporal stride of the VAE (default: 4)")
     add("--protocol", choices=("google", "styleganv"), default="google")
@@ -74,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     sets = compare.find_sets(options.videos)
     if options.prompts:
-        sets = {name: with_prompts(items, options.prompts) for name, items in sets.items()}
+        sets = with_prompts(sets, options.prompts)
     out = make_folder(options.out or place_of(options.videos, list(sets)), "--out")
     # The videos of each set, then the set.
     found = {}

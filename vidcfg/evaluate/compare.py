@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, find_items
+from vidcfg.evaluate.inputs import Item, find_items, printable
 from vidcfg.evaluate.run import Evaluation
 from vidcfg.media.pictures import is_frame_folder
 from vidcfg.metrics.paired import cluster_means
@@ -44,7 +44,7 @@ def find_sets(videos: Sequence[str | Path]) -> dict[str, list[Item]]:
     else:
         count = Counter(path.name for path in folders)
         names = [path.name if count[path.name] == 1 else str(path) for path in folders]
-        named = {name: find_items([place]) for name, place in zip(names, places)}
+        named = {printable(name): find_items([place]) for name, place in zip(names, places)}
     for name, items in named.items():
         if not items:
             raise ValueError(f"no videos in {name or ', '.join(map(str, videos))}.")

@@ -1,13 +1,15 @@
 """Which videos there are, and what is written beside them."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidcfg.evaluate.prompts import prompt_and_number
+from vidcfg import cli
+from vidcfg.evaluate.prompts import prompt_and_number, read_prompts
 from vidcfg.media.pictures import is_frame_folder, is_video
 
 
@@ -35,6 +37,15 @@ class Item:
         return None if is_word else self.prompt
 
 
+def printable(text: str) -> str:
+    """With control characters, and bytes of a name that are no UTF-8, written as their escapes.
+
+    Tables, JSON and Parquet could not hold them.
+    """
+    special = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+    return re.sub(special, lambda found: ascii(found[0])[1:-1], text)
+
+
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
     """Videos among files and folders, sorted by path, each once.
 
@@ -49,7 +60,9 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     for given in map(Path, paths):
         for path in _videos_in(given) if given.is_dir() else [given]:
             root = given.parent if path == given else given
-            found.setdefault(path.resolve(), root.resolve())
+            # A link that leads nowhere keeps its own name.
+            place = path.resolve() if path.exists() else root.resolve() / path.relative_to(root)
+            found.setdefault(place, root.resolve())
     names = {
         path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         for path, root in sorted(found.items())
@@ -57,7 +70,7 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     # Names that are not distinct become paths.
     count = Counter(names.values())
     return [
-        Item(path, name if count[name] == 1 else str(path), **_facts_of(path))
+        Item(path, printable(name if count[name] == 1 else str(path)), **_facts_of(path))
         for path, name in names.items()
     ]
 
@@ -75,7 +88,8 @@ def _videos_in(folder: Path) -> list[Path]:
 
 def _facts_of(path: Path) -> dict[str, Any]:
     facts = _facts_beside(path)
-    prompt, number = prompt_and_number(path.name if path.is_dir() else path.stem)
+    stem = path.name if path.is_dir() else path.stem
+    prompt, number = prompt_and_number(printable(stem))
     named = {"seed": number}
     return named | ({} if "prompt" in facts else {"prompt": prompt, "from_name": True}) | facts
 
@@ -109,31 +123,47 @@ def _stride(surface: Any) -> int | None:
     return stride if rest == 0 else None
 
 
-def with_prompts(items: list[Item], path: str | Path) -> list[Item]:
-    """Items with the prompts of a file: a JSON object name -> prompt, or a text line for each.
+def with_prompts(sets: Mapping[str, list[Item]], path: str | Path) -> dict[str, list[Item]]:
+    """The sets with the prompts of a file (`read_prompts`).
 
-    Names in JSON are those of the videos, with or without their ending. Lines follow the sorted
-    videos.
+    Names in it are those of the videos, with or without their folder and ending; a video that it
+    does not name keeps its prompt, with a warning. A file without names has a prompt for each
+    video of a set, sorted.
 
     Raises:
         ValueError: the file cannot be read, or does not fit the videos.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if path.suffix.lower() == ".json" else None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as prompts: {error}.") from error
-    if table is None:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if len(lines) != len(items):
-            raise ValueError(f"{path} has {len(lines)} prompts for {len(items)} videos.")
-        return [replace(item, prompt=line) for item, line in zip(items, lines)]
-    if not isinstance(table, dict):
-        raise ValueError(f"{path} has to hold an object of video names and prompts.")
-    made = []
-    for item in items:
-        keys = (item.name, item.path.name, item.path.stem)
-        prompt = next((str(table[key]) for key in keys if key in table), item.prompt)
-        made.append(replace(item, prompt=prompt))
+    found = read_prompts(path)
+    if isinstance(found, list):
+        for name, items in sets.items():
+            if len(found) != len(items):
+                of = f" of {name}" if name else ""
+                raise ValueError(f"{path} has {len(found)} prompts for {len(items)} videos{of}.")
+        return {
+            name: [replace(i, prompt=p, from_name=False) for i, p in zip(items, found)]
+            for name, items in sets.items()
+        }
+    # By the longest name that the file has.
+    made: dict[str, list[Item]] = {}
+    missed, used = [], set()
+    for name, items in sets.items():
+        made[name] = []
+        for item in items:
+            whole = [item.name, item.name.removeprefix(f"{name}/"), item.path.name]
+            names = [*whole, *(n.removesuffix(item.path.suffix) for n in whole)]
+            key = next((key for key in names if key in found), None)
+            if key is None:
+                missed.append(item.name)
+            else:
+                used.add(key)
+                item = replace(item, prompt=found[key], from_name=False)
+            made[name].append(item)
+    if missed:
+        total = sum(map(len, sets.values()))
+        text = f"{path} has no prompt for {len(missed)} of {total} videos, such as {missed[0]}"
+        if others := [key for key in found if key not in used]:
+            text += f"; {len(others)} of its names are no video here, such as {others[0]}"
+        if not used:
+            raise ValueError(f"{text}. Names are those of the files, such as {missed[0]}.")
+        cli.warn(f"{text}.")
     return made

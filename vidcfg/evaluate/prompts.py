@@ -1,6 +1,11 @@
-"""Which prompt a video is of where no record beside it tells: what its name says."""
+"""Which prompt a video is of: what a file of prompts says, or else its name."""
 
+import csv
+import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 NUMBERED = (
     re.compile(r"(?P<prompt>.+)-(?P<number>\d{1,10})"),  # VBench: {prompt}-{index}
@@ -21,3 +26,79 @@ def prompt_and_number(stem: str) -> tuple[str, int | None]:
         if found := form.fullmatch(stem):
             return found["prompt"], int(found["number"])
     return stem, None
+
+
+EXAMPLES = {
+    ".csv": 'a first line `video,prompt`, then `kite.mp4,"a red kite, flying"`',
+    ".json": '[{"video": "kite.mp4", "prompt": "a red kite"}] or {"kite.mp4": "a red kite"}',
+    ".jsonl": '{"video": "kite.mp4", "prompt": "a red kite"} on a line',
+}
+"""What a file of prompts looks like, by its ending; of any other ending a line is a prompt."""
+
+
+def read_prompts(path: str | Path) -> list[str] | dict[str, str]:
+    """The prompts of a file, by name of video where it has these, else in the order of its lines.
+
+    Raises:
+        ValueError: the file cannot be read, or a row of it; the message has the row and an
+            example of a right one.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as prompts: {error}.") from error
+    ending = path.suffix.lower()
+    if ending not in EXAMPLES:
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    table: dict[str, str] = {}
+    try:
+        for where, row in _ROWS[ending](text):
+            video, prompt = _checked(row, where)
+            if table.setdefault(video, prompt) != prompt:
+                raise ValueError(f"{where} gives {video} a second prompt")
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: {error}. Write {EXAMPLES[ending]}.") from None
+    return table
+
+
+def _checked(row: Any, where: str) -> tuple[str, str]:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is {row!r}, without names of its values")
+    if None in row:
+        raise ValueError(f"{where} has more values than columns; text with commas needs quotes")
+    for key in ("video", "prompt"):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            found = f"{key} {row[key]!r}, which is no text" if row.get(key) else f"no {key}"
+            raise ValueError(f"{where} has {found}")
+    return row["video"].strip(), row["prompt"].strip()
+
+
+def _csv_rows(text: str) -> Iterator[tuple[str, Any]]:
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    for row in reader:
+        yield f"line {reader.line_num}", row
+
+
+def _json_rows(text: str) -> Iterator[tuple[str, Any]]:
+    found = json.loads(text)
+    if isinstance(found, dict):
+        for video, prompt in found.items():
+            yield f"'{video}'", {"video": video, "prompt": prompt}
+        return
+    if not isinstance(found, list):
+        raise ValueError("it holds neither a list nor an object")
+    for number, row in enumerate(found, start=1):
+        yield f"entry {number}", row
+
+
+def _json_line_rows(text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is no JSON: {error.msg}") from None
+
+
+_ROWS = {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _json_line_rows}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item
+from vidcfg.evaluate.inputs import Item, printable
 from vidcfg.evaluate.kept import Kept
 from vidcfg.evaluate.reference import open_reference
 from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
@@ -152,7 +152,7 @@ def set_records(
 
 def row(record: Record, item: Item | None = None) -> dict[str, Any]:
     """A record as a row, with the file, prompt and seed that it belongs to (None for the set)."""
-    facts = {"schema": SCHEMA, "path": str(item.path) if item else None}
+    facts = {"schema": SCHEMA, "path": printable(str(item.path)) if item else None}
     facts |= {key: getattr(item, key, None) for key in ("prompt", "seed", "unit_key")}
     return facts | record.to_dict()
 

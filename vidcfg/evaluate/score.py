@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item
+from vidcfg.evaluate.inputs import Item, printable
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
 from vidcfg.media.read import iter_chunks
@@ -43,7 +43,8 @@ class Scored:
 
 def unread(item: Item, reason: str) -> Scored:
     """A video that could not be scored: one record, `read`, with the reason."""
-    failed = Record("read", None, 0, "decode", status="failed", skipped_reason=reason)
+    facts = {"status": "failed", "skipped_reason": printable(reason)}
+    failed = Record("read", None, 0, "decode", **facts)
     return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
 
 

@@ -11,6 +11,7 @@ from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of, range_of
+from vidcfg.report.compare import FLOORS, interval_of
 
 
 def mean_records(
@@ -55,7 +56,6 @@ def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | N
     values = [record.value for record in group]
     # A number cannot be a prompt: it marks a video whose prompt is not known.
     known = [prompts.get(record.subject) or i for i, record in enumerate(group)]
-    low, high = range_of(group[0].unit)
     coverage = [r.extra["coverage"] for r in group if "coverage" in r.extra]
     if coverage:
         extra["coverage"] = mean_of(coverage)
@@ -63,11 +63,26 @@ def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | N
         group[0],
         value=mean_of(values),
         n=len(values),
-        interval=mean_interval(values, prompts=known, low=low, high=high),
+        interval=_interval(values, known, group[0].unit),
         status="static" if counts["static"] == len(group) else "ok",
         clip=common_clip([record.clip for record in group if record.clip]),
         **of_set,
     )
+
+
+def _interval(
+    values: Sequence[float], prompts: Sequence[str | int], unit: str
+) -> tuple[float, float] | None:
+    """Student's of the mean, in a unit that reads as ratios as wide as the report's of prompts."""
+    low, high = range_of(unit)
+    ends = mean_interval(values, prompts=prompts, low=low, high=high)
+    if ends is None or unit not in FLOORS:
+        return ends
+    by_prompt = defaultdict(list)
+    for prompt, value in zip(prompts, values):
+        by_prompt[prompt].append(value)
+    wide = interval_of(np.sort([mean_of(group) for group in by_prompt.values()]), unit)
+    return min(ends[0], wide[0]), max(ends[1], wide[1])
 
 
 def batches(clips: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

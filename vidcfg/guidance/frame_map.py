@@ -93,15 +93,17 @@ class FrameMap(ABC):
         if reducer not in ("mean", "max"):
             raise ValueError(f"reduce is {reducer!r}. Use one of: mean, max.")
         ranges = self.pixels_of(curve.shape[-1])
-        padding = sum(len(pixels) == 0 for pixels in ranges)
-        parts = [curve[..., pixels.start : pixels.stop] for pixels in ranges[padding:]]
+        made = [k for k, pixels in enumerate(ranges) if len(pixels)]
+        parts = [curve[..., ranges[k].start : ranges[k].stop] for k in made]
         highest = np.stack([part.max(axis=-1) for part in parts], axis=-1)
         reduced = highest
         if reducer == "mean":
             lowest = np.stack([part.min(axis=-1) for part in parts], axis=-1)
             mean = np.stack([part.mean(axis=-1) for part in parts], axis=-1)
             reduced = np.clip(mean, lowest, highest)
-        return np.concatenate([reduced[..., :1]] * padding + [reduced], axis=-1)
+        before, after = made[0], len(ranges) - 1 - made[-1]
+        pieces = [reduced[..., :1]] * before + [reduced] + [reduced[..., -1:]] * after
+        return np.concatenate(pieces, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,55 @@ class CogVideoXMap(FrameMap):
 
     def _decoded_length(self, decoded: int) -> int:
         return self.ratio * (decoded - 1) + 1 if decoded % 2 == 1 else self.ratio * decoded
+
+
+@dataclass(frozen=True)
+class BlockMap(FrameMap):
+    """Every latent makes `ratio` pixel frames, the first one too. Lengths: ratio k. Allegro: 4."""
+
+    ratio: int
+
+    def __post_init__(self):
+        _count("frame map: ratio", self.ratio)
+
+    @property
+    def lengths(self) -> str:
+        return f"{self.ratio}k"
+
+    def num_pixels(self, num_latents: int) -> int:
+        return self.ratio * _count("num_latents", num_latents)
+
+    def makes(self, num_pixels: int) -> bool:
+        return num_pixels % self.ratio == 0
+
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        return [self.ratio] * (num_pixels // self.ratio)
+
+
+@dataclass(frozen=True)
+class BesideMap(FrameMap):
+    """`video` beside latent frames that make no pixel frame, as reference images do.
+
+    `before` of them stand in front of the video and take the weight of its first latent, `after`
+    of them behind it and take that of its last.
+    """
+
+    video: FrameMap
+    before: int = 0
+    after: int = 0
+
+    @property
+    def lengths(self) -> str:
+        return self.video.lengths
+
+    def num_pixels(self, num_latents: int) -> int:
+        return self.video.num_pixels(num_latents - self.before - self.after)
+
+    def makes(self, num_pixels: int) -> bool:
+        return self.video.makes(num_pixels)
+
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        return [0] * self.before + self.video.latent_sizes(num_pixels) + [0] * self.after
 
 
 @dataclass(frozen=True)

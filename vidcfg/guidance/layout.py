@@ -17,6 +17,7 @@ class FrameLayout:
     |----------|------------------------------|--------------------------------|
     | `BCFHW`  | (B, C, F, H, W)              | Wan, HunyuanVideo, Mochi, mini |
     | `BFCHW`  | (B, F, C, H, W)              | CogVideoX, SVD                 |
+    | `BFHWC`  | (B, F, H, W, C)              | Kandinsky 5                    |
     | `tokens` | (B, F * N, C), frame-major   | LTX, Flux (one frame)          |
     | `BCHW`   | (B, C, H, W), one frame      | Stable Diffusion               |
 
@@ -27,14 +28,15 @@ class FrameLayout:
     axes: str
 
     def __post_init__(self):
-        if self.axes not in ("BCFHW", "BFCHW", "tokens", "BCHW"):
+        known = ("BCFHW", "BFCHW", "BFHWC", "tokens", "BCHW")
+        if self.axes not in known:
             raise ValueError(
-                f"unknown latent layout {self.axes!r}. Use 'BCFHW', 'BFCHW', 'tokens' or 'BCHW'."
+                f"unknown latent layout {self.axes!r}. Use one of: {', '.join(known)}."
             )
 
     def num_frames(self, latents: Any) -> int | None:
         """The number of latent frames, or None where the tensor alone does not tell (tokens)."""
-        axis = {"BCFHW": 2, "BFCHW": 1}.get(self.axes)
+        axis = {"BCFHW": 2, "BFCHW": 1, "BFHWC": 1}.get(self.axes)
         if axis is None:
             return None if self.axes == "tokens" else 1
         return latents.shape[axis]
@@ -57,16 +59,22 @@ class FrameLayout:
             )
         if self.axes == "BCHW":
             return latents.unsqueeze(1)
+        if self.axes == "BFHWC":
+            return latents.movedim(-1, 2)
         return latents.movedim(2, 1) if self.axes == "BCFHW" else latents
 
     def grid(self, latents: Any) -> tuple[int, int] | None:
         """Height and width of a frame, or None where the tensor does not tell (tokens)."""
+        if self.axes == "BFHWC":
+            return tuple(latents.shape[2:4])
         return None if self.axes == "tokens" else tuple(latents.shape[-2:])
 
     def restore(self, frames: Any) -> Any:
         """The inverse of `frames`: back to the model's own axes, contiguous."""
         if self.axes == "BCFHW":
             frames = frames.movedim(1, 2)
+        elif self.axes == "BFHWC":
+            frames = frames.movedim(2, -1)
         elif self.axes != "BFCHW":
             frames = frames.flatten(1, 2) if self.axes == "tokens" else frames.squeeze(1)
         return frames.contiguous()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-KINDS = ("identity", "drop", "skip", "blur")
+KINDS = ("identity", "drop", "skip", "blur", "isolate")
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Perturbation:
     | `drop`     | the attention adds nothing to the video tokens; the rest of the block runs on |
     | `skip`     | the whole block hands on what it gets                                         |
     | `blur`     | video queries are blurred over the token grid by a Gaussian of `sigma` tokens |
+    | `isolate`  | video and sound do not see each other, in all layers                          |
 
     Args:
         kind: one of `KINDS`.

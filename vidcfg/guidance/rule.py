@@ -99,6 +99,12 @@ class Method(ConfigModel):
         return getattr(self, "space", "prediction") == "x0"
 
     @property
+    def goes_by_step(self) -> bool:
+        """Whether the steps matter beside the strengths, or anything is kept between them."""
+        own_steps = type(self).steps is not Method.steps
+        return own_steps or bool(self.remembers) or self.may_stop
+
+    @property
     def terms(self) -> tuple["Method", ...]:
         """The rules that are added up: this one, or those of a list."""
         return (self,)

@@ -48,7 +48,8 @@ has a default."""
 class Guidance(ConfigModel):
     """How to guide: `Guidance(scale=6.0, frames={"kind": "decay", "end": 0.2})`, as in YAML.
 
-    strength[k, f] = 1 + (scale_k - 1) * weight_f, where 1 is off.
+    strength[k, f] = 1 + (scale_k - 1) * weight_f, where 1 is off. Predictions are combined in the
+    dtype in which the stock pipeline does, or in float32 if `precision` says so.
 
     Raises:
         ConfigError: naming each value that is not allowed, or has no effect beside the others.
@@ -63,7 +64,7 @@ class Guidance(ConfigModel):
     threshold: Threshold | None = None
     clamp: Positive | None = None
     statistics: Literal["frame", "clip"] = "frame"
-    precision: Literal["float32", "pipeline"] = "float32"
+    precision: Literal["pipeline", "float32"] = "pipeline"
     passes: Literal["pipeline", "sequential", "batched", "auto"] = "pipeline"
     micro_batch: Annotated[int, AfterValidator(Range(1, 4096))] | None = None
     share: bool = True

@@ -27,7 +27,8 @@ class Surface:
     """Scale, weights and strengths of one run of K steps, T pixel frames and F latent frames.
 
     `progress_K` is k / (K - 1) whatever the schedule follows; the arrays are read-only. `fps` is
-    None where unknown.
+    None where unknown. Where frames have noise levels of their own a row is a call of the denoiser
+    (`by_frame`).
     """
 
     progress_K: Float64[np.ndarray, "K"]
@@ -41,6 +42,23 @@ class Surface:
     def __post_init__(self):
         for array in (v for v in vars(self).values() if isinstance(v, np.ndarray)):
             array.flags.writeable = False
+
+    def by_frame(self, step_NF: np.ndarray, latent_T: np.ndarray) -> "Surface":
+        """Row n has latent frame f as it is on step `step_NF[n, f]`, and off where that is -1.
+
+        Pixel frame t goes with latent frame `latent_T[t]`. Scale and progress of a row are those
+        of its latest step.
+        """
+        made = {}
+        for at, step in (("T", step_NF[:, latent_T]), ("F", step_NF)):
+            place = np.maximum(step, 0), np.arange(step.shape[1])
+            for name, off in (("weights", 0.0), ("strength", 1.0)):
+                values = getattr(self, f"{name}_K{at}")[place]
+                made[f"{name}_K{at}"] = np.where(step >= 0, values, off)
+        latest = step_NF.max(axis=1)
+        return replace(
+            self, progress_K=self.progress_K[latest], scale_K=self.scale_K[latest], **made
+        )
 
     def to_dict(self) -> dict:
         """Plain lists and numbers for JSON, to the last bit of float64.
@@ -129,8 +147,12 @@ class Term:
         fps: float | int | None = None,
         sigmas: Any = None,
         experts: tuple[str, ...] | None = None,
+        part_T: np.ndarray | None = None,
     ) -> Surface:
         """The surface of a run of `num_steps` steps and `num_frames` pixel frames.
+
+        A run that makes a part of the video gets the surface of those frames: `part_T` holds their
+        numbers, in the order of the run's own, to which `frame_map` belongs.
 
         Weights are reduced to latent frames after windows and steps outside an interval schedule
         have set weights to 0; the strengths follow from the reduced weights. Windows go by step
@@ -143,9 +165,10 @@ class Term:
                 pipeline that has none, or misses one.
         """
         run = {"num_frames": num_frames, "frame_map": frame_map, "fps": fps, "sigmas": sigmas}
+        run["part_T"] = part_T
         if isinstance(self.scale, dict):
             return self._by_expert(experts or (), num_steps=num_steps, **run)
-        frame_map.check(num_frames, "num_frames")
+        frame_map.check(num_frames if part_T is None else len(part_T), "num_frames")
         if fps is not None and not 0 < fps < float("inf"):
             raise ValueError(f"fps is {fps!r}, but must be a number above 0.")
         position_K = positions(self.scale.over, num_steps, sigmas)
@@ -162,6 +185,7 @@ class Term:
         mask_KT = window_mask(self.windows, progress_K, num_frames)
         mask_KT = mask_KT & self.scale.active(position_K)[:, None]
         weights_KT = np.where(mask_KT, self.frames.weights(num_frames, fps=fps), 0.0)
+        weights_KT = weights_KT if part_T is None else weights_KT[:, part_T]
         reducer = self.frames.reducer if self.reduce == "auto" else self.reduce
         weights_KF = frame_map.reduce(weights_KT, reducer)
 

@@ -58,7 +58,9 @@ def exif_orientation(picture: Path | BytesIO) -> Orientation:
 
 def is_video(path: Path) -> bool:
     """A file that holds a video, by its ending or, for a WebP or PNG file, by what it holds."""
-    return path.is_file() and (path.suffix.lower() in VIDEO_SUFFIXES or is_animated(path))
+    # A link that leads nowhere is called a video too, so that it is told.
+    is_one = path.is_file() or (path.is_symlink() and not path.exists())
+    return is_one and (path.suffix.lower() in VIDEO_SUFFIXES or is_animated(path))
 
 
 def is_still(path: Path) -> bool:
@@ -178,6 +180,8 @@ def read_picture(path: Path) -> np.ndarray:
     """A still as [H, W, 3], RGB, uint8 or uint16, upright by its EXIF data; alpha is left out."""
     import cv2
 
+    # Its own lines about damaged files are no answer that a command gives.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         data = np.fromfile(path, dtype=np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)

@@ -122,6 +122,8 @@ def open_container(path: Path) -> Iterator[Any]:
 def video_stream(path: Path, container):
     """The first video stream that is no cover picture."""
     streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
+    if not len(container.streams):
+        raise MediaError(f"{path} holds nothing that can be read: it is damaged or cut short.")
     if not streams:
         raise MediaError(f"{path} has no video stream.")
     return streams[0]
@@ -200,7 +202,7 @@ def _read_packets(path: Path, container, stream) -> tuple[list, Any, Orientation
         # YUV4MPEG2 is frames to its end: what is left is half of one.
         or (container.format.name == "yuv4mpegpipe" and end < path.stat().st_size)
     ):
-        expected = f" of {stream.frames}" if stream.frames else ""
+        expected = f" of {stream.frames}" if stream.frames > len(packets) else ""
         raise MediaError(f"{path} is cut short: it ends after {len(packets)}{expected} frames.")
     if first is None:
         raise MediaError(f"{path} cannot be decoded: none of its frames is whole.")

@@ -13,7 +13,13 @@ from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.metric import averaged, declare, measured
 from vidcfg.metrics.record import Backend, ClipInfo, Record
-from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, find_weights, refusing
+from vidcfg.metrics.weight_files import (
+    MissingWeightsError,
+    backend_of,
+    find_weights,
+    named,
+    refusing,
+)
 
 NETS = ("alex", "squeeze", "vgg")
 
@@ -28,8 +34,16 @@ declare("lpips_warp", "lpips", "lpips", "lower", f"{_PROTOCOL};{FLOW_PROTOCOL};{
 class Lpips:
     """LPIPS 0.1 of batches of frames, with the range owned here: [0, 1] in, [-1, 1] to the net."""
 
-    def __init__(self, model: Any, *, net: str, backend: Backend, device: str = "cpu") -> None:
-        self.net, self.backend = net, backend
+    def __init__(
+        self,
+        model: Any,
+        *,
+        net: str,
+        backend: Backend,
+        is_published: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        self.net, self.backend, self.is_published = net, backend, is_published
         self._model = model.eval().to(device)
         self._device = device
 
@@ -110,6 +124,9 @@ class LpipsMeter(Meter):
             for start in self._cuts:
                 trace.insert(start - 1, None)
             made["trace"] = tuple(trace)
+        # With motion taken out by this flow, it is no quantity that others publish.
+        is_comparable = self._net.is_published and name.startswith("lpips_adjacent")
+        made["comparable_to_literature"] = is_comparable and made["value"] is not None
         return measured(name, backend=self._net.backend, **made)
 
 
@@ -136,6 +153,8 @@ def load_lpips(
 ) -> Lpips:
     """LPIPS with an ImageNet backbone from a local file and the heads of the lpips package.
 
+    Values are comparable with published ones where the file is one that was tried on such.
+
     Raises:
         MissingWeightsError: no backbone file, or one that does not fit.
         ValueError: `net` is none of alex, squeeze, vgg.
@@ -145,7 +164,9 @@ def load_lpips(
     path = find_weights(f"lpips-{net}", paths=paths)
     model = empty_lpips(net)
     load_backbone(model, path)
-    return Lpips(model, net=net, backend=backend_of(f"lpips-0.1-{net}", path), device=device)
+    backend, weight = backend_of(f"lpips-0.1-{net}", path), named(f"lpips-{net}")
+    is_published = bool(weight.tried) and backend.sha256 == weight.sha256
+    return Lpips(model, net=net, backend=backend, is_published=is_published, device=device)
 
 
 def empty_lpips(net: str) -> Any:
@@ -159,16 +180,20 @@ def empty_lpips(net: str) -> Any:
 
 
 def load_backbone(model: Any, path: str | Path) -> None:
-    """Fill every backbone tensor from a torchvision checkpoint.
+    """Fill every backbone tensor from a torchvision checkpoint, or the like as safetensors.
 
     Raises:
         MissingWeightsError: the file is no checkpoint, or lacks a tensor or has it in another
         shape.
     """
     import torch
+    from safetensors.torch import load_file
 
     with refusing(path, "cannot be loaded as weights"):
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        if Path(path).suffix == ".safetensors":
+            stored = load_file(path)
+        else:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     filled = {}
     for key, tensor in model.net.state_dict().items():
         # slice2.3.weight is features.3.weight of the torchvision net.

@@ -46,16 +46,17 @@ def inputs_of(
             belong to samples, with what to do.
     """
     num_samples, images = len(arguments[family.hidden]), images_of(family, arguments)
-    own = family.texts if family.unconditional is None else family.unconditional(arguments)
+    blank = {} if family.unconditional is None else family.unconditional(arguments)
+    own, same = (*family.texts, *blank), (family.hidden, *family.constants, *family.from_texts)
     shared, cond = {family.hidden: arguments[family.hidden]}, {}
     for path, tensor in tensors_of(arguments):
         if path in images:
             cond[path] = _image_rows(family, path, tensor, num_samples)
         elif _is_below(path, own):
-            cond[path] = _by_sample(path, tensor, num_samples)
+            cond[path] = by_sample(path, tensor, num_samples)
         elif _is_below(path, family.per_sample):
-            shared[path] = _by_sample(path, tensor, num_samples)
-        elif not (_is_below(path, (family.hidden, *family.constants)) or tensor.shape == (1,)):
+            shared[path] = by_sample(path, tensor, num_samples)
+        elif not (_is_below(path, same) or tensor.shape == (1,)):
             raise ValueError(
                 f"the denoiser gets {path} {list(tensor.shape)}, which the family {family.name} "
                 f"does not declare, so the sample and the branch of its rows cannot be told. "
@@ -80,7 +81,7 @@ def _is_below(path: str, names: Iterable[str]) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
-def _by_sample(path: str, tensor: Tensor, num_samples: int) -> Tensor:
+def by_sample(path: str, tensor: Tensor, num_samples: int) -> Tensor:
     """`tensor` with one entry per sample; rows of a sample that stand together become one."""
     count = len(tensor)
     if count == num_samples:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import CausalMap, FrameMap
+from vidcfg.guidance.frame_map import BesideMap, CausalMap, FrameMap
 from vidcfg.guidance.layout import FrameLayout
 
 Grid = tuple[int, int, int]
@@ -27,6 +27,8 @@ class Blocks:
             that are not listed; without it, the middle layer does. "all" means every layer.
         grid: (denoiser, its arguments, layer) -> token grid (F, H, W) of that layer; None reads it
             from the latents and the patch size of the denoiser's config.
+        own: kind of perturbation -> (denoiser, numbers of layers) -> arguments by which it makes
+            that by itself, in all its streams; empty where it cannot.
     """
 
     lists: tuple[str, ...]
@@ -35,6 +37,7 @@ class Blocks:
     returns: tuple[str, ...] = ("hidden_states",)
     layers: Mapping[str, tuple[int, ...] | str] = field(default_factory=dict)
     grid: Callable[[Any, Mapping[str, Any], int], Grid] | None = None
+    own: Mapping[str, Callable[[Any, list[int]], dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class SecondStream:
     """A further output of the denoiser that is guided by one scale, the same for all its frames.
 
     Args:
+        noisy: argument of the denoiser with its noisy latents, [B, ...].
         output: its place in the tuple that the denoiser returns.
         scale_argument: argument of the pipeline call that holds its scale.
         fallback: scale where that argument is None.
     """
 
+    noisy: str
     output: int
     scale_argument: str
     fallback: float
@@ -90,6 +95,20 @@ class ImagePrompt:
     negative: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class FrameLevels:
+    """Noise levels of their own for the frames, which the pipeline lists before its loop.
+
+    Args:
+        method: pipeline method that makes the list.
+        read: its result -> timesteps and steps of the frames in each denoiser call [N, F], numpy;
+            a step of -1 where a frame is not denoised.
+    """
+
+    method: str
+    read: Callable[[Any], tuple[Any, Any]]
+
+
 _EMBEDS = "prompt_embeds"
 
 
@@ -114,6 +133,8 @@ class Family:
             negative side replaces. The user passes them to `guide` as `negative_<text input>`.
             Rows may be repeated per frame, as AnimateDiff does.
         encoded: the text inputs that `encode_prompt` returns, in its order (None: not for us).
+        encodes_beside_prompt: whether a text is encoded as the negative one of the call's prompts,
+            which it then has the length of; `encoded` names its place.
         own_guidance: arguments of the pipeline call that switch its own guidance -> off value.
         denoisers: attribute of each denoiser -> expert name (None where there is one model).
         per_sample: further denoiser arguments with one row per sample, or several that stand
@@ -121,21 +142,36 @@ class Family:
         constants: denoiser arguments that are the same for all samples and branches.
         hidden: denoiser argument that holds the noisy latents, first in its channels.
         timestep: denoiser argument that holds the timestep, which tells the step of a call.
-        model_timesteps: scheduler's timesteps -> what the pipeline makes of them for the model.
+        model_timesteps: (timesteps of the scheduler, that scheduler) -> what the pipeline makes of
+            them for the model.
         stock_passes: "sequential" (one call per branch, cond first) or "batched" (one call,
             [uncond, cond]), as the stock pipeline does.
         combines_in_float32: whether the stock pipeline combines in float32 or in its model dtype.
         rescale_space: in what the stock pipeline rescales, "prediction" or "x0".
         prediction: kind of the prediction, or None to read it from the scheduler.
         latent_frames: denoiser arguments -> latent frames, where the tensor does not tell.
+        frame_levels: noise levels by frame (diffusion forcing); each has the strength of its step.
         length_argument: pipeline argument that holds the pixel frames, where latent frames do not
             tell them.
+        others: "before" or "after": where latent frames beyond those of `length_argument` stand,
+            which never become pixels (reference images, conditions); None where there are none.
+        part: (pipeline, its call, number of the loop) -> pixel frames of the video, and which of
+            them the latents of this loop make; for a video that is made in several loops.
         expert_of: (pipeline, timestep) -> expert name, for pipelines with several denoisers.
-        unconditional: denoiser arguments -> the ones that the unconditional branch sees instead,
-            for models without a text (`texts` is then empty).
+        unconditional: denoiser arguments -> the ones that a branch with a negative or empty text
+            sees instead, beside `texts`; models without a text have nothing else.
         finish_texts: (pipeline, text inputs, the texts or None) -> text inputs as the denoiser
             takes them, where `encode_prompt` is not the last word.
+        from_texts: denoiser argument without rows -> what it is, from the arguments of a branch:
+            positions that depend on the length of its text.
+        learns_variance: whether the second half of twice as many channels is a variance, which
+            the pipeline drops and no rule may read.
+        has_levels: whether the sigmas of the scheduler are the noise levels of what the denoiser
+            sees; without it what works on x0, or goes by sigma, is refused.
         image_prompt: the image prompts that the denoiser takes beside its texts.
+        control: pipeline attribute that holds a ControlNet, which runs anew in every branch. Its
+            arguments are declared as those of the denoiser, below this name; its residuals are the
+            ones that a UNet takes.
         second_stream: a further output with a scale of its own.
         embedded: denoiser argument that holds the scale of a guidance-distilled model, and the
             number that a scale is multiplied by in it.
@@ -144,7 +180,7 @@ class Family:
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         adapter: a part that makes such a pipeline of another checkpoint.
-        refusal: pipeline -> why it cannot be guided in its present state, or None.
+        refusal: (pipeline, arguments of its call) -> why it cannot be guided so, or None.
         fps_argument: pipeline argument that holds the frame rate, where there is one.
         fps_is_whole: whether that argument is a whole number.
         size_multiple: height and width that the pipeline makes are multiples of it.
@@ -163,30 +199,38 @@ class Family:
     frame_map: Callable[[Any], FrameMap] = _wan_like
     texts: Mapping[str, str] = field(default_factory=lambda: {"encoder_hidden_states": _EMBEDS})
     encoded: tuple[str | None, ...] = (_EMBEDS, None)
+    encodes_beside_prompt: bool = False
     own_guidance: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     denoisers: Mapping[str, str | None] = field(default_factory=lambda: {"transformer": None})
     per_sample: tuple[str, ...] = ("timestep",)
     constants: tuple[str, ...] = ("image_rotary_emb", "img_ids", "txt_ids")
     hidden: str = "hidden_states"
     timestep: str = "timestep"
-    model_timesteps: Callable[[Tensor], Tensor] = lambda timesteps: timesteps
+    model_timesteps: Callable[[Tensor, Any], Tensor] = lambda timesteps, scheduler: timesteps
     stock_passes: str = "sequential"
     combines_in_float32: bool = False
     rescale_space: str = "prediction"
     prediction: str | None = "flow"
     latent_frames: Callable[[Mapping[str, Any]], int] | None = None
+    frame_levels: FrameLevels | None = None
     length_argument: str | None = None
+    others: str | None = None
+    part: Callable[[Any, Mapping[str, Any], int], tuple[int, Any]] | None = None
     expert_of: Callable[[Any, float], str | None] | None = None
     unconditional: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None
     finish_texts: Callable[[Any, dict[str, Tensor], list[str] | None], dict] | None = None
+    from_texts: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+    learns_variance: bool = False
+    has_levels: bool = True
     image_prompt: ImagePrompt | None = None
+    control: str | None = None
     second_stream: SecondStream | None = None
     embedded: tuple[str, float] | None = None
     embeds_scale: Callable[[Any], bool] | None = None
     guider: str | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
-    refusal: Callable[[Any], str | None] | None = None
+    refusal: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     fps_argument: str | None = None
     fps_is_whole: bool = False
     size_multiple: int = 1
@@ -204,6 +248,24 @@ class Family:
     @property
     def channel_axis(self) -> int:
         return 2 if self.layout == "tokens" else self.layout.index("C")
+
+    def map_of(self, pipe: Any, call: Mapping[str, Any], num_frames: int) -> FrameMap:
+        """The frame map of a pipeline call whose denoiser sees `num_frames` latent frames.
+
+        Raises:
+            ValueError: if the call asks for more frames than that.
+        """
+        video = self.frame_map(pipe)
+        if self.others is None:
+            return video
+        asked = call[self.length_argument]
+        count = num_frames - video.num_latents(asked)
+        if count < 0:
+            raise ValueError(
+                f"this call has {self.length_argument}={asked}, but latents of {num_frames} "
+                f"frames, too few for it. Use {video.num_pixels(num_frames)}."
+            )
+        return BesideMap(video, **{self.others: count})
 
     def of(self, pipe: Any) -> "Family":
         """This family, for a pipeline whose guidance scale may be an input of its model."""

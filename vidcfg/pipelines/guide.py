@@ -103,6 +103,9 @@ class Session:
         self.call: Mapping[str, Any] = {}
         self.in_progress: GuidedRun | None = None
         self.own_guidance: dict[str, Any] | None = None
+        self.frame_table: Any = None
+        self.num_loops = 0
+        self.control: tuple[Callable, dict[str, Any]] | None = None
         self.is_encoding = False
         self.scales_noted = False
 
@@ -115,17 +118,17 @@ class Session:
         Raises:
             ValueError: if the pipeline is in a state that cannot be guided.
         """
-        reason = self.family.refusal(self.pipe) if self.family.refusal else None
+        reason = self.family.refusal(self.pipe, call) if self.family.refusal else None
         if reason is not None:
             raise ValueError(reason)
-        self.call, self.in_progress, self.own_guidance = call, None, None
+        self.call, self.in_progress, self.own_guidance, self.num_loops = call, None, None, 0
         self.texts.encoded.clear()
         second = self.family.second_stream
         try:
-            with _guided_forwards(self.pipe, self.family, self.forward):
+            with _guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
                 yield {} if second is None else {second.scale_argument: 1.0}
         finally:
-            self.call, self.in_progress = {}, None
+            self.call, self.in_progress, self.control = {}, None, None
             self.texts.encoded.clear()
 
     def encode(self) -> None:
@@ -137,7 +140,7 @@ class Session:
         family, call = self.family, self.call
         told = (call.get(name) for name in ("prompt", "prompt_embeds"))
         prompt = next((value for value in told if value is not None), None)
-        if self.is_encoding or prompt is None or family.unconditional is not None:
+        if self.is_encoding or prompt is None or not family.texts:
             return
         on = [s for s in self.rules if family.second_stream is not None or not s.is_off]
         sources = [source for s in on for source in s.method.sources().values()]
@@ -155,10 +158,24 @@ class Session:
     ) -> Any:
         """The guided replacement of one denoiser forward."""
         self._check_own_guidance()
+        if self.control is not None:
+            arguments[self.family.control] = self.control[1]
         # A pipeline that begins its loop anew begins a new run.
         if self.in_progress is None or not self.in_progress.place.goes_on(arguments):
             self.in_progress = GuidedRun(self, module, arguments)
+            self.num_loops += 1
         return self.in_progress.step(module, original, expert, arguments)
+
+    def begin_with(self, frame_table: Any) -> None:
+        """A loop begins, whose frames have the noise levels that this table tells."""
+        self.frame_table, self.in_progress = frame_table, None
+
+    def keep_control(
+        self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
+    ) -> tuple[tuple, None]:
+        """In the place of a ControlNet's forward: each branch calls it, with a text of its own."""
+        self.control = original, arguments
+        return (), None
 
     def _check_own_guidance(self) -> None:
         """Raise ValueError where a callback has changed the pipeline's own guidance."""
@@ -257,17 +274,26 @@ def _guided_class(cls: type, family: Family, session: Session) -> type:
             return cls.__call__(self, **given, **extra)
 
     changed = {"__call__": call}
-    if hasattr(cls, "encode_prompt"):
-
-        @functools.wraps(cls.encode_prompt)
-        def encode_prompt(self, *args, **kwargs):
-            encoded = cls.encode_prompt(self, *args, **kwargs)
-            session.encode()
-            return encoded
-
-        changed["encode_prompt"] = encode_prompt
+    after = {"encode_prompt": lambda encoded: session.encode()}
+    if family.frame_levels is not None:
+        after[family.frame_levels.method] = session.begin_with
+    for name in after:
+        if hasattr(cls, name):
+            changed[name] = _followed(getattr(cls, name), after[name])
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls.__name__, (cls,), changed | names)
+
+
+def _followed(method: Callable, after: Callable[[Any], Any]) -> Callable:
+    """A method that hands its result to `after` too."""
+
+    @functools.wraps(method)
+    def followed(self, *args, **kwargs):
+        result = method(self, *args, **kwargs)
+        after(result)
+        return result
+
+    return followed
 
 
 def _without_own_guidance(
@@ -313,8 +339,10 @@ def _without_own_guidance(
 
 
 @contextlib.contextmanager
-def _guided_forwards(pipe: Any, family: Family, forward: Callable) -> Iterator[None]:
-    """Replace `forward` of every denoiser, and switch the pipeline's own guider off.
+def _guided_forwards(
+    pipe: Any, family: Family, forward: Callable, control: Callable
+) -> Iterator[None]:
+    """Replace `forward` of every denoiser and ControlNet, and switch the own guider off.
 
     Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
     on again between calls, and `forward` with them.
@@ -323,7 +351,10 @@ def _guided_forwards(pipe: Any, family: Family, forward: Callable) -> Iterator[N
         ValueError: for a denoiser compiled as a whole.
     """
     replaced = []
-    for attribute, module in family.models_of(pipe).items():
+    found = {name: (module, forward) for name, module in family.models_of(pipe).items()}
+    if family.control is not None:
+        found[family.control] = getattr(pipe, family.control), control
+    for attribute, (module, guided) in found.items():
         compiled = getattr(module, "_compiled_call_impl", None) is not None
         if compiled or type(module).__name__ == "OptimizedModule":
             raise ValueError(
@@ -331,7 +362,7 @@ def _guided_forwards(pipe: Any, family: Family, forward: Callable) -> Iterator[N
                 f"call. Compile its blocks instead: pipe.{attribute}.compile_repeated_blocks()."
             )
         own = vars(module).get("forward")
-        module.forward = _guided_forward(module, family.denoisers[attribute], forward)
+        module.forward = _guided_forward(module, family.denoisers.get(attribute), guided)
         replaced.append((module, module.forward, own))
     guider = getattr(pipe, family.guider, None) if family.guider else None
     enabled = guider is not None and guider._enabled

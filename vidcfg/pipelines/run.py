@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,9 @@ from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
+from vidcfg.pipelines.second_stream import GuidedSecondStream
 from vidcfg.pipelines.steps import (
+    FramePlace,
     RunFacts,
     RunPlace,
     noise_level,
@@ -25,7 +28,7 @@ from vidcfg.pipelines.steps import (
     step_of_call,
     steps_of,
 )
-from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt
+from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt, unconditional_inputs
 
 ROW = "vidcfg_row"
 """Name under which the number of its sample travels with every row of a model call."""
@@ -41,26 +44,37 @@ class GuidedRun:
     def __init__(self, session: Any, module: Any, arguments: Mapping[str, Any]):
         pipe, family, call = session.pipe, session.family, session.call
         self.pipe, self.family, self.memory = pipe, family, Memory()
-        self.place = RunPlace(pipe, family, arguments)
+        self.session = session
+        if family.frame_levels is None:
+            self.place = RunPlace(pipe, family, arguments)
+        else:
+            self.place = FramePlace(family, session.frame_table, arguments)
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
         layout, passes = family.frame_layout, session.passes
         latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
         self.num_frames = latent_frames(arguments)
-        self.second_scale = family.second_stream and family.second_stream.scale_of(call)
         self.returns_tensor = "return_dict" not in _parameters(module)
 
         # The rule of every sample, and its surfaces.
         places = _setting_of_sample(len(session.rules), hidden.shape[0], call)
         rules = [session.rules[place] for place in places]
-        told = family.length_argument and call.get(family.length_argument)
-        num_pixels = told or family.frame_map(pipe).num_pixels(self.num_frames)
-        begin = self.place.begin
-        self.facts = run_facts(
-            pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin
-        )
+        begin, told = self.place.begin, family.length_argument and call.get(family.length_argument)
+        frame_map = family.map_of(pipe, call, self.num_frames)
+        num_pixels, part_T = told or frame_map.num_pixels(self.num_frames), None
+        if family.part is not None:
+            num_pixels, part_T = family.part(pipe, call, session.num_loops)
+        facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin)
+        self.facts = replace(facts, frame_map=frame_map, part_T=part_T)
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
+        if family.frame_levels is not None:
+            steps_NF = self.place.steps_NF
+            check_by_frame(rules, self.place)
+            sizes = [len(pixels) for pixels in frame_map.pixels_of(num_pixels)]
+            latent_T = np.repeat(np.arange(len(sizes)), sizes)
+            made = [tuple(term.by_frame(steps_NF, latent_T) for term in terms) for terms in made]
+            self.facts = replace(self.facts, calls=(1,) * len(steps_NF), sigmas_K=None)
         surfaces = [made[place] for place in places]
         if not session.scales_noted:
             session.scales_noted = True
@@ -73,6 +87,8 @@ class GuidedRun:
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(pipe.scheduler, call.get("eta"))
         samples = SampleRows.of(rules, surfaces, levels=levels, **self.facts.of_rows())
+        stream = family.second_stream
+        self.second = stream and GuidedSecondStream(stream, call, samples, surfaces)
 
         # What they ask of the model, and what the pipeline's state allows.
         start = RunStart(family, samples, module, arguments, session.classifier)
@@ -80,12 +96,13 @@ class GuidedRun:
         cache = cache_of(module)
         if cache is not None:
             check_cache(cache, samples, passes, self.changes.skipping)
-        if cache or self.changes.needs_samples or self.second_scale is not None:
+        if cache or self.changes.needs_samples or self.second is not None:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
-        sources, given = samples.sources(), {"call": call, "arguments": arguments, "cond": cond}
-        self.by_branch = branch_inputs(pipe, family, session.texts, sources, **given)
+        self.sources = samples.sources()
+        given = {"call": call, "arguments": arguments, "cond": cond}
+        self.by_branch = branch_inputs(pipe, family, session.texts, self.sources, **given)
         rows = samples.rows(*self._equal(shared, cond))
         planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
         session.trace.start_run(
@@ -120,7 +137,9 @@ class GuidedRun:
         models = self.family.models_of(self.pipe)
         attribute = next(name for name, found in models.items() if found is module)
         inputs = self._inputs(module, arguments, expert if len(models) > 1 else None)
-        second: dict[tuple[str, int], Tensor] = {}
+        control = self.session.control
+        axis, hidden = self.family.channel_axis, arguments[self.family.hidden]
+        has_variance = self.family.learns_variance and _channels(module) == 2 * hidden.shape[axis]
 
         def plain(**given: Any) -> Any:
             outputs = original(**given)
@@ -132,6 +151,11 @@ class GuidedRun:
             given = with_rows(arguments, rows)
             if "return_dict" in _parameters(module):
                 given["return_dict"] = False
+            given |= {name: make(given) for name, make in self.family.from_texts.items()}
+            if control is not None:
+                down, middle = control[0](**given.pop(self.family.control))
+                given["down_block_additional_residuals"] = down
+                given["mid_block_additional_residual"] = middle
             call = StepCall(
                 family=self.family,
                 module=module,
@@ -144,39 +168,47 @@ class GuidedRun:
             )
             with cache_context(module, branches, inputs, len(self.facts.calls)):
                 outputs = self.changes.run(call)
-            if self.second_scale is not None and len(outputs) > 1:
-                output = outputs[self.family.second_stream.output]
-                second.update(zip(zip(branches, call.samples), output.split(1)))
-            return first(outputs)
+            if self.second is not None:
+                self.second.keep(branches, call.samples, outputs)
+            prediction = first(outputs)
+            return prediction.chunk(2, axis)[0] if has_variance else prediction
 
         guided, step = self.denoiser.predict(inputs, evaluate, self.memory)
         self.trace.steps.append(step)
-        if self.second_scale is not None:
-            return guided, _second_guided(second, self.second_scale, len(guided))
-        if self.returns_tensor:
-            return guided
-        if arguments.get("return_dict", True):
+        if has_variance:
+            guided = torch.cat([guided, guided], axis)
+        if self.second is not None:
+            return guided, self.second.guided(arguments, inputs.step, inputs.sigma)
+        if "return_dict" in _parameters(module) and arguments.get("return_dict", True):
             from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
             return Transformer2DModelOutput(sample=guided)
-        return (guided,)
+        return guided if self.returns_tensor else (guided,)
 
     def _inputs(self, module: Any, arguments: Mapping[str, Any], expert: str | None) -> StepInputs:
         """What this call of the denoiser brings."""
         family, scheduler, call = self.family, self.pipe.scheduler, self.place.index
-        level = noise_level(scheduler, call)
-        step = step_of_call(scheduler, self.place.begin)[call]
+        if family.frame_levels is not None:
+            level, step = None, call
+        else:
+            level = noise_level(scheduler, call) if family.has_levels else None
+            step = step_of_call(scheduler, self.place.begin)[call]
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
-        if self.second_scale is not None or self.changes.needs_samples:
+        if self.second is not None or self.changes.needs_samples:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
         by_branch = self.by_branch
         if family.unconditional is not None:
-            by_branch = {branch: family.unconditional(arguments) for branch in by_branch}
+            by_branch = {
+                branch: rows | unconditional_inputs(family, arguments, cond, self.sources[branch])
+                for branch, rows in by_branch.items()
+            }
         by_branch = by_branch | {"cond": cond}
+        channels = _channels(module)
+        if family.learns_variance:
+            channels = hidden.shape[family.channel_axis]
         # Models that see tokens may be told their rows and columns (LTX).
         grid = (arguments.get("height"), arguments.get("width"))
-        channels = getattr(getattr(module, "config", None), "out_channels", None)
         return StepInputs(
             shared=shared,
             by_branch=self.changes.by_branch(by_branch, step),
@@ -189,6 +221,12 @@ class GuidedRun:
             grid=grid if all(isinstance(size, int) for size in grid) else None,
             num_channels=None if family.layout == "tokens" else channels,
         )
+
+
+def _channels(module: Any) -> int | None:
+    """Channels of a prediction, where the config of the model tells."""
+    config = getattr(module, "config", {})
+    return config.get("out_channels") or config.get("out_visual_dim")
 
 
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
@@ -221,6 +259,16 @@ def run_facts(
     )
 
 
+def check_by_frame(rules: list[Any], place: FramePlace) -> None:
+    """Raise ValueError for a rule that cannot follow frames which are on different steps."""
+    found = [term.kind for rule in rules for term in rule.method.terms if term.goes_by_step]
+    if found and not place.is_joint:
+        raise ValueError(
+            f"guidance.method {found[0]} goes from step to step, but the frames of this run are "
+            f"on different steps. Use cfg, or ar_step=0."
+        )
+
+
 def scale_note(family: Any, scale: float) -> str | None:
     """A sentence for a scale (its peak over the run) outside the usual range, or None."""
     low, high = family.usual_range
@@ -249,15 +297,3 @@ def _setting_of_sample(num_settings: int, num_samples: int, call: Mapping[str, A
         f"guide() got {num_settings} guidance settings, but the call makes {num_samples} "
         f"samples. Pass one setting, or one per sample."
     )
-
-
-def _second_guided(
-    rows: Mapping[tuple[str, int], Tensor], scale: float, num_samples: int
-) -> Tensor:
-    """uncond + scale * (cond - uncond) in float32; cond alone where the scale is 1."""
-    everyone = range(num_samples)
-    cond = torch.cat([rows["cond", b] for b in everyone]).float()
-    if scale == 1:
-        return cond
-    uncond = torch.cat([rows["uncond", b] for b in everyone]).float()
-    return uncond + scale * (cond - uncond)

@@ -23,7 +23,8 @@ class RunFacts:
     A step that does not run, as a video-to-video pipeline starts behind it, has no calls.
     `sigmas_K` are the noise levels at the start of each step, falling, and `experts` the name of
     the model of each; None where not known, or where there is one model. Branches in `always` run
-    on every step, whatever the strengths.
+    on every step, whatever the strengths. `part_T` are the pixel frames that the run makes, where
+    a pipeline makes a video in several loops.
     """
 
     num_frames: int
@@ -33,6 +34,7 @@ class RunFacts:
     sigmas_K: np.ndarray | None = None
     experts: tuple[str, ...] | None = None
     always: frozenset[str] = frozenset()
+    part_T: np.ndarray | None = None
 
     def of_surfaces(self) -> dict[str, Any]:
         """What the surfaces of a rule are made for: the arguments of its `surfaces`."""
@@ -43,6 +45,7 @@ class RunFacts:
             "fps": self.fps,
             "sigmas": self.sigmas_K,
             "experts": self.experts,
+            "part_T": self.part_T,
         }
 
     def of_rows(self) -> dict[str, Any]:
@@ -94,9 +97,10 @@ class RunPlace:
     def _found(self, arguments: Mapping[str, Any]) -> list[int]:
         """The entries of the list that this call may be at.
 
-        Tokens with a timestep of their own are at the largest; those that are given have none.
+        Tokens with a timestep of their own are at the largest that the list has; those that are
+        given, as an image, have another or none.
         """
-        given, to_model = arguments.get(self.family.timestep), self.family.model_timesteps
+        given, scheduler = arguments.get(self.family.timestep), self.pipe.scheduler
         if given is None:
             raise ValueError(
                 f"a {type(self.pipe).__name__} gives its denoiser no argument "
@@ -105,20 +109,64 @@ class RunPlace:
             )
         exact, rounded = self.values.double(), self.values
         if hasattr(given, "dtype"):
-            rounded, given = self.values.to(given.dtype), given.max()
-        exact, rounded = (to_model(values).double() for values in (exact, rounded))
-        given = float(given)
-        tolerance = float((exact - rounded).abs().max()) + 1e-6 * abs(given)
-        distances = (rounded - given).abs().tolist()
-        found = [i for i, distance in enumerate(distances) if distance <= tolerance]
-        if not found:
+            rounded, given = self.values.to(given.dtype), given.unique().tolist()
+        to_model = self.family.model_timesteps
+        exact, rounded = (to_model(values, scheduler).double() for values in (exact, rounded))
+        rounding = float((exact - rounded).abs().max())
+        levels = sorted(given if isinstance(given, list) else [float(given)], reverse=True)
+        for level in levels:
+            distances, tolerance = (rounded - level).abs().tolist(), rounding + 1e-6 * abs(level)
+            found = [i for i, distance in enumerate(distances) if distance <= tolerance]
+            if found:
+                return found
+        raise ValueError(
+            f"a {type(self.pipe).__name__} gives its denoiser the timestep {levels[0]:g}, which "
+            f"its {type(scheduler).__name__} does not have, so the step cannot be told. If the "
+            f"pipeline changes timesteps on their way to the model, say how in "
+            f"Family.model_timesteps."
+        )
+
+
+class FramePlace:
+    """The steps of the frames in each denoiser call, where they have noise levels of their own.
+
+    `steps_NF` is told by the pipeline; `index` is the place of a call in it.
+
+    Raises:
+        ValueError: where a frame that is denoised has another timestep than the pipeline tells.
+    """
+
+    begin = 0
+
+    def __init__(self, family: Any, told: Any, arguments: Mapping[str, Any]):
+        self.family, self.index = family, 0
+        self.timesteps_NF, self.steps_NF = family.frame_levels.read(told)
+        self._check(arguments)
+
+    def goes_on(self, arguments: Mapping[str, Any]) -> bool:
+        """Move on to this call, the next one."""
+        self.index += 1
+        self._check(arguments)
+        return True
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether all frames that are denoised in a call are on the same step."""
+        steps, latest = self.steps_NF, self.steps_NF.max(axis=1, keepdims=True)
+        return bool(((steps == latest) | (steps < 0)).all())
+
+    def _check(self, arguments: Mapping[str, Any]) -> None:
+        given_BF = arguments[self.family.timestep].cpu().numpy()
+        told = self.index < len(self.steps_NF) and given_BF.shape[-1] == self.steps_NF.shape[1]
+        if told:
+            on = self.steps_NF[self.index] >= 0
+            told = bool((given_BF[:, on] == self.timesteps_NF[self.index, on]).all())
+        if not told:
             raise ValueError(
-                f"a {type(self.pipe).__name__} gives its denoiser the timestep {given:g}, which "
-                f"its {type(self.pipe.scheduler).__name__} does not have, so the step cannot be "
-                f"told. If the pipeline changes timesteps on their way to the model, say how in "
-                f"Family.model_timesteps."
+                f"the frames of denoiser call {self.index + 1} have other timesteps than the "
+                f"pipeline's {self.family.frame_levels.method} tells, so their steps are unknown. "
+                f"Leave out what changes them."
             )
-        return found
 
 
 def begin_of(pipe: Any, call: Mapping[str, Any]) -> int:
@@ -150,7 +198,7 @@ def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
         experts = None if None in found else tuple(found)
     return {
         "calls": calls_per_step(scheduler, begin),
-        "sigmas_K": step_sigmas(scheduler, begin),
+        "sigmas_K": step_sigmas(scheduler, begin) if family.has_levels else None,
         "experts": experts,
     }
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.pipelines.arguments import images_of, tensors_of
+from vidcfg.pipelines.arguments import by_sample, images_of, tensors_of
 from vidcfg.pipelines.family import Family
 
-_LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip")
+BLANK = ("negative", "empty")
+"""Sources of the unconditional side."""
+_LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip", "clean_caption")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ class BranchTexts:
         return list(self.negative)
 
 
+def unconditional_inputs(
+    family: Family, arguments: Mapping[str, Any], cond: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """What a branch with this text sees where the unconditional one sees other than `cond`."""
+    if family.unconditional is None:
+        return {}
+    blank, num_samples = family.unconditional(arguments), len(arguments[family.hidden])
+    is_blank = source in BLANK
+    return {n: by_sample(n, t, num_samples) if is_blank else cond[n] for n, t in blank.items()}
+
+
 def branch_inputs(
     pipe: Any,
     family: Family,
@@ -68,14 +81,14 @@ def branch_inputs(
             read a branch from different texts.
     """
     # A model without a text has inputs of its own there.
-    if family.unconditional is not None:
+    if not family.texts:
         for branch, source in sources.items():
-            if source not in ("negative", "empty"):
+            if source not in BLANK:
                 raise ValueError(
                     f"the {branch} branch needs a prompt, but a {family.pipelines[0]} is "
                     f"conditioned on an image. Use guidance.method: cfg."
                 )
-        return {branch: family.unconditional(arguments) for branch in sources}
+        return {b: unconditional_inputs(family, arguments, cond, s) for b, s in sources.items()}
     repeats = rows_per_prompt(call)
     num_prompts = arguments[family.hidden].shape[0] // repeats
     encode_sources(pipe, family, texts, sources.values(), call=call, num_prompts=num_prompts)
@@ -83,7 +96,8 @@ def branch_inputs(
     no_image = _without_image(pipe, family, call, arguments)
     found = {}
     for branch, source in sources.items():
-        found[branch] = no_image | {
+        found[branch] = no_image | unconditional_inputs(family, arguments, cond, source)
+        found[branch] |= {
             path: as_rows(tensor, cond[path], name, repeats=repeats)
             for argument, name in family.texts.items()
             for path, tensor in tensors_of(inputs[source][name], argument)
@@ -129,7 +143,7 @@ def encode_sources(
         if source in texts.encoded:
             continue
         words = None if source in texts.inputs else texts.text(source, num_prompts)
-        given = texts.inputs[source] if words is None else _encoded(pipe, family, words, call)
+        given = texts.inputs.get(source) or _encoded(pipe, family, source, words, call)
         finish = family.finish_texts
         texts.encoded[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
 
@@ -143,7 +157,7 @@ def negative_inputs(
         ValueError: for an argument that this family does not take, a set that is incomplete, or a
             negative prompt beside it.
     """
-    if family.unconditional is not None and (given or negative_prompt):
+    if not family.texts and (given or negative_prompt):
         names = ", ".join(given) or "negative_prompt"
         raise ValueError(
             f"a {family.pipelines[0]} is conditioned on an image, not on a text: its "
@@ -167,9 +181,9 @@ def negative_inputs(
 
 
 def _encoded(
-    pipe: Any, family: Family, texts: list[str], call: Mapping[str, Any]
+    pipe: Any, family: Family, source: str, texts: list[str], call: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The text inputs of `texts`, encoded as the pipeline encodes a prompt of this call.
+    """The text inputs of a source, encoded as the pipeline encodes a prompt of this call.
 
     Raises:
         ValueError: if the pipeline has no text encoder.
@@ -189,10 +203,22 @@ def _encoded(
         "num_videos_per_prompt": rows_per_prompt(call),
         "num_images_per_prompt": rows_per_prompt(call),
     }
+    if family.encodes_beside_prompt:
+        wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
+        wanted["negative_prompt"] = texts
+    if "image" in parameters:  # HunyuanVideo reads it with the text
+        wanted["image"] = _black(call) if source in BLANK else call["image"]
     wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
     unset = {n: None for n, p in parameters.items() if p.default is p.empty}
     encoded = pipe.encode_prompt(**unset | {n: v for n, v in wanted.items() if n in parameters})
     return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
+
+
+def _black(call: Mapping[str, Any]) -> Any:
+    """The image that stands beside a negative text."""
+    from PIL import Image
+
+    return Image.new("RGB", (call["width"], call["height"]))
 
 
 def rows_per_prompt(call: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ FEWEST_PROMPTS = 3
 """From so many prompts on a mean over them says something, and a change of all is no accident."""
 
 ODD = 2
-"""So many prompts may be odd without a change, or an eighth of more than sixteen."""
+"""So many prompts may be odd without a change, or a tenth of more than twenty."""
 
 AGREEMENT = {4: 0.5, 8: 1.0, 12: 3.0}
 """From so many prompts on -> how far apart changes may lie that agree, as a part of the least.
@@ -38,7 +38,7 @@ HEAVY = 5
 
 def odd(num: int) -> int:
     """How many of `num` prompts a proof may not hang on."""
-    return max(ODD, num // 8)
+    return max(ODD, num // 10)
 
 
 def provable_p(num: int) -> float:
@@ -50,7 +50,8 @@ def provable_p(num: int) -> float:
 class RepeatNoise:
     """Standard deviation of a metric's change between two renders of one clip, without cause.
 
-    On the scale of the rule (log ratio, or difference), over `n` pairs. `source` says from what.
+    On the scale of the rule (log ratio, or difference), over `n` pairs that do not depend on each
+    other. `source` says from what.
     """
 
     sd: float
@@ -58,9 +59,12 @@ class RepeatNoise:
     source: str
 
     @classmethod
-    def of(cls, changes: Sequence[float] | np.ndarray, source: str) -> "RepeatNoise":
+    def of(
+        cls, changes: Sequence[float] | np.ndarray, source: str, n: int | None = None
+    ) -> "RepeatNoise":
         # Without a cause the mean change is 0.
-        return cls(math.sqrt(float(np.mean(np.square(changes)))), len(changes), source)
+        sd = math.sqrt(float(np.mean(np.square(changes))))
+        return cls(sd, len(changes) if n is None else n, source)
 
     @classmethod
     def saved(cls, facts: Mapping[str, Any]) -> "dict[str, RepeatNoise]":
@@ -73,12 +77,25 @@ class RepeatNoise:
         z = math.inf if not self.sd else point * math.sqrt(num) / self.sd
         if point <= 0:
             return 1.0
-        return float(max(stdtr(self.n, -z), stdtr(HEAVY, -z * _UNIT)))
+        return float(max(stdtr(self._degrees, -z), stdtr(HEAVY, -z * _UNIT)))
 
     def reach(self, level: float, num: int) -> float:
         """The mean change that repeats of `num` prompts exceed with chance `level`."""
-        z = max(-stdtrit(self.n, level), -stdtrit(HEAVY, level) / _UNIT)
+        z = max(-stdtrit(self._degrees, level), -stdtrit(HEAVY, level) / _UNIT)
         return float(z) * self.sd / math.sqrt(num)
+
+    @property
+    def _degrees(self) -> float:
+        """Of freedom of `sd`; heavy tails (t of 3 degrees) tell it half as well as normal ones."""
+        return max(1.0, self.n / 2)
+
+    def outlier(self, chance: float) -> float:
+        """The change that one render exceeds with that chance, with tails of 3 degrees of freedom.
+
+        Fewer repeats know less of it. For 19 metrics of 4 to 64 clips with three repeats each that
+        is right within a tenth of what was drawn (t of 3 degrees; less for exponential noise).
+        """
+        return float(-stdtrit(3 * self.n / (self.n + 2), chance)) / math.sqrt(3) * self.sd
 
     def detectable(
         self, rule: MetricRule, num: int, *, alpha: float, power: float
@@ -154,8 +171,10 @@ class PairedChange:
         """The noise of repeats if these clips vary no more than four times as much, else None.
 
         Clips that vary more have changed, each in its own way; repeats say nothing about that.
+        Fewer than eight may vary six times as much by chance.
         """
-        if self.repeats is None or self._spread > 4 * self.repeats.sd:
+        most = 4 if len(self.worse_n) >= 8 else 6
+        if self.repeats is None or self._spread > most * self.repeats.sd:
             return None
         return self.repeats
 
@@ -173,7 +192,7 @@ class PairedChange:
         if self.noise is None:
             return least
         # So wide that without a change all metrics together stay inside.
-        levels = alpha, alpha / (2 * self.num_metrics)
+        levels = alpha, alpha / (5 * self.num_metrics)
         return max(least, sum(self.noise.reach(level, self.num_prompts) for level in levels))
 
     @cached_property
@@ -240,18 +259,17 @@ class PairedChange:
         repeats, else the spread of the clips; where every prompt is above the alarm, spread is
         none.
         """
-        if self.noise is not None:
-            spread = stdtrit(3, 0.75) / math.sqrt(3) * self.noise.sd
-        else:
-            spread = self._spread
-        # The fewer clips, the less their spread is known.
         num = len(self.worse_n)
-        tails = 3 if self.noise is not None else min(3, max(1, num - 2))
         chance = alpha / (self.num_metrics * num)
-        reach = -stdtrit(tails, chance) / stdtrit(tails, 0.75)
+        if self.noise is not None:
+            reach = self.noise.outlier(chance)
+        else:
+            # The fewer clips, the less their spread is known.
+            tails = min(3, max(1, num - 2))
+            reach = -stdtrit(tails, chance) / stdtrit(tails, 0.75) * self._spread
         alarm = self.rule.alarm_of(self.direction)
         if not (self.num_prompts >= FEWEST_PROMPTS and self.means_g.min() > alarm):
-            alarm = max(alarm, reach * spread)
+            alarm = max(alarm, reach)
         return (self.worse_n > alarm) & (self.difference_n > self.rule.at_least)
 
     @cached_property

@@ -94,7 +94,9 @@ def calibrate(sets: Sequence[ClipSet], policy: Policy) -> Calibration:
         if len(found) < FEWEST_PAIRS:
             continue
         rule = policy.metrics[name]
-        noise[name] = RepeatNoise.of(found, "repeats")
+        # Of k renders of a clip, k - 1 differences do not depend on each other.
+        n = round(2 * len(found) / len(sets))
+        noise[name] = RepeatNoise.of(found, "repeats", n)
         shift[name] = float(cluster_means(found, clusters[name]).mean())
         level = {"alpha": policy.share(name), "power": policy.power}
         seen = noise[name].detectable(rule, num_prompts, **level)

@@ -52,7 +52,15 @@ def call_arguments(
 
 
 def check_prompt(prompt: Prompt, family: Any, accepted: Mapping[str, Parameter]) -> None:
-    """Raise ValueError for an image too many or too few, or a negative prompt without effect."""
+    """Raise ValueError for an image too many or too few, or a negative prompt without effect.
+
+    And for a pipeline that makes a video in several loops, of which a record tells one.
+    """
+    if family.part is not None:
+        raise ValueError(
+            f"a {family.pipelines[0]} makes a video in several loops, which is guided from Python "
+            "alone: vidcfg.guide(pipe, vidcfg.Guidance(...)), see docs/families.md."
+        )
     if prompt.image and "image" not in accepted:
         raise ValueError(
             f"the prompt '{prompt.text}' has an image, but this pipeline starts from "
@@ -63,7 +71,7 @@ def check_prompt(prompt: Prompt, family: Any, accepted: Mapping[str, Parameter])
             f"the prompt '{prompt.text}' has no image, but this pipeline starts from one. "
             "Write `image: path` beside its text."
         )
-    if prompt.negative and family.unconditional is not None:
+    if prompt.negative and not family.texts:
         raise ValueError(
             f"the prompt '{prompt.text}' has a negative prompt, but a {family.pipelines[0]} is "
             "conditioned on an image alone. Delete `negative`."

@@ -64,7 +64,7 @@ def image_warnings(config: RenderConfig) -> list[str]:
 
 def unread_texts(config: RenderConfig, family: Any) -> list[str]:
     """A note for a model that reads no text: the prompt names the files alone."""
-    if family.unconditional is None:
+    if family.texts:
         return []
     return [f"{family.name} reads no prompt: prompts.*.text names the files alone."]
 

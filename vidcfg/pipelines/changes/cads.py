@@ -30,7 +30,12 @@ class AnnealedCondition(ModelChange):
                 )
         # From tau1 = 1 on no step is annealed.
         self.settings = {b: own for b, own in self.settings.items() if own.tau1 < 1}
-        if self.settings and start.family.unconditional is not None:
+        if self.settings and start.family.control is not None:
+            raise ValueError(
+                "cads anneals the text of the denoiser, but the ControlNet of this pipeline reads "
+                "it too. Use guidance.method: cfg."
+            )
+        if self.settings and not start.family.texts:
             raise ValueError(
                 f"cads anneals a text, but a {start.family.pipelines[0]} is conditioned on an "
                 f"image. Use guidance.method: cfg."

@@ -26,8 +26,23 @@ class PerturbedPass(ModelChange):
     def skipping(self) -> list[str]:
         return [change.rule for change in self.of.values() if change.kind == "skip"]
 
+    def __init__(self, *made: Any):
+        super().__init__(*made)
+        family = self.start.family
+        own = family.blocks.own if family.blocks else {}
+        if "isolate" not in own and any(c.kind == "isolate" for c in self.of.values()):
+            raise ValueError(
+                f"guidance.method: modality is for models that make video and sound, which "
+                f"{family.name} does not. Leave it out of guidance.method."
+            )
+
     def run(self, call: StepCall) -> Any:
         change = self.of[call.branches[0]]
+        blocks = call.family.blocks
+        if blocks is not None and change.kind in blocks.own:
+            layers = [layer.index for layer in find_layers(call.module, blocks, change)]
+            if own := blocks.own[change.kind](call.module, layers):
+                return call.plain(**own)
         with perturbed(call.module, call.family, change, call.arguments):
             return call.plain()
 

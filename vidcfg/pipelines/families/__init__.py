@@ -4,6 +4,7 @@ import pkgutil
 from importlib import import_module
 from typing import Any
 
+from vidcfg.pipelines.families.refused import REFUSED
 from vidcfg.pipelines.family import Family
 
 _MODULES = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
@@ -35,15 +36,20 @@ def family_of(pipe: Any) -> Family:
     """The family of a pipeline, by the name of its class or of the classes it derives from.
 
     Raises:
-        ValueError: for a pipeline that no family covers, with the ones that are.
+        ValueError: for a pipeline that no family covers, with the reason where there is one.
     """
     for cls in type(pipe).__mro__:
         for family in FAMILIES.values():
             if cls.__name__ in family.pipelines:
                 return family.of(pipe)
+    name = type(pipe).__name__
+    if name in REFUSED:
+        raise ValueError(
+            f"vidcfg cannot guide a {name}: {REFUSED[name]}. `vidcfg families` lists what it can."
+        )
     known = ", ".join(name for family in FAMILIES.values() for name in family.pipelines)
     raise ValueError(
-        f"vidcfg cannot guide a {type(pipe).__name__}. It knows {known}. For another pipeline "
+        f"vidcfg cannot guide a {name}. It knows {known}. For another pipeline "
         f"declare how it names its inputs: "
         f"vidcfg.register_family(vidcfg.pipelines.families.Family(...)), see docs/families.md."
     )
@@ -62,6 +68,7 @@ def adapted_family(part: str) -> Family:
 
 __all__ = [
     "FAMILIES",
+    "REFUSED",
     "Family",
     "adapted_family",
     "family_of",

@@ -5,14 +5,22 @@ from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="cogvideox",
-    pipelines=("CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
+    pipelines=(
+        "CogVideoXPipeline",
+        "CogVideoXImageToVideoPipeline",
+        "CogVideoXVideoToVideoPipeline",
+        "CogVideoXFunControlPipeline",
+        "ConsisIDPipeline",
+    ),
     layout="BFCHW",
     frame_rule="4k + 1 (1.5: padded)",
     tested="exact",
     frame_map=lambda pipe: CogVideoXMap(
-        pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t
+        pipe.vae_scale_factor_temporal, pipe.transformer.config.get("patch_size_t")
     ),
     length_argument="num_frames",  # the padding of 1.5 hides it
+    # The face that a ConsisID keeps is one for all samples.
+    constants=("image_rotary_emb", "id_cond", "id_vit_hidden"),
     own_guidance={"guidance_scale": 1.0, "use_dynamic_cfg": False},
     stock_passes="batched",
     combines_in_float32=True,

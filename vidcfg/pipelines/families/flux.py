@@ -42,7 +42,7 @@ FAMILY = Family(
     image_prompt=ImagePrompt(
         "joint_attention_kwargs.ip_adapter_image_embeds", _black_image, negative=_NEGATIVE
     ),
-    model_timesteps=lambda timesteps: timesteps / 1000,
+    model_timesteps=lambda timesteps, scheduler: timesteps / 1000,
     embedded=("guidance", 1.0),
     blocks=Blocks(
         ("transformer_blocks", "single_transformer_blocks"),

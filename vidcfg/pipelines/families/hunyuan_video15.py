@@ -4,7 +4,7 @@ from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
     name="hunyuan_video15",
-    pipelines=("HunyuanVideo15Pipeline",),
+    pipelines=("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"),
     frame_rule="4k + 1",
     tested="exact",
     texts={

@@ -2,7 +2,13 @@
 
 Wan 2.2 changes the model at a noise level: `high` above it, `low` below. TI2V-5B gives every token
 a timestep of its own. Image to video puts the image behind the latents, as further channels.
+VACE puts reference images before the video, as further latent frames, and so does Animate with the
+image of its character; Animate also blanks the face in the unconditional pass.
 """
+
+from dataclasses import replace
+
+import numpy as np
 
 from vidcfg.pipelines.family import Blocks, Family
 
@@ -18,7 +24,12 @@ def _expert(pipe, timestep: float) -> str | None:
 
 FAMILY = Family(
     name="wan",
-    pipelines=("WanPipeline", "WanImageToVideoPipeline"),
+    pipelines=(
+        "WanPipeline",
+        "WanImageToVideoPipeline",
+        "WanVideoToVideoPipeline",
+        "LucyEditPipeline",
+    ),
     frame_rule="4k + 1",
     tested="exact",
     denoisers={"transformer": "high", "transformer_2": "low"},
@@ -29,4 +40,58 @@ FAMILY = Family(
     size_multiple=16,
     default_scale=5.0,
     usual_range=(3.0, 7.0),
+)
+
+VACE = replace(
+    FAMILY,
+    name="wan_vace",
+    pipelines=("WanVACEPipeline",),
+    per_sample=("timestep", "control_hidden_states"),
+    length_argument="num_frames",
+    others="before",
+    frame_rule="4k + 1, behind images",
+)
+
+
+def _segment(pipe, call, number: int) -> tuple[int, np.ndarray]:
+    """Each segment begins with the last frames of the one before; the last may be padded."""
+    count, length = len(call["pose_video"]), call["segment_frame_length"]
+    begin = number * (length - call["prev_segment_conditioning_frames"])
+    return count, np.minimum(np.arange(begin, begin + length), count - 1)
+
+
+ANIMATE = replace(
+    FAMILY,
+    name="wan_animate",
+    pipelines=("WanAnimatePipeline",),
+    denoisers={"transformer": None},
+    expert_of=None,
+    per_sample=("timestep", "encoder_hidden_states_image", "pose_hidden_states"),
+    unconditional=lambda arguments: {"face_pixel_values": arguments["face_pixel_values"] * 0 - 1},
+    length_argument="segment_frame_length",
+    others="before",
+    frame_rule="4k + 1, behind an image",
+    part=_segment,
+    default_scale=3.0,
+    usual_range=(1.0, 5.0),
+)
+
+
+def _temporal_reasoning(pipe, call) -> str | None:
+    if call.get("enable_temporal_reasoning"):
+        return (
+            "ChronoEdit drops all frames but the first and the last after "
+            "num_temporal_reasoning_steps, and a surface is for one number of frames. "
+            "Pass enable_temporal_reasoning=False."
+        )
+    return None
+
+
+CHRONO_EDIT = replace(
+    FAMILY,
+    name="chronoedit",
+    pipelines=("ChronoEditPipeline",),
+    denoisers={"transformer": None},
+    expert_of=None,
+    refusal=_temporal_reasoning,
 )

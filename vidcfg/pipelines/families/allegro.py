@@ -1,0 +1,23 @@
+"""Allegro: each latent frame makes four pixel frames, one batched call."""
+
+from vidcfg.guidance.frame_map import BlockMap
+from vidcfg.pipelines.family import Blocks, Family
+
+FAMILY = Family(
+    name="allegro",
+    pipelines=("AllegroPipeline",),
+    frame_rule="4k",
+    tested="exact",
+    frame_map=lambda pipe: BlockMap(pipe.vae_scale_factor_temporal),
+    texts={
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_attention_mask",
+    },
+    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    stock_passes="batched",
+    prediction=None,
+    blocks=Blocks(("transformer_blocks",)),
+    size_multiple=16,
+    default_scale=7.5,
+    usual_range=(5.0, 9.0),
+)

@@ -1,0 +1,19 @@
+"""AnyFlow: Wan with frames before channels, and a flow from one noise level to another."""
+
+from dataclasses import replace
+
+from vidcfg.pipelines.families import wan
+
+FAMILY = replace(
+    wan.FAMILY,
+    name="anyflow",
+    pipelines=("AnyFlowPipeline",),
+    layout="BFCHW",
+    denoisers={"transformer": None},
+    expert_of=None,
+    per_sample=("timestep", "r_timestep"),
+    stock_passes="batched",
+    has_levels=False,
+    default_scale=1.0,
+    usual_range=(1.0, 6.0),
+)
