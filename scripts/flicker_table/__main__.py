@@ -3,8 +3,9 @@
     python scripts/flicker_table --out runs/flicker_table --markdown docs/flicker_table.md
     python scripts/flicker_table --out runs/real --clips folder/of/videos
 
-25 scenes that do not flicker and three that do, 24 faults. Scored clips are kept in the folder: a
-second run continues. With --clips the faults are put into the first 17 frames of videos.
+25 scenes that do not flicker and three that do, 24 faults, and cuts between scenes. Scored clips
+are kept in the folder: a second run continues. With --clips the faults are put into the first 17
+frames of videos.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from cuts import section
 from faults import FAULTS, IMMOVABLE
 from scenes import CLEAN, FLICKERS, FRAMES, draw
 
@@ -195,7 +197,10 @@ def main(argv: list[str] | None = None) -> int:
         print_shares(scored)
         return 0
 
-    text = table(scored, options.seeds)
+    cuts = options.out / "cuts.md"
+    if not cuts.exists():
+        write_text(cuts, section())
+    text = table(scored, options.seeds) + cuts.read_text(encoding="utf-8")
     print(text)
     if options.markdown:
         write_text(options.markdown, text)
