@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from clip_metrics import one_record
 
-from vidcfg.metrics.appearance import (
-    clipped_share,
-    contrast,
-    contrast_drift,
-    saturation,
-    sharpness,
-)
+from vidcfg.metrics.appearance import contrast, contrast_drift, sharpness
+from vidcfg.metrics.saturation import clipped_share, saturation
 
 
 def test_saturation_is_that_of_hsv():

@@ -7,25 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from vidcfg.metrics.flicker import LUMA, trend
-from vidcfg.metrics.frames import luma, to_unit
+from vidcfg.metrics.frames import luma
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
+from vidcfg.metrics.saturation import clipped_share, saturation
 
-
-@mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")
-def saturation(frame_CHW: np.ndarray) -> float:
-    """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
-    frame = to_unit(frame_CHW)
-    high, low = frame.max(axis=0), frame.min(axis=0)
-    ratio = np.divide(high - low, high, out=np.zeros_like(high), where=high > 0)
-    return float(np.mean(ratio, dtype=np.float64))
-
-
-@mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
-def clipped_share(frame_CHW: np.ndarray) -> float:
-    """Share of values at either end of the range, within half an 8-bit level."""
-    frame = to_unit(frame_CHW)
-    margin = np.float32(0.5 / 255)
-    return float(np.mean((frame <= margin) | (frame >= 1 - margin)))
+mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")(saturation)
+mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")(clipped_share)
 
 
 @mean_metric("contrast", "appearance", "intensity", "none", "luma=bt709;sd")
