@@ -24,10 +24,9 @@ REFUSED: dict[str, str] = {
         "its own call fails in diffusers 0.42.1 (encode_prompt takes no text_encoder_index)"
     ),
     "HeliosModularPipeline": _MODULAR,
-    "HeliosPipeline": _CHUNKS,
     "HeliosPyramidDistilledModularPipeline": _MODULAR,
     "HeliosPyramidModularPipeline": _MODULAR,
-    "HeliosPyramidPipeline": _CHUNKS,
+    "HeliosPyramidPipeline": "it makes each chunk at several sizes, in loops of their own",
     "HunyuanVideo15ModularPipeline": _MODULAR,
     "JoyImageEditPipeline": _IMAGE,
     "Kandinsky6SRPipeline": _NO_GUIDANCE,
