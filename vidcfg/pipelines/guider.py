@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
@@ -12,8 +13,8 @@ from torch import Tensor
 from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
-from vidcfg.guidance.plan import SampleRows, plan_run
-from vidcfg.guidance.rule import Rule
+from vidcfg.guidance.plan import Memory, SampleRows, plan_run
+from vidcfg.guidance.rule import AgainstUncond, Rule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.guidance.trace import Trace
@@ -80,6 +81,7 @@ class FrameGuidance(BaseGuidance):
         self._facts: RunFacts | None = None
         self._terms: tuple = ()
         self._rows: SampleRows | None = None
+        self._memory = Memory()
         self.trace = Trace()
 
     def told_by(self, facts_of: Callable[[int], RunFacts], trace: Trace) -> None:
@@ -127,7 +129,9 @@ class FrameGuidance(BaseGuidance):
             self._begin(self._given_frames)
         if self._facts is None:
             return 2
-        return len((self._rows or self._rows_of(1)).branches[0][self._step])
+        rows = self._rows or self._rows_of(1)
+        needed = (step.branches for step in rows.at(self._step, self._memory, self._expert))
+        return max(map(len, needed))
 
     def _inside(self) -> bool:
         first, last = (int(x * self._num_inference_steps) for x in (self._start, self._stop))
@@ -135,9 +139,14 @@ class FrameGuidance(BaseGuidance):
 
     def _begin(self, num_frames: int) -> None:
         """Make the surfaces of a run whose predictions have so many latent frames."""
-        self._facts = self._facts_of(num_frames)
+        self._facts, self._memory = self._facts_of(num_frames), Memory()
         run = self._facts.of_surfaces()
         self._terms = tuple(term.surface(**run) for term in self._rule.terms)
+
+    @property
+    def _expert(self) -> str | None:
+        experts = self._facts.experts
+        return None if experts is None else experts[self._step]
 
     def _own_facts(self, num_frames: int) -> RunFacts:
         """Of a run about which only the arguments of this guider are known."""
@@ -170,7 +179,7 @@ class FrameGuidance(BaseGuidance):
         num_frames = self._given_frames or self._layout.num_frames(cond)
         if self._facts is None:
             self._begin(num_frames)
-        samples, experts = self._rows_of(len(cond)), self._facts.experts
+        samples = self._rows_of(len(cond))
         if not self.trace.surfaces:
             self.trace.surfaces = [self._terms[0]] * len(cond)
             if self._facts_of != self._own_facts:
@@ -183,10 +192,12 @@ class FrameGuidance(BaseGuidance):
             by_branch={"cond": {}, "uncond": {}},
             num_frames=num_frames,
             step=self._step,
-            expert=experts and experts[self._step],
+            expert=self._expert,
         )
         denoiser = GuidedDenoiser(self._layout, samples, Passes(share=False))
-        guided, step = denoiser.predict(inputs, lambda rows, branches: predictions[branches[0]])
+        guided, step = denoiser.predict(
+            inputs, lambda rows, branches: predictions[branches[0]], self._memory
+        )
         # What the pipeline ran, also where the guider had to ask for more than the step needs.
         run = {name: len(cond) for name, p in predictions.items() if p is not None}
         self.trace.steps.append(replace(step, evaluations=run, calls=len(run)))
@@ -217,6 +228,9 @@ def _setting(guidance: Guidance | dict | float) -> Guidance:
 
 
 def _of_two(rule: Rule) -> bool:
-    """Whether a rule needs the two predictions of a step, and nothing else."""
-    other = rule.changes() or rule.in_x0 or rule.needs_levels or rule.goes_by_step
-    return set(rule.branches) <= {"cond", "uncond"} and not other
+    """Whether a rule needs the two predictions of its steps, and nothing else."""
+    if not isinstance(rule, AgainstUncond) or rule.in_x0 or rule.needs_levels:
+        return False
+    # A guider is not told whether the model predicts a flow.
+    on = np.full((1, 1), 2.0), np.ones((1, 1))
+    return not any(step.flow_only for step in rule.steps(*on))

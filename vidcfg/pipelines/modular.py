@@ -37,14 +37,14 @@ def guided_modular(
             "and call it once for each setting."
         )
     taken = pipe.blocks.input_names
-    unknown = [name for name in negative if name not in taken]
-    if negative_prompt and "negative_prompt" not in taken:
+    sides = [name for name in taken if name and name.startswith("negative_")]
+    unknown = [name for name in negative if name not in sides]
+    if negative_prompt and "negative_prompt" not in sides:
         unknown.append("negative_prompt")
     if unknown:
-        known = [name for name in taken if name and name.startswith("negative_")]
         raise ValueError(
             f"guide() got {', '.join(unknown)}, but the blocks of this {type(pipe).__name__} take "
-            f"{', '.join(known) or 'no negative side'}. Pass that, or add the block that reads it."
+            f"{', '.join(sides) or 'no negative side'}. Pass that, or add the block that reads it."
         )
     FrameGuidance(settings[0])  # what a guider cannot do is told before the first call
     trace, cls = Trace(), type(pipe)
@@ -58,11 +58,12 @@ def guided_modular(
                 f"other pipeline."
             )
         known = self.default_call_parameters | (state.values if state is not None else {}) | given
-        given |= negative
-        if "negative_prompt" in taken and not negative:
-            several = isinstance(known["prompt"], list) and isinstance(negative_prompt, str)
-            count = len(known["prompt"]) if several else 1
-            given["negative_prompt"] = [negative_prompt] * count if several else negative_prompt
+        given |= negative or _negative_side(sides, negative_prompt, known)
+        if not (settings[0].is_off or any(n in given or known.get(n) is not None for n in sides)):
+            raise ValueError(
+                f"the blocks of this {cls.__name__} encode no text, so that there is no negative "
+                f"side. Pass {', '.join(sides)} to vidcfg.guide(...)."
+            )
         guider = _guider(self, family, settings[0], known, fps, trace)
         before = {name: getattr(self, name) for name in family.guiders if hasattr(self, name)}
         for name in before:
@@ -80,6 +81,17 @@ def guided_modular(
         yield trace
     finally:
         pipe.__class__ = cls
+
+
+def _negative_side(
+    sides: list[str], negative_prompt: str | list[str], call: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The negative prompt, one for each of several prompts, where the blocks encode one."""
+    if "negative_prompt" not in sides:
+        return {}
+    several = isinstance(call.get("prompt"), list) and isinstance(negative_prompt, str)
+    each = [negative_prompt] * len(call["prompt"]) if several else negative_prompt
+    return {"negative_prompt": each}
 
 
 def _guider(
