@@ -185,7 +185,8 @@ def score(frames, alignment) -> dict[str, float]:
     from vidcfg.metrics.meters import ClipMeasures, measure
     from vidcfg.metrics.record import ClipInfo
 
-    meter = ClipMeasures([METRICS[n] for n in PER_CLIP if n in METRICS and METRICS[n].outcome])
+    chosen = [METRICS[n] for n in PER_CLIP if n in METRICS and METRICS[n].outcome]
+    meter = ClipMeasures(chosen, fps=FPS)
     measure(frames, [meter])
     records = [*alignment, *meter.finish(ClipInfo(fps=FPS))]
     return {r.name: float("nan") if r.value is None else r.value for r in records}

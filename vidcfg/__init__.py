@@ -12,11 +12,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Guidance": "vidcfg.guidance.setting",
+    "check_pipeline": "vidcfg.pipelines.check",
     "guide": "vidcfg.pipelines.guide",
     "register_family": "vidcfg.pipelines.families",
 }
 
-__all__ = ["Guidance", "__version__", "guide", "register_family"]
+__all__ = ["Guidance", "__version__", "check_pipeline", "guide", "register_family"]
 
 
 def __getattr__(name: str):

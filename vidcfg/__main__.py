@@ -10,7 +10,7 @@ COMMANDS = {
     "sweep": "render and measure a grid of settings, on one machine or many",
     "report": "write the page of a sweep's results",
     "regress": "compare two result sets and say pass, fail or inconclusive",
-    "families": "list the pipelines that can be guided",
+    "families": "list the pipelines that can be guided, and check another",
     "doctor": "tell what works on this machine, and how to get what is missing",
     "weights": "list, fetch and check the weight files that metrics need",
 }

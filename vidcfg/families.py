@@ -3,8 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module, util
 from itertools import zip_longest
+from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from vidcfg import cli
 
@@ -75,7 +78,89 @@ def main(argv: Sequence[str] | None = None) -> int:
         details="Another pipeline is declared with vidcfg.register_family: see docs/families.md.",
     )
     made.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    return cli.run(made, _print, argv)
+    made.set_defaults(todo=_print)
+    commands = made.add_subparsers(metavar="check")
+    text = "run a pipeline with its own guidance and with vidcfg's, and tell where they differ"
+    check = cli.shared(commands.add_parser("check", help=text), default=argparse.SUPPRESS)
+    check.set_defaults(todo=_check)
+    text = (
+        "mini; a folder or repository of a checkpoint; or file.py:function or module:function, "
+        "which returns a pipeline, or a pipeline and a dict of arguments for its call"
+    )
+    check.add_argument("pipeline", metavar="PIPELINE", help=text)
+    for name, text in (
+        ("steps", "denoising steps (3)"),
+        ("frames", "pixel frames (those of three latent frames)"),
+        ("height", "in pixels (at most 64)"),
+        ("width", "in pixels (twice the height)"),
+    ):
+        check.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    devices = ("auto", "cpu", "cuda")
+    check.add_argument("--device", default="auto", choices=devices, help="of a checkpoint")
+    return cli.run(made, lambda options: options.todo(options), argv)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """0: all lines passed, or could not be told. 1: one failed."""
+    from vidcfg.pipelines.check import LENGTHS, check_pipeline, length_argument
+
+    pipe, call = _loaded(options.pipeline, options.device)
+    if hasattr(pipe, "set_progress_bar_config"):
+        pipe.set_progress_bar_config(disable=True)
+    given = {
+        "num_inference_steps": options.steps,
+        "height": options.height,
+        "width": options.width,
+    }
+    if options.frames is not None:
+        given[length_argument(pipe) or LENGTHS[0]] = options.frames
+    call |= {name: value for name, value in given.items() if value is not None}
+    lines = check_pipeline(pipe, **call)
+    print(*lines, sep="\n")
+    failed = [line.name for line in lines if line.passed is False]
+    print(f"{len(failed)} of {len(lines)} failed: {', '.join(failed)}" if failed else "passed")
+    return cli.FAILED if failed else cli.DONE
+
+
+def _loaded(target: str, device: str) -> tuple[Any, dict[str, Any]]:
+    """The pipeline that a target names, and the arguments that come with it."""
+    from vidcfg.pipelines.load import DiffusersModel, MiniModel, ModelError, load_pipeline
+
+    place, _, name = target.rpartition(":")
+    if not place:
+        if target == "mini":
+            return load_pipeline(MiniModel(device=device)), {}
+        if not Path(target).expanduser().is_dir() and target.count("/") != 1:
+            raise ValueError(
+                f"there is no folder {target}. Type mini, a folder, a repository such as "
+                f"Wan-AI/Wan2.1-T2V-1.3B-Diffusers, file.py:function or module:function."
+            )
+        try:
+            # In float32 a wrong declaration cannot be taken for rounding.
+            model = DiffusersModel(checkpoint=target, device=device, dtype="float32")
+            return load_pipeline(model), {}
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+    try:
+        made = getattr(_module(place), name)()
+    except Exception as error:
+        raise ValueError(f"{target} fails: {type(error).__name__}: {error}") from error
+    pipe, call = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    if not isinstance(call, dict) or pipe is None:
+        raise ValueError(f"{target} must return a pipeline, or a pipeline and a dict: pipe, {{}}")
+    return pipe, dict(call)
+
+
+def _module(place: str) -> Any:
+    """A module by its name, also of this folder, or by the path of its file."""
+    path = Path(place)
+    sys.path.insert(0, str(path.resolve().parent if path.suffix == ".py" else Path.cwd()))
+    if path.suffix != ".py":
+        return import_module(place)
+    spec = util.spec_from_file_location(path.stem, path)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _print(options: argparse.Namespace) -> int:

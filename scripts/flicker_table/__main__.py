@@ -1,10 +1,11 @@
 """Which metric sees which fault: drawn scenes with and without it, as a table and a picture.
 
     python scripts/flicker_table --out runs/flicker_table --markdown docs/flicker_table.md
-    python scripts/flicker_table --out runs/real --clips folder/of/videos
+    python scripts/flicker_table --out runs/real --clips FOLDER --markdown docs/flicker_real.md
 
-25 scenes that do not flicker and three that do, 24 faults. Scored clips are kept in the folder: a
-second run continues. With --clips the faults are put into the first 17 frames of videos.
+25 scenes that do not flicker and three that do, 24 faults, and cuts between scenes. Scored clips
+are kept in the folder: a second run continues. With --clips the faults are put into the first 17
+frames of videos.
 """
 
 import argparse
@@ -15,7 +16,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from cuts import section
 from faults import FAULTS, IMMOVABLE
+from margins import margins
 from scenes import CLEAN, FLICKERS, FRAMES, draw
 
 from vidcfg.files import write_json, write_text
@@ -53,6 +56,28 @@ by ±2 levels reads 4.
 
 | scene | `mc_flicker` | `mc_flicker_p95` | `judder` | `frame_diff` |
 |---|---|---|---|---|"""
+
+
+REAL = """\
+# Which metric sees which fault in clips of real models
+
+`python scripts/flicker_table --clips FOLDER --out runs/real --markdown docs/flicker_real.md`: the
+faults of [flicker_table.md](flicker_table.md) in the first 17 frames of {clips} published clips of
+Wan, LTX-2, HunyuanVideo, Kling, Luma, Veo and others (350 x 350, lossy).
+
+*Same clip*: share of clips that score higher with the fault than without it; *pooled*: the same
+for different clips. VBench's temporal flickering ranks as `frame_diff` does. *Best*: the metric of
+faults that sees it most often.
+
+| fault | named for it | same clip | pooled | best | `frame_diff`, same clip | pooled |
+|---|---|---|---|---|---|---|"""
+CLEAN_VALUES = """
+Clips without a fault, in levels of 255:
+
+| metric | 10th percentile | median | 90th percentile |
+|---|---|---|---|"""
+
+OF_FAULTS = NAMES[: NAMES.index("hf_share")]
 
 
 def score(clip: np.ndarray) -> dict[str, float | None]:
@@ -130,17 +155,23 @@ def table(scored: dict, num_seeds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_shares(scored: dict) -> None:
-    """The share of clips in which the named metric and frame difference rise with each fault."""
+def real_page(scored: dict) -> str:
+    """The page of real clips: what the named metric, the best one and frame difference see."""
     scenes = {scene for scene, _ in scored}
-    print(f"{len(scored)} clips; clean, by metric: 10th, 50th, 90th percentile")
-    for name in NAMES:
+    lines = [REAL.format(clips=len(scored))]
+    for fault, (_, named) in FAULTS.items():
+        shares = {name: paired(values(scored, fault, name, scenes)) for name in NAMES}
+        best = max((name for name in OF_FAULTS), key=shares.get)
+        pool = [pooled(values(scored, fault, name, scenes)) for name in (named, "frame_diff")]
+        cells = [f"{shares[named]:.2f}", f"{pool[0]:.2f}", f"`{best}` {shares[best]:.2f}"]
+        cells += [f"{shares['frame_diff']:.2f}", f"{pool[1]:.2f}"]
+        lines.append(f"| {fault} | `{named}` | {' | '.join(cells)} |")
+    lines.append(CLEAN_VALUES)
+    for name in ("mc_flicker", "mc_flicker_p95", "judder", "frame_diff"):
         known = [s[""][name] for s in scored.values() if s[""][name] is not None]
-        print(f"{name:20}", *(f"{x:.5f}" for x in np.percentile(known, (10, 50, 90))))
-    for fault, (_, metric) in FAULTS.items():
-        shares = [paired(values(scored, fault, name, scenes)) for name in (metric, "frame_diff")]
-        pool = [pooled(values(scored, fault, name, scenes)) for name in (metric, "frame_diff")]
-        print(f"{fault:28} {metric:16}", *(f"{a:.2f}/{b:.2f}" for a, b in zip(shares, pool)))
+        shown = (f"{255 * x:.2f}" for x in np.percentile(known, (10, 50, 90)))
+        lines.append(f"| `{name}` | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw_picture(scored: dict, path: Path) -> None:
@@ -192,10 +223,20 @@ def main(argv: list[str] | None = None) -> int:
             scored[scene, seed] = json.loads(path.read_text())
             progress.update(done)
     if options.clips:
-        print_shares(scored)
+        text = real_page(scored)
+        print(text)
+        if options.markdown:
+            write_text(options.markdown, text)
         return 0
 
-    text = table(scored, options.seeds)
+    cuts = options.out / "cuts.md"
+    if not cuts.exists():
+        write_text(cuts, section())
+    text = table(scored, options.seeds) + cuts.read_text(encoding="utf-8")
+    text += margins(
+        {fault: name for fault, (_, name) in FAULTS.items()},
+        lambda fault, name: values(scored, fault, name, CLEAN),
+    )
     print(text)
     if options.markdown:
         write_text(options.markdown, text)

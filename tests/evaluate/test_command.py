@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from video_files import write_video
 
 import vidcfg
 from vidcfg.evaluate.__main__ import main
@@ -78,6 +79,15 @@ def test_bad_file_gives_exit_code_one_and_its_name(rendered, tmp_path, capsys):
     assert "not scored: 1" in shown.out
     assert str(bad) in shown.out
     assert str(bad) in shown.err
+
+
+def test_cuts_are_named_with_their_frames(tmp_path, capsys):
+    shots = np.random.default_rng(0).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "a.mkv", np.repeat(shots, (5, 4), axis=0), fps=8, codec="ffv1")
+    assert run(path, "--metrics", "flicker", "--out", tmp_path / "out") == 0
+    assert "a.mkv: at frame 5\n" in (tmp_path / "out" / "table.txt").read_text() + "\n"
+    row = json.loads((tmp_path / "out" / "records.jsonl").read_text().splitlines()[0])
+    assert (row["value"], row["extra"]["cuts"], row["status"]) == (0, [5], "static")
 
 
 def test_two_folders_are_compared_and_their_results_can_be_reported(noise_video, tmp_path, capsys):

@@ -10,21 +10,21 @@ from vidcfg.metrics.record import ClipInfo
 EIGHT_FPS = ClipInfo(fps=8.0)
 
 
-def meter_of(*families, stride=4, without=()):
+def meter_of(*families, stride=4, fps=8.0, without=()):
     """A meter of all weight-free metrics, or of those of some families."""
     chosen = [m for family in families or WEIGHT_FREE for m in metrics_of(family)]
-    return ClipMeasures([m for m in chosen if m.name not in without], stride=stride)
+    return ClipMeasures([m for m in chosen if m.name not in without], stride=stride, fps=fps)
 
 
 def records_of(frames, *families, clip=EIGHT_FPS, **options):
     """Metric name -> record."""
-    meter = meter_of(*families, **options)
+    meter = meter_of(*families, fps=clip.fps, **options)
     assert measure(frames, [meter]) == len(frames)
     return {record.name: record for record in meter.finish(clip)}
 
 
 def one_record(name, frames, *, fps=8.0, stride=4):
-    meter = ClipMeasures([METRICS[name]], stride=stride)
+    meter = ClipMeasures([METRICS[name]], stride=stride, fps=fps)
     measure(frames, [meter])
     return meter.finish(ClipInfo(fps=float(fps)))[0]
 

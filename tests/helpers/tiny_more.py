@@ -3,6 +3,7 @@
 from dataclasses import replace
 from inspect import signature
 
+import numpy as np
 import torch
 from class_checks import TinyClass
 from tiny_base import TinyPipeline, image_processor, quiet, random, seeded, vision_encoder
@@ -11,6 +12,8 @@ from tiny_streams import _guider_scale
 from tiny_twins import changed, config_of, image, picture, twin
 from tiny_unets import animatediff
 from tiny_video import cogvideox, hunyuan_video, wan
+
+from vidcfg.guidance.frame_map import OneToOneMap
 
 _SHAPE = {"height": 16, "width": 32, "num_inference_steps": 2, "output_type": "latent"}
 
@@ -377,6 +380,28 @@ def easyanimate_inpaint() -> TinyClass:
     )
 
 
+def helios() -> TinyClass:
+    """Two chunks of two latents, behind the history of the first."""
+    from diffusers import HeliosScheduler, HeliosTransformer3DModel
+
+    base = wan(num_steps=2, num_frames=10)
+    taken = signature(HeliosTransformer3DModel).parameters
+    settings = {n: v for n, v in config_of(base.pipe.transformer).items() if n in taken}
+    settings |= {"rope_dim": (4, 4, 4)}
+    parts = {
+        "transformer": seeded(lambda: HeliosTransformer3DModel(**settings)),
+        "scheduler": HeliosScheduler(stages=1, stage_range=[0, 1], gamma=1 / 3),
+    }
+    tiny = twin(base, "HeliosPipeline", positive={"num_latent_frames_per_chunk": 2}, **parts)
+
+    def parts_of(strength):
+        each = strength(10, OneToOneMap())
+        chunks = [(each[:, s], each[:, s + 1 : s + 5].mean(1)) for s in (0, 5)]
+        return [np.column_stack(columns) for columns in chunks]
+
+    return TinyClass(tiny, "BCFHW", (1, 4), parts=parts_of)
+
+
 def anyflow() -> TinyClass:
     from diffusers import AnyFlowTransformer3DModel, FlowMapEulerDiscreteScheduler
 
@@ -458,6 +483,7 @@ def i2vgen_xl() -> TinyClass:
 
 MORE = {
     "AnyFlowPipeline": anyflow,
+    "HeliosPipeline": helios,
     "LucyEditPipeline": lucy_edit,
     "AnimateDiffPAGPipeline": animatediff_pag,
     "PIAPipeline": pia,

@@ -28,7 +28,7 @@ def _spatially_constant(values_T: np.ndarray, *, height: int = 5, width: int = 7
     return np.broadcast_to(values, (len(values), 3, height, width)).copy()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def texture():
     return _texture
 

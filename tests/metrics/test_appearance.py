@@ -2,16 +2,10 @@ import colorsys
 
 import numpy as np
 import pytest
+from clip_metrics import one_record
 
-from vidcfg.metrics.appearance import (
-    clipped_share,
-    colour_drift,
-    contrast,
-    contrast_drift,
-    mean_colour,
-    saturation,
-    sharpness,
-)
+from vidcfg.metrics.appearance import contrast, contrast_drift, sharpness
+from vidcfg.metrics.saturation import clipped_share, saturation
 
 
 def test_saturation_is_that_of_hsv():
@@ -69,18 +63,11 @@ def test_contrast_drift_does_not_depend_on_brightness():
     assert contrast_drift(dark) == pytest.approx(contrast_drift(bright), abs=1e-5)
 
 
-def test_colour_drift_is_the_way_of_the_mean_colour():
-    way = np.linspace(0, 1, 7)[:, None] * np.array([[0.3, 0.0, -0.4]]) + 0.5
-    assert colour_drift(way) == pytest.approx(0.5)
-    assert colour_drift(way[:1]) == 0
-
-
-def test_colour_drift_takes_no_notice_of_alternation():
-    alternating = 0.5 + 0.1 * (-1.0) ** np.arange(65)[:, None] * np.ones((1, 3))
-    assert colour_drift(alternating) < 1e-9
-
-
-def test_mean_colour_is_per_channel():
-    frame = np.zeros((3, 2, 4), dtype=np.uint8)
-    frame[1] = 51
-    np.testing.assert_allclose(mean_colour(frame), (0, 0.2, 0), atol=1e-7)
+@pytest.mark.parametrize("way", [0.3, -0.3, 0.0])
+def test_brightness_drift_is_the_way_of_luma_without_alternation(way):
+    frames = np.random.default_rng(2).random((9, 3, 5, 7), dtype=np.float32)[:1] / 4 + 0.35
+    alternation = 0.1 * (np.arange(9) % 2)
+    steps = np.linspace(0, way, 9) + alternation
+    found = one_record("brightness_drift", (frames + steps[:, None, None, None]).astype("f4"))
+    assert found.value == pytest.approx(way, abs=1e-6)
+    assert one_record("brightness_drift", frames).value == 0

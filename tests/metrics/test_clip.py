@@ -164,6 +164,19 @@ def test_frames_in_another_range_are_refused():
         stub().image_vectors(frames() * 255)
 
 
+def test_consistency_is_not_taken_over_a_cut():
+    clip = coloured((1, 0, 0), (0.6, 0.8, 0), (0, 0, 1), (0, 0, 1))
+    meter = ClipMeter(stub(), None, fps=8)
+    for index, frame in enumerate(clip):
+        if index == 2:
+            meter.start_shot(2)
+        meter.add_frame(frame)
+    steady = meter.finish(ClipInfo())[1]
+    assert steady.trace[1] is None
+    assert (steady.trace[0], steady.trace[2]) == pytest.approx((0.6, 1), abs=1e-5)
+    assert steady.value == pytest.approx(0.8, abs=1e-5)
+
+
 def test_no_prompt_and_one_frame_are_null_with_the_reason():
     points, steady = score(stub(), coloured((1, 0, 0)), None)
     assert points.skipped_reason == "the video has no prompt"

@@ -150,10 +150,8 @@ def test_dropped_frames_are_jumps_in_even_motion(step):
 @pytest.mark.parametrize("source", SOURCES)
 def test_colour_drift_has_the_length_of_the_injected_way(source):
     way = np.sqrt(2) * 40 / 255
-    assert value(drifting(clip(source)), "colour_drift", "appearance") == pytest.approx(
-        way, abs=0.06
-    )
-    assert value(clip(source), "colour_drift", "appearance") < 0.4 * way
+    assert value(drifting(clip(source)), "colour_drift", "warp") == pytest.approx(way, abs=0.06)
+    assert value(clip(source), "colour_drift", "warp") < 0.4 * way
     clean, faulty = (score(f, "flicker") for f in (clip(source), drifting(clip(source))))
     assert faulty["luminance_flicker"].value < clean["luminance_flicker"].value + 0.003
 

@@ -76,6 +76,14 @@ def test_motion_compensation_forgives_a_pan(net, panning):
     assert plain.backend.sha256 == "0" * 64
 
 
+def test_a_pair_over_a_cut_is_not_measured(net, texture):
+    clip = np.stack([texture(48, 64, seed=seed, sigma=1.0) for seed in (0, 1)])
+    clip = np.repeat(np.repeat(clip, (3, 2), axis=0)[:, None], 3, axis=1)
+    meter = LpipsMeter(net)
+    measure(clip, [meter])
+    assert [record.trace for record in meter.finish(ClipInfo())] == [(0, 0, None, 0)] * 2
+
+
 def test_what_cannot_be_measured_is_null_with_the_reason(net):
     for clip, words in ((frames(num=1), "2 frames"), (frames(size=20), "32 pixels")):
         meter = LpipsMeter(net)

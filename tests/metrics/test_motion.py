@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from clip_metrics import frame_diff, motion_trace, value_of
+from clip_metrics import frame_diff, motion_trace, one_record, value_of
 
 from vidcfg.metrics.motion import frozen, jumps, motion_of
 
@@ -61,7 +61,7 @@ def test_still_clip_is_all_frozen_and_has_no_jump():
     assert not jumps(np.zeros(5), np.zeros(5)).any()
 
 
-def test_dropped_frames_and_cuts_are_jumps(panning, texture):
+def test_dropped_frames_are_jumps_and_cuts_are_not(panning, texture):
     frames = panning(2, num_frames=12)
     clean = jumps(frame_diff(frames), motion_trace(frames, fps=8))
     assert not clean.any()
@@ -70,8 +70,9 @@ def test_dropped_frames_and_cuts_are_jumps(panning, texture):
     assert np.flatnonzero(found).tolist() == [5]
     cut = frames.copy()
     cut[7:] = texture(128, 128, seed=9)
-    found = jumps(frame_diff(cut), [None] * 11)
-    assert np.flatnonzero(found).tolist() == [6]
+    found = one_record("jump_share", cut)
+    assert found.trace == (*[0.0] * 6, None, *[0.0] * 4)
+    assert found.extra["cuts"] == [7]
 
 
 def test_pair_that_alone_loses_its_flow_is_a_jump():

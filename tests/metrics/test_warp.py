@@ -7,6 +7,7 @@ from clip_metrics import motion_trace, records_of
 
 from vidcfg.metrics.flow import Pair, dis_flow, sample, textured, visible
 from vidcfg.metrics.warp import block_means, follow
+from vidcfg.regress.policy import Policy
 
 
 def constant_flow(x, y, *, height=128, width=128):
@@ -137,6 +138,41 @@ def test_content_that_turns_into_another_drifts(panning, texture):
     assert faulty.value > clean.value + 0.05
 
 
+def coloured_pan(texture):
+    """A pan by two pixels a frame, from red to blue: float32 [T, 3, H, W], and time of 0..1."""
+    planes = 0.3 + 0.4 * np.stack([texture(48, 80, seed=i, sigma=2.0) for i in range(3)])
+    planes += np.linspace(-0.2, 0.2, 80) * np.array([-1, 0, 1])[:, None, None]
+    frames = np.stack([planes[:, :, 2 * t : 2 * t + 64] for t in range(9)])
+    return frames.astype(np.float32), np.linspace(0, 1, 9, dtype=np.float32)[:, None, None, None]
+
+
+@pytest.mark.parametrize("name", ["nothing", "exposure", "moving shade", "alternation"])
+def test_neither_a_pan_nor_light_is_a_drift_of_colour(texture, name):
+    frames, time = coloured_pan(texture)
+    shade = 0.8 + 0.2 * np.cos(np.arange(48)[:, None] / 15 + 2 * time)
+    other = {
+        "nothing": frames,
+        "exposure": frames * (0.6 + 0.7 * time),
+        "moving shade": frames * shade,
+        "alternation": frames + 0.03 * (-1) ** np.arange(9)[:, None, None, None],
+    }[name]
+    mean = frames.mean(axis=(2, 3))
+    assert np.linalg.norm(mean[-1] - mean[0]) > 0.1
+    assert warp_records(np.clip(other, 0, 1).astype(np.float32))["colour_drift"].value < 0.01
+
+
+def test_a_drift_of_colour_has_its_length_under_a_pan(texture):
+    frames, time = coloured_pan(texture)
+    found = []
+    for amount in (0.03, 0.06, 0.12):
+        # At right angles to gray, from which light cannot tell it.
+        cast = amount * np.array([1, 0, -1])[:, None, None]
+        found.append(warp_records((frames + time * cast).astype(np.float32))["colour_drift"])
+        assert found[-1].value == pytest.approx(np.sqrt(2) * amount, rel=0.15)
+    assert np.diff([0, *found[-1].trace[1:]]).min() > 0
+    assert (len(found[0].trace), found[0].n) == (9, 9)
+
+
 def test_noise_has_a_value():
     frames = np.random.default_rng(0).random((5, 3, 64, 80), dtype=np.float32)
     found = warp_records(frames)["mc_flicker"]
@@ -144,17 +180,29 @@ def test_noise_has_a_value():
     assert found.status == "ok"
 
 
-@pytest.mark.parametrize("change", ["contrast", "gain", "unsharp"])
-def test_a_stronger_picture_is_no_flicker(panning, change):
-    frames = 0.2 + 0.6 * panning(1, num_frames=6)
-    blurred = np.stack([cv2.GaussianBlur(f[0], (0, 0), 1.5)[None] for f in frames])
+@pytest.mark.parametrize("change", ["contrast", "gain", "unsharp", "blur"])
+@pytest.mark.parametrize("alternation", [0.0, 0.01])
+def test_a_stronger_or_softer_picture_is_no_flicker_to_the_gate(texture, change, alternation):
+    # A pan by a third of a pixel a frame, so that frames have to be sampled in between.
+    wide = 0.2 + 0.6 * texture(288, 294, sigma=4.0)
+    windows = [np.ascontiguousarray(wide[:, t : t + 288]) for t in range(6)]
+    frames = np.stack(
+        [cv2.resize(w, (96, 96), interpolation=cv2.INTER_AREA)[None] for w in windows]
+    )
+    frames += alternation * (-1) ** np.arange(6)[:, None, None, None]
+    blurred = np.stack([cv2.GaussianBlur(f[0], (0, 0), 1.0)[None] for f in frames])
     other = {
         "contrast": (frames - 0.5) * 1.04 + 0.5,
         "gain": frames * 1.03,
         "unsharp": frames + 0.1 * (frames - blurred),
+        "blur": blurred,
     }[change]
-    values = [warp_records(f.astype(np.float32))["mc_flicker"].value for f in (frames, other)]
-    assert abs(values[1] - values[0]) < 0.05 / 255
+    base, new = (warp_records(f.astype(np.float32))["mc_flicker"].value for f in (frames, other))
+    rule = Policy().metrics["mc_flicker"]
+    # What does flicker gets stronger with the picture, by as much.
+    gain = {"contrast": 1.04, "gain": 1.03}.get(change, 1.0) if alternation else 1.0
+    (ratio,), (difference,) = rule.changes(np.array([new]), np.array([base * gain]))
+    assert abs(ratio) < rule.margin or abs(difference) < rule.at_least
 
 
 def test_still_clip_is_exactly_zero_and_has_no_motion(texture):

@@ -150,6 +150,11 @@ def test_embeddings_that_are_missing_are_named(pair):
         guided(pair[0], {}, scale=4.0)
 
 
+def test_blocks_have_no_call_of_a_model_that_could_be_checked(pair):
+    with pytest.raises(ValueError, match="blocks of a WanModularPipeline call its model"):
+        vidcfg.check_pipeline(pair[0].pipe)
+
+
 def test_a_text_is_not_given_to_blocks_that_take_embeddings(pair):
     with (
         pytest.raises(ValueError, match="got negative_prompt, but.*take negative_prompt_embeds"),

@@ -213,3 +213,13 @@ def test_worst_metric_comes_first():
         "c": pairs(around(0.5, 0.01)),
     }
     assert [r.name for r in judge(given, policy(**rules)).metrics] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("count", [3, 16, 64])
+def test_a_cut_that_its_baseline_has_not_fails_in_a_single_clip(count):
+    base = np.zeros(count)
+    base[1] = 1
+    for new, verdict in ((base, "PASS"), (base + np.eye(count)[0], "FAIL")):
+        names = tuple(f"prompt {i}" for i in range(count))
+        found = judge({"cuts": Pairs(new, base, names)}, Policy())
+        assert only(found, "cuts").verdict == verdict

@@ -78,6 +78,15 @@ def test_difference_too_small_to_chase_is_said_to_be_so(many):
     assert "take either" in said(many, "Follows the prompt best")["text"]
 
 
+def test_videos_with_cuts_are_named(many):
+    unit = many.units[3]
+    assert not any("Scene cuts" in line for line in analyse(many)["notices"])
+    remeasure(unit, "mc_flicker", extra={"cuts": [3, 9]})
+    (line,) = (line for line in analyse(many)["notices"] if "Scene cuts" in line)
+    label = next(cell.label for cell in many.cells if cell.id == unit.cell)
+    assert line.endswith(f"{label}: '{unit.prompt}', seed {unit.seed} at frame 3, 9.")
+
+
 def test_no_verdict_from_few_prompts(store):
     entry = analyse(read_results(store))["summary"][0]
     assert entry["kind"] == "unclear"

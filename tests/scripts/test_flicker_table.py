@@ -86,3 +86,12 @@ def test_each_fault_raises_its_metric(script, parallax, fault):
     clean, value_of_clean = parallax
     faulty = make(clean, np.random.default_rng(0))
     assert value(faulty, name) > value_of_clean(name)
+
+
+def test_margins_of_the_gate_stand_beside_what_a_fault_adds_in_nine_of_ten_clips(script):
+    from margins import margins
+
+    pairs = np.array([(100.0, 100 * (1.1 + 0.1 * clip)) for clip in range(11)])
+    text = margins({"fault": "mc_flicker", "other": "ghosting"}, lambda fault, name: pairs)
+    # The second of eleven; ghosting is no metric of the gate.
+    assert text.splitlines()[-1] == "| fault | `mc_flicker` | 20.0% | 1.5% | 5.0% |"

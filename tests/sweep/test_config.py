@@ -93,6 +93,16 @@ def test_metrics_and_references_that_there_are_not_are_refused(plan):
         plan("metrics=[flicke]")
     with pytest.raises(ConfigError, match="reference is nowhere, which does not exist"):
         plan("reference=nowhere")
+    with pytest.raises(ConfigError, match="weights: nowhere.pt, given for i3d-k400, is no file"):
+        plan("weights={i3d-k400: nowhere.pt}")
+    with pytest.raises(ConfigError, match="weights: no weights are named 'i3d'"):
+        plan("weights={i3d: nowhere.pt}")
+
+
+def test_files_of_weights_reach_what_measures(plan, tmp_path):
+    (tmp_path / "i3d.pt").touch()
+    settings = plan(f"weights={{i3d-k400: {tmp_path}/i3d.pt}}").settings(device="cuda")
+    assert (settings.paths, settings.device) == ({"i3d-k400": f"{tmp_path}/i3d.pt"}, "cuda")
 
 
 def test_two_cells_that_render_the_same_are_refused(cells):

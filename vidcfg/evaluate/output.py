@@ -111,6 +111,11 @@ def table(
     if failures := evaluation.failures:
         lines += ["", f"not scored: {len(failures)}"]
         lines += [f"  {r.subject}: {r.skipped_reason}" for r in failures]
+    # What is not one shot.
+    cuts = {r["subject"]: r["extra"]["cuts"] for r in evaluation.rows if "cuts" in r["extra"]}
+    if cuts:
+        lines += ["", f"cut: {len(cuts)}, whose flicker and motion are those of their shots"]
+        lines += [f"  {name}: at frame {', '.join(map(str, at))}" for name, at in cuts.items()]
     # What to be careful with.
     lossy = {
         row["subject"]

@@ -1,4 +1,4 @@
-"""What guidance does to a picture: saturation, clipping, contrast, sharpness, colour drift."""
+"""What guidance does to a picture: saturation, clipping, contrast, sharpness, brightness."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,26 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vidcfg.metrics.flicker import trend
-from vidcfg.metrics.frames import luma, to_unit
+from vidcfg.metrics.flicker import LUMA, trend
+from vidcfg.metrics.frames import luma
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
+from vidcfg.metrics.saturation import clipped_share, saturation
 
-
-@mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")
-def saturation(frame_CHW: np.ndarray) -> float:
-    """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
-    frame = to_unit(frame_CHW)
-    high, low = frame.max(axis=0), frame.min(axis=0)
-    ratio = np.divide(high - low, high, out=np.zeros_like(high), where=high > 0)
-    return float(np.mean(ratio, dtype=np.float64))
-
-
-@mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
-def clipped_share(frame_CHW: np.ndarray) -> float:
-    """Share of values at either end of the range, within half an 8-bit level."""
-    frame = to_unit(frame_CHW)
-    margin = np.float32(0.5 / 255)
-    return float(np.mean((frame <= margin) | (frame >= 1 - margin)))
+mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")(saturation)
+mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")(clipped_share)
 
 
 @mean_metric("contrast", "appearance", "intensity", "none", "luma=bt709;sd")
@@ -46,12 +33,7 @@ def sharpness(frame_CHW: np.ndarray) -> float:
     return float(np.mean(np.hypot(down, across), dtype=np.float64)) if down.size else 0.0
 
 
-def mean_colour(frame_CHW: np.ndarray) -> Float[np.ndarray, "C"]:
-    """Mean of each channel."""
-    return np.mean(to_unit(frame_CHW), axis=(1, 2), dtype=np.float64)
-
-
-CONTRAST, COLOUR, SHARPNESS = Quantity(contrast), Quantity(mean_colour), Quantity(sharpness)
+CONTRAST, SHARPNESS = Quantity(contrast), Quantity(sharpness)
 
 
 @metric(
@@ -88,18 +70,8 @@ def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
     return float(line[-1] - line[0])
 
 
-@metric("colour_drift", "appearance", "intensity", "lower", "mean-rgb;slope*(T-1);norm", [COLOUR])
-def of_colours(clip: Any) -> dict:
-    colours = np.stack(clip[COLOUR])
-    way = np.linalg.norm(colours - colours[0], axis=1).tolist()
-    return {"value": colour_drift(colours), "n": len(colours), "trace": tuple(way)}
-
-
-def colour_drift(colour_TC: np.ndarray) -> float:
-    """Length of the mean colour's way from the first to the last frame, along straight lines.
-
-    Each channel's mean follows its least-squares line; brightness alternation cancels. One frame
-    gives 0.
-    """
-    lines = np.stack([trend(channel) for channel in np.asarray(colour_TC).T])
-    return float(np.linalg.norm(lines[:, -1] - lines[:, 0]))
+@metric("brightness_drift", "appearance", "intensity", "none", "luma=bt709;slope*(T-1)", [LUMA])
+def of_brightness(clip: Any) -> dict:
+    """Change of mean luma from the first to the last frame, along the least-squares line."""
+    line = trend(np.array(clip[LUMA]))
+    return {"value": float(line[-1] - line[0]), "n": len(line)}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,17 @@ class ClipMeter(Meter):
     ) -> None:
         self._model, self._prompt, self._batch_size = model, prompt, batch_size
         self._every = max(1, math.ceil(fps / FRAMES_PER_SECOND))
-        self._count = 0
+        self._count = self._shot = 0
+        self._shots: list[int] = []
         self._waiting: list[np.ndarray] = []
         self._vectors: list[np.ndarray] = []
 
+    def start_shot(self, start: int) -> None:
+        self._shot = start
+
     def add_frame(self, frame: np.ndarray) -> None:
         if self._count % self._every == 0:
+            self._shots.append(self._shot)
             self._waiting.append(frame)
             if len(self._waiting) == self._batch_size:
                 self._flush()
@@ -119,8 +125,11 @@ class ClipMeter(Meter):
     def finish(self, clip: ClipInfo) -> list[Record]:
         self._flush()
         vectors = np.concatenate(self._vectors)
-        neighbours = np.sum(vectors[:-1] * vectors[1:], axis=1)
-        steady = averaged(neighbours, reason="the clip has fewer than 2 frames")
+        cosines = np.sum(vectors[:-1] * vectors[1:], axis=1).tolist()
+        trace = [c if a == b else None for c, (a, b) in zip(cosines, pairwise(self._shots))]
+        known = [cosine for cosine in trace if cosine is not None]
+        steady = averaged(known, reason="the clip has fewer than 2 frames")
+        steady |= {"trace": tuple(trace)} if known else {}
         made = {"clip_score": self._score(vectors), "clip_consistency": steady}
         name, backend = self._model.name, self._model.backend
         return [measured(f"{n}[{name}]", backend=backend, **m) for n, m in made.items()]

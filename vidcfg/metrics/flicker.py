@@ -179,14 +179,11 @@ def hf_share(clip: Any) -> dict:
     marks_still=True,
 )
 def of_changes(clip: Any) -> dict:
-    energy = tuple(squared for _, squared in clip[CHANGE])
-    return pulse(energy, clip.stride, trace=energy)
-
-
-def pulse(energy_pairs: Sequence[float | None], stride: int, **rest: Any) -> dict:
-    """The stride pulse as an outcome, with the stride in its protocol."""
-    rest |= {"n": len(energy_pairs), "protocol": f"stride={stride}"}
-    return computed(lambda: stride_pulse(energy_pairs, stride=stride), **rest)
+    energy, stride = tuple(squared for _, squared in clip[CHANGE]), clip.stride
+    # Latent frames are those of the clip, wherever a shot begins.
+    pairs = (None,) * (clip.start % stride) + energy
+    rest = {"n": len(energy), "protocol": f"stride={stride}", "trace": energy}
+    return computed(lambda: stride_pulse(pairs, stride=stride), **rest)
 
 
 def stride_pulse(energy_pairs: Sequence[float | None] | np.ndarray, *, stride: int) -> float:

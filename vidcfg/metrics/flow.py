@@ -22,13 +22,15 @@ MIN_COVERAGE = 0.5
 FLOW_PROTOCOL = "flow=dis-medium0@96..480;on=local-contrast5"
 MASK_PROTOCOL = "mask=forward-backward+edges+border;coverage>=0.5"
 
+YCC = 255 * np.float32(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+)
+"""RGB in [0, 1] to luma and two colour differences in levels of 255 (BT.601)."""
+
 _ENLARGE_BELOW = 96
 _REDUCE_ABOVE = 480
 _SPREAD = 5.0
 _NOISE = 2.0
-_YCC = 255 * np.float32(
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
-)
 _THREAD = threading.local()
 
 
@@ -137,7 +139,7 @@ class View:
         height, width = search_size(*image.shape[:2])
         if height < image.shape[0]:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        return cv2.transform(image, _YCC)
+        return cv2.transform(image, YCC)
 
     @cached_property
     def search(self) -> UInt8[np.ndarray, "h w"]:

@@ -75,6 +75,10 @@ class LpipsMeter(Meter):
         self._warped: list[float | None] = []
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self._size = 0
+        self._cuts: list[int] = []
+
+    def start_shot(self, start: int) -> None:
+        self._cuts.append(start)
 
     def add_frame(self, frame: np.ndarray) -> None:
         self._size = min(frame.shape[-2:])
@@ -117,6 +121,8 @@ class LpipsMeter(Meter):
             reason = f"optical flow explains {len(known)} of {len(trace)} pairs"
             made = {"value": None, "n": len(known), "reason": reason}
         elif trace:
+            for start in self._cuts:
+                trace.insert(start - 1, None)
             made["trace"] = tuple(trace)
         # With motion taken out by this flow, it is no quantity that others publish.
         is_comparable = self._net.is_published and name.startswith("lpips_adjacent")

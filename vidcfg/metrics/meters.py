@@ -11,9 +11,18 @@ import numpy as np
 from vidcfg.media.video import Video
 from vidcfg.metrics.flicker import CHANGE, STILL
 from vidcfg.metrics.flow import Pair, View
-from vidcfg.metrics.frames import check_unit
-from vidcfg.metrics.metric import FAMILIES, WEIGHT_FREE, Metric, Quantity, measured, metrics_of
+from vidcfg.metrics.metric import (
+    FAMILIES,
+    WEIGHT_FREE,
+    Metric,
+    Quantity,
+    Shot,
+    measured,
+    metrics_of,
+    over_shots,
+)
 from vidcfg.metrics.record import ClipInfo, Record
+from vidcfg.metrics.shots import with_cuts
 from vidcfg.metrics.weight_files import MissingWeightsError
 
 
@@ -24,6 +33,9 @@ class Meter(ABC):
     """
 
     lags: Sequence[int] = ()
+
+    def start_shot(self, start: int) -> None:  # noqa: B027 - what is of single frames goes on
+        """The frame that comes next, number `start`, is the first after a cut."""
 
     @abstractmethod
     def add_frame(self, frame: np.ndarray) -> None:
@@ -40,20 +52,28 @@ class Meter(ABC):
 def measure(frames: Iterable[np.ndarray], meters: Sequence[Meter]) -> int:
     """Feed frames [C, H, W] to meters and return how many there were.
 
-    Pairs are made once for all meters, so that each flow is computed once.
+    No pair reaches over a cut. Pairs are made once for all meters, so that each flow is computed
+    once.
+
+    Raises:
+        ValueError: frames of another type than uint8 or float32, or outside [0, 1].
     """
     lags = sorted({lag for meter in meters for lag in meter.lags})
     recent: deque[View] = deque(maxlen=1 + max(lags, default=0))
     count, neighbours = 0, None
-    for frame in frames:
-        check_unit(frame)
+    for frame, starts_shot in with_cuts(frames):
+        if starts_shot:
+            recent.clear()
+            neighbours = None
+            for meter in meters:
+                meter.start_shot(count)
         recent.append(View(frame))
         for meter in meters:
             meter.add_frame(frame)
         # Three frames are two pairs of neighbours: what they search is searched once.
         before = neighbours
-        neighbours = _pair(recent, 1, count) if count and lags else None
-        for lag in [lag for lag in lags if lag <= count]:
+        neighbours = _pair(recent, 1, count) if len(recent) > 1 and lags else None
+        for lag in [lag for lag in lags if lag < len(recent)]:
             pair = neighbours if lag == 1 else _pair(recent, lag, count)
             if lag == 2:
                 pair = replace(pair, middle=recent[-2].frame, shared_halves=(before, neighbours))
@@ -73,13 +93,18 @@ def _pair(recent: Sequence[View], lag: int, last: int) -> Pair:
 class ClipMeasures(Meter):
     """All metrics without weights: what they need is taken once and kept by quantity.
 
-    `clip[quantity]` is what was taken. `stride` is the VAE's temporal stride, 1 for none, `info`
-    the clip as `finish` knows it, `shorter_side` that of its frames in pixels.
+    Metrics are of shots: `clip[quantity]` is what was taken since the last cut, at frame `start`.
+    `stride` is the VAE's temporal stride, 1 for none, `shorter_side` that of the frames in pixels.
     """
 
-    def __init__(self, metrics: Iterable[Metric], *, stride: int = 4) -> None:
+    def __init__(
+        self, metrics: Iterable[Metric], *, stride: int = 4, fps: int | float | None = None
+    ) -> None:
         self.metrics = list(metrics)
-        self.stride, self.info, self.shorter_side = stride, ClipInfo(), 0
+        self.stride, self.fps, self.shorter_side = stride, fps or 8.0, 0
+        self.start = self._num_frames = 0
+        self._shots: list[Shot] = []
+        self._is_still = True
         needed = [quantity for metric in self.metrics for quantity in metric.needs]
         needed += [CHANGE] if any(metric.marks_still for metric in self.metrics) else []
         self._kept = {quantity: quantity.into() for quantity in needed}
@@ -96,6 +121,7 @@ class ClipMeasures(Meter):
 
     def add_frame(self, frame: np.ndarray) -> None:
         self.shorter_side = min(frame.shape[-2:])
+        self._num_frames += 1
         self._take(frame, lag=0, start=0)
 
     def add_pair(self, pair: Pair) -> None:
@@ -107,15 +133,27 @@ class ClipMeasures(Meter):
             if is_due and not self.too_small(quantity):
                 kept.append(quantity.of(source))
 
-    def finish(self, clip: ClipInfo) -> list[Record]:
-        self.info = clip
+    def start_shot(self, start: int) -> None:
+        self._end_shot()
+        self.start, self._num_frames = start, 0
+        self._kept = {quantity: quantity.into() for quantity in self._kept}
+
+    def _end_shot(self) -> None:
         changes = [absolute for absolute, _ in self._kept.get(CHANGE, ())]
-        is_still = max(changes, default=0.0) <= STILL
+        self._is_still &= max(changes, default=0.0) <= STILL
+        outcomes = [metric.outcome(self) for metric in self.metrics]
+        self._shots.append(Shot(self.start, self._num_frames, outcomes))
+
+    def finish(self, clip: ClipInfo) -> list[Record]:
+        self._end_shot()
+        cuts = [shot.start for shot in self._shots[1:]]
         made = []
-        for metric in self.metrics:
-            outcome = metric.outcome(self)
-            if metric.marks_still and is_still and outcome["value"] is not None:
+        for index, metric in enumerate(self.metrics):
+            outcome = over_shots(metric, self._shots, index)
+            if metric.marks_still and self._is_still and outcome["value"] is not None:
                 outcome["status"] = "static"
+            if cuts:
+                outcome["extra"] = outcome.get("extra", {}) | {"cuts": cuts}
             made.append(measured(metric.name, **outcome))
         return made
 
@@ -129,7 +167,7 @@ def meters_for(
     `evaluate.settings.Settings`.
     """
     free = [m for name in families if FAMILIES[name].is_free for m in metrics_of(name)]
-    meters: list[Meter] = [ClipMeasures(free, stride=stride)] if free else []
+    meters: list[Meter] = [ClipMeasures(free, stride=stride, fps=fps)] if free else []
     absent: list[Record] = []
     for name, family in FAMILIES.items():
         if name not in families or not family.has_weights:
@@ -151,7 +189,8 @@ def measure_video(
 
     `families` are weight-free ones; `stride` is the VAE's temporal stride.
     """
-    meter = ClipMeasures([m for name in families for m in metrics_of(name)], stride=stride)
+    chosen = [m for name in families for m in metrics_of(name)]
+    meter = ClipMeasures(chosen, stride=stride, fps=float(video.fps))
     count, (height, width) = measure(video.frames, [meter]), video.frames.shape[2:]
     clip = ClipInfo(count, height, width, float(video.fps), video.lossless, video.codec)
     return [replace(record, subject=video.source, clip=clip) for record in meter.finish(clip)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from vidcfg.metrics.record import Record
 
@@ -44,7 +44,7 @@ FAMILIES: dict[str, MetricFamily] = {
     "motion": MetricFamily(
         ".motion", "dynamic degree, smoothness, freezes, jumps", group="motion"
     ),
-    "appearance": MetricFamily(".appearance", "saturation, clipping, contrast and colour drift"),
+    "appearance": MetricFamily(".appearance", "saturation, clipping, contrast, sharpness"),
     "mini": MetricFamily(
         ".features.mini",
         "align[mini], attribute accuracy; with --reference fd, kd, precision, recall",
@@ -91,7 +91,8 @@ class Metric:
 
     `outcome` makes them from the quantities of a clip that the metric `needs`, as the arguments
     of `measured`; None: a net makes them. With `marks_still` a clip in which nothing changes has
-    the status `static`. `group` is that of its family unless given.
+    the status `static`. A clip of several shots has the `mean`, the `max` or the `sum` of theirs.
+    `group` is that of its family unless given.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Metric:
     needs: Sequence[Quantity] = ()
     outcome: Callable[[Any], dict[str, Any]] | None = None
     marks_still: bool = False
+    of_shots: Literal["mean", "max", "sum"] = "mean"
     group: str = ""
 
 
@@ -122,10 +124,10 @@ def declare(name: str, *facts: Any, **how: Any) -> None:
 
 
 def metric(*facts: Any, **how: Any) -> Callable[[Callable], Callable]:
-    """Register the decorated function as a metric's outcome; `facts` are from name to needs,
-    `how` its other fields.
+    """Register the decorated function as a metric's outcome; `facts` are from name to needs.
 
-    It gets the clip's `ClipMeasures` and returns `averaged(...)` or `computed(...)`.
+    It gets the `ClipMeasures` of a shot and returns `averaged(...)` or `computed(...)`. `how` are
+    the other fields of `Metric`.
     """
 
     def register(outcome: Callable) -> Callable:
@@ -195,6 +197,52 @@ def metrics_of(family: str) -> list[Metric]:
     """The metrics of a family, in the order in which they are declared."""
     FAMILIES[family].load()
     return [metric for metric in METRICS.values() if metric.family == family]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The frames of a clip between two cuts, and the outcome of each metric on them."""
+
+    start: int
+    num_frames: int
+    outcomes: Sequence[dict[str, Any]]
+
+
+def over_shots(metric: Metric, shots: Sequence[Shot], index: int) -> dict[str, Any]:
+    """The outcome of a clip by those of its shots; a mean counts each by its `n`.
+
+    Shots without a value, such as those that are too short, have no part in it. The trace is that
+    of the clip, None where a pair would reach over a cut.
+    """
+    outcomes = [shot.outcomes[index] for shot in shots]
+    known = [outcome for outcome in outcomes if outcome["value"] is not None]
+    if len(shots) == 1 or not known:
+        return max(outcomes, key=lambda outcome: outcome["n"])
+    import numpy as np
+
+    # Values, and what is known beside them.
+    counts = [outcome["n"] for outcome in known]
+    values = [outcome["value"] for outcome in known]
+    ways = {"mean": lambda x: np.average(x, weights=counts), "max": max, "sum": sum}
+    value = ways[metric.of_shots](values)
+    made = known[0] | {"value": float(value), "n": sum(counts)}
+    if "extra" in made:
+        found = [outcome["extra"] for outcome in known]
+        coverage = np.average([extra["coverage"] for extra in found], weights=counts)
+        worst = max((extra["worst"] for extra in found), key=lambda worst: worst["value"])
+        made["extra"] = {"coverage": float(coverage), "worst": worst}
+
+    # Entry t stays that of the frame, or the pair or triple that begins with it.
+    if made.get("trace"):
+        step, trace = metric.needs[0].step, []
+        traced = [(s, part) for s, o in zip(shots, outcomes) if (part := o.get("trace"))]
+        for shot, part in traced:
+            trace += [None] * (-(-shot.start // step) - len(trace)) + list(part)
+        if step == 1:
+            lag = min(shot.num_frames - len(part) for shot, part in traced)
+            trace += [None] * (shots[-1].start + shots[-1].num_frames - lag - len(trace))
+        made["trace"] = tuple(trace)
+    return made
 
 
 def measured(

@@ -10,6 +10,7 @@ from vidcfg.metrics.flicker import CHANGE, STILL
 from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair, warp
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
+from vidcfg.metrics.shots import CUT_PROTOCOL
 
 
 def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> float:
@@ -25,6 +26,7 @@ def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> floa
 
 
 MOTION = Quantity(lambda pair: motion_of(pair.forward, fps=8), lag=1, least=MIN_SIZE)
+SEEN = Quantity(lambda frame: None)
 IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=MIN_SIZE)
 
 
@@ -35,8 +37,7 @@ IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=M
 )
 def dynamic_degree(clip: Any) -> dict:
     """Mean motion of neighbours, proportional to the frame rate."""
-    rate = (clip.info.fps or 8.0) / 8
-    return averaged([m * rate for m in clip[MOTION]], reason=clip.too_small(MOTION))
+    return averaged([m * (clip.fps / 8) for m in clip[MOTION]], reason=clip.too_small(MOTION))
 
 
 @mean_metric(
@@ -77,6 +78,12 @@ def jump_share(clip: Any) -> dict:
     return averaged(jumps(change, trusted or [None] * len(change)))
 
 
+@metric("cuts", "motion", "count", "none", CUT_PROTOCOL, [SEEN], of_shots="sum")
+def cuts(clip: Any) -> dict:
+    """How often another shot begins."""
+    return {"value": float(clip.start > 0), "n": len(clip[SEEN])}
+
+
 def frozen(change_pairs: Sequence[float] | np.ndarray) -> Bool[np.ndarray, "pairs"]:
     """Pairs whose frames are the same in a clip that otherwise changes.
 
@@ -92,7 +99,7 @@ def frozen(change_pairs: Sequence[float] | np.ndarray) -> Bool[np.ndarray, "pair
 def jumps(
     change_pairs: Sequence[float] | np.ndarray, motion_pairs: Sequence[float | None] | np.ndarray
 ) -> Bool[np.ndarray, "pairs"]:
-    """Pairs across which something is missing: a dropped frame, a cut, a pop.
+    """Pairs across which something is missing: a dropped frame, a pop.
 
     Against the upper quartile of up to three pairs on each side, a pair jumps if its motion is
     more than 1.6 times as large (a dropped frame doubles it) or its change more than 3 times as

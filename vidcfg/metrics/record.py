@@ -139,7 +139,7 @@ def common_clip(clips: Sequence[ClipInfo]) -> ClipInfo:
 RANGES = {
     **dict.fromkeys(("0..1", "intensity", "intensity^2"), (0.0, 1.0)),
     **dict.fromkeys(("-1..1", "cos"), (-1.0, 1.0)),
-    **dict.fromkeys(("lpips", "px"), (0.0, math.inf)),
+    **dict.fromkeys(("lpips", "px", "count"), (0.0, math.inf)),
     "0..2": (0.0, 2.0),
     "100*cos": (-100.0, 100.0),
 }

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, Pair, resized
+from vidcfg.metrics.flicker import trend
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, resized
 from vidcfg.metrics.metric import Quantity, averaged, metric
 
 BLOCK = 8
@@ -29,6 +30,9 @@ SLOWEST = 0.25
 
 DRIFT_FRAMES = 8
 """Over so many frames texture is followed."""
+
+DARK = 16 / 255
+"""Light explains little of how the colour of a block darker than this changes."""
 
 PATH_PROTOCOL = FLOW_PROTOCOL + ";second-difference;signed-blocks=8;ycc=bt601"
 
@@ -226,7 +230,7 @@ def of_blocks(clip: Any) -> dict:
     return outcome(clip, clip[PATH].flicker, lambda _: np.percentile(blocks, 95))
 
 
-@metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+@metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
 def of_worst_frame(clip: Any) -> dict:
     return outcome(clip, clip[PATH].flicker, peak)
 
@@ -241,7 +245,12 @@ def of_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, np.mean)
 
 
-@metric("judder_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, group="motion")
+@metric(
+    *("judder_peak", "warp", "intensity", "lower", *_FACTS),
+    marks_still=True,
+    of_shots="max",
+    group="motion",
+)
 def of_worst_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, peak)
 
@@ -269,4 +278,45 @@ DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)
     group="look",
 )
 def of_texture(clip: Any) -> dict:
-    return averaged(clip[DRIFT], reason=clip.too_small(DRIFT))
+    # One value for eight frames is no trace.
+    return averaged(clip[DRIFT], reason=clip.too_small(DRIFT)) | {"trace": None}
+
+
+def colour_step(pair: Pair) -> Float[np.ndarray, "3"]:
+    """How colours change from a frame to the next along the motion, by more than light: RGB.
+
+        mean over blocks of d - (d·m / (m·m + DARK²)) m
+
+    with m a block's mean colour over both frames and d its change. So neither what comes into the
+    picture counts, nor light that changes, here or all over.
+    """
+    here, there = (view.ycc for view in pair.views)
+    moved, is_inside = follow(there, resized(pair.searched[0], *here.shape[:2]))
+    to_rgb = np.linalg.inv(YCC).T
+    before, after = (block_means(ycc, is_inside).reshape(-1, 3) @ to_rgb for ycc in (here, moved))
+    change, colour = after - before, (after + before) / 2
+    light = (change * colour).sum(axis=1) / ((colour**2).sum(axis=1) + DARK**2)
+    own = change - light[:, None] * colour
+    known = own[np.isfinite(own).all(axis=1)]
+    return known.mean(axis=0) if len(known) else np.zeros(3)
+
+
+COLOUR = Quantity(colour_step, lag=1, least=MIN_SIZE)
+
+
+@metric(
+    *("colour_drift", "warp", "intensity", "lower"),
+    *(f"{FLOW_PROTOCOL};blocks={BLOCK};light-off;sum;slope*(T-1);norm", [COLOUR]),
+    group="look",
+)
+def of_colours(clip: Any) -> dict:
+    """Length of the way of colours through the clip along its least-squares line.
+
+    Colours that alternate cancel.
+    """
+    if not clip[COLOUR]:
+        return averaged([], reason=clip.too_small(COLOUR))
+    way = np.cumsum([np.zeros(3), *clip[COLOUR]], axis=0)
+    lines = np.stack([trend(channel) for channel in way.T])
+    drift = float(np.linalg.norm(lines[:, -1] - lines[:, 0]))
+    return {"value": drift, "n": len(way), "trace": tuple(np.linalg.norm(way, axis=1).tolist())}

@@ -5,6 +5,7 @@ Tensors lie in nested dicts, lists, tuples and dataclasses, and go by their path
 """
 
 import dataclasses
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from vidcfg.pipelines.family import Family
+
+
+def by_name(module: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `module` by their names."""
+    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+    arguments = dict(list(bound.items())[1:])
+    return arguments | arguments.pop("kwargs", {})
 
 
 def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, Tensor | np.ndarray]]:
@@ -45,26 +53,48 @@ def inputs_of(
         ValueError: for a tensor that the family does not declare, and for one whose rows do not
             belong to samples, with what to do.
     """
-    num_samples, images = len(arguments[family.hidden]), images_of(family, arguments)
-    blank = {} if family.unconditional is None else family.unconditional(arguments)
-    own, same = (*family.texts, *blank), (family.hidden, *family.constants, *family.from_texts)
+    num_samples = len(arguments[family.hidden])
     shared, cond = {family.hidden: arguments[family.hidden]}, {}
-    for path, tensor in tensors_of(arguments):
-        if path in images:
+    for path, (role, tensor) in roles_of(family, arguments).items():
+        if role == "image_prompt":
             cond[path] = _image_rows(family, path, tensor, num_samples)
-        elif _is_below(path, own):
+        elif role in ("texts", "unconditional"):
             cond[path] = by_sample(path, tensor, num_samples)
-        elif _is_below(path, family.per_sample):
+        elif role == "per_sample":
             shared[path] = by_sample(path, tensor, num_samples)
-        elif not (_is_below(path, same) or tensor.shape == (1,)):
+        elif role is None:
             raise ValueError(
                 f"the denoiser gets {path} {list(tensor.shape)}, which the family {family.name} "
                 f"does not declare, so the sample and the branch of its rows cannot be told. "
                 f"Leave out what brings it, or register a family that names it in per_sample "
                 f"(rows of samples), texts (replaced on the negative side) or constants (the same "
-                f"for all): see docs/families.md."
+                f"for all): see docs/families.md. `vidcfg families check` says which of them."
             )
     return shared, cond
+
+
+def roles_of(
+    family: Family, arguments: Mapping[str, Any]
+) -> dict[str, tuple[str | None, Tensor | np.ndarray]]:
+    """Every array of a denoiser call by its path: the field of the family that declares it.
+
+    "single" is one number, which needs no declaration; None is an array that no field names.
+    """
+    blank = {} if family.unconditional is None else family.unconditional(arguments)
+    fields = {
+        "image_prompt": tuple(images_of(family, arguments)),
+        "texts": tuple(family.texts),
+        "unconditional": tuple(blank),
+        "per_sample": family.per_sample,
+        "hidden": (family.hidden,),
+        "constants": family.constants,
+        "from_texts": tuple(family.from_texts),
+    }
+    found = {}
+    for path, tensor in tensors_of(arguments):
+        role = next((role for role, names in fields.items() if _is_below(path, names)), None)
+        found[path] = "single" if role is None and tensor.shape == (1,) else role, tensor
+    return found
 
 
 def images_of(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]:

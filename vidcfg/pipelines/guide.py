@@ -13,6 +13,7 @@ from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.modular import guided_modular
@@ -388,13 +389,10 @@ def _guided_forwards(
 
 def _guided_forward(module: Any, expert: str | None, forward: Callable) -> Callable:
     """`forward(module, its own forward, expert, arguments by name)` as a method of a denoiser."""
-    before, signature = module.forward, inspect.signature(type(module).forward)
+    before = module.forward
 
     @functools.wraps(before)
     def guided(*args, **kwargs):
-        arguments = signature.bind(module, *args, **kwargs).arguments
-        arguments = dict(list(arguments.items())[1:])
-        arguments |= arguments.pop("kwargs", {})
-        return forward(module, before, expert, arguments)
+        return forward(module, before, expert, by_name(module, args, kwargs))
 
     return guided

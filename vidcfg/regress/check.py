@@ -131,8 +131,9 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
 
 def _traces(name: str, new: MeasuredClip, base: MeasuredClip) -> tuple[np.ndarray, np.ndarray]:
     """Both traces, NaN where a frame has no value; empty where they do not fit each other."""
-    # The drift of contrast is that of the contrast per frame.
-    source = {"contrast_drift": "contrast"}.get(name, name)
+    # A drift is that of what another metric has per frame.
+    sources = {"contrast_drift": "contrast", "brightness_drift": "luminance_flicker"}
+    source = sources.get(name, name)
     traces = []
     for clip in (new, base):
         record = clip.records.get(source)

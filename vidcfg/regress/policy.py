@@ -130,17 +130,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "stride_pulse": {"margin": 0.03, "tolerance": 0.05, **_SHARE},
     "freeze_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "jump_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
+    "cuts": {"margin": 0.02, "tolerance": 0.03, "weight": 0.1, **_SHARE},
     "dynamic_degree": {**_MOTION, "margin": 0.1, "tolerance": 0.15, "required": True},
     "mc_coverage": {**_SHARE, "bad": "down", "margin": 0.05},
     "sharpness": {"bad": "down", "margin": 0.03, "tolerance": 0.06, "at_least": TINY},
     "sharpness_pulse": {"margin": 0.02, "tolerance": 0.05, **_SHARE},
     "contrast": {"bad": "either", "margin": 0.05, "tolerance": 0.1, "at_least": 0.001},
+    "brightness_drift": {"of": "magnitude", "margin": 0.015, "tolerance": 0.03, **_SHARE},
     "contrast_drift": {"of": "magnitude", "margin": 0.1, "tolerance": 0.15, **_SHARE},
     "saturation": {"margin": 0.03, "tolerance": 0.05, **_SHARE},
     "clipped_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "colour_drift": {"margin": 0.015, "tolerance": 0.03, **_SHARE},
 }
-"""Flicker first: it gets 200 of 218 parts of what tests may err, see docs/regress.md."""
+"""Flicker first: it gets 200 of 219 parts of what tests may err, see docs/regress.md."""
 
 
 def _completed(value: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from vidcfg.report.compare import LEVEL, Change, Findings
 from vidcfg.report.formats import signed
 from vidcfg.report.table import DECIDING, Table
-from vidcfg.results import Results
+from vidcfg.results import Key, Results
 
 MOTION_LOSS = 0.25
 """A cell that surely loses this share of the baseline's motion cannot win in flicker."""
@@ -41,7 +41,30 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"The self-check failed: {cells} should be the same videos and are not. "
             "Do not trust the comparison before that is explained."
         )
-    return [*lines, *_flicker_lines(table, labels), *results.problems]
+    return [
+        *lines,
+        *_flicker_lines(table, labels),
+        *_cut_lines(results, labels),
+        *results.problems,
+    ]
+
+
+def _cut_lines(results: Results, labels: Mapping[str, str]) -> list[str]:
+    """Which videos are of several shots."""
+    cut = {
+        Key(
+            labels[unit.cell], unit.prompt or unit.key, -1 if unit.seed is None else unit.seed
+        ): record.extra["cuts"]
+        for unit in results.units
+        for record in unit.records.values()
+        if "cuts" in record.extra
+    }
+    if not cut:
+        return []
+    named = [f"{name} at frame {', '.join(map(str, at))}" for name, at in [*cut.items()][:5]]
+    more = f"; and {len(cut) - 5} more" if len(cut) > 5 else ""
+    what = "Scene cuts, so that flicker and motion are those of shots"
+    return [f"{what}: {'; '.join(named)}{more}."]
 
 
 def _flicker_lines(table: Table, labels: Mapping[str, str]) -> list[str]:

@@ -83,6 +83,7 @@ class SweepConfig(ConfigModel):
     baseline: dict[str, Any] | None = None
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AsTuple] | None = None
     reference: Text | None = None
+    weights: dict[str, Text] = {}
     workers: Workers = Workers()
     store: Text = Field(description="a folder, or an address such as s3://bucket/sweeps/kite")
 

@@ -89,6 +89,13 @@ class Plan:
         is_mini = self.cells[0].config.model.kind == "mini"
         return (*WEIGHT_FREE, "mini") if is_mini else WEIGHT_FREE
 
+    def settings(self, **how: Any) -> Any:
+        """What is measured, as `vidcfg.evaluate` takes it."""
+        from vidcfg.evaluate.settings import Settings
+
+        sweep = self.sweep
+        return Settings(self.metrics, reference=sweep.reference, paths=sweep.weights, **how)
+
     def config_of(self, unit: SweepUnit) -> RenderConfig:
         """The render of one unit: one prompt, one seed."""
         config = self.cell_of[unit.cell].config
@@ -323,11 +330,16 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
 
 
 def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
-    """Raise ConfigError for metrics and references that there are not."""
-    from vidcfg.evaluate.settings import Settings
+    """Raise ConfigError for metrics, references and weights that there are not."""
+    from vidcfg.metrics.weight_files import find_weights
 
+    for name in plan.sweep.weights:
+        try:
+            find_weights(name, paths=plan.sweep.weights)
+        except ValueError as error:
+            raise document.error("weights", f"weights: {error}") from None
     try:
-        Settings(families=plan.metrics)
+        plan.settings()
     except ValueError as error:
         raise document.error("metrics", f"metrics: {error}") from None
     reference = plan.sweep.reference

@@ -187,7 +187,7 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     from vidcfg.evaluate.run import row, set_records
     from vidcfg.evaluate.settings import Settings
 
-    settings = Settings(families=plan.metrics, reference=plan.sweep.reference)
+    settings = plan.settings()
     wanted = complete_pairs(plan, done)
     distances = Distances(settings)
     for cell in plan.cells if wanted else ():

@@ -46,14 +46,9 @@ class Worker:
     @cached_property
     def settings(self) -> Any:
         """What is measured."""
-        from vidcfg.evaluate.settings import Settings
-
         device = getattr(self._loaded[1], "_execution_device", None)
-        return Settings(
-            families=self.plan.metrics,
-            reference=self.plan.sweep.reference,
-            device="cuda" if getattr(device, "type", "cpu") == "cuda" else "cpu",
-        )
+        is_cuda = getattr(device, "type", "cpu") == "cuda"
+        return self.plan.settings(device="cuda" if is_cuda else "cpu")
 
     def load(self) -> None:
         """Load the model of the first unit.

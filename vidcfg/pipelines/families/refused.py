@@ -5,6 +5,7 @@ _REFERENCE = (
     "it puts tokens of a reference video, which may be smaller, behind those of the video, and "
     "which of them are frames cannot be told"
 )
+_SIZES = "it makes each chunk at several sizes, in loops of their own"
 _DISTILLED = "it has no guider: guidance is distilled into its weights"
 _FOUR_PASSES = (
     "its guiders combine four passes of picture and sound in x0, and ours sees two passes of one"
@@ -32,10 +33,9 @@ REFUSED: dict[str, str] = {
         "its own call fails in diffusers 0.42.1 (encode_prompt takes no text_encoder_index)"
     ),
     "HeliosModularPipeline": _CHUNKS,
-    "HeliosPipeline": _CHUNKS,
-    "HeliosPyramidDistilledModularPipeline": _CHUNKS,
-    "HeliosPyramidModularPipeline": _CHUNKS,
-    "HeliosPyramidPipeline": _CHUNKS,
+    "HeliosPyramidDistilledModularPipeline": _SIZES,
+    "HeliosPyramidModularPipeline": _SIZES,
+    "HeliosPyramidPipeline": _SIZES,
     "JoyImageEditPipeline": _IMAGE,
     "Kandinsky6SRPipeline": _NO_GUIDANCE,
     "Kandinsky6TI2VAPipeline": "it guides picture and sound by one scale, and no test covers it",

@@ -1,0 +1,37 @@
+"""Helios: Wan in chunks of a fixed number of latents, each in a loop of its own, decoded alone."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from vidcfg.pipelines.families import wan
+
+
+def _chunk(pipe, call, number: int) -> tuple[int, np.ndarray]:
+    latents = call["num_latent_frames_per_chunk"]
+    length = pipe.vae_scale_factor_temporal * (latents - 1) + 1
+    num_chunks = max(1, -(-call["num_frames"] // length))
+    return num_chunks * length, np.arange(length) + number * length
+
+
+FAMILY = replace(
+    wan.FAMILY,
+    name="helios",
+    pipelines=("HeliosPipeline",),
+    frame_rule="4k + 1 in a chunk",
+    denoisers={"transformer": None},
+    expert_of=None,
+    per_sample=(
+        "timestep",
+        "latents_history_short",
+        "latents_history_mid",
+        "latents_history_long",
+    ),
+    constants=(
+        "indices_hidden_states",
+        "indices_latents_history_short",
+        "indices_latents_history_mid",
+        "indices_latents_history_long",
+    ),
+    part=_chunk,
+)
