@@ -8,12 +8,13 @@ from tiny_controls import CONTROLS
 from tiny_cosmos import COSMOS
 from tiny_forcing import FORCING
 from tiny_from_video import FROM_VIDEO
+from tiny_modular import MODULAR
 from tiny_more import MORE
 from tiny_pipelines import BUILDERS, ltx2
 from tiny_twins import TWINS
 
 CLASSES: dict[str, Callable[[], TinyClass]] = (
-    TWINS | MORE | COSMOS | FROM_VIDEO | CONTROLS | FORCING
+    TWINS | MORE | COSMOS | FROM_VIDEO | CONTROLS | FORCING | MODULAR
 )
 """Those that only test_classes.py checks."""
 

@@ -57,6 +57,11 @@ def check_pipeline(pipe: Any, **call: Any) -> list[CheckLine]:
     """
     family = family_of(pipe)
     models = family.models_of(pipe)
+    if family.guiders:
+        raise ValueError(
+            f"the blocks of a {type(pipe).__name__} call its model themselves, so that there is "
+            f"no call of it to check. Guide it with vidcfg.guide, and compare the latents."
+        )
     if not models:
         raise ValueError(f"this pipeline has no {', '.join(family.denoisers)}: declare denoisers.")
     call = _with_defaults(pipe, family, call)

@@ -80,7 +80,8 @@ class Comparison:
 
     def guided(self, guidance: Guidance) -> tuple[Any, Trace, list[np.ndarray]]:
         """What ours makes, its trace, and the strengths [F] of each call of the denoiser."""
-        rows, models = [], family_of(self.pipe).models_of(self.pipe).values()
+        rows, family = [], family_of(self.pipe)
+        models = () if family.guiders else family.models_of(self.pipe).values()
         with guide(self.pipe, guidance, **self.negative) as trace:
 
             def keep(*_):
@@ -88,7 +89,8 @@ class Comparison:
 
             hooks = [module.register_forward_hook(keep) for module in models]
             try:
-                return self.unguided(), trace, rows
+                made = self.unguided()
+                return made, trace, rows or [step.strength_BF[0] for step in trace.steps]
             finally:
                 for hook in hooks:
                     hook.remove()

@@ -178,6 +178,8 @@ class Family:
         embeds_scale: pipeline -> whether its guidance_scale is an input of the model, as of an
             LCM-distilled UNet, and no guidance: it is then the user's.
         guider: pipeline attribute that holds a diffusers guider, switched off while we guide.
+        guiders: components of a modular pipeline that hold its guiders, one for each denoiser;
+            guidance takes their place, and sees the predictions and nothing else.
         blocks: where the denoiser keeps its transformer blocks, for rules that perturb them.
         adapter: a part that makes such a pipeline of another checkpoint.
         refusal: (pipeline, arguments of its call) -> why it cannot be guided so, or None.
@@ -228,6 +230,7 @@ class Family:
     embedded: tuple[str, float] | None = None
     embeds_scale: Callable[[Any], bool] | None = None
     guider: str | None = None
+    guiders: tuple[str, ...] = ()
     blocks: Blocks | None = None
     adapter: Adapter | None = None
     refusal: Callable[[Any, Mapping[str, Any]], str | None] | None = None

@@ -16,6 +16,7 @@ from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
+from vidcfg.pipelines.modular import guided_modular
 from vidcfg.pipelines.run import GuidedRun
 from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
 
@@ -62,6 +63,9 @@ def guide(
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
     settings = _settings(guidance, family)
+    if family.guiders:
+        yield from guided_modular(pipe, family, settings, negative_prompt, negative, fps)
+        return
     given = negative_inputs(family, negative, negative_prompt)
     inputs = {"negative": given} if given else {}
     rules = [rule for setting in settings for rule in setting.method.terms]

@@ -1,9 +1,11 @@
 """`FrameGuidance`: the surface as a diffusers guider, for modular and guider-based pipelines."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
@@ -11,11 +13,12 @@ from torch import Tensor
 from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
-from vidcfg.guidance.plan import SampleRows, required_branches
+from vidcfg.guidance.plan import Memory, SampleRows, plan_run
+from vidcfg.guidance.rule import AgainstUncond, Rule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.step import GuidedDenoiser
-from vidcfg.guidance.surface import Surface
 from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.steps import RunFacts
 
 
 class FrameGuidance(BaseGuidance):
@@ -38,8 +41,8 @@ class FrameGuidance(BaseGuidance):
         start, stop, enabled: as in every guider; outside of start to stop guidance is off.
 
     Raises:
-        ValueError: for a setting that a guider cannot carry out: rules with further prompts, a
-            dynamic threshold, and choices of how the model is called.
+        ValueError: for a setting that a guider cannot carry out: rules that need more than the
+            two predictions of a step, a dynamic threshold, and how the model is called.
 
     `trace` tells what the last run did. Saved with `save_pretrained`, loaded with
     `from_pretrained`, also as a part of a pipeline.
@@ -74,14 +77,22 @@ class FrameGuidance(BaseGuidance):
         self._given_frames = latent_frames
         if layout == "tokens" and latent_frames is None:
             raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
-        self._surface: Surface | None = None
+        self._facts_of: Callable[[int], RunFacts] = self._own_facts
+        self._facts: RunFacts | None = None
+        self._terms: tuple = ()
+        self._rows: SampleRows | None = None
+        self._memory = Memory()
         self.trace = Trace()
+
+    def told_by(self, facts_of: Callable[[int], RunFacts], trace: Trace) -> None:
+        """Ask a pipeline what a run of so many latent frames is, and keep its plan in `trace`."""
+        self._facts_of, self.trace = facts_of, trace
 
     def set_state(self, step: int, num_inference_steps: int, timestep: Tensor) -> None:
         """Told by the pipeline before every step; a new run begins where steps start again."""
         if self._num_inference_steps != num_inference_steps or step <= (self._step or 0):
-            self._surface = None
-            self.trace = Trace()
+            self._facts = self._rows = None
+            self.trace.start_run(surfaces=[], planned=None, order=self._rule.order())
         super().set_state(step, num_inference_steps, timestep)
 
     def prepare_inputs(self, data: Mapping[str, Any]) -> list[Any]:
@@ -89,7 +100,10 @@ class FrameGuidance(BaseGuidance):
         return [self._prepare_batch(data, i, name) for i, name in self._branches()]
 
     def prepare_inputs_from_block_state(self, data: Any, input_fields: dict) -> list[Any]:
-        """The same from the state of modular blocks."""
+        """The same from the state of modular blocks, whose latents may tell their frames."""
+        latents = getattr(data, "latents", None)
+        if self._facts is None and self._layout.axes != "tokens" and latents is not None:
+            self._begin(self._layout.num_frames(latents))
         return [
             self._prepare_batch_from_block_state(input_fields, data, i, name)
             for i, name in self._branches()
@@ -111,55 +125,82 @@ class FrameGuidance(BaseGuidance):
             return 2
         if not self._inside():
             return 1
-        if self._surface is None and self._given_frames is not None:
-            self._surface = self._make_surface(self._given_frames)
-        if self._surface is None:
+        if self._facts is None and self._given_frames is not None:
+            self._begin(self._given_frames)
+        if self._facts is None:
             return 2
-        rows = (self._surface.strength_KF[self._step], self._surface.weights_KF[self._step])
-        return len(required_branches(self._rule.method, *rows))
+        rows = self._rows or self._rows_of(1)
+        needed = (step.branches for step in rows.at(self._step, self._memory, self._expert))
+        return max(map(len, needed))
 
     def _inside(self) -> bool:
         first, last = (int(x * self._num_inference_steps) for x in (self._start, self._stop))
         return first <= self._step < last
 
-    def _make_surface(self, num_frames: int) -> Surface:
-        return self._rule.surface(
-            num_steps=self._num_inference_steps,
+    def _begin(self, num_frames: int) -> None:
+        """Make the surfaces of a run whose predictions have so many latent frames."""
+        self._facts, self._memory = self._facts_of(num_frames), Memory()
+        run = self._facts.of_surfaces()
+        self._terms = tuple(term.surface(**run) for term in self._rule.terms)
+
+    @property
+    def _expert(self) -> str | None:
+        experts = self._facts.experts
+        return None if experts is None else experts[self._step]
+
+    def _own_facts(self, num_frames: int) -> RunFacts:
+        """Of a run about which only the arguments of this guider are known."""
+        return RunFacts(
             num_frames=self._frame_map.num_pixels(num_frames),
             frame_map=self._frame_map,
             fps=self._fps,
+            calls=(1,) * self._num_inference_steps,
         )
+
+    def _rows_of(self, num_samples: int) -> SampleRows:
+        """So many samples of this run; `cond` runs on every step."""
+        if self._rows is None or len(self._rows.rules) != num_samples:
+            run = self._facts.of_rows() | {"always": frozenset({"cond"})}
+            each = [self._rule] * num_samples, [self._terms] * num_samples
+            self._rows = SampleRows.of(*each, **run)
+        return self._rows
 
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> GuiderOutput:
         """The guided prediction of this step, frame by frame."""
-        num_frames = self._given_frames or self._layout.num_frames(pred_cond)
-        predictions = {"cond": pred_cond, "uncond": pred_uncond}
         guided = pred_cond
         if self._enabled and self._inside():
-            if self._surface is None:
-                self._surface = self._make_surface(num_frames)
-                self.trace.start_run(
-                    surfaces=[self._surface] * len(pred_cond),
-                    planned=None,
-                    order=self._rule.order(),
-                )
-            guided = self._guided(predictions, num_frames)
+            guided = self._guided({"cond": pred_cond, "uncond": pred_uncond})
         if self._step == self._num_inference_steps - 1:
             self._step = self._num_inference_steps = None  # the next run encodes its texts anew
         return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=pred_uncond)
 
-    def _guided(self, predictions: dict[str, Tensor | None], num_frames: int) -> Tensor:
-        num_samples, surface = len(predictions["cond"]), self._surface
-        samples = SampleRows.of([self._rule] * num_samples, [(surface,)] * num_samples)
-        denoiser = GuidedDenoiser(self._layout, samples, Passes(share=False))
+    def _guided(self, predictions: dict[str, Tensor | None]) -> Tensor:
+        cond = predictions["cond"]
+        num_frames = self._given_frames or self._layout.num_frames(cond)
+        if self._facts is None:
+            self._begin(num_frames)
+        samples = self._rows_of(len(cond))
+        if not self.trace.surfaces:
+            self.trace.surfaces = [self._terms[0]] * len(cond)
+            if self._facts_of != self._own_facts:
+                rows = samples.rows(range(len(cond)), [()] * len(cond))
+                self.trace.planned = plan_run(
+                    rows, share=False, evaluations_per_step=self._facts.calls
+                )
         inputs = StepInputs(
-            shared={"prediction": predictions["cond"]},
+            shared={"prediction": cond},
             by_branch={"cond": {}, "uncond": {}},
             num_frames=num_frames,
             step=self._step,
+            expert=self._expert,
         )
-        guided, step = denoiser.predict(inputs, lambda rows, branches: predictions[branches[0]])
-        self.trace.steps.append(step)
+        denoiser = GuidedDenoiser(self._layout, samples, Passes(share=False))
+        guided, step = denoiser.predict(
+            inputs, lambda rows, branches: predictions[branches[0]], self._memory
+        )
+        # What the pipeline ran, also where the guider had to ask for more than the step needs.
+        run = {name: len(cond) for name, p in predictions.items() if p is not None}
+        self.trace.steps.append(replace(step, evaluations=run, calls=len(run)))
         return guided
 
 
@@ -170,16 +211,26 @@ def _setting(guidance: Guidance | dict | float) -> Guidance:
     elif not isinstance(guidance, Guidance):
         guidance = Guidance(scale=guidance)
     beyond = {
-        f"method: {guidance.kind}": guidance.kind != "cfg",
+        f"method: {guidance.kind}": not all(_of_two(term) for term in guidance.method.terms),
         "threshold": guidance.threshold is not None,
         "rescale.space: x0": not guidance.rescale.is_off and guidance.rescale.space == "x0",
-        f"passes: {guidance.passes}": guidance.passes != "pipeline",
+        f"passes: {guidance.passes}": guidance.passes not in ("pipeline", "sequential"),
         "micro_batch": guidance.micro_batch is not None,
     }
     foreign = [name for name, is_set in beyond.items() if is_set]
     if foreign:
         raise ValueError(
             f"a guider sees two predictions and nothing else, so it cannot do "
-            f"{', '.join(foreign)}. Leave that out, or use vidcfg.guide(pipe, ...)."
+            f"{', '.join(foreign)}. Leave that out, or use vidcfg.guide(pipe, ...) on a pipeline "
+            f"without blocks, such as WanPipeline."
         )
     return guidance
+
+
+def _of_two(rule: Rule) -> bool:
+    """Whether a rule needs the two predictions of its steps, and nothing else."""
+    if not isinstance(rule, AgainstUncond) or rule.in_x0 or rule.needs_levels:
+        return False
+    # A guider is not told whether the model predicts a flow.
+    on = np.full((1, 1), 2.0), np.ones((1, 1))
+    return not any(step.flow_only for step in rule.steps(*on))

@@ -1,5 +1,7 @@
 """HunyuanVideo-1.5: its guider is switched off, two text encoders, two sequential passes."""
 
+from dataclasses import replace
+
 from vidcfg.pipelines.family import Blocks, Family
 
 FAMILY = Family(
@@ -26,4 +28,13 @@ FAMILY = Family(
     size_multiple=16,
     default_scale=6.0,
     usual_range=(1.0, 8.0),
+)
+
+MODULAR = replace(
+    FAMILY,
+    name="hunyuan_video15_modular",
+    pipelines=("HunyuanVideo15ModularPipeline",),
+    guider=None,
+    guiders=("guider",),
+    length_argument="num_frames",
 )

@@ -48,3 +48,14 @@ CONDITION = replace(
     length_argument="num_frames",
     others="before",
 )
+
+MODULAR = replace(
+    FAMILY,
+    name="ltx_modular",
+    pipelines=("LTXModularPipeline",),
+    own_guidance={},
+    stock_passes="sequential",
+    combines_in_float32=False,
+    guiders=("guider",),
+    length_argument="num_frames",
+)

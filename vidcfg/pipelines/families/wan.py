@@ -95,3 +95,25 @@ CHRONO_EDIT = replace(
     expert_of=None,
     refusal=_temporal_reasoning,
 )
+
+MODULAR = replace(
+    FAMILY,
+    name="wan_modular",
+    pipelines=(
+        "WanModularPipeline",
+        "WanImage2VideoModularPipeline",
+        "Wan22ModularPipeline",
+        "Wan22Image2VideoModularPipeline",
+    ),
+    guiders=("guider", "guider_2"),
+    own_guidance={},
+)
+
+VACE_MODULAR = replace(
+    MODULAR,
+    name="wan_vace_modular",
+    pipelines=("Wan22VaceModularPipeline",),
+    length_argument="num_frames",
+    others="before",
+    frame_rule=VACE.frame_rule,
+)

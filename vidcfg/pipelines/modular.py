@@ -1,0 +1,133 @@
+"""Guidance of a modular pipeline, whose loop is made of blocks: it goes in as their guider."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.guider import FrameGuidance
+from vidcfg.pipelines.run import run_facts
+from vidcfg.pipelines.steps import RunFacts
+
+
+def guided_modular(
+    pipe: Any,
+    family: Family,
+    settings: list[Guidance],
+    negative_prompt: str | list[str],
+    negative: Mapping[str, Tensor],
+    fps: float | int | None,
+) -> Iterator[Trace]:
+    """Guide every call of a modular pipeline until closed: the rest of `guide`.
+
+    The guiders of the pipeline are its own again after each call.
+
+    Raises:
+        ValueError: for what a guider cannot do, several settings, a negative side that the blocks
+            of this pipeline do not take, or a call that brings one.
+    """
+    if len(settings) > 1:
+        raise ValueError(
+            "a modular pipeline takes one guidance setting for all samples of a call. Pass one, "
+            "and call it once for each setting."
+        )
+    taken = pipe.blocks.input_names
+    sides = [name for name in taken if name and name.startswith("negative_")]
+    unknown = [name for name in negative if name not in sides]
+    if negative_prompt and "negative_prompt" not in sides:
+        unknown.append("negative_prompt")
+    if unknown:
+        raise ValueError(
+            f"guide() got {', '.join(unknown)}, but the blocks of this {type(pipe).__name__} take "
+            f"{', '.join(sides) or 'no negative side'}. Pass that, or add the block that reads it."
+        )
+    FrameGuidance(settings[0])  # what a guider cannot do is told before the first call
+    trace, cls = Trace(), type(pipe)
+
+    @functools.wraps(cls.__call__)
+    def call(self, state=None, output=None, **given):
+        brought = [name for name, v in given.items() if name.startswith("negative_")]
+        if brought:
+            raise ValueError(
+                f"this call has {', '.join(brought)}. Pass it to vidcfg.guide(...), as for every "
+                f"other pipeline."
+            )
+        known = self.default_call_parameters | (state.values if state is not None else {}) | given
+        given |= negative or _negative_side(sides, negative_prompt, known)
+        if not (settings[0].is_off or any(n in given or known.get(n) is not None for n in sides)):
+            raise ValueError(
+                f"the blocks of this {cls.__name__} encode no text, so that there is no negative "
+                f"side. Pass {', '.join(sides)} to vidcfg.guide(...)."
+            )
+        guider = _guider(self, family, settings[0], known, fps, trace)
+        before = {name: getattr(self, name) for name in family.guiders if hasattr(self, name)}
+        for name in before:
+            setattr(self, name, guider)
+        try:
+            return cls.__call__(self, state, output, **given)
+        finally:
+            for name, own in before.items():
+                setattr(self, name, own)
+
+    changed = {"__call__": call, "_vidcfg_session": trace}
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    pipe.__class__ = type(cls.__name__, (cls,), changed | names)
+    try:
+        yield trace
+    finally:
+        pipe.__class__ = cls
+
+
+def _negative_side(
+    sides: list[str], negative_prompt: str | list[str], call: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The negative prompt, one for each of several prompts, where the blocks encode one."""
+    if "negative_prompt" not in sides:
+        return {}
+    several = isinstance(call.get("prompt"), list) and isinstance(negative_prompt, str)
+    each = [negative_prompt] * len(call["prompt"]) if several else negative_prompt
+    return {"negative_prompt": each}
+
+
+def _guider(
+    pipe: Any,
+    family: Family,
+    setting: Guidance,
+    call: Mapping[str, Any],
+    fps: float | int | None,
+    trace: Trace,
+) -> FrameGuidance:
+    """The guider of one call, which asks the pipeline what the run is.
+
+    Raises:
+        ValueError: for a length that the VAE does not make.
+    """
+    length = family.length_argument and call.get(family.length_argument)
+    latent_frames = None
+    if length and family.others is None:
+        latent_frames = family.frame_map(pipe).num_latents(length)
+
+    def facts_of(num_frames: int) -> RunFacts:
+        if latent_frames not in (None, num_frames):
+            raise ValueError(
+                f"this call has {family.length_argument}={length}, but latents of {num_frames} "
+                f"frames. Use {family.frame_map(pipe).num_pixels(num_frames)}."
+            )
+        frame_map = family.map_of(pipe, call, num_frames)
+        pixels = length or frame_map.num_pixels(num_frames)
+        facts = run_facts(pipe, family, call, num_frames=pixels, fps=fps)
+        if max(facts.calls) > 1:
+            raise ValueError(
+                f"{type(pipe.scheduler).__name__} calls the model more than once a step, which "
+                f"the blocks of a modular pipeline count as steps. Use a scheduler of first order."
+            )
+        return replace(facts, frame_map=frame_map)
+
+    guider = FrameGuidance(setting, layout=family.layout, latent_frames=latent_frames)
+    guider.told_by(facts_of, trace)
+    return guider
