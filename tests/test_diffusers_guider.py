@@ -158,3 +158,18 @@ def test_negative_prompt_is_asked_for_before_a_run_even_if_its_last_step_was_off
         assert guider.num_conditions == 2
         guided(tiny, guider)
         assert guider.trace.evaluations == {"cond": 8, "uncond": 4}
+
+
+@pytest.mark.parametrize(("ratio", "is_right"), [(4, True), (2, False)])
+def test_temporal_ratio_is_held_against_the_frames_of_a_run_that_tells_them(ratio, is_right):
+    from diffusers.modular_pipelines.modular_pipeline import BlockState
+
+    texts = torch.randn(2, 2, 5, 8)
+    state = BlockState(latents=torch.zeros(2, 4, 3, 2, 6), num_frames=9, a=texts[0], b=texts[1])
+    guider = FrameGuidance(4.0, temporal_ratio=ratio)
+    guider.set_state(step=0, num_inference_steps=2, timestep=torch.tensor(1000))
+    if is_right:
+        assert len(guider.prepare_inputs_from_block_state(state, {"text": ("a", "b")})) == 2
+        return
+    with pytest.raises(ValueError, match="9 frames of 3 latent ones.*be 5. Pass temporal_ratio=4"):
+        guider.prepare_inputs_from_block_state(state, {"text": ("a", "b")})

@@ -268,9 +268,9 @@ def test_guider_of_a_pipeline_is_off_inside_and_as_before_outside():
 def test_derived_family_is_declared_in_under_thirty_lines():
     import inspect
 
-    from vidcfg.pipelines.families import skyreels_v2
+    from vidcfg.pipelines.families import anyflow
 
-    assert len(inspect.getsource(skyreels_v2).splitlines()) < 30
+    assert len(inspect.getsource(anyflow).splitlines()) < 30
 
 
 def test_a_scale_outside_the_usual_range_is_a_note_and_no_error(caplog):

@@ -35,7 +35,8 @@ class FrameGuidance(BaseGuidance):
     Args:
         guidance: the setting, as `vidcfg.Guidance`, as a dict in the words of YAML, or a scale.
         layout: axes of the prediction: BCFHW, BFCHW, or tokens with frames outermost.
-        temporal_ratio: pixel frames per latent frame behind the first (1: one to one).
+        temporal_ratio: pixel frames per latent frame behind the first (1: one to one). A wrong one
+            is told where the pipeline tells its frames, as modular ones do.
         latent_frames: number of latent frames; needed for `tokens`, else read from the prediction.
         fps: frame rate, for keyframes in seconds.
         start, stop, enabled: as in every guider; outside of start to stop guidance is off.
@@ -104,10 +105,22 @@ class FrameGuidance(BaseGuidance):
         latents = getattr(data, "latents", None)
         if self._facts is None and self._layout.axes != "tokens" and latents is not None:
             self._begin(self._layout.num_frames(latents))
+            self._check_length(getattr(data, "num_frames", None), self._layout.num_frames(latents))
         return [
             self._prepare_batch_from_block_state(input_fields, data, i, name)
             for i, name in self._branches()
         ]
+
+    def _check_length(self, asked: int | None, num_latents: int) -> None:
+        """Raise ValueError where the pipeline makes another number of frames than we think."""
+        ours = self._facts.num_frames
+        if asked is None or asked == ours or self._facts_of != self._own_facts:
+            return
+        ratio = (asked - 1) / max(num_latents - 1, 1)
+        raise ValueError(
+            f"this run makes {asked} frames of {num_latents} latent ones, but with temporal_ratio="
+            f"{self.config.temporal_ratio} they would be {ours}. Pass temporal_ratio={ratio:g}."
+        )
 
     def _branches(self) -> list[tuple[int, str]]:
         return list(enumerate(self._input_predictions))[: self.num_conditions]
