@@ -116,9 +116,16 @@ def _check(options: argparse.Namespace) -> int:
         given[length_argument(pipe) or LENGTHS[0]] = options.frames
     call |= {name: value for name, value in given.items() if value is not None}
     lines = check_pipeline(pipe, **call)
-    print(*lines, sep="\n")
-    failed = [line.name for line in lines if line.passed is False]
-    print(f"{len(failed)} of {len(lines)} failed: {', '.join(failed)}" if failed else "passed")
+    for line in lines:
+        if not (options.quiet and line.passed):
+            print(line)
+    failed, unsure = ([line.name for line in lines if line.passed is p] for p in (False, None))
+    if failed:
+        print(f"{len(failed)} of {len(lines)} failed: {', '.join(failed)}")
+    elif not options.quiet:
+        print("passed")
+    if unsure:
+        print(f"not known: {', '.join(unsure)}")
     return cli.FAILED if failed else cli.DONE
 
 

@@ -126,3 +126,19 @@ def test_call_that_the_pipeline_does_not_take_names_its_arguments(checked):
         vidcfg.check_pipeline(kites.kite(), hight=16)
     with pytest.raises(ValueError, match="KitePipeline itself fails with these arguments: "):
         vidcfg.check_pipeline(kites.kite(), prompt_embeds=torch.zeros(2, 3))
+
+
+def test_what_bfloat16_may_explain_is_not_known(checked, monkeypatch):
+    vidcfg.register_family(KITE)
+    pipe, step = kites.kite(), kites.KiteDenoiser.forward
+    pipe.denoiser.bfloat16()
+    monkeypatch.setattr(
+        kites.KiteDenoiser,
+        "forward",
+        lambda self, x, t, context: step(self, x.bfloat16(), t.bfloat16(), context),
+    )
+    embeds = {name: tensor.bfloat16() for name, tensor in EMBEDS.items()}
+    found = {line.name: line for line in vidcfg.check_pipeline(pipe, **embeds)}
+    assert found["uniform scale"].text == "exact"
+    assert found["random surface"].passed is None
+    assert found["random surface"].text.startswith("rounding or not, load it in float32")

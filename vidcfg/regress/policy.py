@@ -142,7 +142,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "clipped_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "colour_drift": {"margin": 0.015, "tolerance": 0.03, **_SHARE},
 }
-"""Flicker first: it gets 200 of 219 parts of what tests may err, see docs/regress.md."""
+"""Flicker first: it gets 200 of 219 parts of what tests may err. docs/regress.md says of each
+margin whether it comes from noise or from what a visible fault adds."""
 
 
 def _completed(value: Any) -> Any:
