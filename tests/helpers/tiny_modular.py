@@ -6,6 +6,7 @@ from typing import Any
 
 from class_checks import TinyClass
 from tiny_base import TinyPipeline, rebuilt
+from tiny_more import helios
 from tiny_streams import hunyuan_video15
 from tiny_twins import hunyuan_video15_i2v, picture, wan_vace
 from tiny_video import ltx, wan, wan_transformer
@@ -86,6 +87,11 @@ def _hunyuan_i2v() -> TinyClass:
     return replace(case, tiny=modular(case.tiny, "HunyuanVideo15ModularPipeline"))
 
 
+def _helios() -> TinyClass:
+    case = helios()
+    return replace(case, tiny=modular(case.tiny, "HeliosModularPipeline"))
+
+
 _wan_i2v = partial(wan_i2v, batch=1)
 """Its blocks leave one row of image embeddings, whatever the batch (diffusers 0.42.1)."""
 
@@ -103,4 +109,5 @@ MODULAR = {
     "Wan22Image2VideoModularPipeline": _wan22_i2v,
     "Wan22VaceModularPipeline": _wan_vace,
     "HunyuanVideo15ModularPipeline, image": _hunyuan_i2v,
+    "HeliosModularPipeline": _helios,
 }

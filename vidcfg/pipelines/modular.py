@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from torch import Tensor
@@ -111,6 +112,9 @@ def _guider(
     latent_frames = None
     if length and family.others is None:
         latent_frames = family.frame_map(pipe).num_latents(length)
+    loops = count()
+    if family.part is not None:
+        latent_frames = family.frame_map(pipe).num_latents(len(family.part(pipe, call, 0)[1]))
 
     def facts_of(num_frames: int) -> RunFacts:
         if latent_frames not in (None, num_frames):
@@ -119,14 +123,16 @@ def _guider(
                 f"frames. Use {family.frame_map(pipe).num_pixels(num_frames)}."
             )
         frame_map = family.map_of(pipe, call, num_frames)
-        pixels = length or frame_map.num_pixels(num_frames)
+        pixels, part_T = length or frame_map.num_pixels(num_frames), None
+        if family.part is not None:
+            pixels, part_T = family.part(pipe, call, next(loops))
         facts = run_facts(pipe, family, call, num_frames=pixels, fps=fps)
         if max(facts.calls) > 1:
             raise ValueError(
                 f"{type(pipe.scheduler).__name__} calls the model more than once a step, which "
                 f"the blocks of a modular pipeline count as steps. Use a scheduler of first order."
             )
-        return replace(facts, frame_map=frame_map)
+        return replace(facts, frame_map=frame_map, part_T=part_T)
 
     guider = FrameGuidance(setting, layout=family.layout, latent_frames=latent_frames)
     guider.told_by(facts_of, trace)

@@ -35,3 +35,11 @@ FAMILY = replace(
     ),
     part=_chunk,
 )
+
+MODULAR = replace(
+    FAMILY,
+    name="helios_modular",
+    pipelines=("HeliosModularPipeline",),
+    guiders=("guider",),
+    own_guidance={},
+)

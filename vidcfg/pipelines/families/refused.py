@@ -32,7 +32,6 @@ REFUSED: dict[str, str] = {
     "EasyAnimateControlPipeline": (
         "its own call fails in diffusers 0.42.1 (encode_prompt takes no text_encoder_index)"
     ),
-    "HeliosModularPipeline": _CHUNKS,
     "HeliosPyramidDistilledModularPipeline": _SIZES,
     "HeliosPyramidModularPipeline": _SIZES,
     "HeliosPyramidPipeline": _SIZES,
