@@ -74,7 +74,7 @@ def test_names_that_are_taken_are_refused(kite):
 
 def test_the_declaration_in_the_docs_is_one_that_works(kite):
     pipe, positive, negative = kite
-    code = re.search(r"```python\n(.*?)\nwith ", DOCS.read_text(), re.S)[1]
+    code = re.search(r"```python\n(import vidcfg\n.*?)\nwith ", DOCS.read_text(), re.S)[1]
     exec(compile(code, "docs/families.md", "exec"), {})
     with vidcfg.guide(pipe, 2.0, negative_prompt_embeds=negative) as trace:
         pipe(positive, guidance_scale=1.0)
