@@ -12,9 +12,10 @@ from tiny_modular import MODULAR
 from tiny_more import MORE
 from tiny_pipelines import BUILDERS, ltx2
 from tiny_twins import TWINS
+from tiny_video_unets import VIDEO_UNETS
 
 CLASSES: dict[str, Callable[[], TinyClass]] = (
-    TWINS | MORE | COSMOS | FROM_VIDEO | CONTROLS | FORCING | MODULAR
+    TWINS | MORE | VIDEO_UNETS | COSMOS | FROM_VIDEO | CONTROLS | FORCING | MODULAR
 )
 """Those that only test_classes.py checks."""
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from class_checks import TinyClass
 from tiny_base import TinyPipeline
-from tiny_more import modelscope
 from tiny_twins import image, twin
 from tiny_unets import animatediff
 from tiny_video import cogvideox, wan
+from tiny_video_unets import modelscope
 
 
 def _from_video(base: TinyPipeline, name: str, num_frames: int, **parts) -> TinyPipeline:

@@ -247,7 +247,31 @@ def wan_animate() -> TinyClass:
     return TinyClass(tiny, "BCFHW", (0, 1, 4))
 
 
+def anyflow() -> TinyClass:
+    from diffusers import AnyFlowTransformer3DModel, FlowMapEulerDiscreteScheduler
+
+    base = wan(num_steps=2, num_frames=5)
+    taken = signature(AnyFlowTransformer3DModel).parameters
+    settings = {n: v for n, v in config_of(base.pipe.transformer).items() if n in taken}
+    settings |= {"gate_value": 0.25, "deltatime_type": "r"}
+    parts = {
+        "transformer": seeded(lambda: AnyFlowTransformer3DModel(**settings)),
+        "scheduler": FlowMapEulerDiscreteScheduler(shift=5.0),
+    }
+    return TinyClass(twin(base, "AnyFlowPipeline", **parts), "BFCHW", (1, 4))
+
+
+def lucy_edit() -> TinyClass:
+    """The pipeline makes one video at a time."""
+    base = wan(batch=1, num_steps=2, num_frames=5)
+    video = {"video": [picture()] * 5}
+    tiny = twin(base, "LucyEditPipeline", {"in_channels": 32}, video)
+    return TinyClass(tiny, "BCFHW", (1, 4), one_generator=True)
+
+
 TWINS = {
+    "AnyFlowPipeline": anyflow,
+    "LucyEditPipeline": lucy_edit,
     "LTXImageToVideoPipeline": ltx_i2v,
     "LTXConditionPipeline": ltx_condition,
     "LTXConditionPipeline, later frame": ltx_condition_later,
