@@ -14,6 +14,7 @@ from vidcfg.files import (
     FileError,
     atomic_path,
     make_folder,
+    remembered_sha256,
     sha256_of,
     uninterrupted,
     write_json,
@@ -160,6 +161,36 @@ def test_a_folder_that_cannot_be_made_or_written_is_named(tmp_path, monkeypatch)
 def test_hash_is_that_of_the_content(tmp_path):
     (tmp_path / "x").write_bytes(b"content")
     assert sha256_of(tmp_path / "x") == hashlib.sha256(b"content").hexdigest()
+
+
+def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("vidcfg.files.REMEMBERED_BYTES", 4)
+    read = []
+    monkeypatch.setattr(
+        "vidcfg.files.sha256_of", lambda path: read.append(path) or sha256_of(path)
+    )
+    path = tmp_path / "large"
+    path.write_bytes(b"content")
+    # It may change again within the same tick of the clock.
+    assert len({remembered_sha256(path) for _ in range(2)}) == 1
+    assert len(read) == 2
+    monkeypatch.setattr("vidcfg.files.SETTLED_SECONDS", -1)
+    assert {remembered_sha256(path) for _ in range(3)} == {sha256_of(path)}
+    assert len(read) == 3
+    # The cache is lost or damaged in any way: no error, and the file is read.
+    (kept,) = (tmp_path / "cache" / "vidcfg" / "hashes").iterdir()
+    whole = kept.read_text()
+    file = json.dumps(json.loads(whole)["file"])
+    for damaged in ("", "[]", "null", "{}", f'{{"file": {file}, "sha256": 7}}', whole[:-9], "\0"):
+        kept.write_text(damaged)
+        assert remembered_sha256(path) == sha256_of(path)
+    kept.unlink()
+    kept.mkdir()
+    assert remembered_sha256(path) == sha256_of(path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+    assert remembered_sha256(path) == sha256_of(path)
+    assert len(read) == 12
 
 
 def test_ctrl_c_waits_for_the_end_of_the_block_once_it_is_held():

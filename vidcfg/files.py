@@ -1,15 +1,22 @@
-"""Files that appear whole or not at all: the one writer of every command."""
+"""Files that appear whole or not at all, the one writer of every command; and what files hold."""
 
 import hashlib
 import json
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+REMEMBERED_BYTES = 1 << 20
+"""The hash of a smaller file is not remembered: reading it is as quick."""
+
+SETTLED_SECONDS = 2.0
+"""A file that changed this recently may change again without another time of change."""
 
 
 class FileError(RuntimeError):
@@ -94,6 +101,44 @@ def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remembered_sha256(path: str | Path) -> str:
+    """`sha256_of`, for which a large file is read once for as long as it stays as it is.
+
+    What was found is kept in the user's cache folder, beside the place, size, inode and times of
+    the file. Where any of them differs, or the cache is lost, damaged or not writable, the file
+    is read.
+    """
+    path = Path(path).resolve()
+    before = _state(path)
+    if before[1] < REMEMBERED_BYTES:
+        return sha256_of(path)
+    kept = None
+    with suppress(OSError, ValueError, RuntimeError, KeyError, TypeError):
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()
+        kept = user_cache() / "hashes" / f"{name}.json"
+        known = json.loads(kept.read_text("utf-8"))
+        if known["file"] == before and len(bytes.fromhex(known["sha256"])) == 32:
+            return known["sha256"]
+    found = sha256_of(path)
+    is_settled = time.time() - max(before[2:4]) / 1e9 > SETTLED_SECONDS
+    if kept is not None and is_settled and _state(path) == before:
+        with suppress(OSError, FileError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, {"file": before, "sha256": found})
+    return found
+
+
+def _state(path: Path) -> list[Any]:
+    """What changes with the content of a file; the time of its status cannot be set back."""
+    stat = path.stat()
+    return [os.fspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def user_cache() -> Path:
+    """The folder of vidcfg in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vidcfg"
 
 
 @contextmanager

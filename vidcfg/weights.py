@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidcfg import cli
+from vidcfg.files import sha256_of
 from vidcfg.metrics.weight_files import (
     WEIGHTS,
     MissingWeightsError,
@@ -14,7 +15,6 @@ from vidcfg.metrics.weight_files import (
     fetch,
     find_weights,
     named,
-    sha256_of,
     weights_folder,
 )
 from vidcfg.progress import Progress

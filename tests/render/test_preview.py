@@ -4,7 +4,7 @@ import json
 
 from vidcfg.render.preview import preview
 from vidcfg.render.prompts import prompt_warnings
-from vidcfg.render.record import fingerprint, to_json
+from vidcfg.render.record import to_json
 from vidcfg.render.units import describe, units_of
 
 
@@ -38,30 +38,6 @@ def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
     assert "does not know 'moon'." in unknown
     assert cut.endswith("It does not see: 'over the moon'")
     assert prompt_warnings({"x": "a red circle"}, tokenizer, None) == []
-
-
-def test_fingerprint_follows_content_and_names_of_the_model_files(tmp_path):
-    (tmp_path / "part").mkdir()
-    (tmp_path / "part" / "a.safetensors").write_bytes(b"one")
-    first = fingerprint(tmp_path)
-    assert first["sampled"] is False
-    (tmp_path / "notes.txt").write_text("not a part of the model")
-    assert fingerprint(tmp_path) == first
-    (tmp_path / "part" / "a.safetensors").write_bytes(b"two")
-    assert fingerprint(tmp_path) != first
-    (tmp_path / "part" / "a.safetensors").write_bytes(b"one")
-    (tmp_path / "part" / "a.safetensors").rename(tmp_path / "part" / "b.safetensors")
-    assert fingerprint(tmp_path) != first
-
-
-def test_large_files_count_with_both_ends_and_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("vidcfg.render.record.WHOLE_FILE_BYTES", 10)
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(bytes(3 << 20))
-    first = fingerprint(tmp_path)
-    assert first["sampled"] is True
-    path.write_bytes(bytes((3 << 20) - 1) + b"x")
-    assert fingerprint(tmp_path)["sha256"] != first["sha256"]
 
 
 def test_record_text_reads_back_and_keeps_rows_on_one_line():

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.files import remembered_sha256
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.metric import averaged, declare, measured
 from vidcfg.metrics.record import Backend, ClipInfo, Record
-from vidcfg.metrics.weight_files import MissingWeightsError, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -218,7 +219,7 @@ def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -
 
     return ClipModel(
         name=name,
-        backend=Backend(name, sha256_of(weights), weights.name),
+        backend=Backend(name, remembered_sha256(weights), weights.name),
         image_size=net.config.vision_config.image_size,
         context_length=net.config.text_config.max_position_embeddings,
         encode_images=lambda images: pooled(net.get_image_features(pixel_values=images)),
@@ -259,7 +260,7 @@ def _open_clip(model: str, *, device: str) -> ClipModel:
     size = net.visual.image_size
     return ClipModel(
         name=f"open_clip:{name}",
-        backend=Backend(f"open_clip:{name}", sha256_of(file), Path(file).name),
+        backend=Backend(f"open_clip:{name}", remembered_sha256(file), Path(file).name),
         image_size=size if isinstance(size, int) else size[0],
         context_length=length,
         encode_images=net.encode_image,

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vidcfg import files
+from vidcfg.files import remembered_sha256, sha256_of
 from vidcfg.metrics import package_weights
 from vidcfg.metrics.package_weights import PackageFile
 from vidcfg.metrics.record import Backend
@@ -134,8 +134,7 @@ def weights_folder() -> Path:
     given = os.environ.get("VIDCFG_WEIGHTS_DIR")
     if given:
         return Path(given).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "vidcfg" / "weights"
+    return files.user_cache() / "weights"
 
 
 def is_offline() -> bool:
@@ -176,45 +175,36 @@ def find_weights(name: str, *, paths: Mapping[str, str | Path] | None = None) ->
     for folder in (weights_folder(), torch_home / "hub" / "checkpoints"):
         path = folder / weight.filename
         if weight.sha256 is not None and path.is_file():
-            check(weight, path)
+            check(weight, path, digest=remembered_sha256)
             return path
     raise MissingWeightsError(
         f"weights {name} ({weight.about}) are not on this machine. {weight.how_to_get}"
     )
 
 
-def check(weight: WeightFile, path: Path) -> None:
+def check(weight: WeightFile, path: Path, *, digest: Callable[[Path], str] = sha256_of) -> None:
     """Raise MissingWeightsError unless a file has the length and the hash of these weights."""
-    if wrong := _unlike(path, weight):
+    if wrong := _unlike(path, weight, digest):
         raise MissingWeightsError(
             f"{path} is not {weight.name}: {wrong}. "
             f"Delete it and run: vidcfg weights fetch {weight.name}"
         )
 
 
-def _unlike(path: Path, expected: WeightFile | PackageFile) -> str | None:
+def _unlike(
+    path: Path, expected: WeightFile | PackageFile, digest: Callable[[Path], str] = sha256_of
+) -> str | None:
     """How a file differs from what is expected; None if it does not."""
     size = path.stat().st_size
     if size != expected.size:
         return f"it has {size} bytes, not {expected.size}"
-    found = sha256_of(path)
+    found = digest(path)
     return None if found == expected.sha256 else f"its sha256 is {found}, not {expected.sha256}"
-
-
-def sha256_of(path: str | Path) -> str:
-    """The sha256 of a file in hex; kept in memory until the file changes."""
-    stat = Path(path).stat()
-    return _sha256(str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, _size: int, _changed: int) -> str:
-    return files.sha256_of(path)
 
 
 def backend_of(name: str, path: Path) -> Backend:
     """The backend that a file of weights makes."""
-    return Backend(name, sha256_of(path), path.name)
+    return Backend(name, remembered_sha256(path), path.name)
 
 
 @contextmanager

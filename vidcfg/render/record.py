@@ -12,12 +12,11 @@ from typing import Any
 
 from vidcfg import __version__
 from vidcfg.media.write import CODECS
-from vidcfg.mini import MINI_PATH
 from vidcfg.render.config import RenderConfig
+from vidcfg.render.identity import guidance_sources, model_sources, prompt_sources
 from vidcfg.render.units import Unit
 
 PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
-WHOLE_FILE_BYTES = 64 << 20
 
 
 def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
@@ -62,7 +61,8 @@ def make_record(
         "seconds": round(rendered.seconds, 3),
         "settings": unit_settings(config, unit),
         "config": config.to_dict(),
-        "model": model,
+        "model": {name: value for name, value in model.items() if name != "sources"},
+        "sources": model["sources"] | guidance_sources(config) | prompt_sources(unit.prompt),
         "scheduler": scheduler_record(pipe.scheduler),
         "versions": versions(),
         "commit": commit(),
@@ -124,8 +124,12 @@ def commit() -> str | None:
 
 
 def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
-    """What model made the video: its name, class, device, dtype, and a hash of its files."""
-    folder = model_folder(config)
+    """What model made the video: its name, class, device, dtype, and a hash of its files.
+
+    `sources` is the content of all that is loaded with it, as it is at this moment.
+    """
+    sources = model_sources(config)
+    content = sources["model.checkpoint"]
     denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
     return {
         "kind": config.model.kind,
@@ -134,33 +138,12 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
         "pipeline": type(pipe).__name__,
         "device": str(getattr(denoiser, "device", "")) or None,
         "dtype": str(getattr(denoiser, "dtype", "")).removeprefix("torch.") or None,
-        **({"sha256": None} if folder is None else fingerprint(folder)),
+        "sha256": None if model_folder(config) is None else content,
+        "sources": sources,
     }
 
 
 def model_folder(config: RenderConfig) -> Path | None:
     """The folder with the model's files, None for a repository name."""
-    named = getattr(config.model, "checkpoint", None)
-    if config.model.kind == "mini" and named is None:
-        return MINI_PATH
-    return Path(named) if named and Path(named).is_dir() else None
-
-
-def fingerprint(folder: Path) -> dict[str, Any]:
-    """A sha256 over names and contents of the model's files.
-
-    Files above 64 MB count with their size, first and last megabyte, and `sampled` says so.
-    """
-    digest, sampled = hashlib.sha256(), False
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in (".safetensors", ".json") or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with open(path, "rb") as file:
-            if size > WHOLE_FILE_BYTES:
-                sampled = True
-                digest.update(file.read(1 << 20))
-                file.seek(-(1 << 20), 2)
-            digest.update(file.read())
-    return {"sha256": digest.hexdigest(), "sampled": sampled}
+    folder = config.model.folder
+    return folder if folder is not None and folder.is_dir() else None

@@ -1,6 +1,7 @@
 """What a sweep will do: its units, the jobs that make them, and the exact number of model
 evaluations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,22 +11,21 @@ from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
+from vidcfg.render.identity import (
+    Sources,
+    canonical,
+    cell_digest,
+    digest,
+    sources_of,
+    surface_of,
+    unit_key,
+)
 from vidcfg.results import PLAN_KIND
 from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
-from vidcfg.sweep.identity import (
-    anchored,
-    canonical,
-    cell_digest,
-    digest,
-    identity_of,
-    row_of,
-    run_of,
-    surface_of,
-    unit_key,
-)
 from vidcfg.sweep.jobs import Job, Units, best_cut
+from vidcfg.sweep.runs import anchored, row_of, run_of
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
@@ -47,6 +47,7 @@ class Plan:
 
     `check_cells` are two cells whose videos must be equal, bit for bit; `check_pairs` the keys of
     these videos. Where the grid has no such cells they are `hidden`: made, but no part of it.
+    `sources` are those of each cell by its id, as far as they were known when it was planned.
     """
 
     sweep: SweepConfig
@@ -56,6 +57,7 @@ class Plan:
     units: tuple[SweepUnit, ...]
     check_pairs: tuple[tuple[str, str], ...]
     check_cells: tuple[str, str]
+    sources: Mapping[str, Sources]
 
     @cached_property
     def by_key(self) -> dict[str, SweepUnit]:
@@ -243,6 +245,7 @@ class Plan:
             "guidance": render["guidance"],
             "surface": surface_of(cell.config),
             "evaluations": None if plan is None else plan.total,
+            "sources": self.sources.get(cell.id),
             "render": own | {"model": anchored(own["model"], "checkpoint")},
         }
 
@@ -281,6 +284,7 @@ def read_plan(made: dict[str, Any]) -> Plan:
         units=tuple(SweepUnit(**unit) for unit in (*made["units"], *check["units"])),
         check_pairs=tuple(map(tuple, check["pairs"])),
         check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
+        sources={e["id"]: e.get("sources") or {} for e in (*made["cells"], *check["cells"])},
     )
 
 
@@ -308,17 +312,18 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
     """The plan of cells that have been checked."""
     # A unit for each cell, prompt and seed; a cell of the self-check may be one of the grid
     checked, hidden = _check_cells(cells)
-    models: dict[str, Any] = {}
+    known: dict[tuple, str | None] = {}
+    sources: dict[str, Sources] = {}
     units: dict[str, SweepUnit] = {}
     at: dict[tuple, str] = {}
     for cell in (*cells, *hidden):
         config = cell.config
-        identity = models.setdefault(canonical(config.model.to_dict()), identity_of(config))
-        common = cell_digest(config, identity, surface_of(config))
+        sources[cell.id] = sources_of(config, known)
+        common = cell_digest(config, sources[cell.id])
         most = 1 if cell in hidden else None
         for number, prompt in enumerate(config.prompts[:most]):
             for seed in config.seeds[:most]:
-                key = unit_key(common, prompt, seed)
+                key = unit_key(common, prompt, seed, known)
                 at[cell.id, number, seed] = key
                 units.setdefault(key, SweepUnit(key, cell.id, number, seed))
 
@@ -326,7 +331,8 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
     first, second = checked
     pairs = tuple((key, at[second, *where]) for (cell, *where), key in at.items() if cell == first)
     baseline = baseline_of(sweep, cells)
-    return Plan(sweep, cells, hidden, baseline, tuple(units.values()), pairs, checked)
+    made = tuple(units.values())
+    return Plan(sweep, cells, hidden, baseline, made, pairs, checked, sources)
 
 
 def _check_metrics(plan: Plan, document: ConfigDocument) -> None:

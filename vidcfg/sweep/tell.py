@@ -4,8 +4,8 @@ from collections import Counter
 
 from vidcfg.progress import Progress, duration
 from vidcfg.sweep.driver import Books
-from vidcfg.sweep.identity import shares_exactly
 from vidcfg.sweep.plan import Plan
+from vidcfg.sweep.runs import shares_exactly
 from vidcfg.sweep.store import NoStoreError, Store
 
 MAX_CELLS_LISTED = 40

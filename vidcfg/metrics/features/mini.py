@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.files import remembered_sha256
 from vidcfg.metrics.features.base import FeatureNet, area_to_side, check_clips, one_by_one
 from vidcfg.metrics.metric import declare, measured
 from vidcfg.metrics.record import Backend, Record
-from vidcfg.metrics.weight_files import MissingWeightsError, sha256_of
+from vidcfg.metrics.weight_files import MissingWeightsError
 from vidcfg.mini.shapes import ATTRIBUTES
 
 NUM_FRAMES = 17
@@ -98,4 +99,4 @@ def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) 
             "python scripts/train_mini configs/train/mini.yaml"
         )
     scorer = Scorer.from_pretrained(folder, torch_dtype=torch.float32).to(device)
-    return MiniNet(scorer, sha256=sha256_of(files[0]), source=str(folder.name))
+    return MiniNet(scorer, sha256=remembered_sha256(files[0]), source=str(folder.name))

@@ -1,0 +1,193 @@
+"""What a video is a function of: its settings, the content of what they name, and our numerics."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vidcfg.files import remembered_sha256
+from vidcfg.mini import MINI_PATH
+from vidcfg.render.config import Prompt, RenderConfig
+
+NUMERICS = 1
+"""The version of what vidcfg computes. Raise it when the same configuration gives other pixels:
+videos of before are then made again. `tests/render/test_numerics.py` tells when that is."""
+
+PLACES = re.compile(r"(.+_)?(checkpoint|adapter|lora|path|file|folder|image|video)s?")
+"""Names of settings whose values are files, folders or repositories."""
+
+BESIDE = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp4", ".webm", ".pdf", ".html"}
+"""Endings of what lies beside a model without being a part of it."""
+
+Sources = Mapping[str, Any]
+"""Dotted name of a setting -> the content of what it names; and `numerics`."""
+
+
+def sources_of(config: RenderConfig, known: dict[tuple, str | None] | None = None) -> Sources:
+    """What the videos of a configuration are made of beside its settings.
+
+    The content is the sha256 of a file or folder, or the commit of a repository; None where it is
+    not known on this machine. `known` keeps what was found for the next call.
+    """
+    return model_sources(config, known) | guidance_sources(config, known)
+
+
+def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
+    """The numerics, and the content of what `model` names: what is loaded at once."""
+    model = config.model
+    found = {"numerics": NUMERICS} | _contents(model.to_dict(), "model", known)
+    place, revision = model.folder or model.checkpoint, getattr(model, "revision", None)
+    return found | {"model.checkpoint": _content(place, revision, known)}
+
+
+def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
+    """The content of what `guidance` names, such as a weak model."""
+    found = _contents(config.guidance.to_dict(), "guidance", known)
+    changes = [
+        change for rule in config.guidance.method.terms for change in rule.changes().values()
+    ]
+    if any(getattr(change, "checkpoint", None) == "mini" for change in changes):
+        found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
+    return found
+
+
+def _contents(settings: dict[str, Any], name: str, known: dict | None) -> dict[str, Any]:
+    places = _places(settings, (name,))
+    return {".".join(path): _content(value, None, known) for path, value in places}
+
+
+def _places(settings: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Settings that name a file, folder or repository: where they stand, and their values."""
+    is_dict = isinstance(settings, dict)
+    for key, value in settings.items() if is_dict else enumerate(settings):
+        path = (*above, str(key))
+        if isinstance(value, dict | list | tuple):
+            yield from _places(value, path)
+        elif not isinstance(value, str) or value == "mini":
+            continue
+        elif PLACES.fullmatch(key if is_dict else above[-1]):
+            yield path, value
+
+
+def _content(place: str | Path, revision: str | None, known: dict | None) -> str | None:
+    known = {} if known is None else known
+    if (place, revision) not in known:
+        known[place, revision] = content_of(place, revision)
+    return known[place, revision]
+
+
+def content_of(place: str | Path, revision: str | None = None) -> str | None:
+    """The sha256 of a file, or of a folder's files; the commit of a repository; None if unknown.
+
+    All files of a folder count by their names and whole contents, those behind links too, but for
+    hidden ones, pictures and documents.
+    """
+    path = Path(place).expanduser()
+    if path.is_file():
+        return remembered_sha256(path)
+    if not path.is_dir():
+        return commit_of(str(place), revision)
+    digest = hashlib.sha256()
+    for name, file in sorted(_files(path)):
+        digest.update(f"{name}\0{remembered_sha256(file)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a model by their names below its folder."""
+    seen = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        # A link may lead back to where it stands.
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        if os.path.realpath(place) in seen:
+            inner.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        for name in names:
+            file = Path(place) / name
+            text_of_root = file.suffix == ".txt" and file.parent == folder
+            is_beside = file.suffix.lower() in BESIDE or name.startswith(".") or text_of_root
+            if not is_beside and file.is_file():
+                yield file.relative_to(folder).as_posix(), file
+
+
+def commit_of(repository: str, revision: str | None = None) -> str | None:
+    """The commit that a revision of a hub repository names, from the local cache alone."""
+    from huggingface_hub import constants
+
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return f"commit {revision}"
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    with suppress(OSError, ValueError):
+        commit = (folder / "refs" / (revision or "main")).read_text("utf-8").strip()
+        if commit and (folder / "snapshots" / commit).is_dir():
+            return f"commit {commit}"
+    return None
+
+
+def cell_digest(config: RenderConfig, sources: Sources) -> str:
+    """What the videos of one configuration have in common: settings, sources, strengths.
+
+    Where the content of a place is known, its name does not matter.
+    """
+    whole = config.to_dict()
+    kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
+    for section in ("model", "guidance"):
+        for path, _ in [*_places(kept[section], (section,))]:
+            if sources.get(".".join(path)) is not None:
+                inner = kept
+                for part in path[:-1]:
+                    inner = inner[part] if isinstance(inner, dict) else inner[int(part)]
+                inner[path[-1] if isinstance(inner, dict) else int(path[-1])] = None
+    output = {name: whole["output"][name] for name in ("video", "enlarge")}
+    made_of = {"output": output, "surface": surface_of(config), "sources": sources}
+    return digest(canonical(kept | made_of))
+
+
+def unit_key(cell: str, prompt: Prompt, seed: int, known: dict | None = None) -> str:
+    """The name of a video: equal for equal configurations (by digest), prompts and seeds."""
+    shown = prompt.to_dict() | prompt_sources(prompt, known)
+    return digest(canonical({"cell": cell, "prompt": shown, "seed": seed}))
+
+
+def prompt_sources(prompt: Prompt, known: dict | None = None) -> dict[str, str | None]:
+    """The content of the image of a prompt, if it has one."""
+    return {"image": _content(prompt.image, None, known)} if prompt.image else {}
+
+
+def surface_of(config: RenderConfig) -> dict | None:
+    """The strengths of a render, where they are known before its model is loaded."""
+    from vidcfg.render.forecast import forecast_of
+
+    forecast = forecast_of(config)
+    try:
+        return forecast.facts and next(iter(forecast.surfaces.values())).to_dict()
+    except ValueError:
+        return None
+
+
+def what_changed(before: Any, after: Sources) -> str:
+    """In a few words, what differs between the sources of two videos; empty if nothing does."""
+    if not isinstance(before, Mapping):
+        return "they were made by a vidcfg that did not note what its videos are made of"
+    parts = []
+    if before.get("numerics") != after["numerics"]:
+        old, new = before.get("numerics"), after["numerics"]
+        parts.append(f"the numerics of vidcfg are version {new}, theirs {old}")
+    names = [n for n in {**before, **after} if n != "numerics" and before.get(n) != after.get(n)]
+    parts += [f"the content of {name} is another" for name in names]
+    return " and ".join(parts)
+
+
+def canonical(value: Any) -> str:
+    """JSON that is equal for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(text: str) -> str:
+    """sha256 of a text, as hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
