@@ -31,6 +31,14 @@ store: STORE
 """
 
 
+UNIT_FILES = {
+    "video.mkv": b"video" * 100,
+    "record.json": b'{"video": {"frames_sha256": "ab"}}',
+    "records.jsonl": b'{"name": "a", "value": 1.0, "n": 1, "protocol": ""}\n',
+}
+"""The files of a unit that nobody looks into."""
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """The folder of a random model that renders in a few milliseconds a step."""

@@ -154,7 +154,7 @@ def test_our_own_numerics_count(config, monkeypatch):
     monkeypatch.setattr("vidcfg.render.identity.NUMERICS", 99)
     after = sources_of(asked)
     assert cell_digest(asked, before) != cell_digest(asked, after)
-    assert what_changed(before, after).startswith("the numerics of vidcfg are version 99, theirs ")
+    assert what_changed(before, after).startswith("the numerics of vidcfg are version 99, not ")
     assert what_changed(before, before) == ""
     assert "did not note" in what_changed(None, after)
     other = {**before, "model.checkpoint": "x"}

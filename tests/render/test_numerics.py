@@ -28,10 +28,10 @@ CASES = {
 }
 """A part of the engine each: schedule and frames, limits, rules with and without other passes."""
 
-MOST, MEAN = 1, 0.01
+MOST, MEAN = 1, 0.004
 """Levels of 255. Processors and libraries round float32 in their own order, about 1e-6 of a value:
-a pixel close to the middle between two levels falls to the other one. A change of a thousandth in
-what is computed moves the mean by more than that."""
+a pixel close to the middle between two levels falls to the other one (1 of 5,760 with kernels of
+another instruction set). A thousandth more in `rescale` moves the mean by 0.0125."""
 
 CONFIG = """\
 schema: 1

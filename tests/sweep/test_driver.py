@@ -4,6 +4,7 @@ import pickle
 from collections import Counter
 
 import pytest
+from tiny_sweep import UNIT_FILES
 
 from vidcfg.sweep.driver import ModelLoadError, SweepStopped, drive
 from vidcfg.sweep.executor import Event, InProcess
@@ -48,7 +49,7 @@ class Told:
             kind = self.fate(key, self.tries[key], job)
             if kind != "done":
                 return Event(job, "worker", kind.partition(":")[0], message=kind)
-            status = "done" if self.store.commit(key, {"records.jsonl": b"{}"}) else "cached"
+            status = "done" if self.store.commit(key, UNIT_FILES) else "cached"
             results.append({"key": key, "status": status})
         count = len(results)
         self.store.write_json(f"jobs/{job.id}.json", {"executed": count, "planned": count})
@@ -209,7 +210,7 @@ def test_units_that_another_driver_made_meanwhile_count_as_there(run, plan, stor
 
     def fate(key, tries, job):
         if key == other:
-            store.commit(other, {"records.jsonl": b"{}"})
+            store.commit(other, UNIT_FILES)
         return "done"
 
     books, _, made = run(fate)

@@ -8,6 +8,7 @@ from vidcfg.progress import Progress, duration
 from vidcfg.sweep.driver import Books
 from vidcfg.sweep.executor import Event
 from vidcfg.sweep.jobs import Job
+from vidcfg.sweep.store import Store
 from vidcfg.sweep.tell import Follow
 
 
@@ -35,7 +36,7 @@ LINE = "24 of 60 done, 5 running, 2 failed, 40 were there, 2.0 a second, 17 s le
 def test_one_line_has_all_counts_and_failures_are_told_once(books):
     stream = io.StringIO()
     with Progress("done", stream=stream) as progress:
-        follow = Follow(progress)
+        follow = Follow(progress, Store("memory://none"))
         follow(books)
         follow(books)
     assert stream.getvalue().splitlines() == [
@@ -54,7 +55,7 @@ def test_a_terminal_shows_the_same_counts_and_failures_as_plain_text(books, monk
 
     stream = Terminal()
     with Progress("done", stream=stream) as progress:
-        Follow(progress)(books)
+        Follow(progress, Store("memory://none"))(books)
     text = stream.getvalue()
     for word in ("done", "24/60", "5 running", "2 failed", "40 were there", "17 s left"):
         assert word in text

@@ -1,16 +1,22 @@
 """Where results are kept: whole or not at all, and found again."""
 
 import errno
+import io
 import json
 import os
 import threading
+from hashlib import sha256
+from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_sweep import UNIT_FILES
 
 from vidcfg.sweep.store import Store, StoreError
 
 KEY = "ab" + "0" * 62
-FILES = {"video.mkv": b"video" * 100, "record.json": b"{}", "records.jsonl": b'{"a": 1}\n'}
+FILES = UNIT_FILES
+OTHER = b'{"video": {"frames_sha256": "OTHER"}}'
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -40,28 +46,99 @@ def test_done_lists_size_and_sha256_of_every_file(store):
 
 def test_a_second_commit_leaves_the_first_as_it_is(store):
     store.commit(KEY, FILES)
-    assert not store.commit(KEY, FILES | {"record.json": b"[]"})
-    assert store.fs.cat_file(store.path(f"{store.unit(KEY)}/record.json")) == b"{}"
+    assert not store.commit(KEY, FILES | {"record.json": OTHER})
+    kept = store.fs.cat_file(store.path(f"{store.unit(KEY)}/record.json"))
+    assert kept == FILES["record.json"]
 
 
-@pytest.mark.parametrize("damage", ["shorter", "other content", "missing", "no DONE", "bad DONE"])
+def npz():
+    packed = io.BytesIO()
+    np.savez(packed, mini=np.arange(7.0))
+    return packed.getvalue()
+
+
+DAMAGES = {
+    "shorter": lambda store: store.write(f"{store.unit(KEY)}/video.mkv", b"vid"),
+    "other content": lambda store: store.write(f"{store.unit(KEY)}/records.jsonl", b""),
+    "missing": lambda store: store.remove(f"{store.unit(KEY)}/record.json"),
+    "no DONE": lambda store: store.remove(f"{store.unit(KEY)}/DONE"),
+    "bad DONE": lambda store: store.write(f"{store.unit(KEY)}/DONE", b'{"video.mkv":'),
+    "DONE of nothing": lambda store: store.write(f"{store.unit(KEY)}/DONE", b"{}"),
+    # What a `DONE` vouches for and nobody can read.
+    "no records": {name: FILES[name] for name in ("video.mkv", "record.json")},
+    "no record": {name: FILES[name] for name in ("video.mkv", "records.jsonl")},
+    "no video": {name: FILES[name] for name in ("record.json", "records.jsonl")},
+    "records are none": FILES | {"records.jsonl": b'{"a": 1}\n'},
+    "record is none": FILES | {"record.json": b"[]"},
+    "npz cut short": FILES | {"features.npz": npz()[:-30]},
+    "npz is empty": FILES | {"features.npz": b""},
+    "npz is none": FILES | {"features.npz": b"zip" * 99},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_unit_is_not_done_and_is_set_aside(store, damage):
-    store.commit(KEY, FILES)
-    folder = store.unit(KEY)
-    if damage == "shorter":
-        store.write(f"{folder}/video.mkv", b"vid")
-    elif damage == "other content":
-        store.write(f"{folder}/records.jsonl", b'{"a": 2}\n')
-    elif damage == "missing":
-        store.remove(f"{folder}/record.json")
-    elif damage == "no DONE":
-        store.remove(f"{folder}/DONE")
+    files = DAMAGES[damage]
+    if callable(files):
+        store.commit(KEY, FILES)
+        files(store)
     else:
-        store.write(f"{folder}/DONE", b'{"video.mkv":')
+        done = {n: {"size": len(d), "sha256": sha256(d).hexdigest()} for n, d in files.items()}
+        for name, data in (files | {"DONE": json.dumps(done).encode()}).items():
+            store.write(f"{store.unit(KEY)}/{name}", data)
+    assert store.exists(store.unit(KEY))
+    assert not store.is_done(KEY)
+    assert store.commit(KEY, FILES | {"features.npz": npz()})
+    assert store.is_done(KEY)
+    assert len(store.names("damaged")) == 1
+
+
+PLACES = {
+    "file": None,
+    "link to a whole unit": Path("other", "units", "ab", KEY),
+    "link to nothing": Path("nowhere"),
+    "link to a file": Path("other", "units", "ab", KEY, "DONE"),
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+@pytest.mark.parametrize("where", ["units", "units/ab", f"units/ab/{KEY}", "damaged"])
+def test_what_stands_in_place_of_a_folder_is_set_aside(tmp_path, what, where):
+    store, other = Store(str(tmp_path / "store")), Store(str(tmp_path / "other"))
+    other.commit(KEY, FILES)
+    place = tmp_path / "store" / where
+    place.parent.mkdir(parents=True)
+    if what == "file":
+        place.write_bytes(b"thesis")
+    else:
+        place.symlink_to(tmp_path / PLACES[what])
+    if where == "damaged":
+        store.write(f"{store.unit(KEY)}/half", b"")
+    is_used = what == "link to a whole unit" and not where.endswith(KEY)
     assert not store.is_done(KEY)
     assert store.commit(KEY, FILES)
     assert store.is_done(KEY)
-    assert len(store.names("damaged")) == 1
+    assert other.is_done(KEY)
+    # A link to a folder may stand for a folder above the units: it is on a larger disk.
+    if not is_used:
+        aside = [p for p in (tmp_path / "store").rglob("*-??????") if os.path.lexists(p)]
+        assert [p for p in aside if p.is_symlink() or p.is_file()]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "failed/x.json", "attempts/x.jsonl"])
+def test_a_file_is_written_where_a_folder_or_a_file_for_its_folder_stands(tmp_path, name):
+    store = Store(str(tmp_path))
+    (tmp_path / name / "inner").mkdir(parents=True)
+    store.write(name, b"{}")
+    store.append(name, "{}")
+    assert store.read(name) == b"{}{}\n"
+    if "/" in name:
+        folder = name.partition("/")[0]
+        (tmp_path / folder).rename(tmp_path / "moved")
+        (tmp_path / folder).write_bytes(b"thesis")
+        store.append(name, "x")
+        assert store.read(name) == b"x\n"
+    assert len(store.names("damaged")) == (2 if "/" in name else 1)
 
 
 def test_of_many_commits_at_once_one_wins_and_the_unit_is_whole(tmp_path):
@@ -69,7 +146,7 @@ def test_of_many_commits_at_once_one_wins_and_the_unit_is_whole(tmp_path):
     barrier = threading.Barrier(8)
 
     def commit(index: int) -> None:
-        mine = FILES | {"record.json": json.dumps(index).encode()}
+        mine = FILES | {"record.json": OTHER.replace(b"OTHER", b"%d" % index)}
         barrier.wait()
         try:
             if Store(str(tmp_path)).commit(KEY, mine):
@@ -86,7 +163,8 @@ def test_of_many_commits_at_once_one_wins_and_the_unit_is_whole(tmp_path):
     assert not errors
     assert len(wins) == 1
     assert store.is_done(KEY)
-    assert store.read_json(f"{store.unit(KEY)}/record.json") == wins[0]
+    record = store.read_json(f"{store.unit(KEY)}/record.json")
+    assert record["video"]["frames_sha256"] == str(wins[0])
     assert os.listdir(tmp_path / "units" / "ab") == [KEY]
     assert store.names("damaged") == []
 

@@ -79,30 +79,33 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         if arguments.dry_run:
             width = min(shutil.get_terminal_size((100, 24)).columns, 120)
             print(preview(config, units, width=width, colour=sys.stdout.isatty()))
-    if not arguments.dry_run:
-        _render(config, units, arguments, argv)
-    return cli.DONE
+    return cli.DONE if arguments.dry_run else _render(config, units, arguments, argv)
 
 
 def _render(
     config: Any, units: list[Any], arguments: argparse.Namespace, argv: Sequence[str]
-) -> None:
+) -> int:
     # what is there already
     from vidcfg.files import make_folder
-    from vidcfg.render.files import pending_units
+    from vidcfg.render.files import fault_of, pending_units
 
     flags = {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
     pending = pending_units(config, units, **flags)
     say = (lambda text: None) if arguments.quiet else (lambda text: print(text, flush=True))
+    replaced = {unit: why for unit, why in pending.items() if why}
+    for unit, why in replaced.items():
+        say(f"{unit.video} is made again: {why}")
     if not pending:
-        return say(f"all {len(units)} videos are in {config.output.dir}")
+        say(f"all {len(units)} videos are in {config.output.dir}")
+        return cli.DONE
     make_folder(units[0].stem.parent, "output.dir")
     # the rest
     begin, traces = time.monotonic(), []
     say(f"loading {config.model.kind} model")
     try:
         with _explained(arguments.config):
-            _load_and_render(config, pending, arguments, lambda _, made: traces.append(made.trace))
+            told = {"replaced": replaced, "on_finished": lambda _, made: traces.append(made.trace)}
+            _load_and_render(config, pending, arguments, **told)
     except KeyboardInterrupt:
         kept = [word for word in argv if word != "--skip-existing"]
         command = shlex.join(["python", "-m", "vidcfg.render", *kept, "--skip-existing"])
@@ -114,9 +117,14 @@ def _render(
         f"{videos} in {config.output.dir}, {time.monotonic() - begin:.1f} s, {run} model "
         f"evaluations ({100 * run / naive:.0f} % of 2 per step)"
     )
+    # nothing vanished meanwhile
+    faults = [f"{unit.stem}: {fault}" for unit in units if (fault := fault_of(unit))]
+    for fault in faults:
+        print(f"{fault}. Run again with --skip-existing.", file=sys.stderr)
+    return cli.FAILED if faults else cli.DONE
 
 
-def _load_and_render(config: Any, units: list[Any], arguments: Any, on_finished: Any) -> None:
+def _load_and_render(config: Any, units: Any, arguments: Any, **told: Any) -> None:
     from vidcfg.pipelines.load import load_pipeline
     from vidcfg.progress import Progress
     from vidcfg.render.checks import check_after_loading, late_warnings
@@ -128,8 +136,7 @@ def _load_and_render(config: Any, units: list[Any], arguments: Any, on_finished:
     for text in late_warnings(config, pipe):
         cli.warn(text)
     progress = Progress("videos", len(units), quiet=arguments.quiet, stream=sys.stdout)
-    how = {"overwrite": arguments.overwrite, "progress": progress, "on_finished": on_finished}
-    render_units(config, pipe, units, **how)
+    render_units(config, pipe, units, overwrite=arguments.overwrite, progress=progress, **told)
 
 
 @contextmanager

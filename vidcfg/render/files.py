@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vidcfg.files import atomic_path, uninterrupted
+from vidcfg.files import atomic_path, sha256_of, uninterrupted
 from vidcfg.render.config import RenderConfig
+from vidcfg.render.identity import (
+    cell_digest,
+    prompt_sources,
+    sources_of,
+    unit_key,
+    what_changed,
+)
 from vidcfg.render.record import unit_settings
 from vidcfg.render.units import Unit
 
@@ -24,30 +31,38 @@ def pending_units(
     *,
     overwrite: bool = False,
     skip_existing: bool = False,
-) -> list[Unit]:
-    """The units that have to be rendered.
+) -> dict[Unit, str]:
+    """The units that have to be rendered, and why those that are there do not do.
 
-    With `skip_existing` a unit whose record is there and was made with the same settings is
-    done; a video without its record was interrupted and is made again. With both options, a unit
-    of other settings is made again as well.
+    With `skip_existing` a unit is done if its record is there with the same key, and its files as
+    the record says; a video without its record was interrupted and is made again. With both
+    options, a unit of other settings is made again as well.
 
     Raises:
         ValueError: if files are in the way and neither option allows for them, or if a finished
             unit was made with other settings and may not be replaced.
     """
     if skip_existing:
-        is_same = {
-            unit.stem: _settings_of(unit.record) == unit_settings(config, unit)
-            for unit in units
-            if unit.record.exists()
-        }
-        other = [unit.record for unit in units if is_same.get(unit.stem) is False]
-        if other and not overwrite:
+        sources, known = sources_of(config), {}
+        cell = cell_digest(config, sources)
+        found, others = {}, []
+        for unit in units:
+            record = _read(unit.record)
+            if record and record.get("settings") != unit_settings(config, unit):
+                found[unit] = "made with other settings"
+                others.append(unit.record)
+            elif record and record.get("unit") != unit_key(cell, unit.prompt, unit.seed, known):
+                now = sources | prompt_sources(unit.prompt, known)
+                why = what_changed(record.get("sources"), now)
+                found[unit] = why or "its strengths, or files that are not known here, may differ"
+            elif fault := fault_of(unit):
+                found[unit] = fault * unit.record.exists()
+        if others and not overwrite:
             raise ValueError(
-                f"made with other settings: {_listed(other)}. Add --overwrite to make them again, "
-                "or use --out with another folder."
+                f"made with other settings: {_listed(others)}. Add --overwrite to make them "
+                "again, or use --out with another folder."
             )
-        return [unit for unit in units if not is_same.get(unit.stem)]
+        return found
     places = [path for unit in units for path in unit.files]
     places.append(units[0].stem.parent / SURFACE_NAME)
     present = [path for path in places if path.exists()]
@@ -56,7 +71,22 @@ def pending_units(
             f"already there: {_listed(present)}. Use --overwrite to replace them, "
             "--skip-existing to continue, or --out with another folder."
         )
-    return units
+    return dict.fromkeys(units, "")
+
+
+def fault_of(unit: Unit) -> str:
+    """What is wrong with the files of a finished unit; empty if they are as its record says."""
+    contents = _read(unit.record).get("contents")
+    if not isinstance(contents, dict) or not contents:
+        return f"{unit.record.name} is missing or damaged"
+    for name, sha256 in contents.items():
+        try:
+            is_same = sha256_of(unit.stem.parent / Path(name).name) == sha256
+        except OSError:
+            return f"{name} is missing"
+        if not is_same:
+            return f"{name} is damaged"
+    return ""
 
 
 def _listed(paths: list[Path], *, at_most: int = 6) -> str:
@@ -64,10 +94,12 @@ def _listed(paths: list[Path], *, at_most: int = 6) -> str:
     return shown + (f" and {len(paths) - at_most} more" if len(paths) > at_most else "")
 
 
-def _settings_of(record: Path) -> Any:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads(record.read_text("utf-8"))["settings"]
-    return None
+def _read(record: Path) -> dict[str, Any]:
+    """A record; empty where there is none."""
+    with suppress(OSError, ValueError):
+        found = json.loads(record.read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def write_together(contents: Mapping[Path, bytes], *, last: Path, overwrite: bool) -> None:

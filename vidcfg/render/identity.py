@@ -150,13 +150,14 @@ def cell_digest(config: RenderConfig, sources: Sources) -> str:
 
 def unit_key(cell: str, prompt: Prompt, seed: int, known: dict | None = None) -> str:
     """The name of a video: equal for equal configurations (by digest), prompts and seeds."""
-    shown = prompt.to_dict() | prompt_sources(prompt, known)
+    (content,) = prompt_sources(prompt, known).values() or (None,)
+    shown = prompt.to_dict() | ({} if content is None else {"image": content})
     return digest(canonical({"cell": cell, "prompt": shown, "seed": seed}))
 
 
 def prompt_sources(prompt: Prompt, known: dict | None = None) -> dict[str, str | None]:
     """The content of the image of a prompt, if it has one."""
-    return {"image": _content(prompt.image, None, known)} if prompt.image else {}
+    return {"prompt.image": _content(prompt.image, None, known)} if prompt.image else {}
 
 
 def surface_of(config: RenderConfig) -> dict | None:
@@ -171,15 +172,20 @@ def surface_of(config: RenderConfig) -> dict | None:
 
 
 def what_changed(before: Any, after: Sources) -> str:
-    """In a few words, what differs between the sources of two videos; empty if nothing does."""
-    if not isinstance(before, Mapping):
+    """In a few words, what differs between the sources of two videos; empty if nothing does.
+
+    A content that is not known on either side does not differ.
+    """
+    if not isinstance(before, Mapping) or "numerics" not in before:
         return "they were made by a vidcfg that did not note what its videos are made of"
     parts = []
-    if before.get("numerics") != after["numerics"]:
-        old, new = before.get("numerics"), after["numerics"]
-        parts.append(f"the numerics of vidcfg are version {new}, theirs {old}")
-    names = [n for n in {**before, **after} if n != "numerics" and before.get(n) != after.get(n)]
-    parts += [f"the content of {name} is another" for name in names]
+    if before["numerics"] != after["numerics"]:
+        versions = f"version {after['numerics']}, not {before['numerics']}"
+        parts.append(f"the numerics of vidcfg are {versions}")
+    for name in {**before, **after}:
+        contents = {before.get(name), after.get(name)} - {None}
+        if name != "numerics" and len(contents) > 1:
+            parts.append(f"the content of {name} is another")
     return " and ".join(parts)
 
 

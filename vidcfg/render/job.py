@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from vidcfg.render.units import Unit, describe
 def render_units(
     config: RenderConfig,
     pipe: Any,
-    units: list[Unit],
+    units: Collection[Unit],
     *,
     overwrite: bool = False,
+    replaced: Collection[Unit] = (),
     progress: Progress | None = None,
     on_finished: Callable[[Unit, Rendered], None] | None = None,
 ) -> None:
@@ -30,6 +32,7 @@ def render_units(
 
     The frames of a unit are a function of (prompt, seed, config): each is sampled alone, from
     noise drawn on the CPU by its own generator, so that no batch shape depends on the others.
+    Files that are there are replaced with `overwrite`, and those of the units `replaced`.
 
     Raises:
         ValueError: if model and settings do not fit each other.
@@ -51,7 +54,8 @@ def render_units(
                 # written
                 if count == 1 and (overwrite or not surface_path.exists()):
                     _write_surface(surface_path, config, rendered, overwrite=overwrite)
-                _write(config, pipe, unit, rendered, model=model, overwrite=overwrite)
+                may_replace = overwrite or unit in replaced
+                _write(config, pipe, unit, rendered, model=model, overwrite=may_replace)
                 # told
                 line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
                 progress.update(count, line=line)
@@ -119,9 +123,7 @@ def _write(
     overwrite: bool,
 ) -> None:
     frames, output = rendered.frames_THWC, config.output
-    record = make_record(config, unit, rendered, pipe=pipe, model=model)
     contents = {
-        unit.record: to_json(record).encode(),
         unit.sheet: as_png(unit_sheet(config, unit, rendered)),
         unit.video: encode_video(
             frames, fps=config.video.fps, codec=output.video, enlarge=output.enlarge
@@ -131,6 +133,9 @@ def _write(
         contents[unit.image] = as_png(frames[0])
     if rendered.audio is not None:
         contents[unit.audio] = as_wav(*rendered.audio)
+    record = make_record(config, unit, rendered, pipe=pipe, model=model)
+    digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
+    contents[unit.record] = to_json(record | {"contents": digests}).encode()
     # A video without its record was interrupted, and nobody counts on it.
     is_leftover = not unit.record.exists() and any(path.exists() for path in contents)
     write_together(contents, last=unit.record, overwrite=overwrite or is_leftover)

@@ -13,7 +13,13 @@ from typing import Any
 from vidcfg import __version__
 from vidcfg.media.write import CODECS
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.identity import guidance_sources, model_sources, prompt_sources
+from vidcfg.render.identity import (
+    cell_digest,
+    guidance_sources,
+    model_sources,
+    prompt_sources,
+    unit_key,
+)
 from vidcfg.render.units import Unit
 
 PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
@@ -40,6 +46,7 @@ def make_record(
     `frames_sha256` is of the uint8 frames before encoding.
     """
     frames_THWC, trace = rendered.frames_THWC, rendered.trace
+    of_cell = cell_sources(config, model)
     files = {"video": unit.video.name, "sheet": unit.sheet.name}
     if len(frames_THWC) == 1:
         files["image"] = unit.image.name
@@ -62,7 +69,8 @@ def make_record(
         "settings": unit_settings(config, unit),
         "config": config.to_dict(),
         "model": {name: value for name, value in model.items() if name != "sources"},
-        "sources": model["sources"] | guidance_sources(config) | prompt_sources(unit.prompt),
+        "unit": unit_key(cell_digest(config, of_cell), unit.prompt, unit.seed),
+        "sources": of_cell | prompt_sources(unit.prompt),
         "scheduler": scheduler_record(pipe.scheduler),
         "versions": versions(),
         "commit": commit(),
@@ -141,6 +149,11 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
         "sha256": None if model_folder(config) is None else content,
         "sources": sources,
     }
+
+
+def cell_sources(config: RenderConfig, model: dict[str, Any]) -> dict[str, Any]:
+    """The content of what a video is made of; that of `model` as it was when it was loaded."""
+    return model["sources"] | guidance_sources(config)
 
 
 def model_folder(config: RenderConfig) -> Path | None:

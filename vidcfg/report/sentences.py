@@ -1,5 +1,6 @@
 """What the data say, in sentences; and what they do not say."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from vidcfg.report.compare import LEVEL, Change, Findings
@@ -43,10 +44,30 @@ def first_lines(results: Results, table: Table) -> list[str]:
         )
     return [
         *lines,
+        *_mixed_lines(results),
         *_flicker_lines(table, labels),
         *_cut_lines(results, labels),
         *results.problems,
     ]
+
+
+def _mixed_lines(results: Results) -> list[str]:
+    """Which versions made how many of the videos, where they are several."""
+    counts: dict[str, Counter] = {}
+    for unit in results.units:
+        known, sources = (unit.render.get(name) for name in ("versions", "sources"))
+        known = dict(known) if isinstance(known, Mapping) else {}
+        if isinstance(sources, Mapping):
+            known["numerics"] = sources.get("numerics")
+        for name in ("vidcfg", "numerics", "torch", "diffusers"):
+            counts.setdefault(name, Counter())[str(known.get(name, "unknown"))] += 1
+    told = [
+        f"{name} {' and '.join(f'{version} ({n} videos)' for version, n in sorted(found.items()))}"
+        for name, found in counts.items()
+        if len(found) > 1
+    ]
+    why = "differences between cells may come from that"
+    return [f"Videos of several versions are compared: {'; '.join(told)}; {why}."] if told else []
 
 
 def _cut_lines(results: Results, labels: Mapping[str, str]) -> list[str]:

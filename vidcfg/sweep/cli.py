@@ -126,7 +126,11 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
     executor = make_executor(plan, store, address=arguments.address)
     with Progress("done", quiet=arguments.quiet) as progress:
         outcome = run_sweep(
-            plan, store, executor, on_change=Follow(progress), replace_plan=arguments.replace_plan
+            plan,
+            store,
+            executor,
+            on_change=Follow(progress, store),
+            replace_plan=arguments.replace_plan,
         )
 
     # What it came to
@@ -139,6 +143,10 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
         f"{duration(summary['wall_s'])}, {summary['executed']} model evaluations, "
         f"self-check of {check['pairs']} pairs {held}"
     )
+
+    if len(made_by := summary["units_made_by"]) > 1:
+        told = ", ".join(f"{count} by {version}" for version, count in made_by.items())
+        cli.warn(f"videos of several versions are in this store: {told}")
 
     # The report, and all that is wrong
     if summary["done"] and not arguments.no_report:

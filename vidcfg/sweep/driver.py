@@ -33,7 +33,10 @@ class SweepStopped(RuntimeError):
 
 @dataclass
 class Books:
-    """How far a sweep is. Units are counted once, whatever it took to make them."""
+    """How far a sweep is. Units are counted once, whatever it took to make them.
+
+    `there` are the keys of those that were there when it began.
+    """
 
     total: int
     cached: int = 0
@@ -45,6 +48,7 @@ class Books:
     mismatches: list[str] = field(default_factory=list)
     attempts: Counter = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
+    there: frozenset[str] = frozenset()
 
     @property
     def left(self) -> int:
@@ -79,7 +83,7 @@ def drive(
     """
     # What is left to do
     there = store.done_keys(plan.keys)
-    books = Books(total=len(plan.units), cached=len(there))
+    books = Books(total=len(plan.units), cached=len(there), there=frozenset(there))
     for key in there:
         store.remove(f"failed/{key}.json")
     todo = [key for key in plan.keys if key not in there]

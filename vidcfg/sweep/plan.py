@@ -16,6 +16,7 @@ from vidcfg.render.identity import (
     canonical,
     cell_digest,
     digest,
+    prompt_sources,
     sources_of,
     surface_of,
     unit_key,
@@ -47,7 +48,8 @@ class Plan:
 
     `check_cells` are two cells whose videos must be equal, bit for bit; `check_pairs` the keys of
     these videos. Where the grid has no such cells they are `hidden`: made, but no part of it.
-    `sources` are those of each cell by its id, as far as they were known when it was planned.
+    `sources` are those of cells by their ids and of prompts by their numbers, as far as they were
+    known when it was planned.
     """
 
     sweep: SweepConfig
@@ -97,6 +99,11 @@ class Plan:
 
         sweep = self.sweep
         return Settings(self.metrics, reference=sweep.reference, paths=sweep.weights, **how)
+
+    def sources_of(self, unit: SweepUnit) -> Sources | None:
+        """What a unit is made of; None where the plan does not tell."""
+        of_cell = self.sources.get(unit.cell)
+        return of_cell and {**of_cell, **self.sources.get(f"prompt {unit.prompt}", {})}
 
     def config_of(self, unit: SweepUnit) -> RenderConfig:
         """The render of one unit: one prompt, one seed."""
@@ -230,6 +237,7 @@ class Plan:
             },
             "metrics": list(self.metrics),
             "planned": self.counts,
+            "sources": self.sources,
             "config": self.sweep.to_dict(),
         }
 
@@ -245,7 +253,6 @@ class Plan:
             "guidance": render["guidance"],
             "surface": surface_of(cell.config),
             "evaluations": None if plan is None else plan.total,
-            "sources": self.sources.get(cell.id),
             "render": own | {"model": anchored(own["model"], "checkpoint")},
         }
 
@@ -284,7 +291,7 @@ def read_plan(made: dict[str, Any]) -> Plan:
         units=tuple(SweepUnit(**unit) for unit in (*made["units"], *check["units"])),
         check_pairs=tuple(map(tuple, check["pairs"])),
         check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
-        sources={e["id"]: e.get("sources") or {} for e in (*made["cells"], *check["cells"])},
+        sources=made.get("sources", {}),
     )
 
 
@@ -313,7 +320,8 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
     # A unit for each cell, prompt and seed; a cell of the self-check may be one of the grid
     checked, hidden = _check_cells(cells)
     known: dict[tuple, str | None] = {}
-    sources: dict[str, Sources] = {}
+    texts = enumerate(cells[0].config.prompts)
+    sources = {f"prompt {i}": prompt_sources(prompt, known) for i, prompt in texts}
     units: dict[str, SweepUnit] = {}
     at: dict[tuple, str] = {}
     for cell in (*cells, *hidden):

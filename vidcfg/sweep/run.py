@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.render.identity import what_changed
 from vidcfg.results import records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
 from vidcfg.sweep.store import NoStoreError, Store, StoreError
+from vidcfg.sweep.tell import made_by
 from vidcfg.sweep.worker import Worker
 
 PARTS = {"units", "attempts", "logs", "jobs", "failed", "cells", "damaged", "report"}
@@ -31,12 +33,12 @@ class SweepOutcome:
     warnings: tuple[str, ...]
 
 
-def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> None:
+def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> str:
     """Write `plan.json`, or extend the one that is there: more cells, prompts or seeds keep all
     that is done.
 
     With `replace` the plan may leave out units that are done, or measure something else; they
-    stay in the store, unread.
+    stay in the store, unread, and the result says so.
 
     Raises:
         NoStoreError: if the store holds another sweep, or something else, and what to type.
@@ -49,14 +51,15 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> None:
         raise NoStoreError(
             f"the store {store.url} holds other files. Name an empty folder, or one of a sweep."
         )
-    why = _conflict(store, known, made) if known is not None and not replace else ""
-    if why:
+    why = _conflict(store, known, made) if known is not None else ""
+    if why and not replace:
         raise NoStoreError(
             f"the store {store.url} holds {why}. Use --store with another folder, or "
             f"--replace-plan to go on here: files stay, and what does not fit is not read."
         )
     if known != made:
         store.write_json("plan.json", made)
+    return why and f"left aside: {why}"
 
 
 def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
@@ -68,9 +71,12 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     done = store.done_keys(others)
     if done:
         cell = next(cell for key, cell in others.items() if key in done)
+        old, new = known.get("sources", {}).get(cell), made["sources"].get(cell)
+        changed = what_changed(old, new) if new else ""
+        why = f": {changed}" if changed else ""
         return (
             f"{len(done)} finished videos that this sweep leaves out or would make otherwise "
-            f"(one of the cell {cell})"
+            f"(one of the cell {cell}{why})"
         )
     if known["metrics"] != made["metrics"] and store.done_keys(mine):
         old, new = (", ".join(one["metrics"]) for one in (known, made))
@@ -103,7 +109,7 @@ def run_sweep(
         KeyboardInterrupt: what is finished stays; the summary says that the sweep is not.
     """
     # The units
-    put_plan(store, plan, replace=replace_plan)
+    left_aside, damaged = put_plan(store, plan, replace=replace_plan), store.names("damaged")
     begin = time.monotonic()
     try:
         books = drive(plan, store, executor, on_change=on_change)
@@ -115,13 +121,29 @@ def run_sweep(
             _write_summary(store, {"done": len(done), "finished": False, "stopped": why})
         raise
 
-    # What they say together
+    # What is there, and reads back
+    if store.read("plan.json") is None:
+        raise SweepStopped(
+            f"{store.url} has no plan.json any more: it was removed while the sweep ran. Run the "
+            "same command again: what is still there is kept."
+        )
     done = store.done_keys(plan.keys)
+    gone = [key for key in plan.keys if key not in done and key not in books.failed]
+    set_aside = [name for name in store.names("damaged") if name not in damaged]
+
+    # What they say together
     warnings = write_cells(store, plan, done)
+    warnings += [left_aside] if left_aside else []
+    warnings += [f"set aside as {store.path('damaged')}/{name}" for name in set_aside]
     check = self_check(store, plan, done)
     problems = list(books.mismatches)
     if books.failed:
         problems.append(f"{len(books.failed)} units failed: see failed/ in {store.url}")
+    if gone:
+        problems.append(
+            f"{len(gone)} units that were made or were there do not read back (one of them "
+            f"{store.path(store.unit(gone[0]))}). Run the same command again to make them."
+        )
     if check["equal"] is False:
         first, second = plan.check_cells
         problems.append(
@@ -138,6 +160,8 @@ def run_sweep(
         "workers": plan.sweep.workers.num,
         "self_check": check,
         "mismatches": books.mismatches,
+        "set_aside": set_aside,
+        "units_made_by": made_by(store, done),
         "finished": len(done) == len(plan.units),
     }
     _write_summary(store, summary)

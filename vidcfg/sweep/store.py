@@ -1,13 +1,15 @@
 """Where a sweep keeps its results: a folder, or any place that fsspec can reach.
 
-A unit counts as done when its `DONE` is there and every file that it names has the size and, up
-to a few megabytes, the content that it says. On a local disk the whole directory appears by one
-rename; on an object store `DONE` is written last.
+A unit counts as done when its `DONE` is there, every file that it names has the size and, up to a
+few megabytes, the content that it says, and its video, record, records and features read back. On
+a local disk the whole directory appears by one rename; on an object store `DONE` is written last.
+What stands in its place without being it (a file, a link, half a unit) is moved to `damaged/`.
 """
 
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,8 +17,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from vidcfg.files import FileError, atomic_path
+from vidcfg.results import records_of
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20
@@ -24,6 +30,30 @@ HASHED_BYTES = 4 << 20
 
 WRITES = 3
 """So often a unit is written to an object store, where two drivers may be at it at once."""
+
+
+def _read_record(data: bytes) -> str:
+    return json.loads(data)["video"]["frames_sha256"]
+
+
+def _read_rows(data: bytes) -> list[Any]:
+    return [*records_of(data.decode(), "records.jsonl")]
+
+
+def _read_features(data: bytes) -> list[np.ndarray]:
+    with np.load(io.BytesIO(data)) as arrays:
+        return [arrays[net] for net in arrays.files]
+
+
+NEEDED = {"video", "record.json", "records.jsonl"}
+"""What every unit has."""
+
+READ = {
+    "record.json": _read_record,
+    "records.jsonl": _read_rows,
+    "features.npz": _read_features,
+}
+"""How the files are read that the sweep itself goes on with."""
 
 
 class StoreError(RuntimeError):
@@ -96,8 +126,7 @@ class Store:
             if not self.is_local:
                 self.fs.pipe_file(self.path(name), data)
                 return
-            target = Path(self.path(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = self._room_for(name)
             with atomic_path(target, overwrite=True) as temporary, open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -113,8 +142,7 @@ class Store:
                 known = self.read(name) or b""
                 self.fs.pipe_file(self.path(name), known + line.encode() + b"\n")
                 return
-            Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path(name), "a", encoding="utf-8") as file:
+            with open(self._room_for(name), "a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     def remove(self, name: str) -> None:
@@ -127,18 +155,25 @@ class Store:
         return self._is_whole(self.path(self.unit(key)))
 
     def _is_whole(self, folder: str) -> bool:
+        if self.is_local and os.path.islink(folder):
+            return False
         try:
             done = json.loads(self.fs.cat_file(f"{folder}/{DONE}"))
-            return bool(done) and all(
+            names = {name.split(".")[0] if name.startswith("video.") else name for name in done}
+            return names >= NEEDED and all(
                 self._fits(f"{folder}/{name}", facts) for name, facts in done.items()
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, BadZipFile):
             return False
 
     def _fits(self, path: str, facts: Mapping[str, Any]) -> bool:
-        if facts["size"] > HASHED_BYTES:
+        """Whether a file is as `DONE` says; raises an error where it does not read back."""
+        name = path.rsplit("/", 1)[-1]
+        if facts["size"] > HASHED_BYTES and name not in READ:
             return self.fs.size(path) == facts["size"]
-        return _facts(self.fs.cat_file(path)) == facts
+        data = self.fs.cat_file(path)
+        READ.get(name, len)(data)
+        return _facts(data) == facts
 
     def done_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
@@ -170,8 +205,7 @@ class Store:
 
     def _commit_local(self, key: str, files: Mapping[str, bytes]) -> bool:
         # Nothing is synced: what a power failure leaves half is seen by its size or content.
-        target = Path(self.path(self.unit(key)))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = self._room_for(self.unit(key), is_folder=True)
         temporary = target.with_name(f".tmp-{key[:8]}-{uuid.uuid4().hex[:8]}")
         temporary.mkdir()
         try:
@@ -182,7 +216,7 @@ class Store:
                     os.rename(temporary, target)
                     return True
                 except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                 if self.is_done(key):
                     return False
@@ -191,20 +225,47 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _set_aside(self, key: str) -> None:
-        """Move a directory that is not whole out of the way."""
+        """Move what is not a whole unit out of the way."""
         folder, aside = self.path(self.unit(key)), f"damaged/{key}-{uuid.uuid4().hex[:6]}"
-        if not self.fs.exists(folder):
-            return
         if not self.is_local:
-            self.fs.mv(folder, self.path(aside), recursive=True)
+            if self.fs.exists(folder):
+                self.fs.mv(folder, self.path(aside), recursive=True)
             return
-        Path(self.path("damaged")).mkdir(parents=True, exist_ok=True)
+        self._room_for(aside)
         with contextlib.suppress(FileNotFoundError):
             os.rename(folder, self.path(aside))
         if self._is_whole(self.path(aside)):
             # Another worker put the unit there meanwhile.
             with contextlib.suppress(OSError):
                 os.rename(self.path(aside), folder)
+
+    def _room_for(self, name: str, *, is_folder: bool = False) -> Path:
+        """The place of a local file, whose folders are made; what is in the way is moved aside."""
+        target = Path(self.path(name))
+        above = [
+            place for place in target.parents if len(place.parts) > len(Path(self.root).parts)
+        ]
+        for place in reversed(above):
+            if os.path.lexists(place) and not place.is_dir():
+                self._move_aside(place)
+        if target.is_dir() and not is_folder:
+            self._move_aside(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _move_aside(self, place: Path) -> None:
+        """Move a file, a link or a folder that stands where another kind of thing belongs."""
+        name = f"{place.name}-{uuid.uuid4().hex[:6]}"
+        folder = Path(self.path("damaged"))
+        # Where `damaged` itself is a file, its new name stands beside it.
+        aside = folder.with_name(name) if place == folder else folder / name
+        was_folder = place.is_dir()
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(place, aside)
+            if aside.is_dir() and not was_folder:
+                # Another worker made room and put its folder there meanwhile.
+                os.rename(aside, place)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What a sweep says of itself: before it runs, while it runs, and from its store alone."""
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 
 from vidcfg.progress import Progress, duration
 from vidcfg.sweep.driver import Books
@@ -72,14 +73,38 @@ def _cost(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-class Follow:
-    """Shows the books of a sweep, and each failure as it is booked."""
+def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
+    """How many units each version of vidcfg and its numerics has made."""
+    records = (store.read_json(f"{store.unit(key)}/record.json") or {} for key in done)
+    versions = Counter(
+        f"vidcfg {record.get('versions', {}).get('vidcfg', 'of unknown version')}, numerics "
+        f"{record.get('sources', {}).get('numerics', 'unknown')}"
+        for record in records
+    )
+    return dict(sorted(versions.items()))
 
-    def __init__(self, progress: Progress):
-        self.progress = progress
+
+def kept_line(store: Store, there: Collection[str]) -> str:
+    """What a sweep goes on with, and why that is still valid."""
+    versions = " and ".join(f"{n} by {version}" for version, n in made_by(store, there).items())
+    return (
+        f"keeps {len(there)} videos that are there ({versions}): settings, prompts and "
+        "numerics, and the content of weights and images, are those of this plan"
+    )
+
+
+class Follow:
+    """Shows the books of a sweep: what it keeps, and each failure as it is booked."""
+
+    def __init__(self, progress: Progress, store: Store):
+        self.progress, self.store = progress, store
         self._told: set[str] = set()
+        self._has_begun = False
 
     def __call__(self, books: Books) -> None:
+        if books.there and not self._has_begun and not self.progress.is_quiet:
+            self.progress.say(kept_line(self.store, books.there))
+        self._has_begun = True
         for key, event in books.failed.items():
             if key not in self._told:
                 self.progress.say(f"failed {key[:12]}: {event.kind}: {event.message}")

@@ -114,6 +114,8 @@ class Worker:
         (prompt,), (seed,) = first.prompts, first.seeds
         unit = Unit(prompt, seed, Path("video"), CODECS[first.output.video].extension)
         pipe, model = self._load(first, level=job.level)
+        for key, config in zip(keys, configs):
+            self._check_sources(key, config, model)
         indices = range(len(keys))
         runs = [indices] if can_share(pipe, first) else [[index] for index in indices]
 
@@ -142,6 +144,19 @@ class Worker:
         }
         self.store.write_json(f"jobs/{job.id}.json", facts)
         return results
+
+    def _check_sources(self, key: str, config: RenderConfig, model: dict[str, Any]) -> None:
+        """Raise StoreError where the files that are here are not those that were planned with."""
+        from vidcfg.render.identity import prompt_sources, what_changed
+        from vidcfg.render.record import cell_sources
+
+        planned = self.plan.sources_of(self.plan.by_key[key])
+        here = cell_sources(config, model) | prompt_sources(config.prompts[0])
+        if why := planned and what_changed(planned, here):
+            raise StoreError(
+                f"{self.name} does not have what this sweep was planned with: {why}. Run the same "
+                "command again."
+            )
 
     def _store_unit(
         self,
