@@ -181,6 +181,21 @@ def test_incomplete_sweep_says_so_first(tmp_path):
     )
 
 
+def test_videos_of_several_versions_are_named_with_their_numbers(store):
+    results = read_results(store)
+    assert analyse(results)["notices"] == []
+    for unit in results.units[:5]:
+        unit.render["versions"] = unit.render["versions"] | {"vidcfg": "1.1"}
+    for unit in results.units[:3]:
+        unit.render["sources"] = {"numerics": 2}
+    (notice,) = analyse(results)["notices"]
+    assert notice == (
+        "Videos of several versions are compared: vidcfg 0.9 (43 videos) and 1.1 (5 videos); "
+        "numerics 2 (3 videos) and unknown (45 videos); differences between cells may come from "
+        "that."
+    )
+
+
 def test_failed_self_check_is_said_before_anything_else(store):
     results = read_results(store)
     cells = ["uniform-1", "keyframes-1"]

@@ -380,6 +380,15 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(sweep, tmp_path, capsys):
     assert not (tmp_path / "store").exists()
 
 
+def test_a_model_whose_commit_is_not_known_is_warned_about(sweep, capsys):
+    model = "set={model: {kind: diffusers, checkpoint: some/video}}"
+    assert sweep("--dry-run", "--set", model) == 0
+    assert "warning: model.checkpoint is not on this machine: if" in capsys.readouterr().err
+    pinned = model.replace("some/video", f"some/video, revision: {'a' * 40}")
+    assert sweep("--dry-run", "--set", pinned) == 0
+    assert "not on this machine" not in capsys.readouterr().err
+
+
 def test_status_tells_each_cell_without_a_model(store, done, capsys):
     capsys.readouterr()
     assert main(["status", store.url]) == 0

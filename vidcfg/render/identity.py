@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from vidcfg.files import remembered_sha256
 from vidcfg.mini import MINI_PATH
+from vidcfg.progress import Progress
 from vidcfg.render.config import Prompt, RenderConfig
 
 NUMERICS = 1
@@ -22,6 +24,9 @@ PLACES = re.compile(r"(.+_)?(checkpoint|adapter|lora|path|file|folder|image|vide
 
 BESIDE = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp4", ".webm", ".pdf", ".html"}
 """Endings of what lies beside a model without being a part of it."""
+
+LONG_BYTES = 1 << 30
+"""Reading more than this is shown on a terminal."""
 
 Sources = Mapping[str, Any]
 """Dotted name of a setting -> the content of what it names; and `numerics`."""
@@ -91,9 +96,17 @@ def content_of(place: str | Path, revision: str | None = None) -> str | None:
         return remembered_sha256(path)
     if not path.is_dir():
         return commit_of(str(place), revision)
-    digest = hashlib.sha256()
-    for name, file in sorted(_files(path)):
-        digest.update(f"{name}\0{remembered_sha256(file)}\n".encode("utf-8", "surrogateescape"))
+    # A bar, since a model of many gigabytes is read for a while, once
+    files = sorted(_files(path))
+    sizes = [file.stat().st_size for _, file in files]
+    total, digest, done = sum(sizes), hashlib.sha256(), 0
+    is_quiet = total < LONG_BYTES or not sys.stderr.isatty()
+    with Progress(f"bytes of {path.name}", total, quiet=is_quiet, is_bytes=True) as bar:
+        for (name, file), size in zip(files, sizes):
+            line = f"{name}\0{remembered_sha256(file)}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+            done += size
+            bar.update(done)
     return digest.hexdigest()
 
 

@@ -73,6 +73,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace, argv: list[str]) -> int:
     plan = _plan(arguments)
     _warn_of_prompts(plan)
+    _warn_of_the_unknown(plan)
     if arguments.dry_run:
         from vidcfg.sweep.tell import preview
 
@@ -111,6 +112,17 @@ def _warn_of_prompts(plan: Any) -> None:
     found = tokenizer_in(folder) if folder is not None else None
     for warning in prompt_warnings(texts_of(config), *found) if found else ():
         cli.warn(warning)
+
+
+def _warn_of_the_unknown(plan: Any) -> None:
+    """Places whose content this machine does not know, so that it is no part of the keys."""
+    sources = [(name, content) for of in plan.sources.values() for name, content in of.items()]
+    for name in dict.fromkeys(name for name, content in sources if content is None):
+        cli.warn(
+            f"{name} is not on this machine: if its authors change it, finished videos will not "
+            "be made again. Name a commit (model.revision), or run hf download first; once it is "
+            "here, videos made before count as others."
+        )
 
 
 def _run(plan: Any, arguments: argparse.Namespace) -> int:
