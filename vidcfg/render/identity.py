@@ -44,9 +44,10 @@ def sources_of(config: RenderConfig, known: dict[tuple, str | None] | None = Non
 def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
     """The numerics, and the content of what `model` names: what is loaded at once."""
     model = config.model
-    found = {"numerics": NUMERICS} | _contents(model.to_dict(), "model", known)
     place, revision = model.folder or model.checkpoint, getattr(model, "revision", None)
-    return found | {"model.checkpoint": _content(place, revision, known)}
+    own = {"numerics": NUMERICS, "model.checkpoint": _content(place, revision, known)}
+    others = {**model.to_dict(), "checkpoint": None}
+    return own | _contents(others, "model", known)
 
 
 def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from vidcfg.progress import Progress, duration
 from vidcfg.sweep.driver import Books
@@ -75,10 +76,15 @@ def _cost(plan: Plan) -> str:
 
 def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
     """How many units each version of vidcfg and its numerics has made."""
-    records = (store.read_json(f"{store.unit(key)}/record.json") or {} for key in done)
+    records = [store.read_json(f"{store.unit(key)}/record.json") or {} for key in done]
+
+    def told(record: dict[str, Any], name: str, inner: str) -> Any:
+        found = record.get(name)
+        return found.get(inner, "unknown") if isinstance(found, dict) else "unknown"
+
     versions = Counter(
-        f"vidcfg {record.get('versions', {}).get('vidcfg', 'of unknown version')}, numerics "
-        f"{record.get('sources', {}).get('numerics', 'unknown')}"
+        f"vidcfg {told(record, 'versions', 'vidcfg')}, "
+        f"numerics {told(record, 'sources', 'numerics')}"
         for record in records
     )
     return dict(sorted(versions.items()))
