@@ -35,6 +35,8 @@ ALLOWED = {
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
     "doctor": {"metrics", "mini", "pipelines"},
+    "presets": {"settings"},
+    "init": {"settings"},
 }
 """What each part may import besides itself. Commands stand last; a sweep is made of renders and
 evaluations, and a regression test of evaluations, so these two commands import those."""

@@ -109,7 +109,10 @@ def _stepped(config: RenderConfig, pipe: Any, family: Any, frame_map: Any) -> Fo
     from vidcfg.pipelines.steps import begin_of
 
     if pipe.scheduler is None:
-        why = f"{config.model.folder / 'scheduler'} names no scheduler of diffusers"
+        folder = config.model.folder
+        why = "its scheduler is not on this machine"
+        if folder is not None:
+            why = f"{folder / 'scheduler'} names no scheduler of diffusers"
         return Forecast(config, pipe, _facts(config, frame_map), why)
     pipe.scheduler = make_scheduler(pipe, config.sampling)
     why = own_noise_levels(pipe)
