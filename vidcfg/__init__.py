@@ -7,6 +7,13 @@ Public names are loaded when they are first used, so that importing the package 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidcfg.guidance.setting import Guidance
+    from vidcfg.pipelines.check import check_pipeline
+    from vidcfg.pipelines.families import register_family
+    from vidcfg.pipelines.guide import guide
 
 __version__ = "0.1.0"
 
@@ -20,7 +27,7 @@ _PUBLIC = {
 __all__ = ["Guidance", "__version__", "check_pipeline", "guide", "register_family"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'vidcfg' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from inspect import get_annotations
+from inspect import Parameter, Signature, get_annotations
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic._internal._model_construction import ModelMetaclass
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vidcfg.settings.errors import Path, dotted
@@ -41,7 +42,32 @@ class Finding:
         return f"{dotted(self.path)} {self.message}".lstrip()
 
 
-class ConfigModel(BaseModel):
+class Shown(ModelMetaclass):
+    """`help` of a setting, and completion, leave out what every pydantic model has.
+
+    The signature has names and defaults, without the annotations that check them.
+    """
+
+    def __dir__(cls) -> list[str]:
+        known = {name for base in cls.__mro__[:-2] for name in vars(base)}
+        return [name for name in known - {"model_config", *dir(BaseModel)} if name[0] != "_"]
+
+    @property
+    def __signature__(cls) -> Signature:
+        shown = []
+        for name, field in cls.model_fields.items():
+            default = getattr(field.default, "kind", field.default)
+            given = {} if field.is_required() else {"default": default}
+            kind = Parameter.KEYWORD_ONLY if shown else Parameter.POSITIONAL_OR_KEYWORD
+            shown.append(Parameter(name, kind, **given))
+        return Signature(shown)
+
+    @__signature__.setter
+    def __signature__(cls, made: Any) -> None:
+        """The one that pydantic makes is not kept."""
+
+
+class ConfigModel(BaseModel, metaclass=Shown):
     """A part of a configuration. Values are checked when it is made and never change after.
 
     Made in Python it takes the same shorthands as in YAML, values without a name in the order in
