@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "vidcfg"
 
-EVERYWHERE = {"files", "progress", "cli"}
-"""What every part may import: the one writer, the one progress, the one command runner."""
+EVERYWHERE = {"files", "progress", "cli", "plugins"}
+"""What every part may import: the one writer, progress and command runner, and the plugins."""
 
 ALLOWED = {
     "files": set(),
     "progress": set(),
     "cli": set(),
+    "plugins": set(),
     "settings": set(),
     "guidance": {"settings"},
     "mini": set(),

@@ -137,7 +137,7 @@ class Schedule(Kinds):
             return {"kind": "constant", "value": value}
         if isinstance(value, list | tuple):
             return {"kind": "list", "values": value}
-        return {"kind": value} if isinstance(value, str) and value in cls.kinds else value
+        return {"kind": value} if cls.knows(value) else value
 
     @model_serializer(mode="wrap")
     def _written(self, handler: Callable) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic._internal._model_construction import ModelMetaclass
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from vidcfg.plugins import load_plugins
 from vidcfg.settings.errors import Path, dotted
 from vidcfg.settings.strict_yaml import dump_yaml
 from vidcfg.settings.validation import number_advice, python_error
@@ -209,6 +210,13 @@ class Kinds(ConfigModel):
         return {"kind": value} if isinstance(value, str) else value
 
     @classmethod
+    def knows(cls, kind: Any) -> bool:
+        """Whether there is such a kind, among those of installed plugins too."""
+        if isinstance(kind, str) and kind not in cls.kinds:
+            load_plugins()
+        return isinstance(kind, str) and kind in cls.kinds
+
+    @classmethod
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
@@ -227,12 +235,11 @@ class Kinds(ConfigModel):
             return value
         if not isinstance(value, Mapping):
             raise refuse(f"but must be {cls.shapes}{number_advice(value)}")
-        known = list(cls.kinds)
-        if "kind" not in value:
-            raise PydanticCustomError("no_kind", "has no kind", {"kinds": known})
-        kind = value["kind"]
-        if not isinstance(kind, str) or kind not in known:
-            raise PydanticCustomError("unknown_kind", "no kind", {"kind": kind, "kinds": known})
+        kind = value.get("kind")
+        if not cls.knows(kind):
+            context = {"kind": kind, "kinds": list(cls.kinds)}
+            what = ("unknown_kind", "no kind") if "kind" in value else ("no_kind", "has no kind")
+            raise PydanticCustomError(*what, context)
         given = {name: part for name, part in value.items() if name != "kind"}
         # A file writes keys alone; in Python the names of fields serve too.
         return cls.kinds[kind].__pydantic_validator__.validate_python(
