@@ -17,6 +17,7 @@ def render(pipe: Any, prompt: str) -> Any:
         windows=[{"frames": [9, 16], "from": 0.0, "to": 0.6}],
         rescale=0.5,
     )
+    vidcfg.Guidance([3.0, 2.0], frames=lambda frame: 1 / (frame + 1))
     for given in (guidance, 6.0, {"scale": 6}, "my.yaml", Path("my.yaml"), [guidance, 3.0]):
         with vidcfg.guide(pipe, given, negative_prompt=None) as trace:
             video = pipe(prompt, num_frames=81, guidance_scale=1.0).frames

@@ -1,10 +1,11 @@
 """`guidance`: everything that says how strongly which frame follows its prompt at which step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -16,12 +17,13 @@ from pydantic import (
 )
 
 from vidcfg.guidance.composite import Composite
-from vidcfg.guidance.frames import FrameWeights, Uniform, Window
+from vidcfg.guidance.frames import FrameWeights, Uniform
 from vidcfg.guidance.limits import Rescale, RescaleSetting, Threshold
 from vidcfg.guidance.rule import STRENGTHS, Method, Rule
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.schedule import Scale, Schedule
 from vidcfg.guidance.surface import Surface, Term
+from vidcfg.guidance.windows import Window
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, as_tuple
 from vidcfg.settings.document import load_document, validate
 
@@ -57,6 +59,8 @@ has a default."""
 
 Words = str | Mapping[str, Any]
 """A kind by its name alone, or a mapping with its values."""
+Weights = Sequence[float] | NDArray[Any] | Callable[[int], float]
+"""A weight for each pixel frame, or what gives it for a frame."""
 
 
 class Guidance(ConfigModel):
@@ -68,7 +72,8 @@ class Guidance(ConfigModel):
         scale: strength at full weight: a number, one per step, a schedule such as
             {"kind": "cosine", "start": 10.0, "end": 2.0}, or one per expert by name.
         method: a rule such as "cfg" or {"kind": "apg", ...}, or a list of rules, added up.
-        frames: weight of each frame: "uniform", or one such as {"kind": "decay", "end": 0.2}.
+        frames: weight of each frame: "uniform", one such as {"kind": "decay", "end": 0.2}, a
+            number for each frame, or a function of the frame.
         windows: frames that are guided in a part of the steps:
             {"frames": [9, 16], "from": 0.0, "to": 0.6}.
         reduce: how a latent frame takes its weight from its pixel frames.
@@ -104,10 +109,10 @@ class Guidance(ConfigModel):
 
         def __init__(
             self,
-            scale: "float | Sequence[float] | Words | Schedule",
+            scale: "float | Sequence[float] | NDArray[Any] | Words | Schedule",
             *,
             method: "Words | Rule | Sequence[Words | Rule]" = "cfg",
-            frames: "Words | FrameWeights" = "uniform",
+            frames: "Words | Weights | FrameWeights" = "uniform",
             windows: Sequence[Mapping[str, Any] | Window] = (),
             reduce: Literal["auto", "mean", "max"] = "auto",
             rescale: float | Mapping[str, Any] | Rescale = 0.0,

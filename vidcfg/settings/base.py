@@ -183,6 +183,11 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def plain(value: Any) -> Any:
+    """Numbers and lists of an array or tensor; other values as they are."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 AsTuple = BeforeValidator(as_tuple)
 Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
 """A scale or weight as a reader writes it: finite and of a sensible size."""
