@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 from vidcfg.media.video import Video
 from vidcfg.metrics import appearance, flicker, motion, warp
 from vidcfg.metrics.flow import Pair, View, search_size
+from vidcfg.metrics.frames import light
 from vidcfg.metrics.meters import measure, measure_video
 from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
 from vidcfg.metrics.record import ClipInfo
@@ -58,11 +59,12 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
     moved = np.array([motion.motion_of(flow, fps=8) for flow in flows])
     triples = zip(frames[:-2:2], frames[2::2], frames[1:-1:2])
     paths = [warp.path_residual(Pair(*t)) for t in zip(frames, frames[2:], frames[1:])]
-    sharp = [appearance.sharpness(f) for f in frames]
-    frequency, power = flicker.temporal_spectrum(frames, flicker.periodic_hann(10))
+    sharp = [light(f).sharpness for f in frames]
+    distances = flicker.distances_of(frames)
+    frequency, power = flicker.temporal_spectrum(distances, flicker.periodic_hann(10))
     steps = [warp.colour_step(Pair(a, b)) for a, b in zip(frames, frames[1:])]
     colours = np.cumsum([np.zeros(3), *steps], axis=0)
-    contrasts = [appearance.contrast(f) for f in frames]
+    contrasts = [light(f).contrast for f in frames]
     expected = plain_values(frames) | {
         "luminance_flicker": flicker.luminance_flicker(frames.mean(axis=(1, 2, 3))),
         "hf_share": power[frequency >= 0.25].sum() / power[1:].sum(),
@@ -101,7 +103,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
 def drift_along(flows, frames):
     """Texture lost over the first 8 frames, at their own size (which is that of the search)."""
     textures = [View(f).search.astype(float) - 128 for f in (frames[0], frames[8])]
-    searched = [Pair(a, b).searched[0] for a, b in zip(frames[:8], frames[1:9])]
+    searched = [Pair(a, b).there for a, b in zip(frames[:8], frames[1:9])]
     height, width = textures[0].shape
     points = np.stack(np.mgrid[:height, :width], axis=-1).reshape(-1, 2)[:, ::-1].astype(float)
     start, is_inside = points.copy(), np.ones(len(points), dtype=bool)

@@ -88,7 +88,8 @@ class LpipsMeter(Meter):
             return
         first, moved = to_unit(pair.first), None
         if pair.coverage >= MIN_COVERAGE:
-            moved = np.clip(np.where(pair.is_visible, pair.warped, first), 0, 1)
+            warped = pair.warped.transpose(2, 0, 1)[: len(first)]
+            moved = np.clip(np.where(pair.is_visible, warped, first), 0, 1)
         self._waiting.append((first, to_unit(pair.second), moved))
         if len(self._waiting) == self._batch_size:
             self._flush()

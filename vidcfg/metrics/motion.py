@@ -7,8 +7,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import CHANGE, STILL
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair, warp
-from vidcfg.metrics.frames import to_unit
+from vidcfg.metrics.flow import (
+    FLOW_PROTOCOL,
+    MASK_PROTOCOL,
+    MIN_COVERAGE,
+    MIN_SIZE,
+    Pair,
+    linear,
+    places,
+)
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
 from vidcfg.metrics.shots import CUT_PROTOCOL
 
@@ -25,7 +32,7 @@ def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> floa
     return float(np.mean(largest, dtype=np.float64)) * scale
 
 
-MOTION = Quantity(lambda pair: motion_of(pair.forward, fps=8), lag=1, least=MIN_SIZE)
+MOTION = Quantity(lambda pair: motion_of(pair.step, fps=8), lag=1, least=MIN_SIZE)
 SEEN = Quantity(lambda frame: None)
 IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=MIN_SIZE)
 
@@ -54,9 +61,13 @@ def smoothness(triple: Pair) -> float:
     for motion at an even pace, large for judder, a repeated or a missing frame, and flicker; taken
     of frames 1, 3, 5, ... VBench's idea with flow in place of its net, so another number.
     """
-    half = triple.forward / 2
-    between = (warp(triple.first, -half) + warp(triple.second, half)) / 2
-    return 1 - float(np.mean(np.abs(between - to_unit(triple.middle)), dtype=np.float64))
+    import cv2
+
+    half, (before, after) = triple.forward / 2, triple.halves
+    first = linear(before.views[0].rgb, *places(-half))
+    last = linear(after.views[1].rgb, *places(half))
+    between = cv2.addWeighted(first, 0.5, last, 0.5, 0)
+    return 1 - cv2.norm(between, after.views[0].rgb, cv2.NORM_L1) / between.size
 
 
 @metric(

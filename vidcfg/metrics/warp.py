@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import trend
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, resized
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, places, resized
 from vidcfg.metrics.metric import Quantity, averaged, metric
 
 BLOCK = 8
@@ -60,8 +60,7 @@ def path_residual(triple: Pair) -> PathResidual:
     before, after = triple.halves
     (first, middle), last = before.views, after.views[1]
     height, width = middle.ycc.shape[:2]
-    flows = before.searched[1], after.searched[0]
-    backward, forward = (resized(flow, height, width) for flow in flows)
+    backward, forward = resized(before.back, height, width), after.step
     even = (forward - backward) / 2
 
     flicker, is_inside = _lacking(middle.ycc, (first.ycc, backward), (last.ycc, forward))
@@ -107,8 +106,7 @@ def follow(
 
     height, width = flow_HW2.shape[:2]
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
+    x, y = places(flow_HW2)
     is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
     return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
 
@@ -117,13 +115,16 @@ def block_means(
     values_HWC: Float[np.ndarray, "H W C"], is_known: Bool[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "rows columns C"]:
     """Means over the known pixels of whole blocks, NaN where fewer than half of them are known."""
+    import cv2
+
     rows, columns = (size // BLOCK for size in is_known.shape)
-    values = np.where(is_known[..., None], values_HWC, 0)[: rows * BLOCK, : columns * BLOCK]
-    known = is_known[: rows * BLOCK, : columns * BLOCK]
-    sums = values.reshape(rows, BLOCK, columns, BLOCK, -1).sum(axis=(1, 3))
-    counts = known.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3))[..., None]
-    half = BLOCK * BLOCK / 2
-    return np.where(counts >= half, sums / np.maximum(counts, 1), np.nan)
+    known = is_known[: rows * BLOCK, : columns * BLOCK].astype(np.float32)
+    values = values_HWC[: rows * BLOCK, : columns * BLOCK] * known[..., None]
+    means, shares = (
+        cv2.resize(each, (columns, rows), interpolation=cv2.INTER_AREA) for each in (values, known)
+    )
+    shares = shares[..., None]
+    return np.where(shares >= 0.5, means / np.maximum(shares, 0.5), np.nan)
 
 
 @dataclass(eq=False)
@@ -171,7 +172,7 @@ class TextureDrift(list):
         self._first: Pair | None = None
 
     def append(self, pair: Pair) -> None:
-        step = pair.searched[0]
+        step = pair.there
         if self._first is None or pair.start != self._next:
             self._first, self._way = pair, step
             self._is_inside = np.ones(step.shape[:2], dtype=bool)
@@ -291,7 +292,7 @@ def colour_step(pair: Pair) -> Float[np.ndarray, "3"]:
     picture counts, nor light that changes, here or all over.
     """
     here, there = (view.ycc for view in pair.views)
-    moved, is_inside = follow(there, resized(pair.searched[0], *here.shape[:2]))
+    moved, is_inside = follow(there, pair.step)
     to_rgb = np.linalg.inv(YCC).T
     before, after = (block_means(ycc, is_inside).reshape(-1, 3) @ to_rgb for ycc in (here, moved))
     change, colour = after - before, (after + before) / 2
