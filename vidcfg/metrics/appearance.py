@@ -30,10 +30,11 @@ def clipped_share(frame_CHW: np.ndarray) -> float:
     """Share of values at either end of the range, within half an 8-bit level."""
     import cv2
 
-    top, values = white(frame_CHW), frame_CHW.reshape(-1, frame_CHW.shape[-1])
-    margin = top * np.float32(0.5 / 255)
-    inner = (values > margin) & (values < top - margin)
-    return 1 - cv2.countNonZero(inner.view(np.uint8)) / inner.size
+    low, high = np.nextafter(np.float32((0.5 / 255, 1 - 0.5 / 255)), np.float32((1, 0)))
+    if white(frame_CHW) == 255:
+        low, high = 1, 254
+    inner = cv2.inRange(frame_CHW.reshape(-1, frame_CHW.shape[-1]), float(low), float(high))
+    return 1 - cv2.countNonZero(inner) / inner.size
 
 
 @metric("contrast", "appearance", "intensity", "none", "luma=bt709;sd", [LIGHT])

@@ -97,6 +97,19 @@ def places(
     return x, np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
 
 
+def follow(
+    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
+) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
+    """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
+    import cv2
+
+    height, width = flow_HW2.shape[:2]
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    x, y = places(flow_HW2)
+    is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
+    return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
+
+
 def linear(image: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
     """Bilinear samples of a float image at these places, the border repeated outside."""
     import cv2
@@ -223,6 +236,11 @@ class Pair:
     def step(self) -> np.ndarray:
         """Flow from the first to the second frame, in pixels of `View.ycc`."""
         return resized(self.there, *self.views[0].ycc.shape[:2])
+
+    @cached_property
+    def moved(self) -> tuple[np.ndarray, np.ndarray]:
+        """`View.ycc` of the second frame moved onto the first, and where it is known."""
+        return follow(self.views[1].ycc, self.step)
 
     @cached_property
     def forward(self) -> np.ndarray:

@@ -81,7 +81,8 @@ def light(frame_CHW: np.ndarray) -> Light:
     mean, deviation = cv2.meanStdDev(brightness)
     if min(brightness.shape) > 1:
         corner = brightness[:-1, :-1]
-        down, across = brightness[1:, :-1] - corner, brightness[:-1, 1:] - corner
+        down = cv2.subtract(brightness[1:, :-1], corner)
+        across = cv2.subtract(brightness[:-1, 1:], corner)
         # cv2.magnitude rounds by where in memory it finds its arrays.
         squared = np.add(np.square(down, out=down), np.square(across, out=across), out=down)
         sharpness = cv2.mean(np.sqrt(squared, out=squared))[0]

@@ -15,7 +15,9 @@ from vidcfg.metrics.flow import (
     Pair,
     linear,
     places,
+    resized,
 )
+from vidcfg.metrics.frames import mean_size
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
 from vidcfg.metrics.shots import CUT_PROTOCOL
 
@@ -63,11 +65,11 @@ def smoothness(triple: Pair) -> float:
     """
     import cv2
 
-    half, (before, after) = triple.forward / 2, triple.halves
-    first = linear(before.views[0].rgb, *places(-half))
-    last = linear(after.views[1].rgb, *places(half))
-    between = cv2.addWeighted(first, 0.5, last, 0.5, 0)
-    return 1 - cv2.norm(between, after.views[0].rgb, cv2.NORM_L1) / between.size
+    (first, last), (middle, _) = triple.views, triple.halves[1].views
+    half = resized(triple.there / 2, *triple.first.shape[-2:])
+    moved = linear(first.rgb, *places(-half)), linear(last.rgb, *places(half))
+    between = cv2.addWeighted(moved[0], 0.5, moved[1], 0.5, 0, dst=moved[0])
+    return 1 - mean_size(between, middle.rgb)
 
 
 @metric(

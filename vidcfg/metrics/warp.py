@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import trend
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, places, resized
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, follow, resized
 from vidcfg.metrics.metric import Quantity, averaged, metric
 
 BLOCK = 8
@@ -63,8 +63,8 @@ def path_residual(triple: Pair) -> PathResidual:
     backward, forward = resized(before.back, height, width), after.step
     even = (forward - backward) / 2
 
-    flicker, is_inside = _lacking(middle.ycc, (first.ycc, backward), (last.ycc, forward))
-    judder, _ = _lacking(middle.ycc, (first.ycc, -even), (last.ycc, even))
+    flicker, is_inside = _lacking(middle.ycc, follow(first.ycc, backward), after.moved)
+    judder, _ = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
     steps = moved_and_turned(middle.ycc[..., 0], even)
@@ -75,8 +75,8 @@ def path_residual(triple: Pair) -> PathResidual:
 def _lacking(
     here_HW3: np.ndarray, *neighbours: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Block lengths of a frame less the mean of two others moved onto it; where both are seen."""
-    (first, is_first), (second, is_second) = (follow(*way) for way in neighbours)
+    """Block lengths of a frame less the mean of two that follow it; where both are seen."""
+    (first, is_first), (second, is_second) = neighbours
     is_inside = is_first & is_second
     means = block_means(here_HW3 - (first + second) / 2, is_inside)
     return np.linalg.norm(means, axis=-1) / 255, is_inside
@@ -96,19 +96,6 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
         for i, (there, _) in enumerate(moved):
             sums[i] += float(np.sum((there - luma_HW)[is_known] ** 2, dtype=np.float64))
     return sums[0], sums[1]
-
-
-def follow(
-    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
-) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
-    """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
-    import cv2
-
-    height, width = flow_HW2.shape[:2]
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    x, y = places(flow_HW2)
-    is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
-    return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
 
 
 def block_means(
@@ -291,8 +278,7 @@ def colour_step(pair: Pair) -> Float[np.ndarray, "3"]:
     with m a block's mean colour over both frames and d its change. So neither what comes into the
     picture counts, nor light that changes, here or all over.
     """
-    here, there = (view.ycc for view in pair.views)
-    moved, is_inside = follow(there, pair.step)
+    here, (moved, is_inside) = pair.views[0].ycc, pair.moved
     to_rgb = np.linalg.inv(YCC).T
     before, after = (block_means(ycc, is_inside).reshape(-1, 3) @ to_rgb for ycc in (here, moved))
     change, colour = after - before, (after + before) / 2
