@@ -89,12 +89,13 @@ def sample(
 
 
 def places(
-    flow_HW2: Float[np.ndarray, "H W 2"],
+    flow_HW2: Float[np.ndarray, "H W 2"], *, top: int = 0
 ) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """x and y of p + flow(p)."""
+    """x and y of p + flow(p) of the rows from `top` on."""
     height, width = flow_HW2.shape[:2]
     x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
-    return x, np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
+    y = np.arange(top, top + height, dtype=np.float32)
+    return x, y[:, None] + flow_HW2[..., 1]
 
 
 def follow(
@@ -280,7 +281,7 @@ def resized(flow_HW2: np.ndarray, height: int, width: int) -> Float[np.ndarray, 
     if flow_HW2.shape[:2] == (height, width):
         return flow_HW2
     scale = np.float32([width / flow_HW2.shape[1], height / flow_HW2.shape[0]])
-    return _scaled(flow_HW2, height, width) * scale
+    return _scaled(flow_HW2 * scale, height, width)
 
 
 def _scaled(found: np.ndarray, height: int, width: int) -> np.ndarray:

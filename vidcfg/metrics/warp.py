@@ -67,7 +67,7 @@ def path_residual(triple: Pair) -> PathResidual:
     judder, _ = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
-    steps = moved_and_turned(middle.ycc[..., 0], even)
+    steps = moved_and_turned(np.ascontiguousarray(middle.ycc[..., 0]), even)
     covered = float(is_inside.mean())
     return PathResidual(flicker, judder, triple.start + 1, covered, scale, steps)
 
@@ -87,6 +87,8 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
 
     A frame that holds an echo of its neighbour is like itself along the motion, and not across it.
     """
+    import cv2
+
     turned = np.stack([-step_HW2[..., 1], step_HW2[..., 0]], axis=-1)
     is_moving = np.linalg.norm(step_HW2, axis=-1) > SLOWEST
     sums = [0.0, 0.0]
@@ -94,7 +96,7 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
         moved = [follow(luma_HW, sign * step) for step in (step_HW2, turned)]
         is_known = is_moving & moved[0][1] & moved[1][1]
         for i, (there, _) in enumerate(moved):
-            sums[i] += float(np.sum((there - luma_HW)[is_known] ** 2, dtype=np.float64))
+            sums[i] += cv2.norm(there, luma_HW, cv2.NORM_L2SQR, mask=is_known.view(np.uint8))
     return sums[0], sums[1]
 
 
