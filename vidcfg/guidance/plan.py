@@ -39,11 +39,12 @@ class Memory:
 
     Keyed by sample and by expert, so that no sample sees another's and a model that takes over
     starts afresh. `vectors` are tensors (momentum) by the names in `Method.remembers`, `stopped`
-    marks the frames (and terms) whose guidance has ended.
+    marks the frames (and terms) whose guidance has ended. `told` is which rows were found equal.
     """
 
     vectors: dict[tuple[int, str | None], dict[str, Any]] = field(default_factory=dict)
     stopped: dict[tuple[int, str | None], np.ndarray] = field(default_factory=dict)
+    told: dict[tuple, tuple] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
