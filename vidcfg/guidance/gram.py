@@ -7,7 +7,7 @@ step waits for them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -58,8 +58,12 @@ class Gram:
         if minus is not None:
             return self.vector(branch) - self.vector(minus)
         place = self.branches.index(branch)
-        units = self.mean.new_ones(len(self.branches)).diag()
-        return units[place] if branch in self.raw or place == 0 else units[place] + units[0]
+        unit = self._units[place]
+        return unit if branch in self.raw or place == 0 else unit + self._units[0]
+
+    @cached_property
+    def _units(self) -> Any:
+        return self.mean.new_ones(len(self.branches)).diag()
 
     def average(self, x: Float64[Any, "*x V"]) -> Float64[Any, "B G"]:
         """The mean of sum_i x_i v_i."""

@@ -130,7 +130,7 @@ class Threshold(ConfigModel):
         found = [_order_statistic(row.abs(), share) for sample in rows for row in sample]
         q_BF = torch.stack(found).reshape(len(x0), -1).expand(x0.shape[:2])
         q = per_frame(q_BF.clamp_min(self.floor), x0)
-        return x0.clamp(-q, q) * (self.floor / q)
+        return x0.clamp(-q, q).mul_(self.floor / q)
 
 
 def _order_statistic(values: Any, fraction: float) -> Any:

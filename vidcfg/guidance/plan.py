@@ -169,7 +169,9 @@ class SampleRows:
             stopped = memory.stopped.get((b, expert))
             if stopped is not None:
                 strength, weight = np.where(stopped, 1.0, strength), np.where(stopped, 0.0, weight)
-            branches = required_branches(method, strength, weight, self.always)
+                branches = required_branches(method, strength, weight, self.always)
+            else:
+                branches = self.branches[b][step]
             active = method.active(strength, weight)
             kept = memory.vectors.get((b, expert), {})
             found.append(SampleStep(b, rule, method, strength, weight, branches, active, kept))

@@ -29,13 +29,9 @@ from vidcfg.guidance.passes import (
     served_by,
 )
 from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
-from vidcfg.guidance.prediction import convert, x0_coefficients
+from vidcfg.guidance.prediction import coefficients, x0_coefficients
 from vidcfg.guidance.rule import Vectors
-from vidcfg.guidance.trace import StepTrace
-
-
-class NonFiniteError(RuntimeError):
-    """A prediction holds NaN or Inf."""
+from vidcfg.guidance.trace import ADVICE, NonFiniteError, StepTrace
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,8 @@ class GuidedDenoiser:
         serves rules that keep nothing.
 
         Raises:
-            NonFiniteError: if a prediction holds NaN or Inf, naming step, branch and frame.
+            NonFiniteError: if a prediction holds NaN or Inf, naming step, branch and frame; on
+                CUDA `Trace.check_finite` tells, at the end of a run.
         """
         rules = self.samples.rules
         if memory is None:
@@ -171,8 +168,7 @@ def _check_finite(results: dict[Row, Place], inputs: StepInputs, layout: FrameLa
         if len(broken):
             raise NonFiniteError(
                 f"step {inputs.step}: the {branch} prediction of sample {sample} holds NaN or "
-                f"Inf, first in latent frame {int(broken[0])}. In half precision a lower scale, "
-                f"guidance.rescale, guidance.clamp or model.dtype: float32 helps."
+                f"Inf, first in latent frame {int(broken[0])}. {ADVICE}"
             )
 
 
@@ -336,15 +332,17 @@ class SampleGroup:
             alpha, sigma = self._level("guidance.threshold", "guidance.rescale or guidance.clamp")
             wide = torch.promote_types(torch.float32, guided.dtype)
             noisy, kind = self.noisy_frames(guided, wide), self.inputs.prediction
-            level = {"alpha": alpha, "sigma": sigma}
-            x0 = convert(guided.to(wide), noisy, kind, "sample", **level)
+            a, b = coefficients(kind, "sample", alpha, sigma)
+            x0 = (noisy * a).add_(guided.to(wide), alpha=b)
             tamed = guidance.threshold.apply(x0, statistics=statistics)
-            changed = convert(tamed, noisy, "sample", kind, **level).to(guided.dtype)
-            guided = torch.where(tamed == x0, guided, changed)
+            kept = tamed == x0
+            a, b = coefficients("sample", kind, alpha, sigma)
+            changed = tamed.mul_(b).add_(noisy, alpha=a).to(guided.dtype)
+            guided = torch.where(kept, guided, changed)
         if guidance.clamp is not None:
             guided = clamp(guided, guidance.clamp, statistics=statistics)
         off = per_frame(torch.from_numpy(off_BF).to(cond.device, non_blocking=True), cond)
-        whole.copy_(torch.where(off, cond, guided))
+        whole.copy_(torch.where(off, cond, guided) if off_BF.any() else guided)
 
     def noisy_frames(self, like: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The noisy samples as frames, without the condition channels that stand behind them."""
