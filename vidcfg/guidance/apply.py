@@ -49,10 +49,13 @@ def combine(
     per_sample = [target, *(n for n in numbers if n is not None)]
     count = len(base) if len(base) == len(out) else 1
     columns = [c[i : i + count] for i in range(0, len(out), count) for c in per_sample]
-    sums = []
+    kit, sums = np if isinstance(target, np.ndarray) else torch, []
     for piece in in_pieces(*inputs, *columns):
         first, cond, *parts = piece[: len(inputs)]
-        parts[:moved] = [p - first for p in parts[:moved]]
+        into = piece[len(inputs)] if len(columns) == len(per_sample) else None
+        parts[:moved] = [
+            kit.subtract(p, first, out=None if i else into) for i, p in enumerate(parts[:moved])
+        ]
         for i in range(len(inputs), len(piece), len(per_sample)):
             values = iter(piece[i + 1 : i + len(per_sample)])
             amounts = [None if n is None else next(values) for n in numbers]
@@ -67,7 +70,7 @@ def combine(
 def _add_up(
     out: Any, base: Any, cond: Any, parts: list, gain: Any, factor: Any, off: Any, *amounts: Any
 ) -> None:
-    """One piece of the sum, into `out`: of numpy, or of torch."""
+    """One piece of the sum, into `out`, which the first of `parts` may be: numpy, or torch."""
     kit = np if isinstance(out, np.ndarray) else torch
     total = base
     if gain is not None:
