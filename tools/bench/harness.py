@@ -41,7 +41,7 @@ class Timing:
     wall: float
 
     def __str__(self) -> str:
-        return f"{1e3 * self.cpu:.4g} ms"
+        return f"{self.cpu:.3g} s" if self.cpu >= 1 else f"{1e3 * self.cpu:.3g} ms"
 
 
 def timed(row: Row) -> dict[str, Timing]:
