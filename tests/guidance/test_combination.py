@@ -5,9 +5,9 @@ import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, WEIGHT_BF, B, F, bits, into, out_of, video
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.step import combine
 
 NONE_OFF = np.zeros((B, F), dtype=bool)
 
@@ -35,10 +35,9 @@ def test_sum_equals_a_float64_loop_over_frames(axes):
 
 def test_coefficients_rebuild_the_guided_prediction():
     frames = {"uncond": video(0).double(), "cond": video(1).double()}
-    combination = Combination("uncond", 1 + WEIGHT_BF, {"cond": SURFACE_BF}, NONE_OFF).scaled(
-        0.5 + WEIGHT_BF
-    )
-    x = torch.from_numpy(combination.coefficients(("uncond", "cond")))[..., None, None, None]
+    weight, surface, off = map(torch.from_numpy, (WEIGHT_BF, SURFACE_BF, NONE_OFF))
+    combination = Combination("uncond", 1 + weight, {"cond": surface}, off).scaled(0.5 + weight)
+    x = combination.coefficients(("uncond", "cond"))[..., None, None, None]
     want = x[:, :, 0] * frames["uncond"] + x[:, :, 1] * (frames["cond"] - frames["uncond"])
     torch.testing.assert_close(combine(frames, combination), want, rtol=0, atol=1e-13)
 

@@ -7,19 +7,24 @@ from diffusers import DDIMScheduler
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.gram import NOISY, gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale, Threshold, clamp, frame_std
 from vidcfg.guidance.prediction import x0_coefficients
 from vidcfg.guidance.rules.cfg import Cfg
-from vidcfg.guidance.step import combine
 
 ONES = np.ones((B, F))
 
 
+def plain_at(strength_BF):
+    strength = torch.from_numpy(np.ascontiguousarray(strength_BF))
+    return Cfg().combination(None, strength=strength, weight=torch.ones_like(strength))
+
+
 def rescaled(frames, rescale, strength_BF, statistics):
     gram = gram_of(frames, base="uncond")
-    plain = Cfg().combination(None, strength=strength_BF, weight=np.ones_like(strength_BF))
+    plain = plain_at(strength_BF)
     combination = rescale.apply(plain, gram, statistics=statistics)
     return combine(frames, combination), frame_std(combination, gram)
 
@@ -71,7 +76,7 @@ def test_rescale_in_x0_equals_a_float64_loop(kind, statistics):
     alpha, sigma = (0.4, 0.6) if kind == "flow" else (0.6, 0.8)
     frames, noisy = pair(), video(2)
     gram = gram_of(frames, base="uncond", raw={NOISY: noisy})
-    plain = Cfg().combination(None, strength=SURFACE_BF, weight=np.ones_like(SURFACE_BF))
+    plain = plain_at(SURFACE_BF)
     x0 = x0_coefficients(kind, alpha, sigma)
     combination = Rescale(0.7, space="x0").apply(plain, gram, statistics=statistics, x0=x0)
     guided = combine(frames, combination, vectors={NOISY: noisy})
@@ -104,7 +109,7 @@ def test_constant_predictions_give_neither_nan_nor_a_blow_up(which, statistics):
 
 def test_amount_zero_changes_nothing():
     frames = pair()
-    plain = Cfg().combination(None, strength=SURFACE_BF, weight=ONES)
+    plain = plain_at(SURFACE_BF)
     guided, _ = rescaled(frames, Rescale(0.0), SURFACE_BF, "frame")
     assert torch.equal(guided, combine(frames, plain))
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_runs import multi
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.rule import Method
 from vidcfg.guidance.rules import RULES
 from vidcfg.guidance.rules.cfg import Cfg
-from vidcfg.guidance.step import combine
 
 
 def guided_by(strength_BF, cond, uncond):

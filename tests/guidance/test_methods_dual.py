@@ -6,13 +6,13 @@ from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.frames import Uniform
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.schedule import Constant, IntervalSchedule
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.step import combine
 
 NUMBERS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(-12, 24).map(lambda i: i / 4))
 

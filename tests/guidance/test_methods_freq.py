@@ -103,7 +103,7 @@ def test_tokens_of_unknown_height_are_refused_over_space_alone():
     from vidcfg.guidance.rule import Vectors
 
     tokens = torch.randn(B, F, 24, 3)
-    vectors = Vectors("cond", {"uncond": tokens}, {}, grid=None)
+    vectors = Vectors({"cond": tokens, "uncond": tokens}, {}, grid=None)
     with pytest.raises(ValueError, match=r"24 tokens per frame.*time_low and time_high"):
         Freq(space_low=0.5).extra(vectors)
     assert Freq(time_low=0.5).extra(vectors)["bands"].shape == tokens.shape

@@ -5,11 +5,11 @@ import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 from rule_runs import multi
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.schedule import IntervalSchedule
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.step import combine
 
 SCALES = (("style", 3.0), ("place", -0.75))
 

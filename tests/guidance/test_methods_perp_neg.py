@@ -5,17 +5,19 @@ import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, WEIGHT_BF, B, F, bits, into, out_of, video
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.gram import gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.perp_neg import PerpNeg
-from vidcfg.guidance.step import combine
 
 
 def guided_by(method, frames, *, clip=False, weight_BF=WEIGHT_BF):
     gram = gram_of(frames, base="uncond")
     combination = method.combination(
-        gram.clip() if clip else gram, strength=SURFACE_BF, weight=weight_BF
+        gram.clip() if clip else gram,
+        strength=torch.from_numpy(SURFACE_BF),
+        weight=torch.from_numpy(weight_BF),
     )
     return combine(frames, combination)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 
+from vidcfg.guidance.apply import combine
 from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.perturbation import Perturbation
@@ -21,7 +22,6 @@ from vidcfg.guidance.rules.seg import Seg
 from vidcfg.guidance.rules.slg import Slg
 from vidcfg.guidance.rules.stg import Stg
 from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.step import combine
 from vidcfg.settings.errors import ConfigError
 
 AWAY = {"pag": Pag(), "slg": Slg(), "stg": Stg(), "seg": Seg(), "sag": Sag()}

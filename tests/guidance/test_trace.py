@@ -2,15 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
 from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rules.cfg import Cfg
-from vidcfg.guidance.trace import StepTrace, Trace
+from vidcfg.guidance.trace import NonFiniteError, StepTrace, Trace
 
 
 def step(number, evaluations):
@@ -50,6 +52,16 @@ def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():
     assert first["std_cond"][0] == [0.333333, 1.0, 6.66667e-08]
     assert first["std_guided"][0] == [123457.0, 1.0, 0.0]
     assert first["evaluations"] == {"cond": 1, "uncond": 1}
+
+
+def test_spread_that_no_step_waited_for_is_looked_at_when_the_run_ends():
+    late = {name: torch.ones(2, 3).double() for name in ("std_cond_BF", "std_guided_BF")}
+    trace = Trace([replace(step(k, {"cond": 2}), **late) for k in range(3)])
+    trace.check_finite()
+    late["std_guided_BF"] = torch.tensor([[1.0, 1, 1], [1, 1, torch.nan]]).double()
+    trace.steps[1] = replace(trace.steps[1], **late)
+    with pytest.raises(NonFiniteError, match="step 1: a prediction of sample 1 .* frame 2"):
+        trace.check_finite()
 
 
 def test_a_trace_without_a_run_is_empty():

@@ -1,6 +1,7 @@
-"""The coefficients of the weighted sum that every rule comes down to. numpy only."""
+"""The coefficients of the weighted sum that every rule comes down to: of numpy, or of tensors."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,44 +22,49 @@ class Combination:
     makes (`Method.extra`) and the noisy sample. `off_BF` marks the frames that return `cond` bit
     for bit, untouched by any limit. `stop_BF` marks the frames for which the rule is off from the
     next evaluation to the end of the run (None: it never stops by itself).
+
+    Numpy arrays where the surface alone decides; tensors on the device of the predictions, with
+    whose Gram they were made, else.
     """
 
     base: str
-    gain_BF: Float64[np.ndarray, "B F"] | None
-    delta_BF: dict[str, Float64[np.ndarray, "B F"]]
-    off_BF: Bool[np.ndarray, "B F"]
-    factor_BF: Float64[np.ndarray, "B F"] | None = None
-    extra_BF: dict[str, Float64[np.ndarray, "B F"]] = field(default_factory=dict)
-    stop_BF: Bool[np.ndarray, "B *N F"] | None = None
+    gain_BF: Float64[Any, "B F"] | None
+    delta_BF: dict[str, Float64[Any, "B F"]]
+    off_BF: Bool[Any, "B F"]
+    factor_BF: Float64[Any, "B F"] | None = None
+    extra_BF: dict[str, Float64[Any, "B F"]] = field(default_factory=dict)
+    stop_BF: Bool[Any, "B *N F"] | None = None
 
-    def coefficients(self, branches: tuple[str, ...]) -> Float64[np.ndarray, "B F V"]:
-        """The coefficients on the vectors of a `Gram` with these branches."""
-        gain = np.ones(self.off_BF.shape) if self.gain_BF is None else self.gain_BF
+    def coefficients(self, branches: tuple[str, ...]) -> Float64[Any, "B F V"]:
+        """The coefficients, tensors, on the vectors of a `Gram` with these branches."""
+        import torch
+
+        gain = 1 + 0 * _number(self.off_BF) if self.gain_BF is None else self.gain_BF
         known = {**self.delta_BF, **self.extra_BF, self.base: gain}
-        none = np.zeros(self.off_BF.shape)
+        none = torch.zeros_like(gain)
         factor = 1.0 if self.factor_BF is None else self.factor_BF[..., None]
-        return factor * np.stack([known.get(b, none) for b in branches], axis=-1)
+        return factor * torch.stack([known.get(b, none) for b in branches], -1)
 
-    def of_predictions(self) -> dict[str, Float64[np.ndarray, "B F"]]:
+    def of_predictions(self) -> dict[str, Float64[Any, "B F"]]:
         """The coefficient a_b of every prediction p_b, exactly 1 on `cond` alone where off."""
         factor = 1.0 if self.factor_BF is None else self.factor_BF
         gain = 1.0 if self.gain_BF is None else self.gain_BF
         terms = self.delta_BF | {self.base: gain - sum(self.delta_BF.values())}
-        on = np.where(self.off_BF, 0.0, factor)
-        found = {branch: on * values for branch, values in terms.items()}
-        return found | {"cond": np.where(self.off_BF, 1.0, found.get("cond", 0.0))}
+        off = _number(self.off_BF)
+        found = {branch: (1 - off) * factor * values for branch, values in terms.items()}
+        return found | {"cond": found.get("cond", 0.0) + off}
 
-    def of_extras(self) -> dict[str, Float64[np.ndarray, "B F"]]:
+    def of_extras(self) -> dict[str, Float64[Any, "B F"]]:
         """The coefficient of every further vector, 0 where off."""
         factor = 1.0 if self.factor_BF is None else self.factor_BF
-        on = np.where(self.off_BF, 0.0, factor)
+        on = (1 - _number(self.off_BF)) * factor
         return {name: on * values for name, values in self.extra_BF.items()}
 
-    def without_cond(self) -> Bool[np.ndarray, "B F"]:
+    def without_cond(self) -> Bool[Any, "B F"]:
         """Where the prediction `cond` has no part in the result, so that it may be missing."""
-        return np.isclose(self.of_predictions()["cond"], 0.0, rtol=0, atol=1e-12)
+        return abs(self.of_predictions()["cond"]) <= 1e-12
 
-    def scaled(self, factor_BF: Float64[np.ndarray, "B F"]) -> "Combination":
+    def scaled(self, factor_BF: Float64[Any, "B F"]) -> "Combination":
         """This combination multiplied by one factor per frame."""
         known = 1.0 if self.factor_BF is None else self.factor_BF
         return replace(self, factor_BF=known * factor_BF)
@@ -76,15 +82,20 @@ class Combination:
         gain = factor * (1.0 if self.gain_BF is None else self.gain_BF)
         if a != 0:
             extra[NOISY] = extra.get(NOISY, 0.0) + (gain - 1) * (a / b)
-        extra = {name: np.where(self.off_BF, 0.0, values) for name, values in extra.items()}
+        extra = {name: (1 - _number(self.off_BF)) * values for name, values in extra.items()}
         deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
         return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
 
     def in_x0(self, a: float, b: float) -> "Combination":
         """A combination of predictions as one of x0 = a x_t + b p; undoes `from_x0`."""
         factor = 1.0 if self.factor_BF is None else self.factor_BF
-        gain = factor * (np.ones(self.off_BF.shape) if self.gain_BF is None else self.gain_BF)
+        gain = factor * (1 + 0 * _number(self.off_BF) if self.gain_BF is None else self.gain_BF)
         extra = {name: b * factor * values for name, values in self.extra_BF.items()}
         extra[NOISY] = extra.get(NOISY, 0.0) + a * (1 - gain)
         deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
         return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
+
+
+def _number(truth: Any) -> Any:
+    """1.0 where true, else 0.0, as float64 of the same kind."""
+    return truth.astype(np.float64) if isinstance(truth, np.ndarray) else truth.double()

@@ -1,6 +1,8 @@
 """Several rules at once."""
 
 from dataclasses import replace
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -85,28 +87,28 @@ class Composite(Method):
     def sources(self) -> dict[str, str]:
         return {branch: source for term in self.rules for branch, source in term.sources().items()}
 
-    def _rows(self, strength: np.ndarray, weight: np.ndarray) -> list[tuple]:
+    def _rows(self, strength: Rows, weight: Rows) -> list[tuple]:
         """(term, strength, weight) of every term."""
         if len(self.rules) == 1:
             return [(self.rules[0], strength, weight)]
         rows = enumerate(self.rules)
         return [(term, strength[..., i, :], weight[..., i, :]) for i, term in rows]
 
-    def deltas(self, strength: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Any]:
         return {
             f"{i}.{branch}": values
             for i, (term, s, w) in enumerate(self._rows(strength, weight))
             for branch, values in term.deltas(s, w).items()
         }
 
-    def is_off(self, strength: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def is_off(self, strength: Rows, weight: Rows) -> Any:
         rows = self._rows(strength, weight)
-        return np.logical_and.reduce([term.is_off(s, w) for term, s, w in rows])
+        return reduce(and_, [term.is_off(s, w) for term, s, w in rows])
 
-    def active(self, strength: np.ndarray, weight: np.ndarray) -> tuple[bool, ...]:
+    def active(self, strength: Rows, weight: Rows) -> tuple[bool, ...]:
         return tuple(not t.is_off(s, w).all() for t, s, w in self._rows(strength, weight))
 
-    def required(self, strength_F: np.ndarray, weight_F: np.ndarray) -> frozenset[str]:
+    def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         rows = self._rows(strength_F, weight_F)
         active = [row for row, on in zip(rows, self.active(strength_F, weight_F)) if on]
         if not active:
@@ -148,8 +150,8 @@ class Composite(Method):
     def coefficients(
         self,
         gram: Gram | None,
-        strength_BF: np.ndarray,
-        weight_BF: np.ndarray,
+        strength_BF: Rows,
+        weight_BF: Rows,
         x0: tuple[float, float] | None = None,
     ) -> Combination:
         # Each term by itself, in its own space and with its own vectors.
@@ -157,15 +159,15 @@ class Composite(Method):
         active = self.active(strength_BF, weight_BF)
         for i, (term, strength, weight) in enumerate(self._rows(strength_BF, weight_BF)):
             if not active[i]:
-                parts.append(Combination("cond", None, {}, np.ones(strength.shape, dtype=bool)))
+                parts.append(Combination("cond", None, {}, term.is_off(strength, weight)))
                 continue
             own = None if gram is None else gram.of_term(f"{i}.")
             parts.append(term.coefficients(own, strength, weight, x0))
 
         # Their sum, written from cond.
-        off = np.logical_and.reduce([part.off_BF for part in parts])
+        off = reduce(and_, [part.off_BF for part in parts])
         deltas, extras = {}, {}
-        gain = np.ones(off.shape)
+        gain = 1.0 + 0.0 * off
         for i, part in enumerate(parts):
             found = part.of_predictions()
             gain = gain + (sum(found.values()) - 1)
@@ -182,8 +184,10 @@ class Composite(Method):
         stops = [part.stop_BF for part in parts]
         stop = None
         if any(found is not None for found in stops):
-            never = np.zeros(off.shape, dtype=bool)
-            stop = np.stack([never if found is None else found for found in stops], axis=1)
+            import torch
+
+            never = off & ~off
+            stop = torch.stack([never if found is None else found for found in stops], dim=1)
         return Combination("cond", gain, deltas, off, extra_BF=extras, stop_BF=stop)
 
 

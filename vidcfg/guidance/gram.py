@@ -1,12 +1,14 @@
 """One reduction for every rule: inner products and means of the branch predictions.
 
 A rule reads the tensors only through these few numbers, so they are taken once per step, whatever
-the number of rules, limits and scales. They live on the CPU in float64; a rule's coefficients are
-numpy. `gram_of` alone touches predictions.
+the number of rules, limits and scales. They stay on the device of the predictions, in float64: no
+step waits for them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,11 @@ NOISY = "x_t"
 """The name of the noisy sample among the vectors of a Gram."""
 
 _PIECE = 2**18
-"""Elements of one prediction reduced at a time on a CPU, so that products stay in its cache."""
+"""Elements of one prediction worked on at a time on a CPU, so that they stay in its cache."""
+_ROW = 2**13
+"""Elements that a CPU sums in one go: more would take several threads, and lose digits."""
+SMALL = 2**15
+"""Elements that a CPU sums in one thread, so that no bit depends on how many samples they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,67 +47,72 @@ class Gram:
     """
 
     branches: tuple[str, ...]
-    scatter: Float64[np.ndarray, "B G V V"]
-    mean: Float64[np.ndarray, "B G V"]
+    scatter: Float64[Any, "B G V V"]
+    mean: Float64[Any, "B G V"]
     count: int
     raw: tuple[str, ...] = ()
     per_frame: "Gram | None" = None
 
-    def vector(self, branch: str, minus: str | None = None) -> Float64[np.ndarray, "V"]:
+    def vector(self, branch: str, minus: str | None = None) -> Float64[Any, "V"]:
         """The coefficients of p_branch, or of p_branch - p_minus, on the vectors v_i."""
         if minus is not None:
             return self.vector(branch) - self.vector(minus)
-        vector = np.zeros(len(self.branches))
-        vector[self.branches.index(branch)] = 1.0
-        if branch not in self.raw:
-            vector[0] = 1.0
-        return vector
+        place = self.branches.index(branch)
+        unit = self._units[place]
+        return unit if branch in self.raw or place == 0 else unit + self._units[0]
 
-    def average(self, x: Float64[np.ndarray, "*x V"]) -> Float64[np.ndarray, "B G"]:
+    @cached_property
+    def _units(self) -> Any:
+        return self.mean.new_ones(len(self.branches)).diag()
+
+    def average(self, x: Float64[Any, "*x V"]) -> Float64[Any, "B G"]:
         """The mean of sum_i x_i v_i."""
-        return (self.mean * x).sum(axis=-1)
+        return (self.mean * x).sum(-1)
 
-    def covariance(
-        self, x: Float64[np.ndarray, "*x V"], y: Float64[np.ndarray, "*B V"]
-    ) -> Float64[np.ndarray, "B G"]:
+    def covariance(self, x: Float64[Any, "*x V"], y: Float64[Any, "*B V"]) -> Float64[Any, "B G"]:
         """The biased covariance (divided by the count) of sum_i x_i v_i and sum_j y_j v_j."""
         return _bilinear(self.scatter, x, y) / self.count
 
-    def inner(
-        self, x: Float64[np.ndarray, "*x V"], y: Float64[np.ndarray, "*B V"]
-    ) -> Float64[np.ndarray, "B G"]:
+    def spread(self, branch: str) -> Float64[Any, "B G"]:
+        """The biased standard deviation of p_branch."""
+        vector = self.vector(branch)
+        return self.covariance(vector, vector).clamp_min(0).sqrt()
+
+    def inner(self, x: Float64[Any, "*x V"], y: Float64[Any, "*B V"]) -> Float64[Any, "B G"]:
         """The inner product of sum_i x_i v_i and sum_j y_j v_j."""
         means = self.average(x) * self.average(y)
         return _bilinear(self.scatter, x, y) + self.count * means
 
-    def dot(self, first: str, second: str) -> Float64[np.ndarray, "B G"]:
+    def dot(self, first: str, second: str) -> Float64[Any, "B G"]:
         """<p_first, p_second>."""
         return self.inner(self.vector(first), self.vector(second))
 
     def difference_dot(
         self, first: tuple[str, str], second: tuple[str, str]
-    ) -> Float64[np.ndarray, "B G"]:
+    ) -> Float64[Any, "B G"]:
         """<p_a - p_b, p_c - p_d> for first = (a, b), second = (c, d)."""
         return self.inner(self.vector(*first), self.vector(*second))
 
     def clip(self) -> "Gram":
         """The same for the whole clip as one group (G = 1)."""
-        mean = self.mean.mean(axis=1, keepdims=True)
+        mean = self.mean.mean(1, keepdim=True)
         apart = self.mean - mean
-        between = (apart[..., :, None] * apart[..., None, :]).sum(axis=1, keepdims=True)
-        scatter = self.scatter.sum(axis=1, keepdims=True) + self.count * between
+        between = (apart[..., :, None] * apart[..., None, :]).sum(1, keepdim=True)
+        scatter = self.scatter.sum(1, keepdim=True) + self.count * between
         count = self.count * self.mean.shape[1]
         return replace(self, scatter=scatter, mean=mean, count=count, per_frame=self)
 
-    def energy(self, x_BFV: Float64[np.ndarray, "B F V"]) -> Float64[np.ndarray, "B G"]:
+    def energy(self, x_BFV: Float64[Any, "B F V"]) -> Float64[Any, "B G"]:
         """The squared norm of sum_i x_i v_i, whose coefficients may differ between frames."""
         if self.per_frame is None:
-            return np.maximum(self.inner(x_BFV, x_BFV), 0.0)
-        return self.per_frame.energy(x_BFV).sum(axis=1, keepdims=True)
+            return self.inner(x_BFV, x_BFV).clamp_min(0)
+        return self.per_frame.energy(x_BFV).sum(1, keepdim=True)
 
     def in_x0(self, a: float, b: float) -> "Gram":
         """The same for x0_b = a x_t + b p_b in place of p_b; raw vectors stay what they are."""
-        change = np.diag([1.0 if name in self.raw else b for name in self.branches])
+        change = self.mean.new_ones(len(self.branches))
+        change[: len(change) - len(self.raw)] = b
+        change = change.diag()
         change[0, self.branches.index(NOISY)] = a
         scatter = change @ self.scatter @ change.T
         frames = None if self.per_frame is None else self.per_frame.in_x0(a, b)
@@ -117,101 +128,156 @@ class Gram:
         return replace(self, branches=branches, raw=raw, per_frame=frames)
 
 
-def _bilinear(form: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x[..., :, None] * form * y[..., None, :]).sum(axis=(-2, -1))
-
-
-def differences_from(base: str, predictions: Mapping[str, Any]) -> dict[str, Any]:
-    """p_b - p_base for every other branch, in the dtype of the predictions: new tensors."""
-    return {b: p - predictions[base] for b, p in predictions.items() if b != base}
+def _bilinear(form: Any, x: Any, y: Any) -> Any:
+    return (x[..., :, None] * form * y[..., None, :]).sum((-2, -1))
 
 
 def gram_of(
     predictions: Mapping[str, Float[Any, "B F ..."]],
     *,
     base: str | None = None,
-    differences: Mapping[str, Float[Any, "B F ..."]] | None = None,
     raw: Mapping[str, Float[Any, "B F ..."]] | None = None,
 ) -> Gram:
     """The per-frame Gram matrix of `predictions`, each a (B, F, ...) view.
 
-    `base` is the branch that differences are taken from (None: the first); `differences` are those
-    from it where they are at hand; `raw` are further vectors. Samples are reduced one by one, so
-    that the result of a sample does not depend on its batch neighbours, bit for bit.
+    `base` is the branch that differences are taken from (None: the first); `raw` are further
+    vectors. The numbers of a sample do not depend on its batch neighbours, bit for bit.
     """
+    import torch
+
     base = base or next(iter(predictions))
-    if differences is None:
-        differences = differences_from(base, predictions)
+    others = {name: p for name, p in predictions.items() if name != base}
     raw = raw or {}
-    vectors = [predictions[base], *differences.values(), *raw.values()]
-    count = elements_per_frame(vectors[0])
-    # Sample by sample; a second time around the mean where it is large against the spread.
-    moments = [_moments([v[b] for v in vectors]) for b in range(len(vectors[0]))]
-    means, scatters = [], []
-    for b, sums in enumerate(moments):
-        mean, scatter = _centre(sums, len(vectors), count)
-        squares = np.diagonal(scatter, axis1=-2, axis2=-1)
-        if (squares < count * mean**2).any():
-            shift = mean.astype(np.float32)
-            residual, scatter = _centre(
-                _moments([v[b] for v in vectors], shift), len(vectors), count
-            )
-            mean = shift + residual
-        means.append(mean)
-        scatters.append(scatter)
-    names = (base, *differences, *raw)
-    return Gram(names, np.stack(scatters), np.stack(means), count, tuple(raw))
+    vectors = [predictions[base], *others.values(), *raw.values()]
+    count, size = elements_per_frame(vectors[0]), len(vectors)
+
+    # A second time around the mean where it is large against the spread.
+    rows = rows_of(*vectors)
+    mean, scatter = _centre(_moments(rows, len(others)), size, count)
+    if vectors[0].device.type == "cpu":
+        far = (scatter.diagonal(dim1=-2, dim2=-1) < count * mean**2).flatten(1).any(1)
+        for b in far.nonzero()[:, 0].tolist():
+            part = [row[b : b + 1] for row in rows]
+            shift = mean[b : b + 1].to(torch.promote_types(vectors[0].dtype, torch.float32))
+            shift_ = shift.numpy() if isinstance(part[0], np.ndarray) else shift
+            sums = _moments(part, len(others), shift_)
+            residual, scatter[b : b + 1] = _centre(sums, size, count)
+            mean[b : b + 1] = shift + residual
+    return Gram((base, *others, *raw), scatter, mean, count, tuple(raw))
 
 
-def spread_of(frames: Float[Any, "B F ..."]) -> Float64[np.ndarray, "B F"]:
+def spread_of(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
     """The standard deviation (biased) of every frame, for less than a Gram takes."""
-    import torch
-
-    wide = torch.promote_types(frames.dtype, torch.float32)
-    count, found = elements_per_frame(frames), []
-    for sample in frames:
-        rows = sample.flatten(1)[:, None] if sample.is_contiguous() else sample.flatten(2)
-        rows = rows.to(wide)
-        sums = torch.stack([rows.sum(dim=-1), torch.linalg.vector_norm(rows, dim=-1)])
-        total, norm = sums.cpu().numpy().astype(np.float64)
-        mean = total.sum(axis=-1) / count
-        variance = (norm**2).sum(axis=-1) / count - mean**2
-        if (variance < mean**2).any():
-            gram = gram_of({"frames": sample[None]})
-            variance = gram.covariance(gram.vector("frames"), gram.vector("frames"))[0]
-        found.append(np.sqrt(np.maximum(variance, 0.0)))
-    return np.stack(found)
+    return spread(
+        joined([sums_of(*piece) for piece in in_pieces(*rows_of(frames))], frames), frames
+    )
 
 
-def _moments(vectors: Sequence[Any], shift: np.ndarray | None = None) -> Any:
-    """Sums of v_i - shift_i, then of their products for i <= j: axes (F, rows of a frame, these).
+def sums_of(*rows: Any) -> list[Any]:
+    """Sum and sum of squares of every row, of one tensor after the other."""
+    return [found for row in rows for found in _products([_wide(row)])]
 
-    Plain products and sums, since a matrix product would lose bits under autocast and TF32.
+
+def spread(sums: Float64[Any, "B F 2"], frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
+    """The standard deviations of `frames`, of which these are the sums."""
+    count = elements_per_frame(frames)
+    mean = sums[..., 0] / count
+    variance = sums[..., 1] / count - mean**2
+    if frames.device.type == "cpu":
+        for b in (variance < mean**2).any(1).nonzero()[:, 0].tolist():
+            variance[b] = gram_of({"frames": frames[b : b + 1]}).spread("frames")[0] ** 2
+    return variance.clamp_min(0).sqrt()
+
+
+def rows_of(*tensors: Any) -> list[Any]:
+    """Views (B, F, rows, N) of (B, F, ...) tensors, with rows of a few thousand elements.
+
+    Of numpy for float32 and float64 on a CPU, whose calls cost less than a piece does; the
+    operators, `subtract`, `multiply` and `where` of both do the same, bit for bit.
     """
+    flat = all(t.is_contiguous() for t in tensors)
+    rows = [t.flatten(2)[:, :, None] if flat else t.flatten(3) for t in tensors]
+    size = rows[0].shape[-1]
+    cut = next((k for k in range(1, 99) if size % k == 0 and size // k <= _ROW), 1)
+    rows = [row.unflatten(-1, (cut, size // cut)).flatten(2, 3) for row in rows]
+    is_plain = all(t.device.type == "cpu" and t.itemsize >= 4 for t in tensors)
+    return [row.detach().numpy() for row in rows] if is_plain else rows
+
+
+def in_pieces(*rows: Any) -> Iterator[tuple[Any, ...]]:
+    """The same samples and frames of several tensors, so many that a CPU keeps them in its cache.
+
+    Samples go one by one, unless they are small, and frames in order.
+    """
+    count, frames = rows[0].shape[:2]
+    samples, step, size = 1, frames, elements_per_frame(rows[0])
+    if isinstance(rows[0], np.ndarray) or rows[0].device.type == "cpu":
+        samples = max(1, min(count, SMALL // max(1, frames * size)))
+        step = frames if samples > 1 else max(1, _PIECE // max(1, size))
+    for b in range(0, count, samples):
+        for f in range(0, frames, step):
+            yield tuple(row[b : b + samples, f : f + step] for row in rows)
+
+
+def joined(pieces: Sequence[Sequence[Any]], like: Float[Any, "B F ..."]) -> Float64[Any, "B F n"]:
+    """The sums of rows that were taken piece by piece, as n sums of every frame of `like`."""
     import torch
 
-    first = vectors[0]
-    wide = torch.promote_types(first.dtype, torch.float32)
-    flat = all(v.is_contiguous() for v in vectors)
-    rows = [v.flatten(1)[:, None] if flat else v.flatten(2) for v in vectors]
-    piece = len(first) if first.device.type != "cpu" else max(1, _PIECE // first[0].numel())
+    size = pieces[0][0].shape[-1]
+    parts = [[part.reshape(-1, size) for part in parts] for parts in zip(*pieces)]
+    if isinstance(parts[0][0], np.ndarray):
+        sums = torch.from_numpy(np.stack([np.concatenate(each) for each in parts]))
+    else:
+        sums = torch.stack([torch.cat(each) for each in parts])
+    sums = sums.cpu() if sums.device.type == "mps" else sums
+    return sums.double().sum(-1).T.unflatten(0, like.shape[:2])
+
+
+def _wide(rows: Any) -> Any:
+    """Rows in the dtype of sums; where nothing looks at a large mean again, in float64."""
+    import torch
+
+    if isinstance(rows, np.ndarray):
+        return rows
+    narrow = rows.device.type in ("cpu", "mps")
+    return rows.to(torch.promote_types(rows.dtype, torch.float32 if narrow else torch.float64))
+
+
+def _products(parts: Sequence[Any]) -> list[Any]:
+    """Sums along the last axis: of every v_i, then of v_i v_j for i <= j.
+
+    Not by matrix products of torch, which lose bits under autocast and TF32.
+    """
+    pairs = combinations_with_replacement(parts, 2)
+    if not isinstance(parts[0], np.ndarray):
+        return [each.sum(-1) for each in (*parts, *(p * q for p, q in pairs))]
+    ones = _ones(parts[0].shape[-1], parts[0].dtype)
+    return [np.vecdot(p, ones) for p in parts] + [np.vecdot(p, q) for p, q in pairs]
+
+
+@lru_cache
+def _ones(size: int, dtype: Any) -> Any:
+    return np.ones(size, dtype)
+
+
+def _moments(rows: Sequence[Any], num_others: int, shift: Any = None) -> Any:
+    """Sums of v_i - shift_i, then of their products for i <= j: axes (B, F, these)."""
     found = []
-    for f in range(0, len(first), piece):
-        part = [row[f : f + piece].to(wide) for row in rows]
+    for piece in in_pieces(*rows, *([] if shift is None else [shift])):
+        base, others, raw = piece[0], piece[1 : num_others + 1], piece[num_others + 1 : len(rows)]
+        parts = [_wide(p) for p in (base, *(p - base for p in others), *raw)]
         if shift is not None:
-            shifts = torch.from_numpy(shift[f : f + piece]).to(device=first.device, dtype=wide)
-            part = [p - shifts[:, i, None, None] for i, p in enumerate(part)]
-        products = [p * q for i, p in enumerate(part) for q in part[i:]]
-        sums = [p.sum(dim=-1).flatten(1) for p in part + products]
-        found.append(torch.stack(sums, dim=-1))
-    return torch.cat(found)
+            parts = [part - piece[-1][..., i, None, None] for i, part in enumerate(parts)]
+        found.append(_products(parts))
+    return joined(found, rows[0])
 
 
-def _centre(sums: Any, num_vectors: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (F, V) and scatter (F, V, V) from the sums of `_moments`."""
-    sums = sums.cpu().numpy().astype(np.float64).sum(axis=1)
-    mean = sums[:, :num_vectors] / count
-    scatter = np.empty((len(sums), num_vectors, num_vectors))
-    upper = np.triu_indices(num_vectors)
-    scatter[:, upper[0], upper[1]] = scatter[:, upper[1], upper[0]] = sums[:, num_vectors:]
-    return mean, scatter - count * mean[:, :, None] * mean[:, None, :]
+def _centre(sums: Any, size: int, count: int) -> tuple[Any, Any]:
+    """Mean (B, F, V) and scatter (B, F, V, V) from the sums of `_moments`."""
+    import torch
+
+    mean, products = sums[..., :size] / count, iter(sums[..., size:].unbind(-1))
+    upper = {(i, j): next(products) for i in range(size) for j in range(i, size)}
+    places = ((min(i, j), max(i, j)) for i in range(size) for j in range(size))
+    scatter = torch.stack([upper[place] for place in places], -1).unflatten(-1, (size, size))
+    return mean, scatter - count * mean[..., :, None] * mean[..., None, :]

@@ -5,7 +5,6 @@ The order is fixed: method -> rescale -> threshold -> clamp. Frames that are off
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.combination import Combination
@@ -64,23 +63,24 @@ class Rescale(ConfigModel):
         guided, terms = self._energy(gram, combination.coefficients(gram.branches), statistics)
         cond, _ = self._energy(gram, gram.vector("cond")[None, None], statistics)
         has_spread = guided > terms * _NOISE
-        ratio = np.sqrt(cond / np.where(has_spread, guided, 1.0))
-        factor = np.where(has_spread, self.amount * ratio + (1 - self.amount), 1.0)
-        return combination.scaled(np.where(combination.without_cond(), 1.0, factor))
+        ratio = (cond / guided.where(has_spread, 1.0)).sqrt()
+        scales = has_spread & ~combination.without_cond()
+        factor = (self.amount * ratio + (1 - self.amount)).where(scales, 1.0)
+        return combination.scaled(factor)
 
-    def _energy(self, gram: Gram, x: np.ndarray, statistics: str) -> tuple[np.ndarray, np.ndarray]:
+    def _energy(self, gram: Gram, x: Any, statistics: str) -> tuple[Any, Any]:
         """Variance (mean square for "norm") of sum_i x_i v_i, and the size of the terms in it."""
-        within = np.maximum(gram.covariance(x, x), 0.0)
-        length = np.sqrt(np.diagonal(gram.scatter, axis1=-2, axis2=-1) / gram.count)
+        within = gram.covariance(x, x).clamp_min(0)
+        length = (gram.scatter.diagonal(dim1=-2, dim2=-1).clamp_min(0) / gram.count).sqrt()
         average = gram.average(x)
-        terms = (np.abs(x) * length).sum(axis=-1) ** 2 + _NOISE * average**2
+        terms = (x.abs() * length).sum(-1) ** 2 + _NOISE * average**2
         centre = 0.0
         if statistics == "clip" and self.by == "std":
-            centre = average.mean(axis=1, keepdims=True)
+            centre = average.mean(1, keepdim=True)
         if self.by == "norm" or statistics == "clip":
             within, terms = within + (average - centre) ** 2, terms + (average - centre) ** 2
         if statistics == "clip":
-            within, terms = (e.mean(axis=1, keepdims=True) for e in (within, terms))
+            within, terms = (e.mean(1, keepdim=True) for e in (within, terms))
         return within, terms
 
 
@@ -99,12 +99,11 @@ RescaleSetting = Annotated[Rescale, BeforeValidator(_rescale_from)]
 """A `Rescale`; its amount alone is enough."""
 
 
-def frame_std(combination: Combination, gram: Gram) -> Float64[np.ndarray, "B F"]:
+def frame_std(combination: Combination, gram: Gram) -> Float64[Any, "B F"]:
     """The standard deviation (biased) of every frame of a combination, from a per-frame Gram."""
     x = combination.coefficients(gram.branches)
-    if combination.off_BF.any():
-        x = np.where(combination.off_BF[..., None], gram.vector("cond"), x)
-    return np.sqrt(np.maximum(gram.covariance(x, x), 0.0))
+    x = gram.vector("cond").where(combination.off_BF[..., None], x)
+    return gram.covariance(x, x).clamp_min(0).sqrt()
 
 
 class Threshold(ConfigModel):
@@ -124,22 +123,23 @@ class Threshold(ConfigModel):
 
     def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
         """The thresholded x0, a new tensor."""
-        q_BF = _order_statistic(x0.abs(), self.percentile / 100, statistics)
+        import torch
+
+        rows = x0.flatten(1)[:, None] if statistics == "clip" else x0.flatten(2)
+        share = self.percentile / 100
+        found = [_order_statistic(row.abs(), share) for sample in rows for row in sample]
+        q_BF = torch.stack(found).reshape(len(x0), -1).expand(x0.shape[:2])
         q = per_frame(q_BF.clamp_min(self.floor), x0)
-        return x0.clamp(-q, q) * (self.floor / q)
+        return x0.clamp(-q, q).mul_(self.floor / q)
 
 
-def _order_statistic(values: Any, fraction: float, statistics: str) -> Any:
-    """Linear-interpolated quantile per frame (or per clip, repeated), as `torch.quantile`."""
-    flat = values.flatten(1 if statistics == "clip" else 2)
-    count = flat.shape[-1]
-    position = fraction * (count - 1)
+def _order_statistic(values: Any, fraction: float) -> Any:
+    """Linear-interpolated quantile along the last axis, as `torch.quantile` without its sort."""
+    position = fraction * (values.shape[-1] - 1)
     below = int(position)
-    low = flat.kthvalue(below + 1, dim=-1).values
-    if position > below:
-        high = flat.kthvalue(below + 2, dim=-1).values
-        low = low.lerp(high, position - below)
-    return low[:, None].expand(values.shape[:2]) if statistics == "clip" else low
+    largest = values.topk(values.shape[-1] - below, sorted=False).values
+    low = largest.kthvalue(1).values
+    return low.lerp(largest.kthvalue(2).values, position - below) if position > below else low
 
 
 def clamp(

@@ -10,12 +10,15 @@ from torch import Tensor
 
 Row = tuple[str, int]
 """A branch and the number of a sample."""
+Place = tuple[Tensor, int]
+"""The result of a model call, and the row of it."""
 Evaluate = Callable[[dict[str, Tensor], tuple[str, ...]], Tensor]
 """Runs the model on named inputs of N rows; the second argument names the branch of each row."""
 
 _SECONDS: dict[tuple, dict[str, list[float]]] = {}
 _WARM_UP = 1
 _TIMED = 2
+_BEGINNING = 4096
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,42 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def served_by(needed: list[tuple[str, ...]], inputs: StepInputs, *, share: bool) -> dict[Row, Row]:
-    """For each branch that a sample needs, the evaluation that serves it."""
+def served_by(
+    needed: list[tuple[str, ...]], inputs: StepInputs, *, share: bool, told: dict[tuple, tuple]
+) -> dict[Row, Row]:
+    """The evaluation that serves each branch that a sample needs; `told` as in `same_rows`."""
+    if not share or len(needed) < 2:
+        return {(branch, s): (branch, s) for s, names in enumerate(needed) for branch in names}
     sources = {}
     for branch in dict.fromkeys(branch for names in needed for branch in names):
-        wanted = [sample for sample, names in enumerate(needed) if branch in names]
-        first = wanted
-        if share and len(wanted) > 1:
-            first = equal_rows(list(inputs.rows(branch).values()), wanted)
-        sources |= {(branch, s): (branch, f) for s, f in zip(wanted, first)}
+        own = inputs.by_branch[branch]
+        shared = {name: rows for name, rows in inputs.shared.items() if name not in own}
+        seen = [same_rows(("shared", *shared), shared, told)] if shared else []
+        if own and not (shared and len(set(seen[0])) == len(needed)):
+            seen.append(same_rows((branch,), own, told))
+        first: dict[tuple[int, ...], int] = {}
+        for s, key in enumerate(zip(*seen)):
+            if branch in needed[s]:
+                sources[branch, s] = (branch, first.setdefault(key, s))
     return sources
+
+
+def same_rows(
+    name: tuple[str, ...], tensors: Mapping[str, Tensor], told: dict[tuple, tuple]
+) -> list[int]:
+    """For every row of these inputs the first one that is equal to it in all of them.
+
+    `told` remembers by name what was said last, which holds while the tensors are the same and
+    nothing has written to them: inputs are compared once a step, texts once a run.
+    """
+    versions = [None if t.is_inference() else t._version for t in tensors.values()]
+    before, known, rows = told.get(name, ((), None, []))
+    unchanged = known == versions and None not in versions
+    if not unchanged or any(a is not b for a, b in zip(before, tensors.values())):
+        given = tuple(tensors.values())
+        rows = equal_rows(list(given), list(range(len(given[0]))))
+        told[name] = (given, versions, rows)
+    return rows
 
 
 def run_rows(
@@ -124,8 +153,8 @@ def run_rows(
     *,
     isolated: frozenset[str] = frozenset(),
     timer: PassTimer | None = None,
-) -> tuple[dict[Row, Tensor], int]:
-    """The predictions of some rows, and the number of model calls."""
+) -> tuple[dict[Row, Place], int]:
+    """Where the prediction of each row is, and the number of model calls."""
     # Which way: the user's, the stock pipeline's, or the faster one.
     sizes = Counter(branch for branch, _ in rows if branch not in isolated)
     mode = passes.stock if passes.mode == "pipeline" else passes.mode
@@ -180,10 +209,8 @@ def model_calls(
     return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
 
 
-def _evaluated(
-    calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate
-) -> dict[Row, Tensor]:
-    """The predictions of the rows of some model calls."""
+def _evaluated(calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate) -> dict[Row, Place]:
+    """Where the predictions of the rows of some model calls are."""
     results, count = {}, inputs.noisy.shape[0]
     for call in calls:
         # The inputs: the rows of each branch, in the order of the call.
@@ -200,8 +227,19 @@ def _evaluated(
             rows = {name: torch.cat([piece[name] for piece in pieces]) for name in rows}
         prediction = evaluate(rows, tuple(branch for branch, _ in call))
         assert len(prediction) == len(call), "the model must return one row per input row"
-        results |= dict(zip(call, prediction.split(1)))
+        results |= {row: (prediction, i) for i, row in enumerate(call)}
     return results
+
+
+def at_places(places: list[Place]) -> Tensor:
+    """The predictions at some places, of one row where all are the same: a view, or a copy."""
+    first, start = places[0]
+    rows = [i for prediction, i in places if prediction is first]
+    if rows == [start] * len(places):
+        return first[start : start + 1]
+    if rows == list(range(start, start + len(places))):
+        return first[start : start + len(places)]
+    return torch.cat([prediction[i : i + 1] for prediction, i in places])
 
 
 def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
@@ -209,8 +247,9 @@ def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
     # The rows as integers of the same width, so that -0.0 and 0.0 differ and NaN equals itself.
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     patterns = [t.reshape(len(t), -1).contiguous().view(widths[t.itemsize]) for t in tensors]
-    # Integer sums wrap and do not depend on their order: equal rows always have equal sums.
-    sums = torch.stack([p.sum(dim=1, dtype=torch.int64).cpu() for p in patterns], dim=1).tolist()
+    # Rows whose beginnings have unequal sums are unequal; a comparison tells of the others.
+    sums = [p[:, :_BEGINNING].sum(dim=1, dtype=torch.int64) for p in patterns]
+    sums = torch.stack([s.cpu() for s in sums], dim=1).tolist()
     first: dict[tuple, list[int]] = {}
     served = []
     for sample in samples:

@@ -39,11 +39,12 @@ class Memory:
 
     Keyed by sample and by expert, so that no sample sees another's and a model that takes over
     starts afresh. `vectors` are tensors (momentum) by the names in `Method.remembers`, `stopped`
-    marks the frames (and terms) whose guidance has ended.
+    marks the frames (and terms) whose guidance has ended. `told` is which rows were found equal.
     """
 
     vectors: dict[tuple[int, str | None], dict[str, Any]] = field(default_factory=dict)
     stopped: dict[tuple[int, str | None], np.ndarray] = field(default_factory=dict)
+    told: dict[tuple, tuple] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,9 @@ class SampleRows:
             stopped = memory.stopped.get((b, expert))
             if stopped is not None:
                 strength, weight = np.where(stopped, 1.0, strength), np.where(stopped, 0.0, weight)
-            branches = required_branches(method, strength, weight, self.always)
+                branches = required_branches(method, strength, weight, self.always)
+            else:
+                branches = self.branches[b][step]
             active = method.active(strength, weight)
             kept = memory.vectors.get((b, expert), {})
             found.append(SampleStep(b, rule, method, strength, weight, branches, active, kept))

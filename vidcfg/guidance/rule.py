@@ -7,7 +7,8 @@ rule of each step. Everything else has a default here.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import and_
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -22,8 +23,8 @@ from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.guidance.windows import Window
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
 
-Rows = Float64[np.ndarray, "*B F"]
-"""Strengths or weights of F latent frames, with any axes in front."""
+Rows = Float64[Any, "*B F"]
+"""Strengths or weights of F latent frames: numpy, or tensors beside a Gram; any axes in front."""
 Level = tuple[float, float]
 """(alpha, sigma) of x_t = alpha x0 + sigma eps."""
 
@@ -33,8 +34,7 @@ class Vectors:
     """The tensors of one step, (B, F, ...) views, from which a rule makes vectors of its own.
 
     Args:
-        base: the branch that `differences` are taken from.
-        differences: p_b - p_base of every other branch.
+        predictions: by branch; one that no coefficient needs may stand for another.
         remembered: what the rule's `extra` returned under its `remembers` names the last time this
             sample ran with this model; empty at first.
         x0_scale: d x0 / d prediction at this noise level; 1 for rules in prediction space.
@@ -42,8 +42,7 @@ class Vectors:
         strength_BF, weight_BF: those of the step, of samples whose rules are on and off together.
     """
 
-    base: str
-    differences: Mapping[str, Any]
+    predictions: Mapping[str, Any]
     remembered: Mapping[str, Any]
     x0_scale: float = 1.0
     grid: tuple[int, int] | None = None
@@ -52,11 +51,7 @@ class Vectors:
 
     def difference(self, first: str, second: str) -> Any:
         """p_first - p_second, a new tensor."""
-        if second == self.base:
-            return self.differences[first].clone()
-        if first == self.base:
-            return -self.differences[second]
-        return self.differences[first] - self.differences[second]
+        return self.predictions[first] - self.predictions[second]
 
 
 class Method(ConfigModel):
@@ -143,7 +138,11 @@ class Method(ConfigModel):
         return {"cond": strength}
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
-        """The coefficients of every frame: base + sum_b delta_b (p_b - base)."""
+        """The coefficients of every frame: base + sum_b delta_b (p_b - base).
+
+        With a Gram, strengths, weights and its numbers are float64 tensors on the device of the
+        predictions, which only operators and methods of tensors may touch; without, numpy.
+        """
         deltas = self.deltas(strength, weight)
         return Combination(self.base, None, deltas, self.is_off(strength, weight))
 
@@ -162,12 +161,12 @@ class Method(ConfigModel):
         """
         return (self,) * len(strength_KF)
 
-    def is_off(self, strength: Rows, weight: Rows) -> Bool[np.ndarray, "*B F"]:
+    def is_off(self, strength: Rows, weight: Rows) -> Bool[Any, "*B F"]:
         """Where the result is `cond`, bit for bit."""
         deltas = self.deltas(strength, weight).items()
-        return np.logical_and.reduce([v == (1 if b == "cond" else 0) for b, v in deltas])
+        return reduce(and_, [v == (1 if b == "cond" else 0) for b, v in deltas])
 
-    def active(self, strength: np.ndarray, weight: np.ndarray) -> tuple[bool, ...]:
+    def active(self, strength: Rows, weight: Rows) -> tuple[bool, ...]:
         """Whether the rule, or each of its terms, does something to some frame."""
         return (not self.is_off(strength, weight).all(),)
 
@@ -186,8 +185,8 @@ class Method(ConfigModel):
     def coefficients(
         self,
         gram: Gram | None,
-        strength_BF: np.ndarray,
-        weight_BF: np.ndarray,
+        strength_BF: Rows,
+        weight_BF: Rows,
         x0: tuple[float, float] | None = None,
     ) -> Combination:
         """`combination` for predictions, whatever the rule's space.
@@ -199,10 +198,10 @@ class Method(ConfigModel):
         return self.combination(gram.in_x0(*x0), strength_BF, weight_BF).from_x0(*x0)
 
 
-def ratio(above: Rows, below: Rows, otherwise: float) -> Rows:
-    """above / below, and `otherwise` where `below` is not positive."""
-    safe = np.where(below > 0, below, 1.0)
-    return np.where(below > 0, above / safe, otherwise)
+def ratio(above: Any, below: Any, otherwise: float) -> Any:
+    """above / below, and `otherwise` where `below` is not positive, of numbers from a Gram."""
+    has_ratio = below > 0
+    return (above / below.where(has_ratio, 1.0)).where(has_ratio, otherwise)
 
 
 class StepOf(Method):
@@ -221,7 +220,7 @@ class StepOf(Method):
     def sources(self) -> dict[str, str]:
         return self.rule.sources()
 
-    def is_off(self, strength: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def is_off(self, strength: Rows, weight: Rows) -> Any:
         return self.rule.is_off(strength, weight)
 
 

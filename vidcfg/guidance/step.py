@@ -1,40 +1,37 @@
 """One guided prediction: run the evaluations, combine them per frame, limit the result.
 
 Pure tensor code. The caller gives a function that runs the model and the inputs of every branch;
-no pipeline, file or setting is known here.
+no pipeline, file or setting is known here. Coefficients are numpy where the surface alone decides
+them; what depends on predictions stays on their device, and no step waits for it.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.gram import NOISY, differences_from, gram_of, spread_of
+from vidcfg.guidance.apply import combine
+from vidcfg.guidance.gram import NOISY, SMALL, gram_of, spread, spread_of
 from vidcfg.guidance.layout import FrameLayout, per_frame
 from vidcfg.guidance.limits import clamp, frame_std
 from vidcfg.guidance.passes import (
     Evaluate,
     Passes,
     PassTimer,
+    Place,
     Row,
     StepInputs,
+    at_places,
     run_rows,
     served_by,
 )
 from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
-from vidcfg.guidance.prediction import convert, x0_coefficients
+from vidcfg.guidance.prediction import coefficients, x0_coefficients
 from vidcfg.guidance.rule import Vectors
-from vidcfg.guidance.setting import Guidance
-from vidcfg.guidance.shapes import Float
-from vidcfg.guidance.trace import StepTrace
-
-
-class NonFiniteError(RuntimeError):
-    """A prediction holds NaN or Inf."""
+from vidcfg.guidance.trace import ADVICE, NonFiniteError, StepTrace
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class GuidedDenoiser:
         serves rules that keep nothing.
 
         Raises:
-            NonFiniteError: if a prediction holds NaN or Inf, naming step, branch and frame.
+            NonFiniteError: if a prediction holds NaN or Inf, naming step, branch and frame; on
+                CUDA `Trace.check_finite` tells, at the end of a run.
         """
         rules = self.samples.rules
         if memory is None:
@@ -69,15 +67,23 @@ class GuidedDenoiser:
 
         # Evaluate: each branch that a sample needs, once for equal rows.
         steps = self.samples.at(inputs.step, memory, inputs.expert)
-        sources = served_by([s.branches for s in steps], inputs, share=self.passes.share)
+        sources = served_by(
+            [s.branches for s in steps], inputs, share=self.passes.share, told=memory.told
+        )
         isolated = frozenset().union(*(rule.method.isolated for rule in rules))
         rows = list(dict.fromkeys(sources.values()))
         results, calls = run_rows(
             rows, inputs, evaluate, self.passes, isolated=isolated, timer=self.timer
         )
-        _check_finite(results, inputs, self.layout)
 
+        # Combine; NaN and Inf leave their mark on the spread of a frame.
         guided, before, after = self._combine(steps, sources, results, inputs, memory)
+        if before.device.type != "cuda":
+            before, after = before.cpu().numpy(), after.cpu().numpy()
+            if not np.isfinite(before + after).all():
+                _check_finite(results, inputs, self.layout)
+
+        # What was done.
         trace = StepTrace(
             step=inputs.step,
             sigma=inputs.sigma,
@@ -98,80 +104,99 @@ class GuidedDenoiser:
         self,
         steps: list[SampleStep],
         sources: dict[Row, Row],
-        results: dict[Row, Tensor],
+        results: dict[Row, Place],
         inputs: StepInputs,
         memory: Memory,
-    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The guided prediction, the spread before and after."""
-        # Together what has the same rule and needs the same branches.
+        # Together what has the same rule and needs the same branches; large latents, which no one
+        # wants to copy, where they come from the same predictions.
+        some = next((prediction for prediction, _ in results.values()), None)
+        is_small = some is None or some[0].numel() <= SMALL
         groups: dict[tuple, list[SampleStep]] = {}
         for step in steps:
             known = tuple(sorted(step.remembered))
             key = (step.guidance.group_key(), step.method.key, step.branches, step.active, known)
-            groups.setdefault(key, []).append(step)
-        outcomes = []
+            rows = () if is_small else tuple(sources[b, step.sample] for b in step.branches)
+            groups.setdefault((*key, rows), []).append(step)
+
+        # One tensor for all, filled group by group, unless one group makes it.
+        whole, out, outcomes, order = None, None, [], []
+        if len(groups) > 1 and some is not None:
+            shape, dtype = (len(steps), *some.shape[1:]), self.combine_dtype or some.dtype
+            whole = some.new_empty(shape, dtype=dtype)
         for members in groups.values():
-            served = {
-                b: [results[sources[b, m.sample]] for m in members] for b in members[0].branches
-            }
-            predictions = {b: r[0] if len(r) == 1 else torch.cat(r) for b, r in served.items()}
             group = SampleGroup(members, self.layout, inputs, self.combine_dtype)
-            outcomes.append(group.guide(predictions))
-            if outcomes[-1].vectors or outcomes[-1].stop_BF is not None:
-                outcomes[-1].keep(memory, members, inputs.expert)
+            predictions = {
+                b: at_places([results[sources[b, m.sample]] for m in members])
+                for b in members[0].branches
+            }
+            samples = [member.sample for member in members]
+            if whole is not None:
+                in_a_row = samples == list(range(samples[0], samples[-1] + 1))
+                out = whole[samples[0] : samples[-1] + 1] if in_a_row else None
+            outcome = group.guide(predictions, out)
+            if outcome.vectors or outcome.stop_BF is not None:
+                outcome.keep(memory, members, inputs.expert)
+            if len(groups) == 1:
+                whole = outcome.guided
+            elif outcome.guided is not out:
+                if whole is None:
+                    whole = outcome.guided.new_empty((len(steps), *outcome.guided.shape[1:]))
+                for sample, guided in zip(samples, outcome.guided):
+                    whole[sample] = guided
+            outcomes.append(outcome)
+            order += samples
 
         # Back into the order of the batch.
-        back = np.argsort([m.sample for members in groups.values() for m in members])
+        back = np.argsort(order)
         before, after = (
-            np.concatenate([getattr(outcome, name) for outcome in outcomes])[back]
-            for name in ("std_cond_BF", "std_guided_BF")
+            torch.stack([rows[i] for i in back])
+            for rows in (
+                [row for outcome in outcomes for row in getattr(outcome, name)]
+                for name in ("std_cond_BF", "std_guided_BF")
+            )
         )
-        guided = outcomes[0].guided
-        if len(outcomes) > 1:
-            guided = torch.cat([outcome.guided for outcome in outcomes])[back.tolist()]
-        return guided, before, after
+        return whole, before, after
 
 
-def _check_finite(results: dict[Row, Tensor], inputs: StepInputs, layout: FrameLayout) -> None:
-    if not results:
-        return
-    extremes = torch.stack([torch.stack(p.aminmax()) for p in results.values()])
-    finite = torch.isfinite(extremes).all(dim=1).tolist()
-    if all(finite):
-        return
-    (branch, sample), prediction = list(results.items())[finite.index(False)]
-    frames = layout.frames(prediction, inputs.num_frames).flatten(2)
-    frame = int(torch.nonzero(~torch.isfinite(frames).all(dim=2)[0])[0])
-    raise NonFiniteError(
-        f"step {inputs.step}: the {branch} prediction of sample {sample} holds NaN or Inf, "
-        f"first in latent frame {frame}. In half precision a lower scale, guidance.rescale, "
-        f"guidance.clamp or model.dtype: float32 helps."
-    )
+def _check_finite(results: dict[Row, Place], inputs: StepInputs, layout: FrameLayout) -> None:
+    """Name the first frame that holds NaN or Inf."""
+    for (branch, sample), (prediction, row) in results.items():
+        frames = layout.frames(prediction[row : row + 1], inputs.num_frames).flatten(2)
+        broken = torch.nonzero(~torch.isfinite(frames).all(dim=2)[0])
+        if len(broken):
+            raise NonFiniteError(
+                f"step {inputs.step}: the {branch} prediction of sample {sample} holds NaN or "
+                f"Inf, first in latent frame {int(broken[0])}. {ADVICE}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class GuidedGroup:
     """The guided prediction of a group, the spread of its frames, and what is remembered.
 
-    `std_cond_BF`, `std_guided_BF` are standard deviations before and after guidance; `vectors` has
-    a row per sample, and `stop_BF` marks the frames where the rule ends.
+    `std_cond_BF`, `std_guided_BF` are standard deviations before and after guidance, tensors as
+    the prediction; `vectors` has a row per sample, and `stop_BF` marks the frames where the rule
+    ends.
     """
 
     guided: Tensor
-    std_cond_BF: np.ndarray
-    std_guided_BF: np.ndarray
+    std_cond_BF: Tensor
+    std_guided_BF: Tensor
     vectors: dict[str, Tensor]
-    stop_BF: np.ndarray | None = None
+    stop_BF: Tensor | None = None
 
     def keep(self, memory: Memory, members: list[SampleStep], expert: str | None) -> None:
         """Note, per sample, the vectors to keep and the frames that are off from here on."""
+        stops = None if self.stop_BF is None else self.stop_BF.cpu().numpy()
         for i, member in enumerate(members):
             key = (member.sample, expert)
             if self.vectors:
                 kept = {name: vector[i : i + 1] for name, vector in self.vectors.items()}
                 memory.vectors[key] = member.remembered | kept
-            if self.stop_BF is not None and self.stop_BF[i].any():
-                memory.stopped[key] = memory.stopped.get(key, False) | self.stop_BF[i]
+            if stops is not None and stops[i].any():
+                memory.stopped[key] = memory.stopped.get(key, False) | stops[i]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +208,11 @@ class SampleGroup:
     inputs: StepInputs
     combine_dtype: torch.dtype | None = None
 
-    def guide(self, predictions: dict[str, Tensor]) -> GuidedGroup:
-        """method -> rescale -> threshold -> clamp; the prediction is in the model's layout."""
+    def guide(self, predictions: dict[str, Tensor], out: Tensor | None = None) -> GuidedGroup:
+        """method -> rescale -> threshold -> clamp, in the model's layout: into `out`, if given.
+
+        A prediction of one row is that of every member.
+        """
         method, guidance = self.members[0].method, self.members[0].guidance
         if method.flow_only and not self.inputs.prediction.startswith("flow"):
             raise ValueError(
@@ -192,60 +220,73 @@ class SampleGroup:
                 f"is a velocity of zero, but this model predicts {self.inputs.prediction} and not "
                 f"a flow. Use zero_init_steps: 0."
             )
+        count, num_frames = len(self.members), self.inputs.num_frames
         if not predictions:
             like = self.noisy_frames(None, self.combine_dtype or self.inputs.noisy.dtype)
-            none = np.zeros(like.shape[:2])
-            return GuidedGroup(self.layout.restore(torch.zeros_like(like)), none, none, {})
+            none = like.new_zeros((count, num_frames), dtype=torch.float64)
+            guided = self.layout.restore(torch.zeros_like(like)) if out is None else out.zero_()
+            return GuidedGroup(guided, none, none, {})
 
         # Frames of every branch; one that was left out has coefficient 0: any serves in its place.
         only = next(iter(predictions.values()))
         out_dtype = self.combine_dtype or only.dtype
         wide = torch.promote_types(torch.float32, only.dtype)
         dtype = out_dtype if guidance.precision == "pipeline" else wide
-        frames = {
-            branch: self.layout.frames(p, self.inputs.num_frames).to(dtype)
-            for branch, p in predictions.items()
-        }
+        if len({len(p) for p in predictions.values()}) > 1:
+            predictions = {b: p.expand(count, *p.shape[1:]) for b, p in predictions.items()}
+        frames = {b: self.layout.frames(p, num_frames).to(dtype) for b, p in predictions.items()}
         if not any(self.members[0].active):
-            std = spread_of(frames["cond"])
-            return GuidedGroup(predictions["cond"].to(out_dtype), std, std, {})
+            std = spread_of(frames["cond"]).expand(count, -1)
+            cond = predictions["cond"].to(out_dtype).expand(count, *only.shape[1:])
+            return GuidedGroup(cond if out is None else out.copy_(cond), std, std, {})
+        if out is None:
+            out = only.new_empty((count, *only.shape[1:]), dtype=out_dtype)
         some = next(iter(frames.values()))
         frames = {b: frames.get(b, some) for b in dict.fromkeys((*method.branches, method.base))}
-        guided, *rest = self._combined(frames)
-        return GuidedGroup(self.layout.restore(guided).to(out_dtype), *rest)
+        outs = self.layout.frames(out, num_frames)
+        guided = outs if dtype == out_dtype else torch.empty_like(outs, dtype=dtype)
+        rest = self._combined(frames, guided)
+        if guided is not outs:
+            outs.copy_(guided)
+        return GuidedGroup(out, *rest)
 
-    def _combined(self, frames: dict[str, Tensor]) -> tuple:
-        """The guided frames, the spread before and after, what to remember, where to stop."""
+    @cached_property
+    def surface(self) -> tuple[np.ndarray, np.ndarray]:
+        """Strengths and weights of the members."""
+        rows = [[m.strength_F for m in self.members], [m.weight_F for m in self.members]]
+        return np.stack(rows[0]), np.stack(rows[1])
+
+    def _combined(self, frames: dict[str, Tensor], guided: Tensor) -> tuple:
+        """Fill the guided frames; the spread before and after, what to remember, where to stop."""
         method, guidance = self.members[0].method, self.members[0].guidance
-        strength_BF, weight_BF = (
-            np.stack([getattr(member, name) for member in self.members])
-            for name in ("strength_F", "weight_F")
-        )
+        strength_BF, weight_BF = self.surface
+        off_BF = method.is_off(strength_BF, weight_BF)
 
-        # What the rule reads: differences, vectors of its own, the noisy sample.
+        # What the rule reads: predictions, vectors of its own, the noisy sample.
         has_rescale = method.is_limited and not guidance.rescale.is_off
         rescale_x0 = None
         if has_rescale and guidance.rescale.space == "x0":
             level = self._level("guidance.rescale in x0", "space: prediction")
             rescale_x0 = x0_coefficients(self.inputs.prediction, *level)
-        differences = differences_from(method.base, frames)
         x0 = None
         if method.in_x0:
             level = self._level(f"guidance.method {method.kind} in x0", "space: prediction")
             x0 = x0_coefficients(self.inputs.prediction, *level)
         vectors = {}
         if method.extras:
-            scale = 1.0 if x0 is None else x0[1]
-            vectors = self._extra(differences, scale, strength_BF, weight_BF)
+            frames = {b: p.expand(guided.shape) for b, p in frames.items()}
+            vectors = self._extra(frames, 1.0 if x0 is None else x0[1])
         raw = dict(vectors)
+        some = next(iter(frames.values()))
         if x0 is not None or rescale_x0 is not None:
-            some = next(iter(frames.values()))
-            raw[NOISY] = self.noisy_frames(some, some.dtype)
+            raw[NOISY] = self.noisy_frames(some, some.dtype)[: len(some)]
 
         # The coefficients of every frame, with rescale among them.
         gram = None
-        if method.needs_gram or has_rescale:
-            gram = gram_of(frames, base=method.base, differences=differences, raw=raw)
+        if method.needs_gram or has_rescale or len(some) < len(guided):
+            gram = gram_of(frames, base=method.base, raw=raw)
+            place = {"device": gram.mean.device, "non_blocking": True}
+            strength_BF, weight_BF = (torch.from_numpy(v).to(**place) for v in self.surface)
         own = gram.clip() if method.needs_gram and guidance.statistics == "clip" else gram
         combination = method.coefficients(own, strength_BF, weight_BF, x0)
         if has_rescale:
@@ -253,59 +294,55 @@ class SampleGroup:
             combination = rescale.apply(combination, gram, statistics=statistics, x0=rescale_x0)
 
         # The sum, and the limits that act on it.
-        guided = combine(frames, combination, differences=differences, vectors=raw)
         has_limits = guidance.threshold is not None or guidance.clamp is not None
         is_tamed = method.is_limited and has_limits
+        measured = [] if gram is None and not is_tamed else None
+        given = {"vectors": raw, "out": guided, "off_BF": off_BF, "measured": measured}
+        combine(frames, combination, **given)
         if is_tamed:
-            guided = self._tamed(guidance, guided, frames, combination)
-        if gram is None:
-            before = spread_of(frames["cond"])
-        else:
-            cond = gram.vector("cond")
-            before = np.sqrt(np.maximum(gram.covariance(cond, cond), 0.0))
-        after = spread_of(guided) if gram is None or is_tamed else frame_std(combination, gram)
-        kept = {name: vectors[name] for name in method.remembers if name in vectors}
-        return guided, before, after, kept, combination.stop_BF
+            self._tame(guided, frames["cond"], off_BF)
 
-    def _extra(
-        self,
-        differences: dict[str, Tensor],
-        x0_scale: float,
-        strength_BF: np.ndarray,
-        weight_BF: np.ndarray,
-    ) -> dict[str, Tensor]:
-        """The vectors that the rule makes of this step's differences and of what it remembers."""
+        # The spread of every frame, from what is at hand.
+        cond = frames["cond"]
+        if measured:
+            (sums,) = measured
+            before, after = spread(sums[..., :2], cond), spread(sums[..., 2:], guided)
+        else:
+            before = spread_of(cond) if gram is None else gram.spread("cond")
+            after = spread_of(guided) if is_tamed else frame_std(combination, gram)
+        kept = {name: vectors[name] for name in method.remembers if name in vectors}
+        return before.expand(after.shape), after, kept, combination.stop_BF
+
+    def _extra(self, frames: dict[str, Tensor], x0_scale: float) -> dict[str, Tensor]:
+        """The vectors that the rule makes of this step's predictions and of what it remembers."""
         method = self.members[0].method
         kept = {
             name: torch.cat([member.remembered[name] for member in self.members])
             for name in self.members[0].remembered
         }
         grid = self.layout.grid(self.inputs.noisy) or self.inputs.grid
-        rows = (strength_BF, weight_BF)
-        return method.extra(Vectors(method.base, differences, kept, x0_scale, grid, *rows))
+        return method.extra(Vectors(frames, kept, x0_scale, grid, *self.surface))
 
-    def _tamed(
-        self,
-        guidance: Guidance,
-        guided: Tensor,
-        frames: dict[str, Tensor],
-        combination: Combination,
-    ) -> Tensor:
-        """The guided frames after threshold and clamp, which leave frames that are off alone."""
+    def _tame(self, guided: Tensor, cond: Tensor, off_BF: np.ndarray) -> None:
+        """Threshold and clamp the guided frames, which leave frames that are off alone."""
+        guidance, whole = self.members[0].guidance, guided
         statistics = guidance.statistics
         if guidance.threshold is not None:
             # On x0, in float32 or better; elements that it leaves alone keep their bits.
             alpha, sigma = self._level("guidance.threshold", "guidance.rescale or guidance.clamp")
             wide = torch.promote_types(torch.float32, guided.dtype)
             noisy, kind = self.noisy_frames(guided, wide), self.inputs.prediction
-            level = {"alpha": alpha, "sigma": sigma}
-            x0 = convert(guided.to(wide), noisy, kind, "sample", **level)
+            a, b = coefficients(kind, "sample", alpha, sigma)
+            x0 = (noisy * a).add_(guided.to(wide), alpha=b)
             tamed = guidance.threshold.apply(x0, statistics=statistics)
-            changed = convert(tamed, noisy, "sample", kind, **level).to(guided.dtype)
-            guided = torch.where(tamed == x0, guided, changed)
+            kept = tamed == x0
+            a, b = coefficients("sample", kind, alpha, sigma)
+            changed = tamed.mul_(b).add_(noisy, alpha=a).to(guided.dtype)
+            guided = torch.where(kept, guided, changed)
         if guidance.clamp is not None:
             guided = clamp(guided, guidance.clamp, statistics=statistics)
-        return keep_off_frames(guided, frames, combination)
+        off = per_frame(torch.from_numpy(off_BF).to(cond.device, non_blocking=True), cond)
+        whole.copy_(torch.where(off, cond, guided) if off_BF.any() else guided)
 
     def noisy_frames(self, like: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The noisy samples as frames, without the condition channels that stand behind them."""
@@ -329,50 +366,3 @@ class SampleGroup:
                 f"give. Use {instead}."
             )
         return self.inputs.level
-
-
-def combine(
-    predictions: Mapping[str, Float[Tensor, "B F ..."]],
-    combination: Combination,
-    *,
-    differences: dict[str, Float[Tensor, "B F ..."]] | None = None,
-    vectors: Mapping[str, Float[Tensor, "B F ..."]] | None = None,
-) -> Float[Tensor, "B F ..."]:
-    """The guided prediction, a new (B, F, ...) tensor in the dtype of the predictions.
-
-    Each operation is rounded to that dtype as the stock pipelines do: for bfloat16 predictions the
-    products are taken in float32 and rounded, which is what a Python scalar times a tensor does.
-    A frame marked off is a copy of `cond`. `differences` from the base branch are used where they
-    are at hand; they are overwritten. `vectors` are those that `extra_BF` names.
-    """
-    base = predictions[combination.base]
-    if differences is None:
-        differences = differences_from(combination.base, predictions)
-    guided = base if combination.gain_BF is None else _scale(base.clone(), combination.gain_BF)
-    for branch, delta in combination.delta_BF.items():
-        guided = _scale(differences[branch], delta).add_(guided)
-    for name, values in combination.extra_BF.items():
-        guided = _scale(vectors[name].clone(), values).add_(guided)
-    if combination.factor_BF is not None:
-        guided = _scale(guided, combination.factor_BF)
-    if guided is base:
-        guided = base.clone()
-    has_off = combination.off_BF.any()
-    return keep_off_frames(guided, predictions, combination) if has_off else guided
-
-
-def keep_off_frames(
-    guided: Tensor, predictions: Mapping[str, Tensor], combination: Combination
-) -> Tensor:
-    """`guided` with the frames that are off overwritten by a copy of `cond`."""
-    samples, frames = (index.tolist() for index in np.nonzero(combination.off_BF))
-    if samples:
-        guided[samples, frames] = predictions["cond"][samples, frames]
-    return guided
-
-
-def _scale(frames: Tensor, values_BF: np.ndarray) -> Tensor:
-    """`frames` multiplied in place by one number per frame, held in float32 or better."""
-    wide = torch.promote_types(frames.dtype, torch.float32)
-    values = torch.from_numpy(np.ascontiguousarray(values_BF)).to(wide).to(frames.device)
-    return frames.mul_(per_frame(values, frames))

@@ -10,6 +10,15 @@ import numpy as np
 from vidcfg.guidance.plan import RunPlan, added_up
 from vidcfg.guidance.shapes import Float64
 
+ADVICE = (
+    "In half precision a lower scale, guidance.rescale, guidance.clamp or model.dtype: float32 "
+    "helps."
+)
+
+
+class NonFiniteError(RuntimeError):
+    """A prediction holds NaN or Inf."""
+
 
 @dataclass(frozen=True, eq=False)
 class StepTrace:
@@ -24,7 +33,8 @@ class StepTrace:
         calls: model calls that these rows took.
         std_cond_BF, std_guided_BF: standard deviation (biased) of every frame before and after
             guidance; before is that of `cond`, or of `uncond` where `cond` was left out. Both are
-            0 on a step whose result is zero without an evaluation (`ZeroStar`).
+            0 on a step whose result is zero without an evaluation (`ZeroStar`). Tensors on CUDA,
+            where a step waits for no number.
         terms: for each sample the strength of every term by its name; None for one term.
     """
 
@@ -34,8 +44,8 @@ class StepTrace:
     strength_BF: Float64[np.ndarray, "B F"]
     evaluations: dict[str, int]
     calls: int
-    std_cond_BF: Float64[np.ndarray, "B F"]
-    std_guided_BF: Float64[np.ndarray, "B F"]
+    std_cond_BF: Float64[Any, "B F"]
+    std_guided_BF: Float64[Any, "B F"]
     terms: tuple[dict[str, np.ndarray] | None, ...] = ()
 
     def to_dict(self) -> dict:
@@ -140,6 +150,22 @@ class Trace:
         self.steps = []
         self.surfaces, self.planned, self.order = surfaces, planned, order
         self.num_runs += 1
+
+    def check_finite(self) -> None:
+        """Look at the spread of steps that did not wait for it, at the end of a run.
+
+        Raises:
+            NonFiniteError: naming the first step, sample and frame with NaN or Inf.
+        """
+        for step in self.steps:
+            spread = step.std_cond_BF + step.std_guided_BF
+            if isinstance(spread, np.ndarray):
+                continue
+            for sample, frame in (~spread.isfinite()).nonzero().tolist():
+                raise NonFiniteError(
+                    f"step {step.step}: a prediction of sample {sample} holds NaN or Inf, first "
+                    f"in latent frame {frame}. {ADVICE}"
+                )
 
     def to_dict(self) -> dict:
         """Plain data for the JSON beside a video."""

@@ -134,6 +134,7 @@ class Session:
         try:
             with _guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
                 yield {} if second is None else {second.scale_argument: 1.0}
+            self.trace.check_finite()
         finally:
             self.call, self.in_progress, self.control = {}, None, None
             self.texts.encoded.clear()

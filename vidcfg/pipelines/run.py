@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.passes import PassTimer, StepInputs, equal_rows
+from vidcfg.guidance.passes import PassTimer, StepInputs, same_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.pipelines.arguments import inputs_of, with_rows
@@ -122,9 +122,9 @@ class GuidedRun:
     ) -> tuple[list[int], list[tuple]]:
         """The start and the texts of every sample, told by their content."""
         everyone = list(range(len(shared[self.family.hidden])))
-        starts = equal_rows(list(shared.values()), everyone)
-        inputs = self.by_branch | {"cond": cond}
-        texts = {b: equal_rows(list(rows.values()), everyone) for b, rows in inputs.items()}
+        told, inputs = self.memory.told, self.by_branch | {"cond": cond}
+        starts = same_rows(("shared", *shared), shared, told)
+        texts = {b: same_rows((b,), rows, told) for b, rows in inputs.items()}
         conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
         texts |= dict.fromkeys(self.changes.followers, conditions)
         seen = [tuple((branch, each[b]) for branch, each in texts.items()) for b in everyone]

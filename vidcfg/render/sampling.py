@@ -178,7 +178,7 @@ def _of_sample(trace: Trace, index: int) -> Trace:
         replace(
             step,
             terms=step.terms[index : index + 1],
-            **{name: np.asarray(getattr(step, name))[index : index + 1] for name in rows},
+            **{name: getattr(step, name)[index : index + 1] for name in rows},
         )
         for step in trace.steps
     ]

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
@@ -35,7 +34,7 @@ class AdaptiveStop(Compared):
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         plain = super().combination(gram, strength, weight)
-        sizes = np.maximum(gram.dot("cond", "cond") * gram.dot("uncond", "uncond"), 0.0)
-        cosine = ratio(gram.dot("cond", "uncond"), np.sqrt(sizes), 0.0)
-        stop = np.minimum(cosine, 1.0) > self.cosine
-        return replace(plain, stop_BF=np.broadcast_to(stop, strength.shape))
+        sizes = (gram.dot("cond", "cond") * gram.dot("uncond", "uncond")).clamp_min(0)
+        cosine = ratio(gram.dot("cond", "uncond"), sizes.sqrt(), 0.0)
+        stop = cosine.clamp_max(1) > self.cosine
+        return replace(plain, stop_BF=stop.expand(strength.shape))

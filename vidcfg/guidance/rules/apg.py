@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
@@ -60,8 +59,8 @@ class Apg(Compared):
         cond = gram.vector("cond")
         push = strength - 1
         if self.norm is not None:
-            size = np.sqrt(np.maximum(gram.inner(change, change), 0.0) / gram.count)
-            push = push * np.minimum(1.0, ratio(self.norm + 0 * size, size, 1.0))
+            size = (gram.inner(change, change).clamp_min(0) / gram.count).sqrt()
+            push = push * ratio(self.norm, size, 1.0).clamp_max(1)
         along = ratio(gram.inner(change, cond), gram.inner(cond, cond), 0.0)
         gain = 1 - (1 - self.eta) * along * push
         extra = {"momentum": push} if self.momentum else {}

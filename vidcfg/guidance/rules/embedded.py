@@ -26,7 +26,7 @@ class Embedded(Rule):
     base = "cond"
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"embedded": np.where(strength == 1, 0.0, weight)}
+        return {"embedded": weight * (strength != 1)}
 
 
 def scale_at(strength_F: Rows, weight_F: Rows) -> float:

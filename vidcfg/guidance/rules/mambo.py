@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import numpy as np
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
@@ -31,7 +30,7 @@ class Mambo(Compared):
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         change = gram.vector("cond", "uncond")
         apart = ratio(gram.inner(change, change), gram.dot("uncond", "uncond"), 0.0)
-        damping = np.exp(-self.alpha * np.sqrt(np.maximum(apart, 0.0)))
-        damped = np.where(damping == 1, strength, 1 + (strength - 1) * damping)
+        damping = (-self.alpha * apart.clamp_min(0).sqrt()).exp()
+        damped = strength.where(damping == 1, 1 + (strength - 1) * damping)
         is_off = self.is_off(strength, weight)
         return Combination("uncond", None, {"cond": damped}, is_off)

@@ -4,7 +4,7 @@ import numpy as np
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Rows, Rule, rule
+from vidcfg.guidance.rule import Rows, Rule, ratio, rule
 from vidcfg.settings.base import Number
 
 
@@ -49,6 +49,6 @@ class PerpNeg(Rule):
         direction = ("cond", "uncond")
         along = gram.difference_dot(("negative", "uncond"), direction)
         length = gram.difference_dot(direction, direction)
-        share = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
+        share = ratio(along, length, 0.0)
         moved = deltas | {"cond": deltas["cond"] - deltas["negative"] * share}
         return Combination("uncond", None, moved, self.is_off(strength, weight))

@@ -1,7 +1,5 @@
 """Guidance whose result may not outgrow the conditional prediction."""
 
-import numpy as np
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Compared, Rows, ratio, rule
@@ -29,7 +27,7 @@ class Renorm(Compared):
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         plain = super().combination(gram, strength, weight)
         guided = strength[..., None] * gram.vector("cond", "uncond") + gram.vector("uncond")
-        size = np.sqrt(gram.energy(guided))
-        cond = np.sqrt(np.maximum(gram.dot("cond", "cond"), 0.0))
-        factor = np.minimum(1.0, ratio(self.cap * cond, size, 1.0))
-        return plain.scaled(np.broadcast_to(factor, strength.shape))
+        size = gram.energy(guided).sqrt()
+        cond = gram.dot("cond", "cond").clamp_min(0).sqrt()
+        factor = ratio(self.cap * cond, size, 1.0).clamp_max(1)
+        return plain.scaled(factor.expand(strength.shape))

@@ -1,10 +1,8 @@
 """Tangential classifier-free guidance."""
 
-import numpy as np
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.rule import Compared, Rows, rule
+from vidcfg.guidance.rule import Compared, Rows, ratio, rule
 
 
 @rule("tcfg")
@@ -31,10 +29,9 @@ class Tcfg(Compared):
         change, cond = gram.vector("cond", "uncond"), gram.vector("cond")
         apart = gram.inner(change, cond) + gram.inner(change, gram.vector("uncond"))
         shared = gram.dot("cond", "uncond")
-        r = np.sqrt(apart**2 + 4 * shared**2)
-        safe = np.where(r > 0, r, 1.0)
-        of_cond = np.where(r > 0, shared / safe, 0.0)
-        of_uncond = np.where(r > 0, (1 - apart / safe) / 2, 1.0)
+        r = (apart**2 + 4 * shared**2).sqrt()
+        of_cond = ratio(shared, r, 0.0)
+        of_uncond = (1 - ratio(apart, r, -1.0)) / 2
         away = 1 - strength
         moved = strength + away * of_cond
         is_off = self.is_off(strength, weight)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
@@ -65,4 +64,4 @@ class ZeroInit(StepOf):
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         is_off = self.is_off(strength, weight)
-        return Combination("cond", is_off.astype(np.float64), {}, is_off)
+        return Combination("cond", is_off + 0.0 * strength, {}, is_off)

@@ -1,0 +1,42 @@
+"""A step on a device that runs by itself waits for nothing that the device computes."""
+
+import numpy as np
+import pytest
+import torch
+from guidance_cases import SURFACE_BF, B, F
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vidcfg.guidance.layout import FrameLayout
+from vidcfg.guidance.passes import Passes, StepInputs
+from vidcfg.guidance.plan import Memory, SampleRows
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import GuidedDenoiser
+
+SETTINGS = {
+    "cfg": {},
+    "rescale": {"rescale": 0.7},
+    "apg": {"method": {"kind": "apg", "norm": 0.5, "momentum": -0.3}},
+    "clip": {"method": "tcfg", "rescale": 0.7, "statistics": "clip"},
+    "clamp": {"clamp": 3.0},
+}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_no_number_is_read_from_the_device(name, monkeypatch):
+    """Tensors without data on a GPU that is not there: a number of theirs cannot be read."""
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: pytest.fail("waits for a number"))
+    rules = (Guidance(scale=3.0, **SETTINGS[name]),) * B
+    rows = np.repeat(SURFACE_BF[:, None], 2, axis=1)
+    samples = SampleRows(rules, rows, np.ones_like(rows))
+    denoiser = GuidedDenoiser(FrameLayout("BCFHW"), samples, Passes(share=False))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        noisy = torch.empty(B, 3, F, 4, 6, device="cuda")
+        inputs = StepInputs(
+            shared={"x": noisy},
+            by_branch={"cond": {}, "uncond": {}},
+            num_frames=F,
+            step=0,
+            level=(0.4, 0.6),
+        )
+        guided, trace = denoiser.predict(inputs, lambda *_: torch.empty_like(noisy), Memory())
+    assert guided.device.type == trace.std_guided_BF.device.type == "cuda"

@@ -1,0 +1,102 @@
+"""The weighted sum of predictions, and in the same pass the spread of its frames."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcfg.guidance.combination import Combination
+from vidcfg.guidance.gram import in_pieces, joined, rows_of, sums_of
+from vidcfg.guidance.shapes import Bool, Float
+
+
+def combine(
+    predictions: Mapping[str, Float[Tensor, "b F ..."]],
+    combination: Combination,
+    *,
+    vectors: Mapping[str, Float[Tensor, "b F ..."]] | None = None,
+    out: Float[Tensor, "B F ..."] | None = None,
+    off_BF: Bool[Any, "B F"] | None = None,
+    measured: list[Tensor] | None = None,
+) -> Float[Tensor, "B F ..."]:
+    """The guided prediction, in `out` or a new tensor.
+
+    Each operation is rounded to the dtype of the predictions as the stock pipelines do: for
+    bfloat16 the products are taken in float32 and rounded, which is what a Python scalar times a
+    tensor does. A frame marked off (in `off_BF`, else in the combination) is a copy of `cond`.
+    `vectors` are those that `extra_BF` names. Predictions of one row serve all B samples. Where
+    `measured` is given, and every sample has predictions of its own, the sums that `spread` reads,
+    of cond and of the result, are appended to it.
+    """
+    base = predictions[combination.base]
+    if out is None:
+        out = base.new_empty((len(combination.off_BF), *base.shape[1:]))
+    given = [predictions[branch] for branch in combination.delta_BF]
+    given += [vectors[name] for name in combination.extra_BF]
+    target, *inputs = rows_of(out, base, predictions.get("cond", base), *given)
+    moved = len(combination.delta_BF)
+
+    # The numbers of every frame; None where there is nothing to do.
+    off_BF = combination.off_BF if off_BF is None else off_BF
+    has_off = isinstance(off_BF, Tensor) or off_BF.any()
+    numbers = [combination.gain_BF, combination.factor_BF, off_BF if has_off else None]
+    numbers += [*combination.delta_BF.values(), *combination.extra_BF.values()]
+    numbers = [None if n is None else _beside(n, target) for n in numbers]
+
+    # Piece by piece; the samples that share their predictions one after the other.
+    per_sample = [target, *(n for n in numbers if n is not None)]
+    count = len(base) if len(base) == len(out) else 1
+    columns = [c[i : i + count] for i in range(0, len(out), count) for c in per_sample]
+    kit, sums = np if isinstance(target, np.ndarray) else torch, []
+    for piece in in_pieces(*inputs, *columns):
+        first, cond, *parts = piece[: len(inputs)]
+        into = piece[len(inputs)] if len(columns) == len(per_sample) else None
+        parts[:moved] = [
+            kit.subtract(p, first, out=None if i else into) for i, p in enumerate(parts[:moved])
+        ]
+        for i in range(len(inputs), len(piece), len(per_sample)):
+            values = iter(piece[i + 1 : i + len(per_sample)])
+            amounts = [None if n is None else next(values) for n in numbers]
+            _add_up(piece[i], first, cond, parts, *amounts)
+            if measured is not None:
+                sums.append(sums_of(cond, piece[i]))
+    if measured is not None:
+        measured.append(joined(sums, out))
+    return out
+
+
+def _add_up(
+    out: Any, base: Any, cond: Any, parts: list, gain: Any, factor: Any, off: Any, *amounts: Any
+) -> None:
+    """One piece of the sum, into `out`, which the first of `parts` may be: numpy, or torch."""
+    kit = np if isinstance(out, np.ndarray) else torch
+    total = base
+    if gain is not None:
+        total = kit.multiply(base, gain, out=kit.empty_like(base))
+    for part, amount in zip(parts, amounts):
+        if total is out:
+            out += kit.multiply(part, amount, out=kit.empty_like(part))
+        else:
+            kit.multiply(part, amount, out=out)
+            out += total
+            total = out
+    if factor is not None:
+        kit.multiply(total, factor, out=out)
+    elif total is not out:
+        out[...] = total
+    if off is not None:
+        out[...] = kit.where(off, cond, out)
+
+
+def _beside(values_BF: Any, rows: Any) -> Any:
+    """One number per frame beside (B, F, rows, N) views, in float32 or better; no one waits."""
+    if isinstance(rows, np.ndarray):
+        values = np.asarray(values_BF)
+        return values.astype(values.dtype if values.dtype == bool else rows.dtype)[..., None, None]
+    if isinstance(values_BF, np.ndarray):
+        values_BF = torch.from_numpy(np.ascontiguousarray(values_BF))
+    if values_BF.dtype != torch.bool:
+        values_BF = values_BF.to(torch.promote_types(rows.dtype, torch.float32))
+    return values_BF.to(rows.device, non_blocking=True)[..., None, None]
