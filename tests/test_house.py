@@ -23,14 +23,15 @@ ALLOWED = {
     "metrics": {"media", "mini"},
     "pipelines": {"settings", "guidance", "mini"},
     "diffusers": {"pipelines"},
-    "results": {"metrics", "media"},
+    "stored": {"metrics"},
+    "results": {"stored", "metrics", "media"},
     "render": {"settings", "guidance", "mini", "pipelines", "media"},
-    "evaluate": {"settings", "mini", "media", "metrics", "results", "report"},
-    "report": {"media", "metrics", "results"},
-    "regress": {"settings", "media", "metrics", "evaluate", "report", "results"},
+    "evaluate": {"settings", "mini", "media", "metrics", "stored", "results", "report"},
+    "report": {"media", "metrics", "stored", "results"},
+    "regress": {"settings", "media", "metrics", "evaluate", "report", "stored", "results"},
     "sweep": {
         *("settings", "guidance", "mini", "pipelines", "media", "metrics"),
-        *("results", "render", "evaluate", "report"),
+        *("stored", "results", "render", "evaluate", "report"),
     },
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
@@ -44,6 +45,7 @@ FOREIGN = {
     "report": {"torch", "diffusers", "ray"},
     "regress": {"torch", "diffusers", "ray"},
     "results": {"torch", "diffusers", "ray"},
+    "stored": {"torch", "diffusers", "ray"},
 }
 """Libraries that a part must not import, at any depth of its own files."""
 

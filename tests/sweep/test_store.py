@@ -69,7 +69,7 @@ def test_of_many_commits_at_once_one_wins_and_the_unit_is_whole(tmp_path):
     barrier = threading.Barrier(8)
 
     def commit(index: int) -> None:
-        mine = FILES | {"record.json": json.dumps(index).encode()}
+        mine = FILES | {"record.json": json.dumps({"number": index}).encode()}
         barrier.wait()
         try:
             if Store(str(tmp_path)).commit(KEY, mine):
@@ -86,7 +86,7 @@ def test_of_many_commits_at_once_one_wins_and_the_unit_is_whole(tmp_path):
     assert not errors
     assert len(wins) == 1
     assert store.is_done(KEY)
-    assert store.read_json(f"{store.unit(KEY)}/record.json") == wins[0]
+    assert store.read_json(f"{store.unit(KEY)}/record.json") == {"number": wins[0]}
     assert os.listdir(tmp_path / "units" / "ab") == [KEY]
     assert store.names("damaged") == []
 

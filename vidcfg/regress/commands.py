@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 from vidcfg import cli
+from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
 from vidcfg.progress import Progress
 from vidcfg.regress.check import check_clips
@@ -137,9 +137,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         }
         write_text(arguments.out, rules.replace(metrics=metrics).to_yaml())
     if arguments.save:
-        read_baseline(arguments.save)  # refuses what is no baseline
-        path = Path(arguments.save) / "baseline.json"
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = dict(on_disk.read_baseline(arguments.save).plan)
         facts["noise"] = {name: {"sd": n.sd, "n": n.n} for name, n in found.noise.items()}
-        write_json(path, facts)
+        write_json(Path(arguments.save) / "baseline.json", facts)
     return cli.DONE

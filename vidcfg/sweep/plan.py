@@ -10,8 +10,8 @@ from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
-from vidcfg.results import PLAN_KIND
 from vidcfg.settings.document import ConfigDocument, validate
+from vidcfg.stored import PLAN_KIND
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.identity import (

@@ -1,7 +1,6 @@
 """A whole sweep: plan, driver, then the cells' own rows, the self-check and the summary."""
 
 import contextlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.results import records_of
+from vidcfg.stored import arrays_of, records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
@@ -221,9 +220,9 @@ def _features(
     for key in keys if nets else ():
         data = store.read(f"{store.unit(key)}/features.npz")
         if data is not None:
-            with np.load(io.BytesIO(data)) as arrays:
-                for net in arrays.files:
-                    found.setdefault(net, {})[key] = arrays[net]
+            where = store.path(f"{store.unit(key)}/features.npz")
+            for net, vector in arrays_of(data, where).items():
+                found.setdefault(net, {})[key] = vector
     return found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.files import FileError, atomic_path
+from vidcfg.stored import DoneFile, ResultsError, parse, shape_of
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20
@@ -32,6 +33,10 @@ class StoreError(RuntimeError):
 
 class NoStoreError(StoreError, ValueError):
     """What is given as the store is none, or that of another sweep."""
+
+
+class DamagedFileError(StoreError, ResultsError):
+    """A file of the store has another shape than it should; the message names it."""
 
 
 class Store:
@@ -70,16 +75,16 @@ class Store:
             return None
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file; None where it is missing.
+        """The content of a JSON file, of the shape that its name says; None where it is missing.
 
         Raises:
-            StoreError: if it is no JSON.
+            DamagedFileError: if it has another shape, or is no JSON.
         """
         text = self.read(name)
         try:
-            return None if text is None else json.loads(text)
-        except ValueError:
-            raise StoreError(f"{self.path(name)} is damaged. Delete it and run again.") from None
+            return None if text is None else parse(text, self.path(name), shape_of(name))
+        except ResultsError as error:
+            raise DamagedFileError(str(error)) from None
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder of the store, sorted."""
@@ -128,11 +133,11 @@ class Store:
 
     def _is_whole(self, folder: str) -> bool:
         try:
-            done = json.loads(self.fs.cat_file(f"{folder}/{DONE}"))
+            done = parse(self.fs.cat_file(f"{folder}/{DONE}"), folder, DoneFile)
             return bool(done) and all(
                 self._fits(f"{folder}/{name}", facts) for name, facts in done.items()
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError):
             return False
 
     def _fits(self, path: str, facts: Mapping[str, Any]) -> bool:
