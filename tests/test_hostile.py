@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from video_files import noise, write_video
 
 from vidcfg.files import content_of
 from vidcfg.regress.measure import load_clips
+from vidcfg.regress.policy import load_policy
+from vidcfg.render.config import load_render_config
+from vidcfg.render.forecast import forecast_of
 from vidcfg.report import write_report
 from vidcfg.results import read_results
 from vidcfg.stored import ResultsError, inside
@@ -152,3 +156,73 @@ def test_pictures_of_a_baseline_come_from_its_folder(tmp_path):
     (tmp_path / "records.jsonl").write_text("")
     with pytest.raises(ResultsError, match=r"baseline\.json: clips\.0\.strip is"):
         load_clips(tmp_path)
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e"
+
+
+def test_no_command_prints_what_a_terminal_obeys(store, capsys):
+    from vidcfg.regress.__main__ import main as regress
+    from vidcfg.report.__main__ import main as report
+    from vidcfg.sweep.cli import main as sweep
+
+    plan = json.loads((store / "plan.json").read_text())
+    plan["name"] = plan["cells"][0]["label"] = f"cell {ESCAPE} |=1+1"
+    (store / "plan.json").write_text(json.dumps(plan))
+    (failure,) = (store / "failed").iterdir()
+    failure.write_text(json.dumps({"key": failure.stem, "kind": ESCAPE, "message": ESCAPE}))
+    assert sweep(["status", str(store)]) == 1
+    assert report([str(store)]) == 0
+    assert report([str(store), "--baseline", ESCAPE]) == 2
+    assert regress(["check", f"{store}{ESCAPE}", "--baseline", str(store), "--debug"]) == 2
+    with pytest.raises(SystemExit):
+        report([f"--{ESCAPE}"])
+    said = "".join(capsys.readouterr())
+    assert said.count(r"\x1b]0;owned\x07\x1b[2J\x9b1m\u202e") >= 5
+    assert not set(ESCAPE[0] + "\x07\x9b\u202e") & set(said)
+    # Nor does its table; the label stays one cell of it.
+    table = (store / "report" / "report.md").read_text()
+    assert "\x1b" not in table
+    assert r"\|=1+1" in table
+
+
+def test_junit_holds_any_name(tmp_path):
+    from xml.etree import ElementTree
+
+    from vidcfg.regress.output import _junit
+
+    made = _junit([(f"<a>&{ESCAPE}", "failure", {"message": ESCAPE}, ESCAPE)])
+    assert ElementTree.fromstring(made)[0].get("name").startswith("<a>&")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["metrics.mc_flicker.margin=1e300"],
+            "margin is 1e\\+300, but must be above 0 and at most",
+        ),
+        (["metrics.mc_flicker.tolerance=.inf"], "not finite"),
+        (["alpha=inf"], "Write a finite number"),
+    ],
+)
+def test_policy_that_cannot_be_meant_is_refused(overrides, words):
+    with pytest.raises(ValueError, match=words):
+        load_policy(None, overrides)
+
+
+@pytest.mark.parametrize("where", ["output.dir", "prompts.0", "name", "model.checkpoint"])
+def test_nul_in_a_setting_is_refused(where):
+    quickstart = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+    with pytest.raises(ValueError, match=where.split(".")[0]):
+        load_render_config(quickstart, [f'{where}="a\\0b"'])
+
+
+def test_dry_run_of_a_hundred_thousand_seeds_takes_seconds():
+    quickstart = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+    one, begin = load_render_config(quickstart, ["seeds=7"]), time.process_time()
+    # As a list each seed is looked up among the others.
+    config = one.replace(seeds=list(range(100_000)))
+    total = forecast_of(config).plan().total
+    assert time.process_time() - begin < 5
+    assert total == 100_000 * forecast_of(one).plan().total

@@ -372,7 +372,7 @@ def read_baseline(folder: str | Path) -> Results:
         if key not in rows:
             raise ResultsError(f"{path} has no records of {key}. {ANEW}")
         # Facts of a video are written once, not in each of its records.
-        info = ClipInfo(**entry["video"]) if entry.get("video") else None
+        info = ClipInfo.from_dict(entry["video"]) if entry.get("video") else None
         records = {record.name: replace(record, clip=info) for record in rows.pop(key)}
         strip = inside(folder, f"videos/{entry['strip']}") if entry.get("strip") else None
         strip = strip if strip and strip.is_file() else None

@@ -6,9 +6,8 @@ python tests/helpers/mutations.py FILE --seed 7     prints FILE (JSON) with one 
 import copy
 import json
 import random
-import sys
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 ODD = (
@@ -16,6 +15,9 @@ ODD = (
     *("\x1b[31m", "=1+1", "\ud800", "y" * 5000, [], {}, [[[]]], {"a": {"b": []}}, [None]),
 )
 """What stands in place of a value."""
+
+NONSENSE = tuple(f"by {x!r}:" for x in (10**30, 1e300, -1e300, "\0", "\ud800", [[[]]], [None]))
+"""What no setting can mean, as `mutated` tells it."""
 
 GARBAGE = (b"", b"\0" * 64, b"\x89PNG\r\n", b"[" * 5000, b"NaN", b"1e999", b"\xff\xfe\xfa", b"{}")
 """What stands in place of a whole file."""
@@ -52,7 +54,8 @@ def mutated(value: Any, draw: random.Random) -> tuple[Any, str]:
     elif how == "renamed" and isinstance(node, dict):
         node[f"{last}x"] = node.pop(last)
     else:
-        how, node[last] = "replaced", draw.choice(ODD)
+        node[last] = draw.choice(ODD)
+        how = f"replaced by {node[last]!r:.40}:"
     return made, f"{how} {'.'.join(map(str, (*above, last)))}"
 
 
@@ -81,6 +84,10 @@ def mutated_json(data: bytes, draw: random.Random) -> tuple[bytes, str]:
     return (b"".join([*lines[:at], text + b"\n", *lines[at + 1 :]]) if is_lines else text), what
 
 
+HANG = 30.0
+"""Seconds."""
+
+
 class Tally:
     """Counts what a reader makes of mutated inputs: refused in a sentence, read, or a fault."""
 
@@ -89,9 +96,13 @@ class Tally:
         self.faults: list[str] = []
 
     def of(self, what: str, work: Callable[[], Any], refusals: tuple[type, ...]) -> None:
-        """Do the work; any error that is no refusal, or one of many lines, is a fault."""
+        """Do the work; any error that is no refusal is a fault, and so is nonsense that is taken
+        (where the work tells what it took by its result) and more than half a minute.
+        """
+        begin = time.monotonic()
         try:
-            work()
+            if nonsense := work():
+                raise AssertionError(f"nonsense is accepted: {nonsense}")
         except refusals as error:
             self.refused += 1
             if not str(error).strip():
@@ -100,16 +111,10 @@ class Tally:
             self.faults.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
         else:
             self.read += 1
+        if time.monotonic() - begin > HANG:
+            self.faults.append(f"{what}: hangs")
 
     def __str__(self) -> str:
         total = self.refused + self.read + len(self.faults)
-        return (
-            f"{total} inputs: {self.refused} refused, {self.read} read, {len(self.faults)} faults"
-        )
-
-
-if __name__ == "__main__":
-    seed = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 0
-    text, done = mutated_json(Path(sys.argv[1]).read_bytes(), random.Random(seed))
-    print(done, file=sys.stderr)
-    sys.stdout.buffer.write(text)
+        faults = f"{len(self.faults)} tracebacks, hangs or nonsense"
+        return f"{total} inputs: {self.refused} refused, {self.read} read, {faults}"

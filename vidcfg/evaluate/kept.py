@@ -58,7 +58,7 @@ class Kept:
             records = [replace(Record.from_dict(r), subject=item.name) for r in line["records"]]
         except ValueError:
             return None
-        clip = ClipInfo(**line["clip"])
+        clip = ClipInfo.from_dict(line["clip"])
         vectors = {
             net: np.array(numbers, dtype=kind) for net, (kind, numbers) in line["features"].items()
         }

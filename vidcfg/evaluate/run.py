@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, printable
+from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.kept import Kept
 from vidcfg.evaluate.reference import open_reference
 from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
@@ -26,6 +26,7 @@ from vidcfg.files import content_of
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.progress import printable
 
 Features = dict[str, dict[str, np.ndarray]]
 """Vectors by net and video."""

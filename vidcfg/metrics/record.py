@@ -38,6 +38,18 @@ class ClipInfo:
     lossless: bool | None = None
     codec: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "height", "width", "fps"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it has to be 0 or more.")
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "ClipInfo":
+        """What a row says of it; keys that are no field are left out."""
+        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+        fps = known.get("fps")
+        return cls(**known | {"fps": None if fps is None else float(fps)})
+
 
 @dataclass(frozen=True)
 class Record:

@@ -16,7 +16,7 @@ class ModelError(RuntimeError):
 
 
 def _known_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
         raise refuse(choose(value, ("auto", "cpu", "cuda", "cuda:0")))
     return value
 
@@ -27,7 +27,14 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_not_blank)]
+def _plain(value: str) -> str:
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise refuse("but holds a character that no file or encoder can take. Delete it.")
+    return value
+
+
+Plain = Annotated[str, AfterValidator(_plain)]
+Text = Annotated[Plain, AfterValidator(_not_blank)]
 Device = Annotated[str, AfterValidator(_known_device)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -93,7 +93,7 @@ def _render(
 
     flags = {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
     pending = pending_units(config, units, **flags)
-    say = (lambda text: None) if arguments.quiet else (lambda text: print(text, flush=True))
+    say = (lambda text: None) if arguments.quiet else cli.say
     if not pending:
         return say(f"all {len(units)} videos are in {config.output.dir}")
     make_folder(units[0].stem.parent, "output.dir")

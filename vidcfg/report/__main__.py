@@ -51,7 +51,7 @@ def report(arguments: argparse.Namespace) -> int:
         )
     if not arguments.quiet:
         size = "" if is_url(path) else f" ({path.stat().st_size / 1e6:.1f} MB)"
-        print(f"{path}{size}")
+        cli.say(f"{path}{size}")
     return cli.DONE
 
 

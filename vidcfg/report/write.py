@@ -38,6 +38,8 @@ def write_report(
             file.
         FileError: a file cannot be written.
     """
+    if not 0 <= max_megabytes <= 1e6:
+        raise ValueError(f"--max-mb is {max_megabytes}, it has to be from 0 to 1e6.")
     # Read and compare.
     results = read_results(store)
     analysis = analyse(results, metrics=metrics, baseline=baseline)

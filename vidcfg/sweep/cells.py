@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.render.config import Prompt, RenderConfig
-from vidcfg.settings.document import ConfigDocument, load_document, set_value, validate
+from vidcfg.settings.document import ConfigDocument, load_document, put_value, set_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
 from vidcfg.settings.strict_yaml import dump_yaml
 from vidcfg.sweep.config import PromptFile, SweepConfig
@@ -93,9 +93,9 @@ def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> Config
         if isinstance(prompts, PromptFile):
             prompts = read_prompts(_beside(source, prompts.file))
         data = [prompt.to_dict() for prompt in prompts]
-        base = _put(base, "prompts", data, source=f"{source}: prompts")
+        base = put_value(base, ("prompts",), data, source=f"{source}: prompts")
     if sweep.seeds is not None:
-        base = _put(base, "seeds", list(sweep.seeds), source=f"{source}: seeds")
+        base = put_value(base, ("seeds",), list(sweep.seeds), source=f"{source}: seeds")
     return base
 
 

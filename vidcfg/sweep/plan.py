@@ -153,7 +153,7 @@ class Plan:
             return {"naive": None, "separate": None, "shared": None}
         return {
             "naive": sum(plan.naive for plan in alone),
-            "separate": sum(plan.total for plan in alone),
+            "separate": sum(self.cost((key,)) for key in keys),
             "shared": sum(self.cost(group) for group in self.groups(keys)),
         }
 
