@@ -21,7 +21,7 @@ ALLOWED = {
     "mini": set(),
     "media": set(),
     "metrics": {"media", "mini"},
-    "pipelines": {"settings", "guidance", "mini"},
+    "pipelines": {"settings", "guidance", "mini", "stored"},
     "diffusers": {"pipelines"},
     "stored": {"metrics"},
     "results": {"stored", "metrics", "media"},

@@ -14,10 +14,11 @@ from mutations import NONSENSE, Tally, mutated, mutated_bytes, mutated_json
 from train_mini.config import TrainConfig
 from video_files import noise
 
-from vidcfg.evaluate.inputs import find_items
+from vidcfg.evaluate.inputs import find_items, with_prompts
 from vidcfg.evaluate.score import score_video
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.write import encode_video
+from vidcfg.metrics.record import range_of
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import read_finished, write_baseline
 from vidcfg.regress.measure import load_clips
@@ -26,8 +27,9 @@ from vidcfg.regress.policy import Policy
 from vidcfg.render.config import RenderConfig
 from vidcfg.report.analyse import analyse
 from vidcfg.results import read_results
-from vidcfg.settings.document import ConfigDocument, load_document, validate
+from vidcfg.settings.document import load_document, read_document, validate
 from vidcfg.settings.errors import ConfigError
+from vidcfg.settings.strict_yaml import dump_yaml
 from vidcfg.stored import LARGEST, ResultsError
 from vidcfg.sweep.cells import cells_of
 from vidcfg.sweep.config import SweepConfig
@@ -76,9 +78,10 @@ def test_mutated_configurations(count, monkeypatch):
         made, what = mutated(draw.choice(data[model]), draw)
 
         def work(model=model, made=made, what=what):
-            config = validate(ConfigDocument("config.yaml", made, {}), model)
+            document = read_document(dump_yaml(made), source="config.yaml")
+            config = validate(document, model)
             if model is SweepConfig:
-                cells_of(config)
+                cells_of(config, document=document)
             return what if any(word in what for word in NONSENSE) else ""
 
         tally.of(f"{seed}: {model.__name__}, {what}", work, (ConfigError,))
@@ -142,6 +145,27 @@ def test_mutated_baselines(good, tmp_path, count):
 
 
 @sizes(100)
+def test_mutated_prompts_and_records_beside_videos(good, tmp_path, count):
+    tally, video = Tally(), tmp_path / "a.mkv"
+    video.write_bytes(b"")
+    record = next((good / "whole").glob("units/*/*/record.json")).read_bytes()
+    prompts = b'[{"video": "a.mkv", "prompt": "a kite"}]'
+    for seed in range(count):
+        draw = random.Random(seed)
+        beside, told = mutated_json(record, draw), mutated_json(prompts, draw)
+        video.with_suffix(".json").write_bytes(beside[0])
+        (tmp_path / "prompts.json").write_bytes(told[0])
+
+        def work():
+            items = find_items([video])
+            for item in (*items, *with_prompts({"": items}, tmp_path / "prompts.json")[""]):
+                item.prompt.encode()
+
+        tally.of(f"{seed}: {beside[1]}, {told[1]}", work, (ValueError,))
+    settle(tally, "prompts")
+
+
+@sizes(100)
 def test_damaged_videos(tmp_path, count):
     tally = Tally()
     frames = noise(5, 16, 24)
@@ -160,7 +184,7 @@ def test_damaged_videos(tmp_path, count):
             for record in scored.records:
                 if record.status == "failed":
                     raise ValueError(record.skipped_reason)
-                if not -1 <= (record.value or 0) <= 1:
+                if abs(record.value or 0) > max(map(abs, range_of(record.unit))):
                     return f"{record.name} {record.value}"
             return ""
 

@@ -103,6 +103,8 @@ class Tally:
         try:
             if nonsense := work():
                 raise AssertionError(f"nonsense is accepted: {nonsense}")
+        except UnicodeError as error:
+            self.faults.append(f"{what}: {error}")
         except refusals as error:
             self.refused += 1
             if not str(error).strip():

@@ -89,13 +89,14 @@ def _facts_beside(path: Path) -> dict[str, Any]:
     """Prompt, seed, stride, enlargement and unit key, where a record has them."""
     try:
         data = {} if path.is_dir() else json.loads(path.with_suffix(".json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(data, dict):
         return {}
     prompt, video = data.get("prompt"), data.get("video")
+    text = prompt.get("text") if isinstance(prompt, dict) else prompt
     facts = {
-        "prompt": (str, prompt.get("text") if isinstance(prompt, dict) else prompt),
+        "prompt": (str, printable(text, keep="\n\t") if isinstance(text, str) else None),
         "seed": (int, data.get("seed")),
         "stride": (int, _stride(data.get("surface"))),
         "enlarge": (int, video.get("enlarge") if isinstance(video, dict) else None),

@@ -1,14 +1,23 @@
 """`model:` of a config, and the pipeline that it names, loaded."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from vidcfg.settings.base import ConfigModel, Finding, refuse
 from vidcfg.settings.validation import choose
+from vidcfg.stored import parse
+
+
+class CodecFile(TypedDict):
+    stride: Annotated[int, Field(ge=1, le=1024)]
+
+
+class IndexFile(TypedDict):
+    _class_name: str
 
 
 class ModelError(RuntimeError):
@@ -27,14 +36,7 @@ def _not_blank(value: str) -> str:
     return value
 
 
-def _plain(value: str) -> str:
-    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise refuse("but holds a character that no file or encoder can take. Delete it.")
-    return value
-
-
-Plain = Annotated[str, AfterValidator(_plain)]
-Text = Annotated[Plain, AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(_not_blank)]
 Device = Annotated[str, AfterValidator(_known_device)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -68,7 +70,7 @@ class MiniModel(ConfigModel):
         from vidcfg.guidance.frame_map import CausalMap
 
         path = self.folder / "vae" / "config.json"
-        return CausalMap(json.loads(path.read_text("utf-8"))["stride"] if path.is_file() else 4)
+        return CausalMap(_small(path, CodecFile)["stride"] if path.is_file() else 4)
 
     def load(self, device: Any) -> Any:
         """See `load_pipeline`."""
@@ -276,7 +278,12 @@ def pipeline_class_of(model: MiniModel | DiffusersModel) -> type | None:
     index = model.folder and model.folder / "model_index.json"
     if not index or not index.is_file():
         return None
-    return pipeline_class(json.loads(index.read_text("utf-8")).get("_class_name", ""))
+    return pipeline_class(_small(index, IndexFile)["_class_name"])
+
+
+def _small(path: Path, shape: Any) -> Any:
+    """A small JSON file of a checkpoint, of the shape."""
+    return parse(path.read_bytes(), path, shape, fix="Copy the checkpoint again.")
 
 
 def pick_device(wanted: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.load import DiffusersModel, MiniModel, Plain, Text, model_from
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
 from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
 from vidcfg.settings.document import apply_overrides, load_document, set_value, validate
@@ -31,7 +31,7 @@ class Prompt(ConfigModel):
     """What to show, what to steer away from, and an image to start from (image-to-video)."""
 
     text: Text = Field(description="the prompt")
-    negative: Plain = ""
+    negative: str = ""
     image: Text | None = None
 
 

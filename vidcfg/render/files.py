@@ -65,7 +65,7 @@ def _listed(paths: list[Path], *, at_most: int = 6) -> str:
 
 
 def _settings_of(record: Path) -> Any:
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         return json.loads(record.read_text("utf-8"))["settings"]
     return None
 
