@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_collection_modifyitems(items):
     """Files that take minutes come first, so that no process waits for another at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in ("sweep", "regress"))
+    items.sort(key=lambda item: item.path.parent.name not in ("ray", "sweep", "regress"))
 
 
 def pytest_collection_finish():

@@ -66,16 +66,20 @@ faults of [flicker_table.md](flicker_table.md) in the first 17 frames of {clips}
 Wan, LTX-2, HunyuanVideo, Kling, Luma, Veo and others (350 x 350, lossy).
 
 *Same clip*: share of clips that score higher with the fault than without it; *pooled*: the same
-for different clips. VBench's temporal flickering ranks as `frame_diff` does. *Best*: the metric of
-faults that sees it most often.
+for different clips, and for the {quiet} *quiet* ones, which read less than one level of `mc_flicker`
+by themselves. VBench's temporal flickering ranks as `frame_diff` does. *Best*: the metric of faults
+that sees it most often.
 
-| fault | named for it | same clip | pooled | best | `frame_diff`, same clip | pooled |
-|---|---|---|---|---|---|---|"""
+| fault | named for it | same clip | pooled | pooled, quiet | best | `frame_diff`, same clip | pooled |
+|---|---|---|---|---|---|---|---|"""
 CLEAN_VALUES = """
 Clips without a fault, in levels of 255:
 
 | metric | 10th percentile | median | 90th percentile |
 |---|---|---|---|"""
+
+QUIET = 1 / 255
+"""Clips with less of `mc_flicker` do not flicker by themselves: film grain reads .7 level."""
 
 OF_FAULTS = NAMES[: NAMES.index("hf_share")]
 
@@ -158,13 +162,17 @@ def table(scored: dict, num_seeds: int) -> str:
 def real_page(scored: dict) -> str:
     """The page of real clips: what the named metric, the best one and frame difference see."""
     scenes = {scene for scene, _ in scored}
-    lines = [REAL.format(clips=len(scored))]
+    quiet = {scene for (scene, _), scores in scored.items() if scores[""]["mc_flicker"] < QUIET}
+    lines = [REAL.format(clips=len(scored), quiet=len(quiet))]
     for fault, (_, named) in FAULTS.items():
         shares = {name: paired(values(scored, fault, name, scenes)) for name in NAMES}
         best = max((name for name in OF_FAULTS), key=shares.get)
-        pool = [pooled(values(scored, fault, name, scenes)) for name in (named, "frame_diff")]
-        cells = [f"{shares[named]:.2f}", f"{pool[0]:.2f}", f"`{best}` {shares[best]:.2f}"]
-        cells += [f"{shares['frame_diff']:.2f}", f"{pool[1]:.2f}"]
+        pool = [
+            f"{pooled(values(scored, fault, name, of)):.2f}"
+            for name, of in ((named, scenes), (named, quiet), ("frame_diff", scenes))
+        ]
+        cells = [f"{shares[named]:.2f}", *pool[:2], f"`{best}` {shares[best]:.2f}"]
+        cells += [f"{shares['frame_diff']:.2f}", pool[2]]
         lines.append(f"| {fault} | `{named}` | {' | '.join(cells)} |")
     lines.append(CLEAN_VALUES)
     for name in ("mc_flicker", "mc_flicker_p95", "judder", "frame_diff"):

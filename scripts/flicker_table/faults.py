@@ -156,20 +156,20 @@ FAULTS = {
     "texture boil, 4 levels": (boiling, "mc_flicker"),
     "noise of 2 levels": (noisy, "mc_flicker"),
     "every 4th frame soft": (soft, "sharpness_pulse"),
-    "one frame pops by 12": (popped, "mc_flicker_peak"),
+    "one frame pops by 12": (popped, "mc_flicker"),
     "ghosting of 35 %": (ghosted, "ghosting"),
-    "a frame repeated": (reordered(lambda k, n: [*range(k + 1), *range(k, n - 1)]), "judder_peak"),
+    "a frame repeated": (reordered(lambda k, n: [*range(k + 1), *range(k, n - 1)]), "freeze_share"),
     "two frames swapped": (reordered(swap), "judder_peak"),
     "a frame dropped": (
-        reordered(lambda k, n: [*range(k), *range(k + 1, n), n - 1]),
+        reordered(lambda k, n: [*range(k), *range(k + 1, n)]),
         "judder_peak",
     ),
     "frozen tail": (frozen, "freeze_share"),
-    "melting": (melting, "judder_peak"),
-    "wobble of .7 px": (wobbling, "judder_peak"),
+    "melting": (melting, "content_drift"),
+    "wobble of .7 px": (wobbling, "judder"),
     "content drifts, 50 %": (becoming_another, "content_drift"),
     "colour drifts, 14 levels": (drifting_colour, "colour_drift"),
-    "first latent frame differs": (other_first, "mc_flicker_peak"),
+    "first latent frame differs": (other_first, "mc_flicker"),
     "flicker in the last half": (
         lambda clip, rng: (
             clip + 3 * alternating(len(clip)) * along(np.arange(len(clip)) >= len(clip) // 2)
