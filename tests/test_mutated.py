@@ -32,7 +32,8 @@ from vidcfg.settings.errors import ConfigError
 from vidcfg.settings.strict_yaml import dump_yaml
 from vidcfg.stored import LARGEST, ResultsError
 from vidcfg.sweep.cells import cells_of
-from vidcfg.sweep.config import SweepConfig
+from vidcfg.sweep.config import SweepConfig, load_sweep_config
+from vidcfg.sweep.plan import make_plan, read_plan
 from vidcfg.sweep.store import Store
 from vidcfg.sweep.tell import status
 
@@ -124,6 +125,25 @@ def test_mutated_stores(good, tmp_path, count):
         tally.of(f"{seed}: {path.name}, {what}, status", tell, (ResultsError,))
         shutil.rmtree(root)
     settle(tally, "stores, by report and by status")
+
+
+@sizes(100)
+def test_mutated_plans_for_workers(tmp_path, monkeypatch, count):
+    monkeypatch.chdir(CONFIGS / "sweep")
+    overrides = ["prompts=[a, b]", "seeds=0-1", "grid={guidance.scale: [3.0, 5.0]}"]
+    sweep, document = load_sweep_config("quick.yaml", [*overrides, "baseline=null"])
+    good = json.dumps(make_plan(sweep, document=document).to_dict()).encode()
+    tally, store = Tally(), Store(str(tmp_path))
+    for seed in range(count):
+        data, what = mutated_json(good, random.Random(seed))
+        (tmp_path / "plan.json").write_bytes(data)
+
+        def work():
+            plan = read_plan(store.read_json("plan.json"))
+            plan.jobs(plan.keys)
+
+        tally.of(f"{seed}: {what}", work, (ResultsError, ConfigError))
+    settle(tally, "plans")
 
 
 @sizes(100)

@@ -11,7 +11,7 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.settings.document import ConfigDocument, validate
-from vidcfg.stored import PLAN_KIND
+from vidcfg.stored import PLAN_KIND, ResultsError
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.identity import (
@@ -257,7 +257,15 @@ def read_plan(made: dict[str, Any]) -> Plan:
 
     Raises:
         ConfigError: if its settings are none of this version.
+        ResultsError: if it lacks what workers need.
     """
+    needed = ["prompts", "seeds", "cells", "units", "check", "config", "baseline", "self_check"]
+    lacks = [name for name in needed if name not in made]
+    for number, entry in enumerate([] if lacks else [*made["cells"], *made["check"]["cells"]]):
+        given = [name for name in ("label", "settings", "render") if entry.get(name) is None]
+        lacks += [f"cells.{number}.{name}" for name in given]
+    if lacks:
+        raise ResultsError(f"plan.json lacks {', '.join(lacks)}. Plan the sweep anew.")
     common = {"prompts": made["prompts"], "seeds": made["seeds"]}
 
     def cells(entries: list[dict[str, Any]]) -> tuple[Cell, ...]:
@@ -278,7 +286,10 @@ def read_plan(made: dict[str, Any]) -> Plan:
         cells=cells(made["cells"]),
         hidden=hidden,
         baseline=made["baseline"],
-        units=tuple(SweepUnit(**unit) for unit in (*made["units"], *check["units"])),
+        units=tuple(
+            SweepUnit(unit["key"], unit["cell"], unit["prompt"], unit["seed"])
+            for unit in (*made["units"], *check["units"])
+        ),
         check_pairs=tuple(map(tuple, check["pairs"])),
         check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
     )
