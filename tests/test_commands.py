@@ -7,6 +7,7 @@ import pytest
 
 from vidcfg import __version__
 from vidcfg.__main__ import COMMANDS, main, module_of
+from vidcfg.render.config import load_render_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,54 @@ def test_version(capsys):
 def test_vidcfg_render_is_the_render_command(tmp_path, capsys):
     assert main(["render", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml: no such file" in capsys.readouterr().err
+
+
+def test_presets_are_listed_with_what_they_are_for_and_their_evidence(capsys):
+    assert main(["presets"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    by_name = {row[0]: row for row in rows}
+    assert rows[0] == ["name", "family", "for", "evidence"]
+    assert [by_name["wan2.2-5b"][1], by_name["wan2.2-5b"][-1]] == ["wan", "untested"]
+    assert by_name["wan2.2-5b-less-flicker"][2:4] == ["less", "flicker:"]
+    assert by_name["dual"][-1] == "docs/guidance_rules.md"
+    assert "quick" not in by_name  # a sweep
+
+
+def test_preset_is_written_out_and_loads_as_it_was(capsys, tmp_path):
+    assert main(["init", "keyframes"]) == 0
+    (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
+    assert load_render_config(tmp_path / "my.yaml") == load_render_config("keyframes")
+
+
+@pytest.mark.parametrize("command", [["init"], ["render"], ["sweep"]])
+def test_unknown_preset_leads_to_the_nearest(command, capsys):
+    assert main([*command, "wan2.2-5"]) == 2
+    near = "Did you mean 'wan2.2-5b' or 'wan2.2-5b-less-flicker'? `vidcfg presets` lists them."
+    assert near in capsys.readouterr().err
+
+
+def test_a_file_or_folder_of_the_name_of_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "decay").mkdir()
+    assert load_render_config("decay").name == "decay"
+    (tmp_path / "uniform").write_text(load_render_config("decay").to_yaml())
+    assert load_render_config("uniform").name == "decay"
+
+
+def test_prompt_and_image_of_the_command_line_replace_those_of_a_preset():
+    config = load_render_config("cogvideox-5b-i2v", prompt="a cat: asleep", image="cat.png")
+    (prompt,) = config.prompts
+    negative = "blurry, static, watermark"
+    assert prompt.model_dump() == {
+        "text": "a cat: asleep",
+        "negative": negative,
+        "image": "cat.png",
+    }
+    two = load_render_config("uniform").prompts
+    (one,) = load_render_config("uniform", prompt="a cross").prompts
+    assert (len(two), one.text, one.negative) == (2, "a cross", "")
+    plain = load_render_config("uniform", ["prompts=[a cross, a kite]"], prompt="no")
+    assert [prompt.text for prompt in plain.prompts] == ["a cross", "a kite"]
 
 
 def test_listing_loads_nothing_heavy():

@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "vidcfg"
 
-EVERYWHERE = {"files", "progress", "cli"}
-"""What every part may import: the one writer, the one progress, the one command runner."""
+EVERYWHERE = {"files", "progress", "cli", "plugins"}
+"""What every part may import: the one writer, progress and command runner, and the plugins."""
 
 ALLOWED = {
     "files": set(),
     "progress": set(),
     "cli": set(),
+    "plugins": set(),
     "settings": set(),
     "guidance": {"settings"},
     "mini": set(),
@@ -36,6 +37,8 @@ ALLOWED = {
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
     "doctor": {"metrics", "mini", "pipelines"},
+    "presets": {"settings"},
+    "init": {"settings"},
 }
 """What each part may import besides itself. Commands stand last; a sweep is made of renders and
 evaluations, and a regression test of evaluations, so these two commands import those."""

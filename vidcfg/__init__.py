@@ -7,22 +7,48 @@ Public names are loaded when they are first used, so that importing the package 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidcfg.guidance.frames import frames as register_frames
+    from vidcfg.guidance.rule import rule as register_rule
+    from vidcfg.guidance.schedule import schedule as register_schedule
+    from vidcfg.guidance.setting import Guidance
+    from vidcfg.metrics.metric import mean_metric as register_metric
+    from vidcfg.pipelines.check import check_pipeline
+    from vidcfg.pipelines.families import register_family
+    from vidcfg.pipelines.guide import guide
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Guidance": "vidcfg.guidance.setting",
-    "check_pipeline": "vidcfg.pipelines.check",
-    "guide": "vidcfg.pipelines.guide",
-    "register_family": "vidcfg.pipelines.families",
+    "Guidance": "vidcfg.guidance.setting:Guidance",
+    "check_pipeline": "vidcfg.pipelines.check:check_pipeline",
+    "guide": "vidcfg.pipelines.guide:guide",
+    "register_family": "vidcfg.pipelines.families:register_family",
+    "register_frames": "vidcfg.guidance.frames:frames",
+    "register_metric": "vidcfg.metrics.metric:mean_metric",
+    "register_rule": "vidcfg.guidance.rule:rule",
+    "register_schedule": "vidcfg.guidance.schedule:schedule",
 }
 
-__all__ = ["Guidance", "__version__", "check_pipeline", "guide", "register_family"]
+__all__ = [
+    "Guidance",
+    "__version__",
+    "check_pipeline",
+    "guide",
+    "register_family",
+    "register_frames",
+    "register_metric",
+    "register_rule",
+    "register_schedule",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+        module, _, attribute = _PUBLIC[name].partition(":")
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'vidcfg' has no attribute {name!r}")
 
 

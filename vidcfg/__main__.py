@@ -8,6 +8,8 @@ from vidcfg import cli
 
 COMMANDS = {
     "render": "render the videos of a configuration",
+    "presets": "list the ready configurations, and what each is for",
+    "init": "print the file of one of them, to be changed",
     "evaluate": "measure videos: alignment, flicker, motion, distances between sets",
     "sweep": "render and measure a grid of settings, on one machine or many",
     "report": "write the page of a sweep's results",

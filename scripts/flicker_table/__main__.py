@@ -66,11 +66,11 @@ faults of [flicker_table.md](flicker_table.md) in the first 17 frames of {clips}
 Wan, LTX-2, HunyuanVideo, Kling, Luma, Veo and others (350 x 350, lossy).
 
 *Same clip*: share of clips that score higher with the fault than without it; *pooled*: the same
-for different clips, and for the {quiet} *quiet* ones, which read less than one level of `mc_flicker`
-by themselves. VBench's temporal flickering ranks as `frame_diff` does. *Best*: the metric of faults
-that sees it most often.
+for different clips, and for the {quiet} *quiet* ones, which read less than one level of
+`mc_flicker` by themselves. VBench's temporal flickering ranks as `frame_diff` does. *Best*: the
+metric of faults that sees it most often.
 
-| fault | named for it | same clip | pooled | pooled, quiet | best | `frame_diff`, same clip | pooled |
+| fault | named for it | same clip | pooled | quiet | best | `frame_diff`, same clip | pooled |
 |---|---|---|---|---|---|---|---|"""
 CLEAN_VALUES = """
 Clips without a fault, in levels of 255:

@@ -158,7 +158,10 @@ FAULTS = {
     "every 4th frame soft": (soft, "sharpness_pulse"),
     "one frame pops by 12": (popped, "mc_flicker"),
     "ghosting of 35 %": (ghosted, "ghosting"),
-    "a frame repeated": (reordered(lambda k, n: [*range(k + 1), *range(k, n - 1)]), "freeze_share"),
+    "a frame repeated": (
+        reordered(lambda k, n: [*range(k + 1), *range(k, n - 1)]),
+        "freeze_share",
+    ),
     "two frames swapped": (reordered(swap), "judder_peak"),
     "a frame dropped": (
         reordered(lambda k, n: [*range(k), *range(k + 1, n)]),

@@ -1,12 +1,15 @@
 """Frame weights against closed forms and plain loops."""
 
+import json
 import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.guidance.frames import (
     Decay,
     FrameWeights,
@@ -16,10 +19,11 @@ from vidcfg.guidance.frames import (
     Trapezoid,
     Triangle,
     Uniform,
-    Window,
-    window_mask,
 )
 from vidcfg.guidance.schedule import progress
+from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.windows import Window, window_mask
+from vidcfg.settings.errors import ConfigError
 
 SHARES = st.floats(0, 1)
 
@@ -61,8 +65,36 @@ def test_weights_are_one_share_per_frame(weights, num_frames):
 
 
 def test_every_kind_of_the_design_has_one_class():
-    names = ["uniform", "keyframes", "decay", "ramp", "triangle", "trapezoid", "knots"]
+    names = ["uniform", "keyframes", "decay", "ramp", "triangle", "trapezoid", "list", "knots"]
     assert list(FrameWeights.kinds) == names
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor, lambda v: lambda f: v[f]])
+def test_a_list_an_array_a_tensor_and_a_function_of_the_frame_are_weights(make):
+    values = [1.0, 0.25, 0.5, 0.0, 0.75]
+    guidance = Guidance(3.0, frames=make(values))
+    surface = guidance.surface(num_steps=2, num_frames=5, frame_map=CausalMap(4))
+    np.testing.assert_array_equal(surface.weights_KT, [values] * 2)
+    np.testing.assert_array_equal(surface.strength_KF, [[3.0, 1.75]] * 2)
+    json.dumps(guidance.to_dict())
+
+
+def test_weights_of_another_length_or_beyond_one_are_refused():
+    run = {"num_steps": 2, "frame_map": CausalMap(4)}
+    what = "guidance.frames.values has 5 weights, but the clip has 9 frames. Write 9, or kind: kn"
+    with pytest.raises(ValueError, match=what):
+        Guidance(3.0, frames=[1.0, 0.5, 0.5, 0.0, 0.5]).surface(num_frames=9, **run)
+    with pytest.raises(ConfigError, match="frames is 1.5, but must be from 0 to 1"):
+        Guidance(3.0, frames=np.array([1.0, 1.5]))
+    with pytest.raises(ValueError, match="gives frame 1 the weight 2. Return a number from 0"):
+        Guidance(3.0, frames=lambda frame: 2.0 * frame).surface(num_frames=5, **run)
+    with pytest.raises(ConfigError, match="uniform"):
+        Guidance(3.0, frames=[1.0, 1.0])
+
+
+def test_scale_takes_an_array_of_one_number_per_step():
+    assert Guidance(np.array([3.0, 2.0])) == Guidance([3.0, 2.0])
+    assert Guidance(np.float32(2.5)) == Guidance(2.5)
 
 
 def test_only_keyframes_are_reduced_by_max():

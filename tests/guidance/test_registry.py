@@ -37,6 +37,7 @@ FRAMES = {
     "ramp": {"kind": "ramp", "first": 0.0, "last": 1.0},
     "triangle": "triangle",
     "trapezoid": {"kind": "trapezoid", "edge": 0.3},
+    "list": [0.0, 1.0, 0.5, 0.25] * 4 + [1.0],
     "knots": {"kind": "knots", "points": [[0.0, 1.0], [1.0, 0.5]]},
 }
 OURS = [{*SCALES}, {*FRAMES}]

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
-from vidcfg.guidance.frames import Keyframes, Ramp, Window
+from vidcfg.guidance.frames import Keyframes, Ramp
 from vidcfg.guidance.limits import Rescale, Threshold
 from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.schedule import Constant, Linear
 from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.windows import Window
 
 RUN = {"num_steps": 4, "num_frames": 5, "frame_map": OneToOneMap()}
 

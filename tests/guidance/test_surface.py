@@ -18,11 +18,11 @@ from vidcfg.guidance.frames import (
     Trapezoid,
     Triangle,
     Uniform,
-    Window,
 )
 from vidcfg.guidance.schedule import Constant, Cosine, Linear, StepSchedule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.surface import strength_of
+from vidcfg.guidance.windows import Window
 
 FINITE = st.floats(-30, 30)
 

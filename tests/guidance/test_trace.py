@@ -1,8 +1,12 @@
 """What a run leaves behind, as plain data."""
 
 import json
+import sys
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rules.cfg import Cfg
@@ -51,3 +55,33 @@ def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():
 def test_a_trace_without_a_run_is_empty():
     assert Trace().to_dict()["planned"] is None
     assert Trace().evaluations == {}
+
+
+def test_a_trace_is_told_in_a_line_a_table_and_rows():
+    trace = Trace()
+    assert repr(trace) == "Trace(no run yet)"
+    assert trace._repr_html_() == "<p>Trace(no run yet)</p>"
+    trace.steps += [step(0, {"cond": 2, "uncond": 1}), step(1, {"cond": 2})]
+    line = (
+        "Trace(2 steps, 2 samples, 3 latent frames, strength 0.1 to 6, "
+        "5 evaluations: 4 cond, 1 uncond)"
+    )
+    assert repr(trace) == line
+    page = ElementTree.fromstring(f"<html>{trace._repr_html_()}</html>")
+    cells = [[cell.text for cell in row] for row in page.iter("tr")]
+    spread = ["6.667e-08 to 1", "0 to 1.235e+05"]
+    assert cells[1] == ["0", "0.5", None, "0.1 to 6", *spread, "2 cond, 1 uncond"]
+    assert len(cells) == 3
+    rows = trace.rows()
+    assert len(rows) == 12
+    place = {"step": 1, "sigma": 0.5, "expert": None, "sample": 0, "frame": 2}
+    assert rows[8] == place | {"strength": 0.1, "std_cond": 2e-7 / 3, "std_guided": 0.0}
+
+
+def test_rows_are_handed_to_pandas_and_without_it_the_error_says_what_to_type(monkeypatch):
+    trace = Trace(steps=[step(0, {"cond": 2})])
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=tuple))
+    assert trace.to_pandas() == tuple(trace.rows())
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
+        trace.to_pandas()

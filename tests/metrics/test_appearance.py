@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from clip_metrics import one_record
 
-from vidcfg.metrics.appearance import contrast, contrast_drift, sharpness
-from vidcfg.metrics.saturation import clipped_share, saturation
+from vidcfg.metrics.appearance import clipped_share, contrast_drift, saturation
+from vidcfg.metrics.frames import light
 
 
 def test_saturation_is_that_of_hsv():
@@ -34,18 +34,18 @@ def test_clipped_share_counts_values_at_both_ends():
 def test_contrast_is_the_spread_of_luma():
     frame = np.zeros((3, 4, 6), dtype=np.float32)
     frame[1, :, :3] = 1
-    assert contrast(frame) == pytest.approx(0.7152 / 2, abs=1e-6)
+    assert light(frame).contrast == pytest.approx(0.7152 / 2, abs=1e-6)
 
 
 def test_sharpness_of_a_ramp_is_the_length_of_its_slope_and_blur_lowers_it():
     down, across = np.mgrid[:6, :9].astype(np.float32)
     ramp = (0.03 * down + 0.04 * across)[None].repeat(3, axis=0)
-    assert sharpness(ramp) == pytest.approx(0.05, abs=1e-6)
-    assert sharpness(np.full((3, 6, 9), 80, dtype=np.uint8)) == 0
-    assert sharpness(ramp[:, :1]) == 0
+    assert light(ramp).sharpness == pytest.approx(0.05, abs=1e-6)
+    assert light(np.full((3, 6, 9), 80, dtype=np.uint8)).sharpness == 0
+    assert light(ramp[:, :1]).sharpness == 0
     edge = np.zeros((3, 6, 9), dtype=np.float32)
     edge[:, ::2] = 1
-    assert sharpness((edge[:, :-1] + edge[:, 1:]) / 2) < sharpness(edge)
+    assert light((edge[:, :-1] + edge[:, 1:]) / 2).sharpness < light(edge).sharpness
 
 
 def test_contrast_ramp_is_its_log_ratio_and_a_flat_one_is_zero():
@@ -58,8 +58,8 @@ def test_contrast_ramp_is_its_log_ratio_and_a_flat_one_is_zero():
 def test_contrast_drift_does_not_depend_on_brightness():
     pattern = np.random.default_rng(1).random((3, 5, 7), dtype=np.float32) / 4
     gains = np.linspace(1, 1.5, 6, dtype=np.float32)
-    dark = [contrast(pattern * gain) for gain in gains]
-    bright = [contrast(pattern * gain + np.float32(0.5)) for gain in gains]
+    dark = [light(pattern * gain).contrast for gain in gains]
+    bright = [light(pattern * gain + np.float32(0.5)).contrast for gain in gains]
     assert contrast_drift(dark) == pytest.approx(contrast_drift(bright), abs=1e-5)
 
 

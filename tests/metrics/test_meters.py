@@ -1,5 +1,7 @@
 """Streaming meters against the plain functions on the whole clip."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from clip_metrics import meter_of, plain_values
@@ -10,7 +12,9 @@ from scipy.ndimage import map_coordinates
 
 from vidcfg.media.video import Video
 from vidcfg.metrics import appearance, flicker, motion, warp
+from vidcfg.metrics import flow as flow_module
 from vidcfg.metrics.flow import Pair, View, search_size
+from vidcfg.metrics.frames import light
 from vidcfg.metrics.meters import measure, measure_video
 from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
 from vidcfg.metrics.record import ClipInfo
@@ -58,11 +62,12 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
     moved = np.array([motion.motion_of(flow, fps=8) for flow in flows])
     triples = zip(frames[:-2:2], frames[2::2], frames[1:-1:2])
     paths = [warp.path_residual(Pair(*t)) for t in zip(frames, frames[2:], frames[1:])]
-    sharp = [appearance.sharpness(f) for f in frames]
-    frequency, power = flicker.temporal_spectrum(frames, flicker.periodic_hann(10))
+    sharp = [light(f).sharpness for f in frames]
+    distances = flicker.distances_of(frames)
+    frequency, power = flicker.temporal_spectrum(distances, flicker.periodic_hann(10))
     steps = [warp.colour_step(Pair(a, b)) for a, b in zip(frames, frames[1:])]
     colours = np.cumsum([np.zeros(3), *steps], axis=0)
-    contrasts = [appearance.contrast(f) for f in frames]
+    contrasts = [light(f).contrast for f in frames]
     expected = plain_values(frames) | {
         "luminance_flicker": flicker.luminance_flicker(frames.mean(axis=(1, 2, 3))),
         "hf_share": power[frequency >= 0.25].sum() / power[1:].sum(),
@@ -101,7 +106,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
 def drift_along(flows, frames):
     """Texture lost over the first 8 frames, at their own size (which is that of the search)."""
     textures = [View(f).search.astype(float) - 128 for f in (frames[0], frames[8])]
-    searched = [Pair(a, b).searched[0] for a, b in zip(frames[:8], frames[1:9])]
+    searched = [Pair(a, b).there for a, b in zip(frames[:8], frames[1:9])]
     height, width = textures[0].shape
     points = np.stack(np.mgrid[:height, :width], axis=-1).reshape(-1, 2)[:, ::-1].astype(float)
     start, is_inside = points.copy(), np.ones(len(points), dtype=bool)
@@ -203,6 +208,21 @@ def test_meters_hold_a_bounded_number_of_frames():
     assert max(alive) <= 38
 
 
+def test_a_frame_is_converted_once_and_each_flow_is_searched_once(monkeypatch):
+    frames, counts = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 20), np.uint8), Counter()
+    for name in ("to_unit", "dis_flow"):
+        plain = getattr(flow_module, name)
+
+        def counted(*given, name=name, plain=plain):
+            counts[name] += 1
+            return plain(*given)
+
+        monkeypatch.setattr(flow_module, name, counted)
+    measure(frames, [meter_of(), meter_of()])
+    # Six pairs of neighbours are searched both ways, and one way what smoothness interpolates.
+    assert counts == {"to_unit": 7, "dis_flow": 2 * 6 + 3}
+
+
 @pytest.mark.parametrize(
     ("size", "searched"),
     [((32, 48), (96, 144)), ((128, 300), (128, 300)), ((720, 1280), (360, 640))]
@@ -218,3 +238,7 @@ def test_flow_of_a_large_frame_is_in_its_own_pixels(texture):
     middle = pair.forward[200:-200, 200:-200]
     np.testing.assert_allclose(middle.mean(axis=(0, 1)), (-8, 0), atol=0.1)
     assert pair.coverage > 0.95
+    # Motion is taken where flow was found, in the same units.
+    there, full = (motion.motion_of(flow, fps=8) for flow in (pair.step, pair.forward))
+    assert pair.step.shape[:2] == (400, 400)
+    assert there == pytest.approx(full, rel=0.01)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from clip_metrics import motion_trace, records_of
 
-from vidcfg.metrics.flow import Pair, dis_flow, sample, textured, visible
-from vidcfg.metrics.warp import block_means, follow
+from vidcfg.metrics.flow import Pair, dis_flow, follow, sample, textured, visible
+from vidcfg.metrics.warp import block_means
 from vidcfg.regress.policy import Policy
 
 

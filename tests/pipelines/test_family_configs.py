@@ -1,20 +1,21 @@
 """The ready configurations of checkpoints: complete, of lengths that exist, in the usual range."""
 
-from inspect import signature
-from pathlib import Path
-
-import diffusers
 import pytest
+from PIL import Image
 
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
 from vidcfg.pipelines.families import FAMILIES
 from vidcfg.pipelines.run import scale_note
-from vidcfg.render.call import check_prompt, check_shape
+from vidcfg.render.checks import check_before_loading
 from vidcfg.render.config import load_render_config
+from vidcfg.render.forecast import forecast_of
+from vidcfg.render.preview import preview
+from vidcfg.render.units import units_of
+from vidcfg.settings.presets import presets
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 MAPS = {
     "wan": CausalMap(4),
+    "anyflow": CausalMap(4),
     "skyreels_v2": CausalMap(4),
     "ltx": CausalMap(8),
     "ltx2": CausalMap(8),
@@ -30,37 +31,67 @@ MAPS = {
     "flux": OneToOneMap(),
 }
 CLASSES = {
-    "wan/i2v_14b": "WanImageToVideoPipeline",
-    "cogvideox/i2v_5b": "CogVideoXImageToVideoPipeline",
+    "wan2.1-i2v-14b": "WanImageToVideoPipeline",
+    "wan2.1-i2v-14b-no-burn": "WanImageToVideoPipeline",
+    "cogvideox-5b-i2v": "CogVideoXImageToVideoPipeline",
+    "cogvideox-5b-i2v-no-burn": "CogVideoXImageToVideoPipeline",
 }
 """The pipelines of the files that are not for the first one of their family."""
-
-FILES = sorted(path for family in MAPS for path in (CONFIGS / family).glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_configuration_loads_and_fits_its_family(path):
-    config = load_render_config(path)
-    family = FAMILIES[path.parent.name]
-    MAPS[family.name].check(config.video.num_frames)
-    check_shape(config.video, family)
-    cls = getattr(diffusers, CLASSES.get(f"{path.parent.name}/{path.stem}", family.pipelines[0]))
-    for prompt in config.prompts:
-        check_prompt(prompt, family, signature(cls.__call__).parameters)
-    scale = config.guidance.scale
-    for one in scale.values() if isinstance(scale, dict) else [scale]:
-        assert scale_note(family, one.value) is None
+PRESETS = presets()
+OURS = {name: preset for name, preset in PRESETS.items() if preset.family != "mini"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_head_says_run_needs_writes_and_source(path):
-    text = path.read_text()
-    head = [line for line in text.splitlines() if line.startswith("# ")]
-    words = [line[2:].split(":")[0] for line in head if not line.startswith("#   ")]
-    assert words == ["Run", "Needs", "Writes", "Source"]
-    assert f"configs/{path.relative_to(CONFIGS)}" in head[0]
-    assert load_render_config(path).model.checkpoint in text.split("schema:")[0]
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("picture") / "kite.png"
+    Image.new("RGB", (96, 64)).save(path)
+    return str(path)
 
 
-def test_every_folder_of_configurations_is_a_family_that_is_checked():
-    assert {path.parent.name for path in FILES} == set(MAPS) <= set(FAMILIES)
+def loaded(name, picture):
+    config = load_render_config(name)
+    return load_render_config(name, image=picture) if config.prompts[0].image else config
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_preset_tells_surface_and_cost_before_anything_is_downloaded(name, picture):
+    config = loaded(name, picture)
+    check_before_loading(config)
+    forecast = forecast_of(config)
+    family = FAMILIES[OURS[name].family]
+    assert type(forecast.pipe).__name__ == CLASSES.get(name, family.pipelines[0])
+    wanted = CogVideoXMap(4, 2) if name == "cogvideox1.5-5b" else MAPS[family.name]
+    assert forecast.facts.frame_map == wanted
+    told = preview(config, units_of(config), width=100, colour=False)
+    # once, or once for each expert
+    assert told.count("\nmodel evaluations: ") == (2 if "a14b" in name else 1)
+    assert scale_note(family, max(config.guidance.terms[0].numbers)) is None
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in OURS])
+def test_preset_of_the_embedded_model_tells_surface_and_cost(name):
+    config = load_render_config(name)
+    assert "\nmodel evaluations: " in preview(config, units_of(config), width=80, colour=False)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_head_says_what_for_and_what_it_needs(name):
+    preset, config = OURS[name], load_render_config(name)
+    assert [*preset.head] == ["Run", "For", "Evidence", "Needs", "Writes", "Source"]
+    assert preset.head["Run"].startswith(f'vidcfg render {name} --prompt "..."')
+    assert ("--image" in preset.head["Run"]) == bool(config.prompts[0].image)
+    # Nothing has been measured on these models.
+    assert preset.head["Evidence"].startswith("untested")
+    assert preset.head["Writes"].startswith(f"{config.output.dir}/ ")
+    assert (config.name, config.output.dir) == (name, f"out/{name}")
+    assert config.model.checkpoint in preset.head["Needs"]
+
+
+def test_every_family_of_the_configurations_has_a_plain_preset_and_one_by_frames():
+    kinds = {}
+    for name, preset in OURS.items():
+        frames = load_render_config(name).guidance.frames
+        kinds.setdefault(preset.family, set()).add(frames.is_uniform)
+    assert set(kinds) == set(MAPS) <= set(FAMILIES)
+    for family, found in kinds.items():
+        assert found == ({True} if FAMILIES[family].is_image else {True, False}), family

@@ -55,6 +55,24 @@ def test_two_settings_for_two_prompts_serve_all_their_samples():
     assert [s.strength_KF[0, 0] for s in trace.surfaces] == [2.0, 2.0, 5.0, 5.0]
 
 
+def test_a_mapping_or_a_file_guides_as_the_setting_does(tmp_path):
+    tiny = with_prompts(BUILDERS["wan"]())
+    path = tmp_path / "my.yaml"
+    path.write_text("guidance: {scale: 6, frames: {kind: ramp, first: 0.0, last: 1.0}}\n")
+    words = {"scale": 6, "frames": {"kind": "ramp", "first": 0.0, "last": 1.0}}
+    made = []
+    for given, negative in ((vidcfg.Guidance(**words), ""), (words, None), (str(path), None)):
+        with vidcfg.guide(tiny.pipe, given, negative_prompt=negative):
+            made.append(tiny.unguided(generator=generators(0, 1)))
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+    with (
+        pytest.raises(ValueError, match="unknown key 'scal'. Did you mean 'scale'"),
+        vidcfg.guide(tiny.pipe, {"scal": 6}),
+    ):
+        raise AssertionError("must not be entered")
+
+
 def test_negative_embeddings_of_every_prompt_serve_all_their_samples():
     tiny = with_prompts(BUILDERS["wan"]())
     negative = BUILDERS["wan"]().negative["negative_prompt_embeds"]

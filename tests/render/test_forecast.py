@@ -168,6 +168,22 @@ def test_what_a_pipeline_finds_while_it_runs_is_said_plainly(tmp_path):
     assert "the noise levels are found while it runs: FluxPipeline" in text
 
 
+def test_a_published_checkpoint_tells_each_expert_before_it_is_here(tmp_path):
+    name, scale = "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "guidance.scale={high: 4.0, low: 1.0}"
+    settings = _settings(name, tmp_path, scale)
+    text = preview(settings, units_of(settings), width=80, colour=False)
+    high, low = text[text.index("high on every step:") :].split("low on every step:")
+    assert "model evaluations: 10 (5 cond, 5 uncond) for 1 videos" in high
+    assert "model evaluations: 5 (5 cond) for 1 videos" in low
+    by_noise = _settings(
+        name,
+        tmp_path,
+        "guidance.scale={high: {kind: linear, start: 4.0, end: 2.0, over: sigma}, low: 3.0}",
+    )
+    text = preview(by_noise, units_of(by_noise), width=80, colour=False)
+    assert "told when the model is loaded (the scale follows" in text
+
+
 def test_a_repository_name_leaves_surface_and_cost_for_later(tmp_path):
     settings = _settings("Somebody/Video-5B", tmp_path)
     assert forecast_of(settings).pipe is None

@@ -1,5 +1,10 @@
 """`Guidance` made in Python, and what its values make of each other."""
 
+import ast
+import inspect
+import pydoc
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -67,6 +72,51 @@ def test_a_wrong_value_in_python_is_named_after_its_class():
     )
     with pytest.raises(ConfigError, match="Decay: end is 2.0, but must be from 0 to 1"):
         Decay(end=2.0)
+
+
+def test_a_misspelt_word_in_python_leads_to_the_nearest():
+    for make in (lambda: Guidance(scal=6), lambda: Guidance.of({"scal": 6})):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        assert str(caught.value) == "Guidance: unknown key 'scal'. Did you mean 'scale'?"
+
+
+def test_number_mapping_and_file_stand_for_the_same_setting(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("name: other parts do not matter\nguidance: {scale: 6, rescale: 0.5}\n")
+    setting = Guidance(6.0, rescale=0.5)
+    for given in ({"scale": 6, "rescale": 0.5}, str(path), path, setting):
+        assert Guidance.of(given) == setting
+    assert Guidance.of(6) == Guidance(6.0) == Guidance(scale=6.0)
+    assert Guidance.of("decay").frames == Decay(end=0.2, curve="exponential")
+    path.write_text("name: x\nguidance:\n  scale: 6\n  frame: uniform\n")
+    with pytest.raises(ConfigError) as caught:
+        Guidance.of(path)
+    near = "Did you mean 'guidance.frames'?"
+    assert str(caught.value) == f"{path}:4: unknown key 'guidance.frame'. {near}"
+    with pytest.raises(ConfigError, match="no such file or preset. Did you mean 'keyframes'"):
+        Guidance.of("keyframe")
+
+
+def test_help_is_one_page_that_names_every_value():
+    page = pydoc.plain(pydoc.render_doc(Guidance))
+    # pydantic alone brings more than 400 lines
+    assert len(page.splitlines()) < 110
+    assert "Guidance(scale, *, method='cfg', frames='uniform', windows=()," in page
+    for name in Guidance.model_fields:
+        assert f"{name}:" in page or f"{name}," in page
+    assert "model_dump" not in page
+
+
+def test_what_a_type_checker_is_told_is_what_there_is():
+    tree = ast.parse(Path(inspect.getfile(Guidance)).read_text())
+    (cls,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Guidance"]
+    (init,) = [n for n in ast.walk(cls) if getattr(n, "name", "") == "__init__"]
+    told = dict(zip((a.arg for a in init.args.kwonlyargs), init.args.kw_defaults))
+    assert ["scale", *told] == list(Guidance.model_fields)
+    plain = {name: ast.literal_eval(default) for name, default in told.items()}
+    assert Guidance(6.0, **plain) == Guidance(6.0)
+    assert (Path(inspect.getfile(Guidance)).parents[1] / "py.typed").is_file()
 
 
 def test_nothing_changes_after_construction():

@@ -8,7 +8,7 @@ from vidcfg.settings.base import ConfigModel
 from vidcfg.settings.document import read_document, validate
 from vidcfg.settings.errors import ConfigError
 
-FRAME_KINDS = "uniform, keyframes, decay, ramp, triangle, trapezoid, knots"
+FRAME_KINDS = "uniform, keyframes, decay, ramp, triangle, trapezoid, list, knots"
 SCALE_KINDS = "constant, linear, cosine, step, interval, knots, list"
 
 
@@ -105,9 +105,13 @@ def test_all_errors_of_a_file_are_listed_in_line_order(kite):
             "unknown key 'guidance.frames.start'. Allowed here: kind, end, curve.",
         ),
         (
-            "[1, 2]",
-            "guidance.frames is [1, 2], but must be uniform or a mapping such as "
-            "{kind: decay, end: 0.2}.",
+            "[0.5, 2]",
+            "guidance.frames.1 is 2, but must be from 0 to 1.",
+        ),
+        (
+            "3",
+            "guidance.frames is 3, but must be uniform, a list with one weight per frame, or a "
+            "mapping such as {kind: decay, end: 0.2}.",
         ),
         (
             "{kind: keyframes, at: [frist], floor: 0, reach: 1}",

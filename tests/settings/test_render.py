@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import RenderConfig, load_render_config
 from vidcfg.settings.document import read_document, validate
+from vidcfg.settings.presets import head_of
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -20,10 +23,12 @@ def test_every_shipped_file_loads_and_says_how_to_run_it(path):
     assert config.notes == []
     assert config.name == path.stem
     assert config.output.dir == f"out/{path.stem}"
-    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert comment[0] == f"# Run: python -m vidcfg.render configs/{path.name}"
-    assert any(line.startswith(f"# Writes: out/{path.stem}/") for line in comment)
-    assert any(line.startswith("# Source: ") for line in comment)
+    head = head_of(path)
+    assert [*head] == ["Run", "For", "Evidence", "Writes", "Source"]
+    assert head["Run"].startswith(f"vidcfg render {path.stem}")
+    assert head["Writes"].startswith(f"out/{path.stem}/ ")
+    page = re.search(r"docs/\S+\.md", head["Evidence"])
+    assert head["Evidence"] == "untested" or (ROOT / page[0]).is_file()
 
 
 def test_the_promised_files_are_shipped():

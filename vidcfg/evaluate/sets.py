@@ -3,11 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from vidcfg.evaluate.reference import Reference
 from vidcfg.metrics.catalogue import measured
+from vidcfg.metrics.distances import Moments
 from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of, range_of
@@ -111,6 +113,10 @@ class ReferenceFeatures:
     real: np.ndarray
     other: np.ndarray | None
 
+    @cached_property
+    def moments(self) -> Moments:
+        return Moments(self.real)
+
 
 def reference_features(
     net: FeatureNet, reference: Reference, *, batch_size: int
@@ -139,7 +145,7 @@ def distances(
     other = None if other is None else other[: len(generated)]
     other = other if other is not None and len(other) >= 2 else None
     return distribution_records(
-        Sets(generated, real, other),
+        Sets(generated, real, other, reference.moments),
         net=net.name,
         backend=net.backend,
         protocol=f"{net.protocol};{reference.protocol}",

@@ -1,28 +1,28 @@
-"""Frame weights: the share of (scale - 1) that each pixel frame gets, and windows: when.
+"""Frame weights: the share of (scale - 1) that each pixel frame gets.
 
 Weights lie in 0..1: 1 is full, 0 is off. float64, numpy only.
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from vidcfg.guidance.schedule import Rising, Steps, blend, ends_in_order, holds_a_step
+from vidcfg.guidance.schedule import Rising, blend
 from vidcfg.guidance.shapes import Float64
 from vidcfg.settings.base import (
     AsTuple,
-    ConfigModel,
     Finding,
     Fraction,
     Kinds,
     Positive,
     Range,
     named,
+    plain,
     refuse,
 )
 from vidcfg.settings.validation import choose
@@ -46,8 +46,19 @@ class FrameWeights(Kinds):
     """
 
     kinds: ClassVar[dict[str, type["FrameWeights"]]] = {}
-    shapes: ClassVar[str] = "uniform or a mapping such as {kind: decay, end: 0.2}."
+    shapes: ClassVar[str] = (
+        "uniform, a list with one weight per frame, or a mapping such as {kind: decay, end: 0.2}."
+    )
     reducer: ClassVar[str] = "mean"
+
+    @classmethod
+    def from_short(cls, value: Any) -> Any:
+        value = plain(value)
+        if callable(value):
+            return FunctionWeights(of=value)
+        if isinstance(value, list | tuple):
+            return {"kind": "list", "values": value}
+        return super().from_short(value)
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         """The weight of each pixel frame, from 0 to 1."""
@@ -322,6 +333,52 @@ class Trapezoid(Orbit):
         return max(1, min(wanted, (num_frames - 1) // 2))
 
 
+@frames("list")
+class ListedWeights(FrameWeights):
+    """One weight for each pixel frame: a list, or in Python an array or tensor [T].
+
+    Weight: the numbers of a list, one for each pixel frame
+    Use: weights from elsewhere: a mask, a score, a curve of your own
+    """
+
+    values: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1), AsTuple]
+
+    @property
+    def is_uniform(self) -> bool:
+        return set(self.values) == {1.0}
+
+    @property
+    def is_off(self) -> bool:
+        return set(self.values) == {0.0}
+
+    def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
+        if len(self.values) != num_frames:
+            what = f"has {len(self.values)} weights, but the clip has {num_frames} frames."
+            yield Finding(("values",), f"{what} Write {num_frames}, or kind: knots.")
+
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
+        return np.array(self.values, dtype=np.float64)
+
+
+class FunctionWeights(FrameWeights):
+    """`of(frame)`, from 0 to 1, for each pixel frame, counted from 0; in Python alone."""
+
+    kind = "function"
+    # not known before the length of the clip
+    is_uniform: ClassVar[bool] = False
+    is_off: ClassVar[bool] = False
+
+    of: Annotated[Callable[[int], float], PlainSerializer(repr)]
+
+    def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
+        weights_T = np.array([float(self.of(f)) for f in range(num_frames)], dtype=np.float64)
+        for frame, weight in enumerate(weights_T):
+            if not 0 <= weight <= 1:
+                what = f"guidance.frames gives frame {frame} the weight {weight:g}"
+                raise ValueError(f"{what}. Return a number from 0 to 1.")
+        return weights_T
+
+
 @frames("knots")
 class KnotWeights(FrameWeights):
     """Linear between the points [position, weight]; position 0 is the first frame, 1 the last.
@@ -340,52 +397,3 @@ class KnotWeights(FrameWeights):
         positions, weights = zip(*self.points, strict=True)
         weights_T = np.interp(frame_positions(num_frames), positions, weights)
         return weights_T.clip(min(weights), max(weights)).astype(np.float64)
-
-
-class Window(ConfigModel):
-    """Frames `[first, last]`, both included, that are guided only from progress `from` to `to`.
-
-    Negative frames count from the end.
-    """
-
-    frames: Annotated[tuple[int, int], Field(strict=False), AsTuple] = Field(
-        description="[first, last], both included"
-    )
-    start: Fraction = Field(default=0.0, alias="from")
-    stop: Fraction = Field(default=1.0, alias="to")
-
-    def findings(self):
-        yield from ends_in_order(self.start, self.stop)
-        first, last = self.frames
-        if (first < 0) == (last < 0) and first > last:
-            what = "but the first frame must not be after the last. Swap them."
-            yield Finding(("frames",), f"is [{first}, {last}], {what}")
-        if (self.start, self.stop) == (0.0, 1.0):
-            yield Finding((), "covers every step, so it has no effect.", is_error=False)
-
-    def check_run(self, progress_K: Steps, num_frames: int) -> Iterator[Finding]:
-        """What cannot work on these steps, in a clip of this length."""
-        yield from holds_a_step(self.start, self.stop, progress_K)
-        told = f"is [{self.frames[0]}, {self.frames[1]}], but"
-        wrong = next(filter(None, (outside(frame, num_frames) for frame in self.frames)), None)
-        first, last = (frame % num_frames for frame in self.frames)
-        if wrong:
-            yield Finding(("frames",), f"{told} {wrong}")
-        elif first > last:
-            yield Finding(("frames",), f"{told} frame {first} is after frame {last}. Swap them.")
-
-
-def window_mask(windows: Sequence[Window], progress_K: Steps, num_frames: int) -> np.ndarray:
-    """Whether pixel frame f is guided at step k (K, T), as far as windows decide.
-
-    A frame in no window is always guided. A frame in several is guided while any of them includes
-    the step.
-    """
-    in_a_window_T = np.zeros(num_frames, dtype=bool)
-    guided_KT = np.zeros((len(progress_K), num_frames), dtype=bool)
-    for window in windows:
-        first, last = (frame % num_frames for frame in window.frames)
-        inside_K = (progress_K >= window.start) & (progress_K <= window.stop)
-        in_a_window_T[first : last + 1] = True
-        guided_KT[:, first : last + 1] |= inside_K[:, None]
-    return guided_KT | ~in_a_window_T

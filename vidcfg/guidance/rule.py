@@ -14,11 +14,12 @@ import numpy as np
 from pydantic import Field, StrictInt, StrictStr, model_serializer
 
 from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.frames import FrameWeights, Window
+from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.perturbation import Change
 from vidcfg.guidance.schedule import Scale
 from vidcfg.guidance.shapes import Bool, Float64
+from vidcfg.guidance.windows import Window
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
 
 Rows = Float64[np.ndarray, "*B F"]

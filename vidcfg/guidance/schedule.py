@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer
 
 from vidcfg.guidance.shapes import Bool, Float64
-from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, refuse
+from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, plain, refuse
 from vidcfg.settings.schema_walk import keys_of
 
 Steps = Float64[np.ndarray, "K"]
@@ -133,11 +133,12 @@ class Schedule(Kinds):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
+        value = plain(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"kind": "constant", "value": value}
         if isinstance(value, list | tuple):
             return {"kind": "list", "values": value}
-        return {"kind": value} if isinstance(value, str) and value in cls.kinds else value
+        return {"kind": value} if cls.knows(value) else value
 
     @model_serializer(mode="wrap")
     def _written(self, handler: Callable) -> dict[str, Any]:

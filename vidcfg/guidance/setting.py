@@ -1,19 +1,31 @@
 """`guidance`: everything that says how strongly which frame follows its prompt at which step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_serializer
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_serializer,
+)
 
 from vidcfg.guidance.composite import Composite
-from vidcfg.guidance.frames import FrameWeights, Uniform, Window
+from vidcfg.guidance.frames import FrameWeights, Uniform
 from vidcfg.guidance.limits import Rescale, RescaleSetting, Threshold
 from vidcfg.guidance.rule import STRENGTHS, Method, Rule
 from vidcfg.guidance.rules.cfg import Cfg
-from vidcfg.guidance.schedule import Scale
+from vidcfg.guidance.schedule import Scale, Schedule
 from vidcfg.guidance.surface import Surface, Term
+from vidcfg.guidance.windows import Window
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, as_tuple
+from vidcfg.settings.document import load_document, validate
 
 
 def _shape_of(value: Any) -> str:
@@ -45,18 +57,42 @@ Rules = Annotated[
 has a default."""
 
 
-class Guidance(ConfigModel):
-    """How to guide: `Guidance(scale=6.0, frames={"kind": "decay", "end": 0.2})`, as in YAML.
+Words = str | Mapping[str, Any]
+"""A kind by its name alone, or a mapping with its values."""
+Weights = Sequence[float] | NDArray[Any] | Callable[[int], float]
+"""A weight for each pixel frame, or what gives it for a frame."""
 
-    strength[k, f] = 1 + (scale_k - 1) * weight_f, where 1 is off. Predictions are combined in the
-    dtype in which the stock pipeline does, or in float32 if `precision` says so.
+
+class Guidance(ConfigModel):
+    """How to guide: `Guidance(6.0, frames={"kind": "decay", "end": 0.2})`, in the words of YAML.
+
+        strength[k, f] = 1 + (scale_k - 1) * weight_f          1 = off
+
+    Args:
+        scale: strength at full weight: a number, one per step, a schedule such as
+            {"kind": "cosine", "start": 10.0, "end": 2.0}, or one per expert by name.
+        method: a rule such as "cfg" or {"kind": "apg", ...}, or a list of rules, added up.
+        frames: weight of each frame: "uniform", one such as {"kind": "decay", "end": 0.2}, a
+            number for each frame, or a function of the frame.
+        windows: frames that are guided in a part of the steps:
+            {"frames": [9, 16], "from": 0.0, "to": 0.6}.
+        reduce: how a latent frame takes its weight from its pixel frames.
+        rescale: how far spread is pulled back to that of the prompt's prediction, 0 (off) to 1.
+        threshold: dynamic thresholding of large values; None is off.
+        clamp: largest value in standard deviations; None is off.
+        statistics: whether limits look at a frame or at the clip.
+        precision: combine in the dtype of the stock pipeline, or in float32.
+        passes, micro_batch, share: how the model is called; the result is the same but for
+            rounding.
 
     Raises:
         ConfigError: naming each value that is not allowed, or has no effect beside the others.
+
+    docs/guidance.md has every rule, schedule and frame weighting.
     """
 
-    method: Rules = Cfg()
     scale: Scale = Field(description="a number such as 6.0, or a schedule")
+    method: Rules = Cfg()
     frames: FrameWeights = Uniform()
     windows: Annotated[tuple[Window, ...], Field(strict=False), AsTuple] = ()
     reduce: Literal["auto", "mean", "max"] = "auto"
@@ -68,6 +104,41 @@ class Guidance(ConfigModel):
     passes: Literal["pipeline", "sequential", "batched", "auto"] = "pipeline"
     micro_batch: Annotated[int, AfterValidator(Range(1, 4096))] | None = None
     share: bool = True
+
+    if TYPE_CHECKING:  # what may be written, which fields then hold as settings
+
+        def __init__(
+            self,
+            scale: "float | Sequence[float] | NDArray[Any] | Words | Schedule",
+            *,
+            method: "Words | Rule | Sequence[Words | Rule]" = "cfg",
+            frames: "Words | Weights | FrameWeights" = "uniform",
+            windows: Sequence[Mapping[str, Any] | Window] = (),
+            reduce: Literal["auto", "mean", "max"] = "auto",
+            rescale: float | Mapping[str, Any] | Rescale = 0.0,
+            threshold: Mapping[str, Any] | Threshold | None = None,
+            clamp: float | None = None,
+            statistics: Literal["frame", "clip"] = "frame",
+            precision: Literal["pipeline", "float32"] = "pipeline",
+            passes: Literal["pipeline", "sequential", "batched", "auto"] = "pipeline",
+            micro_batch: int | None = None,
+            share: bool = True,
+        ) -> None: ...
+
+    @classmethod
+    def of(cls, value: Any) -> "Guidance":
+        """The setting that a number or schedule, a mapping of its words, or a file stands for.
+
+        A file (or preset) is a configuration, of which `guidance` is taken.
+
+        Raises:
+            ConfigError: as for a setting that is made by its class or by a command.
+        """
+        if isinstance(value, str | Path):
+            return validate(load_document(value), GuidanceOfFile).guidance
+        if isinstance(value, Mapping):
+            return cls(**{str(word): part for word, part in value.items()})
+        return value if isinstance(value, cls) else cls(scale=value)
 
     @field_serializer("method")
     def _written_method(self, method: Method) -> Any:
@@ -203,6 +274,18 @@ class Guidance(ConfigModel):
             if idle:
                 seen[term.at["frames"]] = Finding(term.at["frames"], idle)
         yield from seen.values()
+
+
+Written = Guidance | float | Mapping[str, Any] | str | Path
+"""What `Guidance.of` takes for a setting."""
+
+
+class GuidanceOfFile(ConfigModel):
+    """A configuration of which nothing but `guidance` matters."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    guidance: Guidance = Field(description="scale and what goes with it")
 
 
 def _off_words(term: Term) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from vidcfg.guidance.frame_map import FrameMap
-from vidcfg.guidance.frames import FrameWeights, Window, window_mask
+from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.schedule import Schedule, positions, progress
 from vidcfg.guidance.shapes import Float64
+from vidcfg.guidance.windows import Window, window_mask
 from vidcfg.settings.base import Finding
 from vidcfg.settings.errors import Path
 

@@ -1,6 +1,9 @@
 """What guidance did: the strength used, the evaluations run, the spread before and after."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +62,7 @@ class StepTrace:
         return plain
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """What happened in the pipeline calls inside one `vidcfg.guide`, the last run in `steps`.
 
@@ -83,6 +86,55 @@ class Trace:
         """All rows evaluated in the last run."""
         return sum(self.evaluations.values())
 
+    def __repr__(self) -> str:
+        if not self.steps:
+            return "Trace(no run yet)"
+        first, by_branch = self.steps[0].strength_BF, self.evaluations.items()
+        strengths = np.concatenate([step.strength_BF.ravel() for step in self.steps])
+        told = ", ".join(f"{count} {branch}" for branch, count in by_branch)
+        return (
+            f"Trace({len(self.steps)} steps, {first.shape[0]} samples, {first.shape[1]} latent "
+            f"frames, strength {strengths.min():.4g} to {strengths.max():.4g}, "
+            f"{self.total} evaluations: {told})"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each step, sample and latent frame: strength, and spread before and after."""
+        return [
+            {
+                "step": step.step,
+                "sigma": step.sigma,
+                "expert": step.expert,
+                "sample": sample,
+                "frame": frame,
+                "strength": float(step.strength_BF[sample, frame]),
+                "std_cond": float(step.std_cond_BF[sample, frame]),
+                "std_guided": float(step.std_guided_BF[sample, frame]),
+            }
+            for step in self.steps
+            for sample, frame in np.ndindex(step.strength_BF.shape)
+        ]
+
+    def to_pandas(self) -> Any:
+        """`rows` as a DataFrame.
+
+        Raises:
+            ModuleNotFoundError: without pandas, which nothing else needs.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            what = "trace.to_pandas() needs pandas: pip install pandas. trace.rows() does not."
+            raise ModuleNotFoundError(what) from error
+        return pandas.DataFrame(self.rows())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each step with the lowest and highest of its frames."""
+        heads = ("step", "sigma", "expert", "strength", "std before", "std after", "evaluations")
+        rows = "".join(f"<tr>{_cells('td', _of_step(step))}</tr>" for step in self.steps)
+        table = f"<table><tr>{_cells('th', heads)}</tr>{rows}</table>"
+        return f"<p>{escape(repr(self))}</p>{table if rows else ''}"
+
     def start_run(self, *, surfaces: list, planned, order: tuple[str, ...]) -> None:
         """Forget the steps of the previous run."""
         self.steps = []
@@ -101,3 +153,15 @@ class Trace:
         if self.planned is not None and self.planned.is_upper_bound:
             plain["planned_is_upper_bound"] = True
         return plain
+
+
+def _of_step(step: StepTrace) -> list[str]:
+    spans = (step.strength_BF, step.std_cond_BF, step.std_guided_BF)
+    shown = [f"{span.min():.4g} to {span.max():.4g}" for span in spans]
+    sigma = "" if step.sigma is None else f"{step.sigma:.4g}"
+    told = ", ".join(f"{count} {branch}" for branch, count in step.evaluations.items())
+    return [str(step.step), sigma, step.expert or "", *shown, told]
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)

@@ -6,42 +6,55 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vidcfg.metrics.flicker import LUMA, trend
-from vidcfg.metrics.frames import luma
-from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
-from vidcfg.metrics.saturation import clipped_share, saturation
-
-mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")(saturation)
-mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")(clipped_share)
+from vidcfg.metrics.flicker import LIGHT, trend
+from vidcfg.metrics.frames import white
+from vidcfg.metrics.metric import averaged, mean_metric, metric
 
 
-@mean_metric("contrast", "appearance", "intensity", "none", "luma=bt709;sd")
-def contrast(frame_CHW: np.ndarray) -> float:
+@mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")
+def saturation(frame_CHW: np.ndarray) -> float:
+    """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
+    import cv2
+
+    high, low = frame_CHW[0], frame_CHW[0]
+    for plane in frame_CHW[1:]:
+        high, low = cv2.max(high, plane), cv2.min(low, plane)
+    # What is black has no spread either: anything above 0 may stand for its 0.
+    least = 1 if white(frame_CHW) == 255 else float(np.finfo(np.float32).tiny)
+    ratio = cv2.divide(cv2.subtract(high, low), cv2.max(high, least), dtype=cv2.CV_32F)
+    return cv2.mean(ratio)[0]
+
+
+@mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
+def clipped_share(frame_CHW: np.ndarray) -> float:
+    """Share of values at either end of the range, within half an 8-bit level."""
+    import cv2
+
+    low, high = np.nextafter(np.float32((0.5 / 255, 1 - 0.5 / 255)), np.float32((1, 0)))
+    if white(frame_CHW) == 255:
+        low, high = 1, 254
+    inner = cv2.inRange(frame_CHW.reshape(-1, frame_CHW.shape[-1]), float(low), float(high))
+    return 1 - cv2.countNonZero(inner) / inner.size
+
+
+@metric("contrast", "appearance", "intensity", "none", "luma=bt709;sd", [LIGHT])
+def of_contrast(clip: Any) -> dict:
     """Standard deviation of BT.709 luma over the frame."""
-    return float(np.std(luma(frame_CHW), dtype=np.float64))
+    return averaged(light.contrast for light in clip[LIGHT])
 
 
-@mean_metric("sharpness", "appearance", "intensity", "none", "luma=bt709;gradient=forward")
-def sharpness(frame_CHW: np.ndarray) -> float:
-    """Mean length of the luma's gradient, forward differences, in intensity per pixel.
-
-    Falls with blur, rises with noise and with texture. Below 2 x 2 pixels it is 0.
-    """
-    brightness = luma(frame_CHW)
-    down = np.diff(brightness, axis=0)[:, :-1]
-    across = np.diff(brightness, axis=1)[:-1, :]
-    return float(np.mean(np.hypot(down, across), dtype=np.float64)) if down.size else 0.0
-
-
-CONTRAST, SHARPNESS = Quantity(contrast), Quantity(sharpness)
+@metric("sharpness", "appearance", "intensity", "none", "luma=bt709;gradient=forward", [LIGHT])
+def of_sharpness(clip: Any) -> dict:
+    """Mean length of the luma's gradient: falls with blur, rises with noise and with texture."""
+    return averaged(light.sharpness for light in clip[LIGHT])
 
 
 @metric(
     *("sharpness_pulse", "appearance", "log", "lower"),
-    *("luma=bt709;gradient=forward;second-difference-of-log", [SHARPNESS]),
+    *("luma=bt709;gradient=forward;second-difference-of-log", [LIGHT]),
 )
-def of_sharpness(clip: Any) -> dict:
-    return averaged(sharpness_pulse(clip[SHARPNESS]))
+def of_pulses(clip: Any) -> dict:
+    return averaged(sharpness_pulse([light.sharpness for light in clip[LIGHT]]))
 
 
 def sharpness_pulse(sharpness_T: Sequence[float] | np.ndarray) -> Float[np.ndarray, "inner"]:
@@ -54,9 +67,10 @@ def sharpness_pulse(sharpness_T: Sequence[float] | np.ndarray) -> Float[np.ndarr
     return np.abs(logs[1:-1] - (logs[:-2] + logs[2:]) / 2)
 
 
-@metric("contrast_drift", "appearance", "log", "none", "luma=bt709;sd;slope*(T-1)", [CONTRAST])
+@metric("contrast_drift", "appearance", "log", "none", "luma=bt709;sd;slope*(T-1)", [LIGHT])
 def of_contrasts(clip: Any) -> dict:
-    return {"value": contrast_drift(clip[CONTRAST]), "n": len(clip[CONTRAST])}
+    contrasts = [light.contrast for light in clip[LIGHT]]
+    return {"value": contrast_drift(contrasts), "n": len(contrasts)}
 
 
 def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
@@ -70,8 +84,8 @@ def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
     return float(line[-1] - line[0])
 
 
-@metric("brightness_drift", "appearance", "intensity", "none", "luma=bt709;slope*(T-1)", [LUMA])
+@metric("brightness_drift", "appearance", "intensity", "none", "luma=bt709;slope*(T-1)", [LIGHT])
 def of_brightness(clip: Any) -> dict:
     """Change of mean luma from the first to the last frame, along the least-squares line."""
-    line = trend(np.array(clip[LUMA]))
+    line = trend(np.array([light.mean for light in clip[LIGHT]]))
     return {"value": float(line[-1] - line[0]), "n": len(line)}

@@ -1,10 +1,15 @@
 """Distances between feature sets [N, D], one row a clip, in float64; unit: features squared."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
+
+_SURE = 1e-9
+"""The share of a sum of roots that rounding may change, by its bound."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,27 @@ def checked(
     Raises:
         ValueError: unless they are finite, of two clips or more, and of the same size.
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    for features in (x, y):
-        if features.ndim != 2 or len(features) < 2:
-            raise ValueError(
-                f"features have shape {features.shape}; two clips or more are needed, [N, D]."
-            )
-        if not np.isfinite(features).all():
-            raise ValueError("features contain NaN or Inf.")
+    x, y = _checked_rows(x), _checked_rows(y)
+    _check_alike(x, y)
+    return x, y
+
+
+def _checked_rows(features: np.ndarray) -> Float[np.ndarray, "N D"]:
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(
+            f"features have shape {features.shape}; two clips or more are needed, [N, D]."
+        )
+    if not np.isfinite(features).all():
+        raise ValueError("features contain NaN or Inf.")
+    return features
+
+
+def _check_alike(x: np.ndarray, y: np.ndarray) -> None:
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"features have {x.shape[1]} and {y.shape[1]} dimensions; both need the same net."
         )
-    return x, y
 
 
 def sorted_rows(features: np.ndarray) -> np.ndarray:
@@ -53,27 +66,80 @@ def sorted_rows(features: np.ndarray) -> np.ndarray:
     return features[np.lexsort(features.T[::-1])]
 
 
-def frechet(
-    x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"], *, is_biased: bool = False
-) -> float:
-    """The Frechet distance of two feature sets, exact at any number of clips.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What the Frechet distance needs of features [N, D]; kept, it is computed once."""
+
+    features: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", _checked_rows(self.features))
+
+    @cached_property
+    def mean(self) -> Float[np.ndarray, "D"]:
+        return self.features.mean(axis=0)
+
+    @cached_property
+    def centred(self) -> Float[np.ndarray, "N D"]:
+        return self.features - self.mean
+
+    @cached_property
+    def products(self) -> Float[np.ndarray, "D D"]:
+        """The covariance times its divisor."""
+        return self.centred.T @ self.centred
+
+    @cached_property
+    def lower(self) -> Float[np.ndarray, "D D"]:
+        """Lower L with L L^T = `products`; LinAlgError where a dimension depends on others."""
+        return np.linalg.cholesky(self.products)
+
+    @cached_property
+    def root(self) -> Float[np.ndarray, "K D"]:
+        """R of no more than D rows with R^T R = `products`."""
+        rows = self.centred
+        return rows if len(rows) <= rows.shape[1] else np.linalg.qr(rows, mode="r")
+
+
+FeatureSet = Float[np.ndarray, "_ _"] | Moments
+
+
+def frechet(x: FeatureSet, y: FeatureSet, *, is_biased: bool = False) -> float:
+    """The Frechet distance of two sets of features [N, D], exact at any number of clips.
 
         |mu_x - mu_y|^2 + Tr A + Tr B - 2 Tr (A B)^1/2
 
     A and B are covariances, divided by n - 1, or by n if biased (as StyleGAN-V and cd-fvd do). The
-    last trace is a nuclear norm, |X_c Y_c^T|_* / sqrt((n - 1)(m - 1)), of which the triangular
-    factors of X_c and Y_c are enough: no covariance, no square root of a matrix.
+    last trace is the sum of the singular values of X_c Y_c^T / sqrt((n - 1)(m - 1)). With fewer
+    clips than dimensions these are taken; else the roots of the eigenvalues of A B, unless one of
+    them is so small that it is lost in rounding. No square root of a matrix is taken.
 
     Source: Dowson & Landau 1982; Heusel et al. 2017, arXiv:1706.08500.
     """
-    x, y = checked(x, y)
-    n, m = (len(x), len(y)) if is_biased else (len(x) - 1, len(y) - 1)
-    shift = x.mean(axis=0) - y.mean(axis=0)
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    first, second = (np.linalg.qr(rows, mode="r") for rows in (x, y))
-    spread = float(np.sum(x * x) / n + np.sum(y * y) / m)
-    cross = float(np.linalg.svd(first @ second.T, compute_uv=False).sum()) / np.sqrt(n * m)
-    return float(shift @ shift + spread - 2 * cross)
+    x, y = (given if isinstance(given, Moments) else Moments(given) for given in (x, y))
+    _check_alike(x.features, y.features)
+    n, m = (len(each.features) - (not is_biased) for each in (x, y))
+    shift = x.mean - y.mean
+    spread = np.vdot(x.centred, x.centred) / n + np.vdot(y.centred, y.centred) / m
+    return float(shift @ shift + spread - 2 * _cross(x, y) / np.sqrt(n * m))
+
+
+def _cross(x: Moments, y: Moments) -> float:
+    """The sum of the singular values of X_c Y_c^T."""
+    if min(len(x.features), len(y.features)) > x.features.shape[1]:
+        with suppress(np.linalg.LinAlgError):
+            squares = _squares(x, y)
+            roots = np.sqrt(np.maximum(squares, np.finfo(float).tiny))
+            if np.finfo(float).eps / 2 * squares[-1] * (1 / roots).sum() < _SURE * roots.sum():
+                return float(roots.sum())
+    return float(np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum())
+
+
+def _squares(x: Moments, y: Moments) -> Float[np.ndarray, "D"]:
+    """The eigenvalues of the product of both `products`, in rising order."""
+    from scipy.linalg.lapack import dsygst
+
+    similar, _ = dsygst(x.products, y.lower, itype=2, lower=1)
+    return np.linalg.eigvalsh(similar, UPLO="L")
 
 
 def frechet_infinity(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]) -> Estimated:

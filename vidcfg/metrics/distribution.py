@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from vidcfg.metrics.distances import (
     Estimated,
+    Moments,
     frechet,
     frechet_infinity,
     kernel_distance,
@@ -32,12 +33,13 @@ class Sets:
     """Features of generated and real clips, and a second set of real ones for the baseline.
 
     The baseline is the same distance between real clips and other real clips; without `other` the
-    real set is split in two.
+    real set is split in two. `kept` are the moments of `real` where other sets use them as well.
     """
 
     generated: Float[np.ndarray, "N D"]
     real: Float[np.ndarray, "M D"]
     other: Float[np.ndarray, "L D"] | None = None
+    kept: Moments | None = None
 
     def baseline(self) -> tuple[np.ndarray, np.ndarray]:
         if self.other is not None:
@@ -48,29 +50,32 @@ class Sets:
 
 @dataclass(frozen=True)
 class Distance:
-    """Metrics that are made together: `of(real, generated, is_biased)` gives their values."""
+    """Metrics that are made together: `of(real, generated, is_biased)` gives their values.
+
+    With `takes_moments` the real clips come as `Moments`.
+    """
 
     names: tuple[str, ...]
-    of: Callable[[np.ndarray, np.ndarray, bool], list[Estimated]]
+    of: Callable[[Any, np.ndarray, bool], list[Estimated]]
     has_baseline: bool = True
+    takes_moments: bool = False
 
 
 DISTANCES: list[Distance] = []
 """In the order of their records."""
 
 
-def distance(
-    units: dict[str, str], better: str, protocol: str, of: Callable, *, has_baseline: bool = True
-) -> None:
-    """Register metrics of two sets of features by their names and units; see `Distance`."""
+def distance(units: dict[str, str], better: str, protocol: str, of: Callable, **how: bool) -> None:
+    """Register metrics of two sets of features by their names and units; `how` as `Distance`."""
     for name, unit in units.items():
         declare(name, "distribution", unit, better, protocol)
-    DISTANCES.append(Distance(tuple(units), of, has_baseline))
+    DISTANCES.append(Distance(tuple(units), of, **how))
 
 
 distance(
     *({"fd": "feature^2"}, "lower", "frechet"),
     lambda x, y, is_biased: [Estimated(frechet(y, x, is_biased=is_biased))],
+    takes_moments=True,
 )
 distance(
     *({"fd_infinity": "feature^2"}, "lower", "frechet;line-in-1/n"),
@@ -125,13 +130,15 @@ def distribution_records(
     for distance in DISTANCES:
         # What the values are, and what they would be between real clips.
         reason, baseline = "", None
+        real = sets.kept if distance.takes_moments and sets.kept else sets.real
         try:
-            found = distance.of(sets.real, sets.generated, is_biased)
+            found = distance.of(real, sets.generated, is_biased)
         except ValueError as error:
             reason, found = str(error), [None] * len(distance.names)
         with suppress(ValueError):
             if distance.has_baseline and not reason:
-                baseline = distance.of(*other_and_real[::-1], is_biased)
+                other, whole = other_and_real
+                baseline = distance.of(real if whole is sets.real else whole, other, is_biased)
         # One record each.
         for index, (name, estimated) in enumerate(zip(distance.names, found)):
             rest = {"n": len(sets.generated), "backend": backend, "protocol": protocol}

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidcfg.metrics.flow import Pair
-from vidcfg.metrics.frames import change, luma, to_levels, to_unit
+from vidcfg.metrics.frames import light, mean_size, mean_square, to_levels
 from vidcfg.metrics.metric import Quantity, computed, mean_metric, metric
 
 SEGMENT = 32
@@ -23,7 +23,7 @@ STILL = 1e-4
 
 
 CHANGE = Quantity(lambda pair: pair.change, lag=1)
-LUMA = Quantity(lambda frame: float(np.mean(luma(frame), dtype=np.float64)))
+LIGHT = Quantity(light)
 
 
 @mean_metric("frame_diff", "flicker", "intensity", "lower", "range=0..1", lag=1, marks_still=True)
@@ -38,8 +38,8 @@ def frame_diff(pair: Pair) -> float:
 @mean_metric("second_diff", "flicker", "intensity", "lower", "range=0..1", lag=2, marks_still=True)
 def second_diff(triple: Pair) -> float:
     """Mean |x_{t+1} - 2 x_t + x_{t-1}| of inner frames; linear fades cancel."""
-    first, middle, last = (to_unit(x) for x in (triple.first, triple.middle, triple.second))
-    return float(np.mean(np.abs((last + first) - 2 * middle), dtype=np.float64))
+    before, after = triple.halves
+    return mean_size(after.difference, before.difference)
 
 
 @mean_metric(
@@ -57,16 +57,16 @@ def vbench_temporal_flickering(pair: Pair) -> float:
     """
     if pair.first.dtype == np.uint8:
         return 1 - pair.change[0]
-    return 1 - change(to_levels(pair.first), to_levels(pair.second))[0]
+    return 1 - mean_size(to_levels(pair.first), to_levels(pair.second))
 
 
 @metric(
     *("luminance_flicker", "flicker", "intensity", "lower"),
-    *("luma=bt709;detrend=linear", [LUMA]),
+    *("luma=bt709;detrend=linear", [LIGHT]),
     marks_still=True,
 )
 def of_luminance(clip: Any) -> dict:
-    levels = clip[LUMA]
+    levels = [light.mean for light in clip[LIGHT]]
     return computed(luminance_flicker, levels, n=len(levels), trace=tuple(levels))
 
 
@@ -94,26 +94,42 @@ def trend(values_T: np.ndarray) -> Float[np.ndarray, "T"]:
     return np.mean(values_T) + slope * time
 
 
+def distances_of(
+    frames: Sequence[np.ndarray] | np.ndarray, known_SS: Float[np.ndarray, "S S"] | None = None
+) -> Float[np.ndarray, "T T"]:
+    """Mean squared difference of all frames, of which the first S may know theirs."""
+    num_known = 0 if known_SS is None else len(known_SS)
+    found = np.zeros((len(frames), len(frames)))
+    if num_known:
+        found[:num_known, :num_known] = known_SS
+    for t in range(num_known, len(frames)):
+        for s in range(t):
+            found[s, t] = found[t, s] = mean_square(frames[s], frames[t])
+    return found
+
+
 def temporal_spectrum(
-    frames: np.ndarray, window_T: np.ndarray
+    distances_TT: Float[np.ndarray, "T T"], window_T: np.ndarray
 ) -> tuple[Float[np.ndarray, "bins"], Float[np.ndarray, "bins"]]:
     """Frequencies in cycles per frame, and the one-sided power of each, averaged over pixels.
 
     Each pixel's mean is taken off first. With a window of ones the powers of frequencies above 0
     sum to the mean variance, and a sinusoid of amplitude A on a bin has power A^2 / 2; a periodic
     Hann window leaks into the two neighbouring bins and is scaled to the same total for noise.
+
+    How far frames are from each other (`distances_of`) is all that it takes: with each pixel's
+    mean over time taken off, frames s and t have the product
+        x_s · x_t = (mean_u d_su + mean_u d_ut - d_st - mean d) / 2,   d_st = |x_s - x_t|^2
+    and the power of a wave over all pixels is what it has in these.
     """
-    num_frames = len(frames)
-    pixels = frames.reshape(num_frames, -1)
-    power = np.zeros(num_frames // 2 + 1)
-    # Blocks of pixels keep floats and spectrum of a large frame out of memory.
-    for start in range(0, pixels.shape[1], 1 << 16):
-        block = to_unit(pixels[:, start : start + (1 << 16)]).astype(np.float64)
-        block = (block - block.mean(axis=0)) * window_T[:, None]
-        power += (np.abs(np.fft.rfft(block, axis=0)) ** 2).sum(axis=1)
-    power /= pixels.shape[1] * num_frames * float(window_T @ window_T)
+    num_frames = len(distances_TT)
+    means = distances_TT.mean(axis=0)
+    products = (means[:, None] + means - distances_TT - means.mean()) / 2
+    waves = np.fft.rfft(np.diag(window_T), axis=0)
+    power = np.einsum("kt,ts,ks->k", waves, products, waves.conj()).real
+    power /= num_frames * float(window_T @ window_T)
     power[1 : (num_frames + 1) // 2] *= 2
-    return np.fft.rfftfreq(num_frames), power
+    return np.fft.rfftfreq(num_frames), np.maximum(power, 0)
 
 
 def periodic_hann(num: int) -> np.ndarray:
@@ -131,6 +147,7 @@ class TemporalSpectrum:
         self._frames: deque[np.ndarray] = deque(maxlen=SEGMENT)
         self.num_frames = self._since = self._num_segments = 0
         self._fast = self._total = 0.0
+        self._distances = np.zeros((0, 0))
 
     def append(self, frame: np.ndarray) -> None:
         self._frames.append(frame)
@@ -155,8 +172,10 @@ class TemporalSpectrum:
         return self._fast / self._total if self._total > 1e-15 else None
 
     def _segment(self) -> None:
-        frames = np.stack(self._frames)
-        frequency, power = temporal_spectrum(frames, periodic_hann(len(frames)))
+        # Frames of the segment before are as far apart as they were.
+        known = self._distances[self._since :, self._since :]
+        self._distances = distances_of(self._frames, known)
+        frequency, power = temporal_spectrum(self._distances, periodic_hann(len(self._frames)))
         self._fast += float(power[frequency >= CUTOFF].sum())
         self._total += float(power[1:].sum())
         self._num_segments += 1

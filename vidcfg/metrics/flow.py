@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vidcfg.metrics.frames import change, to_unit
+from vidcfg.metrics.frames import difference, mean_size, mean_square, to_unit
 
 MIN_SIZE = 12
 """Frames with a shorter side below this have no DIS flow."""
@@ -80,17 +80,42 @@ def sample(
     and the mask is False.
     """
     height, width, channels = image_HWC.shape
-    x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
+    x, y = places(flow_HW2)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    across, down = (x - np.floor(x))[..., None], (y - np.floor(y))[..., None]
-    left, top = x.astype(np.int32), y.astype(np.int32)
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    flat = image_HWC.reshape(-1, channels)
-    upper = flat[top * width + left] * (1 - across) + flat[top * width + right] * across
-    lower = flat[bottom * width + left] * (1 - across) + flat[bottom * width + right] * across
-    return upper * (1 - down) + lower * down, inside
+    # OpenCV rounds places to 1/32 pixel in images of two channels, and in no others.
+    if channels == 2:
+        image_HWC = np.concatenate([image_HWC, image_HWC[..., :1]], axis=-1)
+    return linear(image_HWC, x, y).reshape(height, width, -1)[..., :channels], inside
+
+
+def places(
+    flow_HW2: Float[np.ndarray, "H W 2"], *, top: int = 0
+) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+    """x and y of p + flow(p) of the rows from `top` on."""
+    height, width = flow_HW2.shape[:2]
+    x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
+    y = np.arange(top, top + height, dtype=np.float32)
+    return x, y[:, None] + flow_HW2[..., 1]
+
+
+def follow(
+    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
+) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
+    """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
+    import cv2
+
+    height, width = flow_HW2.shape[:2]
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    x, y = places(flow_HW2)
+    is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
+    return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
+
+
+def linear(image: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
+    """Bilinear samples of a float image at these places, the border repeated outside."""
+    import cv2
+
+    return cv2.remap(image, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def visible(
@@ -121,7 +146,7 @@ def _squared(flow_HW2: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A frame [C, H, W] at the size at which flow is searched; what is asked for is computed once.
+    """A frame [C, H, W], also at the size of the search; what is asked for is computed once.
 
     Frames with a shorter side above 480 are reduced by a whole factor, those below 96 enlarged by
     one for the search alone (DIS matches patches of 8 pixels, which there are whole objects).
@@ -130,13 +155,19 @@ class View:
     frame: np.ndarray
 
     @cached_property
+    def rgb(self) -> Float[np.ndarray, "H W 3"]:
+        """The frame in [0, 1], channels last; gray as three equal ones."""
+        import cv2
+
+        planes = np.broadcast_to(self.frame, (3, *self.frame.shape[1:]))
+        return to_unit(cv2.merge(list(planes)))
+
+    @cached_property
     def ycc(self) -> Float[np.ndarray, "h w 3"]:
         """Luma and the two colour differences in levels of 255 (BT.601), reduced if large."""
         import cv2
 
-        channels = np.broadcast_to(to_unit(self.frame), (3, *self.frame.shape[1:]))
-        image = np.ascontiguousarray(channels.transpose(1, 2, 0))
-        height, width = search_size(*image.shape[:2])
+        image, (height, width) = self.rgb, search_size(*self.frame.shape[-2:])
         if height < image.shape[0]:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return cv2.transform(image, YCC)
@@ -169,9 +200,15 @@ class Pair:
     shared_halves: tuple["Pair", "Pair"] | None = None
 
     @cached_property
+    def difference(self) -> np.ndarray:
+        """As `frames.difference`."""
+        return difference(self.first, self.second)
+
+    @cached_property
     def change(self) -> tuple[float, float]:
-        """Mean absolute and mean squared difference."""
-        return change(self.first, self.second)
+        """Mean absolute and mean squared difference, in [0, 1]."""
+        frames = self.first, self.second
+        return mean_size(*frames), mean_square(*frames)
 
     @cached_property
     def views(self) -> tuple[View, View]:
@@ -185,20 +222,36 @@ class Pair:
         return self.shared_halves or tuple(Pair(*pair) for pair in ends)
 
     @cached_property
-    def searched(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flow there and back at the size of the search, in its pixels."""
+    def there(self) -> np.ndarray:
+        """Flow from the first to the second frame at the size of the search, in its pixels."""
         first, second = self.views
-        return dis_flow(first.search, second.search), dis_flow(second.search, first.search)
+        return dis_flow(first.search, second.search)
+
+    @cached_property
+    def back(self) -> np.ndarray:
+        """Flow from the second to the first frame, likewise."""
+        first, second = self.views
+        return dis_flow(second.search, first.search)
+
+    @cached_property
+    def step(self) -> np.ndarray:
+        """Flow from the first to the second frame, in pixels of `View.ycc`."""
+        return resized(self.there, *self.views[0].ycc.shape[:2])
+
+    @cached_property
+    def moved(self) -> tuple[np.ndarray, np.ndarray]:
+        """`View.ycc` of the second frame moved onto the first, and where it is known."""
+        return follow(self.views[1].ycc, self.step)
 
     @cached_property
     def forward(self) -> np.ndarray:
         """Flow from the first to the second frame, in pixels of the frames themselves."""
-        return resized(self.searched[0], *self.first.shape[-2:])
+        return resized(self.there, *self.first.shape[-2:])
 
     @cached_property
     def is_visible(self) -> np.ndarray:
         """Where the first frame's pixels are seen in the second one: bool [H, W]."""
-        mask = visible(*self.searched)
+        mask = visible(self.there, self.back)
         size = self.first.shape[-2:]
         return mask if mask.shape == size else _scaled(mask.astype(np.float32), *size) >= 0.5
 
@@ -209,8 +262,8 @@ class Pair:
 
     @cached_property
     def warped(self) -> np.ndarray:
-        """The second frame, float32 [C, H, W] in [0, 1], moved onto the first."""
-        return warp(self.second, self.forward)
+        """The second frame, float32 [H, W, 3] in [0, 1], moved onto the first."""
+        return linear(self.views[1].rgb, *places(self.forward))
 
 
 def search_size(height: int, width: int) -> tuple[int, int]:
@@ -228,7 +281,7 @@ def resized(flow_HW2: np.ndarray, height: int, width: int) -> Float[np.ndarray, 
     if flow_HW2.shape[:2] == (height, width):
         return flow_HW2
     scale = np.float32([width / flow_HW2.shape[1], height / flow_HW2.shape[0]])
-    return _scaled(flow_HW2, height, width) * scale
+    return _scaled(flow_HW2 * scale, height, width)
 
 
 def _scaled(found: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -236,9 +289,3 @@ def _scaled(found: np.ndarray, height: int, width: int) -> np.ndarray:
 
     way = cv2.INTER_AREA if found.shape[0] > height else cv2.INTER_LINEAR
     return cv2.resize(found, (width, height), interpolation=way)
-
-
-def warp(frame_CHW: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
-    """The frame, float32 [C, H, W] in [0, 1], sampled at p + flow(p)."""
-    channels_last = np.ascontiguousarray(to_unit(frame_CHW).transpose(1, 2, 0))
-    return sample(channels_last, flow_HW2)[0].transpose(2, 0, 1)

@@ -1,8 +1,9 @@
 """LPIPS between neighbouring frames, plain and with motion taken out."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ NETS = ("alex", "squeeze", "vgg")
 SMALLEST = 32
 """Below this shorter side AlexNet's last layers have nothing to see."""
 
+BATCH_PIXELS = 1 << 21
+"""Pixels of all frames that go through the net together: one frame of 1080p."""
+
 _PROTOCOL = "lpips-0.1;input=-1..1;no-resize"
 declare("lpips_adjacent", "lpips", "lpips", "lower", _PROTOCOL)
 declare("lpips_warp", "lpips", "lpips", "lower", f"{_PROTOCOL};{FLOW_PROTOCOL};{MASK_PROTOCOL}")
@@ -47,24 +51,40 @@ class Lpips:
         self._model = model.eval().to(device)
         self._device = device
 
-    def distance(self, first: np.ndarray, second: np.ndarray) -> list[float]:
-        """LPIPS of each pair of frames [B, 3, H, W] in [0, 1].
+    def features(self, frames: np.ndarray) -> list[list[Any]]:
+        """What the net sees in each of frames [B, 3, H, W] in [0, 1]: unit vectors, by layer.
 
         Raises:
             ValueError: another type, or values outside [0, 1].
         """
         import torch
 
-        first, second = (torch.from_numpy(to_unit(x)).to(self._device) for x in (first, second))
         with torch.inference_mode():
-            return self._model(first, second, normalize=True).reshape(-1).float().cpu().tolist()
+            scaled = 2 * torch.from_numpy(to_unit(frames)).to(self._device) - 1
+            layers = self._model.net(self._model.scaling_layer(scaled))
+            for layer in layers:
+                layer /= (layer * layer).sum(dim=1, keepdim=True).sqrt_() + 1e-10
+            return [list(of_frame) for of_frame in zip(*layers)]
+
+    def between(self, pairs: Sequence[tuple[list[Any], list[Any]]]) -> list[float]:
+        """LPIPS of each pair of frames, given by their `features`."""
+        import torch
+
+        weights = [lin.model[-1].weight.flatten() for lin in self._model.lins]
+        with torch.inference_mode():
+            found = [
+                sum((a - b).square_().mean(dim=(1, 2)) @ w for a, b, w in zip(*pair, weights))
+                for pair in pairs
+            ]
+            return torch.stack(found).float().cpu().tolist() if found else []
 
 
 class LpipsMeter(Meter):
     """`lpips_adjacent` of every pair, and `lpips_warp` of a frame and the next moved onto it.
 
     Pixels that are not seen in both frames are taken from the first, so that they count as equal;
-    a pair that shares less than half of its pixels is left out.
+    a pair that shares less than half of its pixels is left out. A frame goes through the net once
+    for both of its neighbours.
     """
 
     lags = (1,)
@@ -73,11 +93,15 @@ class LpipsMeter(Meter):
         self._net, self._batch_size = net, batch_size
         self._plain: list[float] = []
         self._warped: list[float | None] = []
-        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self._frames: list[np.ndarray] = []
+        self._moved: list[np.ndarray | None] = []
+        self._last: list[Any] | None = None
         self._size = 0
         self._cuts: list[int] = []
 
     def start_shot(self, start: int) -> None:
+        self._flush()
+        self._last = None
         self._cuts.append(start)
 
     def add_frame(self, frame: np.ndarray) -> None:
@@ -87,25 +111,34 @@ class LpipsMeter(Meter):
         if self._size < max(SMALLEST, MIN_SIZE):
             return
         first, moved = to_unit(pair.first), None
+        if self._last is None and not self._frames:
+            self._frames.append(first)
         if pair.coverage >= MIN_COVERAGE:
-            moved = np.clip(np.where(pair.is_visible, pair.warped, first), 0, 1)
-        self._waiting.append((first, to_unit(pair.second), moved))
-        if len(self._waiting) == self._batch_size:
+            warped = pair.warped.transpose(2, 0, 1)[: len(first)]
+            moved = np.clip(np.where(pair.is_visible, warped, first), 0, 1)
+        self._frames.append(to_unit(pair.second))
+        self._moved.append(moved)
+        room = max(1, BATCH_PIXELS // first[0].size)
+        if len(self._moved) >= min(self._batch_size, room):
             self._flush()
 
     def _flush(self) -> None:
-        if not self._waiting:
+        if not self._moved:
             return
-        first, second, moved = zip(*self._waiting)
-        self._plain += self._net.distance(np.stack(first), np.stack(second))
-        known = [i for i, frame in enumerate(moved) if frame is not None]
-        found: list[float | None] = [None] * len(moved)
+        seen = [self._last] if self._last else []
+        seen += self._net.features(np.stack(self._frames))
+        self._plain += self._net.between(list(pairwise(seen)))
+        known = [i for i, frame in enumerate(self._moved) if frame is not None]
+        found: list[float | None] = [None] * len(self._moved)
         if known:
-            stacks = (np.stack([side[i] for i in known]) for side in (first, moved))
-            for i, value in zip(known, self._net.distance(*stacks)):
+            moved = self._net.features(np.stack([self._moved[i] for i in known]))
+            pairs = [(seen[i], features) for i, features in zip(known, moved)]
+            for i, value in zip(known, self._net.between(pairs)):
                 found[i] = value
         self._warped += found
-        self._waiting.clear()
+        self._last = seen[-1]
+        self._frames.clear()
+        self._moved.clear()
 
     def finish(self, clip: ClipInfo) -> list[Record]:
         self._flush()

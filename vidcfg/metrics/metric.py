@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from vidcfg.metrics.record import Record
+from vidcfg.plugins import load_plugins
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,9 @@ def group_of(name: str) -> str:
 
 
 def metrics_of(family: str) -> list[Metric]:
-    """The metrics of a family, in the order in which they are declared."""
+    """The metrics of a family, in the order in which they are declared; plugins' come last."""
     FAMILIES[family].load()
+    load_plugins()
     return [metric for metric in METRICS.values() if metric.family == family]
 
 

@@ -7,8 +7,17 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import CHANGE, STILL
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair, warp
-from vidcfg.metrics.frames import to_unit
+from vidcfg.metrics.flow import (
+    FLOW_PROTOCOL,
+    MASK_PROTOCOL,
+    MIN_COVERAGE,
+    MIN_SIZE,
+    Pair,
+    linear,
+    places,
+    resized,
+)
+from vidcfg.metrics.frames import mean_size
 from vidcfg.metrics.metric import Quantity, averaged, mean_metric, metric
 from vidcfg.metrics.shots import CUT_PROTOCOL
 
@@ -25,7 +34,10 @@ def motion_of(flow_HW2: Float[np.ndarray, "H W 2"], *, fps: int | float) -> floa
     return float(np.mean(largest, dtype=np.float64)) * scale
 
 
-MOTION = Quantity(lambda pair: motion_of(pair.forward, fps=8), lag=1, least=MIN_SIZE)
+STRIP = 64
+"""Rows that are interpolated at a time."""
+
+MOTION = Quantity(lambda pair: motion_of(pair.step, fps=8), lag=1, least=MIN_SIZE)
 SEEN = Quantity(lambda frame: None)
 IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=MIN_SIZE)
 
@@ -54,9 +66,15 @@ def smoothness(triple: Pair) -> float:
     for motion at an even pace, large for judder, a repeated or a missing frame, and flicker; taken
     of frames 1, 3, 5, ... VBench's idea with flow in place of its net, so another number.
     """
-    half = triple.forward / 2
-    between = (warp(triple.first, -half) + warp(triple.second, half)) / 2
-    return 1 - float(np.mean(np.abs(between - to_unit(triple.middle)), dtype=np.float64))
+    (first, last), (middle, _) = triple.views, triple.halves[1].views
+    half, error = resized(triple.there / 2, *triple.first.shape[-2:]), 0.0
+    # Strips of rows stay in the cache.
+    for top in range(0, len(half), STRIP):
+        rows = slice(top, top + STRIP)
+        before = linear(first.rgb, *places(-half[rows], top=top))
+        behind = linear(last.rgb, *places(half[rows], top=top))
+        error += mean_size((before + behind) / 2, middle.rgb[rows]) * before.size
+    return 1 - error / middle.rgb.size
 
 
 @metric(

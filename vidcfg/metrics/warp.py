@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import trend
-from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, resized
+from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, follow, resized
 from vidcfg.metrics.metric import Quantity, averaged, metric
 
 BLOCK = 8
@@ -60,15 +60,14 @@ def path_residual(triple: Pair) -> PathResidual:
     before, after = triple.halves
     (first, middle), last = before.views, after.views[1]
     height, width = middle.ycc.shape[:2]
-    flows = before.searched[1], after.searched[0]
-    backward, forward = (resized(flow, height, width) for flow in flows)
+    backward, forward = resized(before.back, height, width), after.step
     even = (forward - backward) / 2
 
-    flicker, is_inside = _lacking(middle.ycc, (first.ycc, backward), (last.ycc, forward))
-    judder, _ = _lacking(middle.ycc, (first.ycc, -even), (last.ycc, even))
+    flicker, is_inside = _lacking(middle.ycc, follow(first.ycc, backward), after.moved)
+    judder, _ = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
-    steps = moved_and_turned(middle.ycc[..., 0], even)
+    steps = moved_and_turned(np.ascontiguousarray(middle.ycc[..., 0]), even)
     covered = float(is_inside.mean())
     return PathResidual(flicker, judder, triple.start + 1, covered, scale, steps)
 
@@ -76,8 +75,8 @@ def path_residual(triple: Pair) -> PathResidual:
 def _lacking(
     here_HW3: np.ndarray, *neighbours: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Block lengths of a frame less the mean of two others moved onto it; where both are seen."""
-    (first, is_first), (second, is_second) = (follow(*way) for way in neighbours)
+    """Block lengths of a frame less the mean of two that follow it; where both are seen."""
+    (first, is_first), (second, is_second) = neighbours
     is_inside = is_first & is_second
     means = block_means(here_HW3 - (first + second) / 2, is_inside)
     return np.linalg.norm(means, axis=-1) / 255, is_inside
@@ -88,6 +87,8 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
 
     A frame that holds an echo of its neighbour is like itself along the motion, and not across it.
     """
+    import cv2
+
     turned = np.stack([-step_HW2[..., 1], step_HW2[..., 0]], axis=-1)
     is_moving = np.linalg.norm(step_HW2, axis=-1) > SLOWEST
     sums = [0.0, 0.0]
@@ -95,35 +96,24 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
         moved = [follow(luma_HW, sign * step) for step in (step_HW2, turned)]
         is_known = is_moving & moved[0][1] & moved[1][1]
         for i, (there, _) in enumerate(moved):
-            sums[i] += float(np.sum((there - luma_HW)[is_known] ** 2, dtype=np.float64))
+            sums[i] += cv2.norm(there, luma_HW, cv2.NORM_L2SQR, mask=is_known.view(np.uint8))
     return sums[0], sums[1]
-
-
-def follow(
-    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
-) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
-    """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
-    import cv2
-
-    height, width = flow_HW2.shape[:2]
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow_HW2[..., 1]
-    is_inside = (abs(x - middle_x) <= width / 2) & (abs(y - middle_y) <= height / 2)
-    return cv2.remap(image_HWx, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), is_inside
 
 
 def block_means(
     values_HWC: Float[np.ndarray, "H W C"], is_known: Bool[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "rows columns C"]:
     """Means over the known pixels of whole blocks, NaN where fewer than half of them are known."""
+    import cv2
+
     rows, columns = (size // BLOCK for size in is_known.shape)
-    values = np.where(is_known[..., None], values_HWC, 0)[: rows * BLOCK, : columns * BLOCK]
-    known = is_known[: rows * BLOCK, : columns * BLOCK]
-    sums = values.reshape(rows, BLOCK, columns, BLOCK, -1).sum(axis=(1, 3))
-    counts = known.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3))[..., None]
-    half = BLOCK * BLOCK / 2
-    return np.where(counts >= half, sums / np.maximum(counts, 1), np.nan)
+    known = is_known[: rows * BLOCK, : columns * BLOCK].astype(np.float32)
+    values = values_HWC[: rows * BLOCK, : columns * BLOCK] * known[..., None]
+    means, shares = (
+        cv2.resize(each, (columns, rows), interpolation=cv2.INTER_AREA) for each in (values, known)
+    )
+    shares = shares[..., None]
+    return np.where(shares >= 0.5, means / np.maximum(shares, 0.5), np.nan)
 
 
 @dataclass(eq=False)
@@ -171,7 +161,7 @@ class TextureDrift(list):
         self._first: Pair | None = None
 
     def append(self, pair: Pair) -> None:
-        step = pair.searched[0]
+        step = pair.there
         if self._first is None or pair.start != self._next:
             self._first, self._way = pair, step
             self._is_inside = np.ones(step.shape[:2], dtype=bool)
@@ -290,8 +280,7 @@ def colour_step(pair: Pair) -> Float[np.ndarray, "3"]:
     with m a block's mean colour over both frames and d its change. So neither what comes into the
     picture counts, nor light that changes, here or all over.
     """
-    here, there = (view.ycc for view in pair.views)
-    moved, is_inside = follow(there, resized(pair.searched[0], *here.shape[:2]))
+    here, (moved, is_inside) = pair.views[0].ycc, pair.moved
     to_rgb = np.linalg.inv(YCC).T
     before, after = (block_means(ycc, is_inside).reshape(-1, 3) @ to_rgb for ycc in (here, moved))
     change, colour = after - before, (after + before) / 2

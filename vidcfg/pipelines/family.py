@@ -129,6 +129,8 @@ class Family:
         module: Python module that has these classes.
         layout: axes of the latents that the denoiser sees (vidcfg.guidance.layout).
         frame_map: pipeline -> FrameMap of its VAE.
+        checkpoints: pattern of a repository's name (fnmatch) -> pipeline class that is published
+            there, and the attributes of it that `frame_map` reads: a dry run needs no download.
         texts: denoiser argument -> text input it takes, in the pipeline's own words; what the
             negative side replaces. The user passes them to `guide` as `negative_<text input>`.
             Rows may be repeated per frame, as AnimateDiff does.
@@ -199,6 +201,7 @@ class Family:
     module: str = "diffusers"
     layout: str = "BCFHW"
     frame_map: Callable[[Any], FrameMap] = _wan_like
+    checkpoints: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=lambda: {"encoder_hidden_states": _EMBEDS})
     encoded: tuple[str | None, ...] = (_EMBEDS, None)
     encodes_beside_prompt: bool = False

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
@@ -24,9 +24,9 @@ from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
 @contextlib.contextmanager
 def guide(
     pipe: Any,
-    guidance: Guidance | float | Sequence[Guidance | float],
+    guidance: Written | Sequence[Written],
     *,
-    negative_prompt: str | list[str] = "",
+    negative_prompt: str | list[str] | None = "",
     fps: float | int | None = None,
     classifier: LogProb | None = None,
     **negative: Tensor,
@@ -38,8 +38,9 @@ def guide(
 
     Args:
         pipe: a pipeline of a supported family (`vidcfg families`), or of a registered one.
-        guidance: one setting for all samples (a number is a scale), or one per sample.
-        negative_prompt: what the unconditional side sees; one text, or one per prompt.
+        guidance: one setting for all samples, or one per sample: a number (the scale), a mapping
+            such as {"scale": 6.0, "rescale": 0.5}, or the path of a YAML file with `guidance`.
+        negative_prompt: what the unconditional side sees; one text (None: ""), or one per prompt.
         fps: frame rate, for keyframes given in seconds; pipelines that take a frame rate tell it.
         classifier: for the rule `classifier`, (x_t, sigma, step) -> log p(y | x_t) per sample; x_t
             are the noisy latents in the model's layout, in float32 and with gradients on.
@@ -63,6 +64,7 @@ def guide(
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
     settings = _settings(guidance, family)
+    negative_prompt = "" if negative_prompt is None else negative_prompt
     if family.guiders:
         yield from guided_modular(pipe, family, settings, negative_prompt, negative, fps)
         return
@@ -200,10 +202,8 @@ class Session:
 def _settings(guidance: Any, family: Family) -> list[Guidance]:
     """The settings as a list; for an image, without what acts along frames."""
     several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
-    settings = [
-        _in_space(item if isinstance(item, Guidance) else Guidance(scale=item), family)
-        for item in (guidance if several else [guidance])
-    ]
+    given = guidance if several else [guidance]
+    settings = [_in_space(Guidance.of(item), family) for item in given]
     if not settings:
         raise ValueError("guide() got an empty list of guidance settings. Pass at least one.")
     for name in ("passes", "micro_batch", "share"):

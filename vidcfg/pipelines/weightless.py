@@ -1,10 +1,11 @@
-"""The pipeline of a checkpoint folder without its weights: the class and parts that a run has."""
+"""The pipeline of a checkpoint without its weights: the class and parts that a run has."""
 
 import contextlib
 import functools
 import logging
 import warnings
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ def weightless(model: MiniModel | DiffusersModel) -> Any:
     """The pipeline that `load_pipeline` gives for a folder, its models on the meta device.
 
     It is made by the same class from the same small files; no weight is read. What serves texts
-    and images alone is left out. Do not change it: it is kept for the next caller.
+    and images alone is left out. Of a published checkpoint that is not here, it has the class and
+    what its frame map reads, and no scheduler. Do not change it: it is kept for the next caller.
 
     Raises:
-        NotKnownError: where the folder is not here, or does not tell its pipeline.
+        NotKnownError: where the folder does not tell its pipeline, and no family knows the name.
     """
-    if model.folder is None or not (model.folder / "model_index.json").is_file():
+    if model.folder is None:
+        return _published(model)
+    if not (model.folder / "model_index.json").is_file():
         raise NotKnownError("the checkpoint is not in a local folder")
     cls = pipeline_class_of(model)
     if cls is None:
@@ -35,6 +39,20 @@ def weightless(model: MiniModel | DiffusersModel) -> Any:
     except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise NotKnownError(f"the files in {model.folder} do not tell it: {reason}") from error
+
+
+def _published(model: DiffusersModel) -> Any:
+    """A pipeline of its class without any part, known by the name of its repository."""
+    from vidcfg.pipelines.families import FAMILIES, pipeline_class
+
+    known = (item for family in FAMILIES.values() for item in family.checkpoints.items())
+    name, facts = next((v for k, v in known if fnmatchcase(model.checkpoint, k)), ("", {}))
+    cls = pipeline_class_of(model) or pipeline_class(name)
+    if cls is None:
+        raise NotKnownError("the checkpoint is not in a local folder")
+    pipe = cls.__new__(cls)
+    vars(pipe).update(facts, scheduler=None)
+    return pipe
 
 
 def _made(model: MiniModel | DiffusersModel, cls: Any) -> Any:

@@ -20,6 +20,7 @@ beside it; sound of a model that makes it is a .wav. After an interruption, --sk
 continues.
 
 examples:
+  python -m vidcfg.render wan2.2-5b --prompt "a red kite over a green hill"
   python -m vidcfg.render configs/quickstart.yaml
   python -m vidcfg.render configs/quickstart.yaml --dry-run
   python -m vidcfg.render configs/uniform.yaml --set guidance.scale=3.0 --seed 0-3 --out out/three
@@ -30,9 +31,11 @@ def parser() -> argparse.ArgumentParser:
     about = "Render the videos of a configuration, guided per frame and per step."
     made = cli.parser("render", about, details=DETAILS)
     add = made.add_argument
-    add("config", help="a YAML file such as configs/quickstart.yaml")
+    add("config", help="a YAML file such as configs/quickstart.yaml, or one of `vidcfg presets`")
     cli.add_set(made, "guidance.scale=3.0")
-    add("--seed", metavar="SEEDS", help="replace the seeds: 7, 0-3 or [1, 5]")
+    add("--prompt", metavar="TEXT", help="replace the prompts; what else the first has stays")
+    add("--image", metavar="FILE", help="replace the image that the first prompt starts from")
+    add("--seed", dest="seeds", metavar="SEEDS", help="replace the seeds: 7, 0-3 or [1, 5]")
     cli.add_out(made, "replace output.dir")
     add("--overwrite", action="store_true", help="replace existing outputs")
     add(
@@ -63,11 +66,13 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     if arguments.out is not None:
         # A JSON string is a YAML string, whatever characters it holds.
         overrides.append(f"output.dir={json.dumps(arguments.out)}")
-    config = load_render_config(arguments.config, overrides, seeds=arguments.seed)
+    replaced = {name: getattr(arguments, name) for name in ("seeds", "prompt", "image")}
+    config = load_render_config(arguments.config, overrides, **replaced)
     # what can be told of them
     from vidcfg.render.checks import check_before_loading, image_warnings
     from vidcfg.render.preview import early_warnings, preview
     from vidcfg.render.units import units_of
+    from vidcfg.settings.presets import head_of, path_of
 
     units = units_of(config)
     with _explained(arguments.config):
@@ -79,6 +84,8 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         if arguments.dry_run:
             width = min(shutil.get_terminal_size((100, 24)).columns, 120)
             print(preview(config, units, width=width, colour=sys.stdout.isatty()))
+            if needs := head_of(path_of(arguments.config)).get("Needs"):
+                cli.say(f"\nneeds, as its file says: {needs}")
     if not arguments.dry_run:
         _render(config, units, arguments, argv)
     return cli.DONE

@@ -18,7 +18,8 @@ def check_before_loading(config: RenderConfig) -> None:
     check_size(video.height, video.width, codec=output.video, enlarge=output.enlarge)
     for i, prompt in enumerate(config.prompts):
         if prompt.image and not Path(prompt.image).is_file():
-            raise ValueError(f"prompts.{i}.image is {prompt.image}, which is not a file.")
+            what = f"prompts.{i}.image is {prompt.image}, which is not a file"
+            raise ValueError(f"{what}. Name one: --image FILE replaces the first.")
     if config.model.kind == "mini":
         _check_mini(config)
         return

@@ -11,7 +11,13 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
 from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
-from vidcfg.settings.document import apply_overrides, load_document, set_value, validate
+from vidcfg.settings.document import (
+    ConfigDocument,
+    apply_overrides,
+    load_document,
+    set_value,
+    validate,
+)
 from vidcfg.settings.strict_yaml import dump_yaml
 
 MAX_SEED = 2**63 - 1
@@ -160,15 +166,36 @@ def load_render_config(
     overrides: Iterable[str] = (),
     *,
     seeds: int | str | Iterable[int] | None = None,
+    prompt: str | None = None,
+    image: str | None = None,
 ) -> RenderConfig:
-    """The checked configuration of a file, with `--set` overrides and `--seed` put in.
+    """The checked configuration of a file or preset, with what the command line says put in.
+
+    `prompt` replaces all prompts by one, which keeps the negative side and image of the first;
+    `image` is then that of the first.
 
     Raises:
         ConfigError: one line per problem: file, line, value, what is allowed and what to type.
     """
-    document = apply_overrides(load_document(path), overrides)
+    document = load_document(path)
+    for name, text in (("text", prompt), ("image", image)):
+        if text is not None:
+            document = _with_first_prompt(document, name, text)
+    document = apply_overrides(document, overrides)
     if seeds is not None:
         plain = seeds if isinstance(seeds, int | str) else list(seeds)
         text = plain if isinstance(plain, str) else dump_yaml(plain)
         document = set_value(document, ("seeds",), text, source=f"--seed {text.strip()}")
     return validate(document, RenderConfig)
+
+
+def _with_first_prompt(document: ConfigDocument, name: str, text: str) -> ConfigDocument:
+    """The document with a part of its first prompt replaced; another text leaves it alone."""
+    written = document.data.get("prompts") or []
+    prompts = list(written) if isinstance(written, list) else [written]
+    first = prompts[0] if prompts else {}
+    first = first if isinstance(first, dict) else {"text": first}
+    others = [] if name == "text" else prompts[1:]
+    option = "--prompt" if name == "text" else "--image"
+    value = dump_yaml([first | {name: text}, *others])
+    return set_value(document, ("prompts",), value, source=f"{option} {text}")

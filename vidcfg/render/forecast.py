@@ -1,7 +1,7 @@
 """What a render will do and cost, exactly, before a weight is loaded: the run's own way to it."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -41,6 +41,21 @@ class Forecast:
         """
         rule, run = self.config.guidance, self.facts.of_surfaces()
         return dict(zip(rule.term_names(), (term.surface(**run) for term in rule.terms)))
+
+    @property
+    def by_expert(self) -> dict[str, "Forecast"]:
+        """The same with each expert on every step, by its name, where experts alone are not known.
+
+        Empty where there are none, or something follows noise levels.
+        """
+        config, alone = self.config, {}
+        scale = config.guidance.scale
+        for name, schedule in scale.items() if isinstance(scale, dict) else ():
+            one = config.model_copy(update={"guidance": config.guidance.replace(scale=schedule)})
+            if follows_levels(one.guidance):
+                return {}
+            alone[name] = replace(self, config=one)
+        return alone
 
     def row(self, prompt: Prompt, seed: int) -> RunRow:
         """One video as a row of a plan: its strengths, texts and start."""
@@ -104,7 +119,10 @@ def _stepped(config: RenderConfig, pipe: Any, family: Any, frame_map: Any) -> Fo
     from vidcfg.pipelines.steps import begin_of
 
     if pipe.scheduler is None:
-        why = f"{config.model.folder / 'scheduler'} names no scheduler of diffusers"
+        folder = config.model.folder
+        why = "its scheduler is not on this machine"
+        if folder is not None:
+            why = f"{folder / 'scheduler'} names no scheduler of diffusers"
         return Forecast(config, pipe, _facts(config, frame_map), why)
     pipe.scheduler = make_scheduler(pipe, config.sampling)
     why = own_noise_levels(pipe)

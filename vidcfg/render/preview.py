@@ -44,6 +44,14 @@ def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: boo
     if forecast.facts is None:
         return f"{later} ({forecast.why_not}, so its latent frames are not known)."
     if forecast.why_not and follows_levels(config.guidance):
+        alone = forecast.by_expert
+        if alone:
+            parts = [head, f"which expert runs when is told later: {forecast.why_not}", ""]
+            for name, one in alone.items():
+                surface = next(iter(one.surfaces.values()))
+                heat_map = terminal_heat_map(surface, width=width, colour=colour)
+                parts += [f"{name} on every step:", heat_map, "", _cost_line(one, num_units), ""]
+            return "\n".join(parts[:-1])
         what = "the scale follows the scheduler's noise levels or the model's experts"
         return f"{later} ({what}, and {forecast.why_not})."
     surfaces = forecast.surfaces

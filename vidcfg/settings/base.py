@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from inspect import get_annotations
+from inspect import Parameter, Signature, get_annotations
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -16,8 +16,10 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic._internal._model_construction import ModelMetaclass
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from vidcfg.plugins import load_plugins
 from vidcfg.settings.errors import Path, dotted
 from vidcfg.settings.strict_yaml import dump_yaml
 from vidcfg.settings.validation import number_advice, python_error
@@ -41,7 +43,32 @@ class Finding:
         return f"{dotted(self.path)} {self.message}".lstrip()
 
 
-class ConfigModel(BaseModel):
+class Shown(ModelMetaclass):
+    """`help` of a setting, and completion, leave out what every pydantic model has.
+
+    The signature has names and defaults, without the annotations that check them.
+    """
+
+    def __dir__(cls) -> list[str]:
+        known = {name for base in cls.__mro__[:-2] for name in vars(base)}
+        return [name for name in known - {"model_config", *dir(BaseModel)} if name[0] != "_"]
+
+    @property
+    def __signature__(cls) -> Signature:
+        shown = []
+        for name, field in cls.model_fields.items():
+            default = getattr(field.default, "kind", field.default)
+            given = {} if field.is_required() else {"default": default}
+            kind = Parameter.KEYWORD_ONLY if shown else Parameter.POSITIONAL_OR_KEYWORD
+            shown.append(Parameter(name, kind, **given))
+        return Signature(shown)
+
+    @__signature__.setter
+    def __signature__(cls, made: Any) -> None:
+        """The one that pydantic makes is not kept."""
+
+
+class ConfigModel(BaseModel, metaclass=Shown):
     """A part of a configuration. Values are checked when it is made and never change after.
 
     Made in Python it takes the same shorthands as in YAML, values without a name in the order in
@@ -156,6 +183,11 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def plain(value: Any) -> Any:
+    """Numbers and lists of an array or tensor; other values as they are."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 AsTuple = BeforeValidator(as_tuple)
 Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
 """A scale or weight as a reader writes it: finite and of a sensible size."""
@@ -183,6 +215,13 @@ class Kinds(ConfigModel):
         return {"kind": value} if isinstance(value, str) else value
 
     @classmethod
+    def knows(cls, kind: Any) -> bool:
+        """Whether there is such a kind, among those of installed plugins too."""
+        if isinstance(kind, str) and kind not in cls.kinds:
+            load_plugins()
+        return isinstance(kind, str) and kind in cls.kinds
+
+    @classmethod
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
@@ -201,12 +240,11 @@ class Kinds(ConfigModel):
             return value
         if not isinstance(value, Mapping):
             raise refuse(f"but must be {cls.shapes}{number_advice(value)}")
-        known = list(cls.kinds)
-        if "kind" not in value:
-            raise PydanticCustomError("no_kind", "has no kind", {"kinds": known})
-        kind = value["kind"]
-        if not isinstance(kind, str) or kind not in known:
-            raise PydanticCustomError("unknown_kind", "no kind", {"kind": kind, "kinds": known})
+        kind = value.get("kind")
+        if not cls.knows(kind):
+            context = {"kind": kind, "kinds": list(cls.kinds)}
+            what = ("unknown_kind", "no kind") if "kind" in value else ("no_kind", "has no kind")
+            raise PydanticCustomError(*what, context)
         given = {name: part for name, part in value.items() if name != "kind"}
         # A file writes keys alone; in Python the names of fields serve too.
         return cls.kinds[kind].__pydantic_validator__.validate_python(

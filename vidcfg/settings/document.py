@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
+from vidcfg.settings.presets import is_name, nearest, path_of, presets
 from vidcfg.settings.strict_yaml import dump_yaml, parse
 from vidcfg.settings.validation import explain
 
@@ -39,17 +40,18 @@ class ConfigDocument:
 
 
 def load_document(path: str | FilePath) -> ConfigDocument:
-    """Read a YAML file of one mapping.
+    """Read a YAML file of one mapping, named by its path or by the name of a preset.
 
     Raises:
         ConfigError: if the file is missing, unreadable, empty, not UTF-8, not a mapping or not
             strict YAML.
     """
+    path = path_of(path)
     source = str(path)
     try:
-        text = FilePath(path).read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        message = _missing_message(FilePath(path))
+        message = _missing_message(path)
     except IsADirectoryError:
         message = "is a folder. Name a .yaml file."
     except UnicodeDecodeError as error:
@@ -171,6 +173,8 @@ def validate(document: ConfigDocument, model: type[Model]) -> Model:
 
 
 def _missing_message(path: FilePath) -> str:
+    if is_name(path):
+        return f"no such file or preset. {nearest(str(path), presets())}"
     folder = path.parent
     if not folder.is_dir():
         return "no such file: its folder does not exist. Check the path."

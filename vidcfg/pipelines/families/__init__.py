@@ -6,6 +6,7 @@ from typing import Any
 
 from vidcfg.pipelines.families.refused import REFUSED
 from vidcfg.pipelines.family import Family
+from vidcfg.plugins import load_plugins
 
 _MODULES = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 
@@ -38,9 +39,12 @@ def family_of(pipe: Any) -> Family:
     Raises:
         ValueError: for a pipeline that no family covers, with the reason where there is one.
     """
-    for cls in type(pipe).__mro__:
+    names = [cls.__name__ for cls in type(pipe).__mro__]
+    if not any(name in family.pipelines for family in FAMILIES.values() for name in names):
+        load_plugins()
+    for name in names:
         for family in FAMILIES.values():
-            if cls.__name__ in family.pipelines:
+            if name in family.pipelines:
                 return family.of(pipe)
     name = type(pipe).__name__
     if name in REFUSED:

@@ -8,6 +8,12 @@ FAMILY = replace(
     wan.FAMILY,
     name="anyflow",
     pipelines=("AnyFlowPipeline",),
+    checkpoints={
+        "nvidia/AnyFlow-Wan2.1-T2V-*-Diffusers": (
+            "AnyFlowPipeline",
+            {"vae_scale_factor_temporal": 4},
+        )
+    },
     layout="BFCHW",
     denoisers={"transformer": None},
     expert_of=None,

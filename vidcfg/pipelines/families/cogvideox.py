@@ -1,7 +1,16 @@
 """CogVideoX 1.0 and 1.5, text and image to video: frames before channels, one batched call."""
 
+from types import SimpleNamespace
+from typing import Any
+
 from vidcfg.guidance.frame_map import CogVideoXMap
 from vidcfg.pipelines.family import Blocks, Family
+
+
+def _published(cls: str, patch_size_t: int | None) -> tuple[str, dict[str, Any]]:
+    transformer = SimpleNamespace(config={"patch_size_t": patch_size_t})
+    return cls, {"vae_scale_factor_temporal": 4, "transformer": transformer}
+
 
 FAMILY = Family(
     name="cogvideox",
@@ -15,6 +24,11 @@ FAMILY = Family(
     layout="BFCHW",
     frame_rule="4k + 1 (1.5: padded)",
     tested="exact",
+    checkpoints={
+        "zai-org/CogVideoX-[25]b": _published("CogVideoXPipeline", None),
+        "zai-org/CogVideoX-5b-I2V": _published("CogVideoXImageToVideoPipeline", None),
+        "zai-org/CogVideoX1.5-5B": _published("CogVideoXPipeline", 2),
+    },
     frame_map=lambda pipe: CogVideoXMap(
         pipe.vae_scale_factor_temporal, pipe.transformer.config.get("patch_size_t")
     ),

@@ -30,6 +30,7 @@ FAMILY = Family(
     layout="tokens",
     frame_rule="one image",
     tested="exact",
+    checkpoints={"black-forest-labs/FLUX.1-dev": ("FluxPipeline", {})},
     frame_map=lambda pipe: OneToOneMap(),
     latent_frames=lambda arguments: 1,
     texts={

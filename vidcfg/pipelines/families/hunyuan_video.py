@@ -20,6 +20,12 @@ FAMILY = Family(
     ),
     frame_rule="4k + 1",
     tested="exact",
+    checkpoints={
+        "hunyuanvideo-community/HunyuanVideo": (
+            "HunyuanVideoPipeline",
+            {"vae_scale_factor_temporal": 4},
+        )
+    },
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_attention_mask",

@@ -9,6 +9,12 @@ FAMILY = Family(
     pipelines=("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"),
     frame_rule="4k + 1",
     tested="exact",
+    checkpoints={
+        "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-*_t2v": (
+            "HunyuanVideo15Pipeline",
+            {"vae_scale_factor_temporal": 4},
+        )
+    },
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_embeds_mask",

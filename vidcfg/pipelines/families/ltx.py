@@ -14,6 +14,7 @@ FAMILY = Family(
     layout="tokens",
     frame_rule="8k + 1",
     tested="exact",
+    checkpoints={"Lightricks/LTX-Video": ("LTXPipeline", {"vae_temporal_compression_ratio": 8})},
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
     texts={
         "encoder_hidden_states": "prompt_embeds",

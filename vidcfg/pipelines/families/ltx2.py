@@ -35,6 +35,7 @@ FAMILY = Family(
     layout="tokens",
     frame_rule="8k + 1",
     tested="close",
+    checkpoints={"Lightricks/LTX-2": ("LTX2Pipeline", {"vae_temporal_compression_ratio": 8})},
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
     latent_frames=lambda arguments: arguments["num_frames"],
     texts={

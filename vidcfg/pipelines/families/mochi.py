@@ -8,6 +8,7 @@ FAMILY = Family(
     pipelines=("MochiPipeline",),
     frame_rule="6k + 1",
     tested="exact",
+    checkpoints={"genmo/mochi-1-preview": ("MochiPipeline", {"vae_temporal_scale_factor": 6})},
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_scale_factor),
     texts={
         "encoder_hidden_states": "prompt_embeds",

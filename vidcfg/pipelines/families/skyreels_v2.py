@@ -14,6 +14,12 @@ FAMILY = replace(
     wan.FAMILY,
     name="skyreels_v2",
     pipelines=("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"),
+    checkpoints={
+        "Skywork/SkyReels-V2-T2V-*-Diffusers": (
+            "SkyReelsV2Pipeline",
+            {"vae_scale_factor_temporal": 4},
+        )
+    },
     denoisers={"transformer": None},
     expert_of=None,
     default_scale=6.0,

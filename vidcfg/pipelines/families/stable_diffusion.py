@@ -21,6 +21,7 @@ SD15 = Family(
     **UNET,
     name="sd15",
     pipelines=("StableDiffusionPipeline",),
+    checkpoints={"stable-diffusion-v1-5/stable-diffusion-v1-5": ("StableDiffusionPipeline", {})},
     layout="BCHW",
     frame_rule="one image",
     tested="exact",
@@ -46,6 +47,7 @@ SDXL = replace(
     SD15,
     name="sdxl",
     pipelines=("StableDiffusionXLPipeline",),
+    checkpoints={"stabilityai/stable-diffusion-xl-base-1.0": ("StableDiffusionXLPipeline", {})},
     per_sample=("timestep_cond", "added_cond_kwargs.time_ids"),
     texts={
         "encoder_hidden_states": "prompt_embeds",
@@ -60,6 +62,9 @@ SDXL = replace(
 SD3 = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
+    checkpoints={
+        "stabilityai/stable-diffusion-3-medium-diffusers": ("StableDiffusion3Pipeline", {})
+    },
     layout="BCHW",
     frame_rule="one image",
     tested="exact",

@@ -23,6 +23,9 @@ FAMILY = Family(
     layout="BFCHW",
     frame_rule="one to one",
     tested="exact",
+    checkpoints={
+        "stabilityai/stable-video-diffusion-img2vid*": ("StableVideoDiffusionPipeline", {})
+    },
     per_sample=("added_time_ids",),
     texts={},
     encoded=(),

@@ -22,6 +22,9 @@ def _expert(pipe, timestep: float) -> str | None:
     return "high" if timestep >= boundary else "low"
 
 
+_STRIDE = {"vae_scale_factor_temporal": 4}
+
+
 FAMILY = Family(
     name="wan",
     pipelines=(
@@ -32,6 +35,13 @@ FAMILY = Family(
     ),
     frame_rule="4k + 1",
     tested="exact",
+    checkpoints={
+        "Wan-AI/Wan2.1-T2V-*-Diffusers": ("WanPipeline", _STRIDE),
+        "Wan-AI/Wan2.2-T2V-*-Diffusers": ("WanPipeline", _STRIDE),
+        "Wan-AI/Wan2.2-TI2V-*-Diffusers": ("WanPipeline", _STRIDE),
+        "Wan-AI/Wan2.1-I2V-*-Diffusers": ("WanImageToVideoPipeline", _STRIDE),
+        "Wan-AI/Wan2.2-I2V-*-Diffusers": ("WanImageToVideoPipeline", _STRIDE),
+    },
     denoisers={"transformer": "high", "transformer_2": "low"},
     per_sample=("timestep", "encoder_hidden_states_image"),
     expert_of=_expert,

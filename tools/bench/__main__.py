@@ -1,0 +1,86 @@
+"""Speed side by side with what others offer: the table of docs/performance.md.
+
+    python tools/bench                                     # all of it
+    python tools/bench frechet lpips_frames                # some files of this folder
+    python tools/bench --markdown docs/performance.md      # and write it into the page
+
+Peer and ours run in turns in one process on one thread, after both were found to make the same;
+the least processor time of all rounds counts. A file is run in a process of its own, so that what
+one loads costs the next nothing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from importlib import import_module
+from inspect import cleandoc
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__main__", "harness"})
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+HEAD = """# Performance
+
+`python tools/bench [names] --markdown docs/performance.md` writes this page: a peer, without a
+line of ours, and vidcfg in turns in one process on one thread. Nothing is timed before both were
+found to make the same. Times are the least processor time of all rounds, and so is the ratio;
+beside it stands the ratio on the clock, on which other work on the machine tells.
+"""
+
+
+def section(name: str) -> str:
+    """What a file of this folder measures, and its table, in Markdown."""
+    import cv2
+    import torch
+    from harness import machine, measured, table
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    module = import_module(name)
+    rows = []
+    for row in module.rows():
+        rows.append(measured(row))
+        print(*rows[-1], sep=" | ", file=sys.stderr)
+    return f"## {name}\n\n{cleandoc(module.__doc__)}\n\n{machine()}.\n\n{table(rows)}\n"
+
+
+def in_page(page: str, made: list[str]) -> str:
+    """The page with these sections in the place of those of the same name; others stay."""
+    parts = [f"## {part}" for part in page.split("\n## ")[1:]] + made
+    sections = {part.splitlines()[0]: part.rstrip() + "\n" for part in parts}
+    return "\n".join([HEAD, *(sections[title] for title in sorted(sections))])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(NAMES)):
+        parser.error(f"no row is named {', '.join(unknown)}. There are {', '.join(NAMES)}.")
+    if options.alone:
+        print(section(*options.names))
+        return 0
+
+    # Threads have to be told before a library is loaded, and each row starts with no other's heap.
+    environment = os.environ | dict.fromkeys(THREADS, "1")
+    made, failed = [], []
+    for name in options.names or NAMES:
+        command = [sys.executable, str(FOLDER), name, "--alone"]
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        (failed if run.returncode else made).append(name if run.returncode else run.stdout)
+        print(run.stdout)
+    if options.markdown and made:
+        from vidcfg.files import write_text
+
+        old = options.markdown.read_text("utf-8") if options.markdown.exists() else ""
+        write_text(options.markdown, in_page(old, made))
+    if failed:
+        print(f"no numbers of {', '.join(failed)}: see above.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
