@@ -4,7 +4,8 @@ import shutil
 import pytest
 from fake_store import unit_key, write_json, write_store
 
-from vidcfg.results import ResultsError, read_results
+from vidcfg.results import read_results
+from vidcfg.stored import ResultsError
 
 
 @pytest.fixture(scope="module")

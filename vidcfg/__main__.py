@@ -4,6 +4,8 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
+from vidcfg import cli
+
 COMMANDS = {
     "render": "render the videos of a configuration",
     "presets": "list the ready configurations, and what each is for",
@@ -41,15 +43,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. An unknown command has exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        cli.say(usage())
         return 0
     if argv[0] in ("-V", "--version"):
         from vidcfg import __version__
 
-        print(f"vidcfg {__version__}")
+        cli.say(f"vidcfg {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(_unknown(argv[0]), file=sys.stderr)
+        cli.say(_unknown(argv[0]), file=sys.stderr)
         return 2
     return import_module(module_of(argv[0])).main(argv[1:])
 

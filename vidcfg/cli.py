@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vidcfg.progress import printable
+
 DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 EXIT_CODES = """\
@@ -22,6 +24,14 @@ exit codes:
   130  interrupted; what is finished stays
 """
 
+
+class PlainParser(argparse.ArgumentParser):
+    """One whose messages show control characters of what was typed as their escapes."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message, keep="\n\t"), file)
+
+
 Todo = Callable[[argparse.Namespace], int]
 
 
@@ -32,7 +42,7 @@ def parser(name: str, about: str, *, details: str = "") -> argparse.ArgumentPars
     """
     from vidcfg import __version__
 
-    made = argparse.ArgumentParser(
+    made = PlainParser(
         prog=f"vidcfg {name}",
         description=about,
         epilog=f"{details.rstrip()}\n\n{EXIT_CODES}".lstrip(),
@@ -107,14 +117,19 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         text = " ".join(str(error).split()) or type(error).__name__
         return _fail(made, text, ERROR, arguments)
     except Exception as error:
-        traceback.print_exc()
+        say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
 
 
+def say(*texts: object, sep: str = " ", end: str = "\n", file: Any = None) -> None:
+    """Print at once, control characters as their escapes: names and prompts may hold any."""
+    print(printable(sep.join(map(str, texts)), keep="\n\t"), end=end, file=file, flush=True)
+
+
 def warn(text: str) -> None:
     """A line on standard error that does not stop the command."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    say(f"warning: {text}", file=sys.stderr)
 
 
 def _leave_at_once_on_ctrl_c() -> None:
@@ -141,6 +156,6 @@ def _forget_ctrl_c() -> None:
 
 def _fail(made: argparse.ArgumentParser, text: str, code: int, arguments: Any) -> int:
     if arguments.debug:
-        traceback.print_exc()
-    print(f"{made.prog}: {text}", file=sys.stderr, flush=True)
+        say(traceback.format_exc(), file=sys.stderr)
+    say(f"{made.prog}: {text}", file=sys.stderr)
     return code

@@ -139,13 +139,13 @@ def _examine(options: argparse.Namespace) -> int:
         found[heading] = list(check())
         if is_text:
             rows = [f"{MARKS[line.state]}{line.what:<26}{line.detail}" for line in found[heading]]
-            print(heading, *rows, "", sep="\n", flush=True)
+            cli.say(heading, *rows, "", sep="\n")
     missing = [line.what for lines in found.values() for line in lines if line.state == "missing"]
     if options.json:
         plain = {heading: [line._asdict() for line in found[heading]] for heading in found}
-        print(json.dumps(plain, indent=2))
+        cli.say(json.dumps(plain, indent=2))
     elif missing or is_text:
-        print(f"missing: {', '.join(missing)}" if missing else "all that vidcfg needs is here")
+        cli.say(f"missing: {', '.join(missing)}" if missing else "all that vidcfg needs is here")
     return cli.FAILED if missing else cli.DONE
 
 

@@ -118,14 +118,14 @@ def _check(options: argparse.Namespace) -> int:
     lines = check_pipeline(pipe, **call)
     for line in lines:
         if not (options.quiet and line.passed):
-            print(line)
+            cli.say(line)
     failed, unsure = ([line.name for line in lines if line.passed is p] for p in (False, None))
     if failed:
-        print(f"{len(failed)} of {len(lines)} failed: {', '.join(failed)}")
+        cli.say(f"{len(failed)} of {len(lines)} failed: {', '.join(failed)}")
     elif not options.quiet:
-        print("passed")
+        cli.say("passed")
     if unsure:
-        print(f"not known: {', '.join(unsure)}")
+        cli.say(f"not known: {', '.join(unsure)}")
     return cli.FAILED if failed else cli.DONE
 
 
@@ -174,9 +174,9 @@ def _print(options: argparse.Namespace) -> int:
     rows = table()
     if options.markdown:
         rows.insert(1, ("---",) * len(rows[0]))
-        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        cli.say("\n".join("| " + " | ".join(row) + " |" for row in rows))
     else:
-        print(_aligned(rows), refused(), sep="\n\n")
+        cli.say(_aligned(rows), refused(), sep="\n\n")
     return cli.DONE
 
 

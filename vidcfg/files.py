@@ -141,6 +141,28 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vidcfg"
 
 
+def content_of(path: Path) -> str | None:
+    """What a file, or a folder of files, holds: bytes and hash. None for what is neither."""
+    if path.is_file():
+        return f"{path.stat().st_size} {sha256_of(path)}"
+    if not path.is_dir():
+        return None
+    files = [(file.name, content_of(file)) for file in sorted(path.iterdir()) if file.is_file()]
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return f"{_bytes_of(path)} {digest}"
+
+
+def is_content(path: str | Path, content: str) -> bool:
+    """Whether a file or folder holds what `content_of` told; of another size it is not read."""
+    path = Path(path)
+    return content.split(" ")[0] == str(_bytes_of(path)) and content_of(path) == content
+
+
+def _bytes_of(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 @contextmanager
 def uninterrupted() -> Iterator[Callable[[], None]]:
     """Once the given function is called, Ctrl-C waits for the end of the block."""

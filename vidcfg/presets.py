@@ -31,7 +31,7 @@ def _list(arguments: argparse.Namespace) -> int:
         rows.append((preset.name, preset.family, preset.head["For"], evidence))
     widths = [max(map(len, column)) + 2 for column in zip(*rows)]
     for row in rows:
-        print("".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+        cli.say("".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
     return cli.DONE
 
 

@@ -1,10 +1,21 @@
 """How far a command is: bars on a terminal, plain lines elsewhere, nothing where asked for."""
 
+import re
 import sys
 import time
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+def printable(text: str, keep: str = "") -> str:
+    """With control characters, and bytes of a name that are no UTF-8, written as their escapes.
+
+    A terminal would obey them; tables, JSON and Parquet could not hold them. Characters that turn
+    the direction of text count as such; those of `keep` stay.
+    """
+    special = r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(special, lambda c: c[0] if c[0] in keep else ascii(c[0])[1:-1], text)
 
 
 class Progress:
@@ -62,6 +73,7 @@ class Progress:
 
         A `line` is printed at once, in place of the count, where there are no bars.
         """
+        note = printable(note)
         self.done, self.note = done, note
         self.total = self.total if total is None else total
         if self._bars is not None:
@@ -74,6 +86,7 @@ class Progress:
 
     def step(self, done: int, total: int, *, what: str) -> None:
         """The item at work, `what`, has made `done` of `total` steps."""
+        what = printable(what)
         if self._bars is not None:
             self._bars.update(
                 self._steps, description=what, completed=done, total=total, visible=done < total
@@ -83,6 +96,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays, above the bars."""
+        text = printable(text, keep="\n\t")
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -1,29 +1,35 @@
 """The one reader of what commands leave on disk: sweep stores, evaluated folders, baselines."""
 
-import hashlib
-import json
+import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidcfg.files import is_content, sha256_of
 from vidcfg.media.pictures import VIDEO_SUFFIXES
 from vidcfg.metrics.record import ClipInfo, Record
-
-PLAN_KIND = "vidcfg.sweep/1"
-BASELINE_KIND = "vidcfg.regress/1"
+from vidcfg.stored import (
+    AGAIN,
+    BaselineFile,
+    ResultsError,
+    inside,
+    leads_into,
+    parse,
+    records_of,
+    render_of,
+    shape_of,
+    text_of,
+)
 
 UNREAD = ("features.npz", "sheet.png")
 UNREAD_FOLDERS = ("attempts", "logs", "report", "damaged")
 """What is not copied of a store that is no local folder."""
 
-AGAIN = "Remove it and run the command that wrote it again."
 ANEW = "Record the baseline anew."
-
-
-class ResultsError(ValueError):
-    """Results that cannot be read or compared; the message names the place and what to do."""
 
 
 class Key(NamedTuple):
@@ -116,70 +122,44 @@ class Results:
         return named if named is not None else (self.cells[0].id if self.cells else None)
 
 
-def read_json(path: Path, *, fix: str = AGAIN) -> Any:
-    """A JSON file without NaN and infinities.
-
-    Raises:
-        ResultsError: it cannot be read, or is damaged.
-    """
-    text = _text(path, fix)
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
-        raise ResultsError(f"{path} is damaged: {error}. {fix}") from error
+def _read(root: Path, name: str, shape: Any = None, *, fix: str = AGAIN) -> Any:
+    """A JSON file inside of `root`, of the shape that its name, or `shape`, says."""
+    path = inside(root, name)
+    return parse(text_of(path, fix), path, shape or shape_of(name), fix=fix)
 
 
-def records_of(
-    text: str, where: str | Path, *, fix: str = AGAIN, **defaults: Any
-) -> Iterator[tuple[Record, dict[str, Any]]]:
-    """The records of the text of a `records.jsonl`, each with its whole row.
-
-    `defaults` stand where a row leaves a key out.
-
-    Raises:
-        ResultsError: naming the line that is damaged, or that is no record.
-    """
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = {**defaults, **json.loads(line, parse_constant=_no_constant)}
-            name, value = row["name"], row["value"]
-            if type(name) is not str or type(value) not in (int, float, type(None)):
-                raise ValueError(f"value {value!r} of {name!r} is no number")
-            record = Record.from_dict(row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            told = f"{where}:{number}: no record ({error}), a damaged line. {fix}"
-            raise ResultsError(told) from error
-        yield record, row
-
-
-def _read_records(path: Path) -> list[Record]:
-    return [record for record, _ in records_of(_text(path, AGAIN), path)]
-
-
-def _text(path: Path, fix: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read: {error}. {fix}") from error
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number, values have to be finite")
+def _read_records(root: Path, name: str) -> list[Record]:
+    path = inside(root, name)
+    return [record for record, _ in records_of(text_of(path, AGAIN), path)]
 
 
 def read_results(path: str | Path) -> Results:
     """The results in a sweep's store, in a folder of renders with `records.jsonl`, or in an
-    output folder of `vidcfg evaluate`. A place such as `s3://bucket/store` is copied first.
+    output folder of `vidcfg evaluate`. Of a place such as `s3://bucket/store` a copy is read,
+    which is removed with the results.
 
     A unit of a store counts if its `DONE` file fits the files beside it; other units are missing,
-    and `problems` names those that are damaged.
+    and `problems` names those that are damaged. Nothing outside the place is read, but for videos
+    with the content that was scored.
 
     Raises:
-        ResultsError: the path does not exist, holds no results, or a file of it is damaged.
+        ResultsError: the path does not exist, holds no results, or a file of it is damaged, of
+            another shape, or outside.
     """
-    root = _copied(str(path)) if is_url(path) else Path(path)
+    if not is_url(path) or str(path).startswith("file://"):
+        return _read_folder(Path(str(path).removeprefix("file://")))
+    folder = Path(tempfile.mkdtemp(prefix="vidcfg-store-"))
+    try:
+        _copy(str(path), folder)
+        results = _read_folder(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(results, shutil.rmtree, folder, ignore_errors=True)
+    return results
+
+
+def _read_folder(root: Path) -> Results:
     if not root.exists():
         raise ResultsError(f"{root} does not exist. Name the store of a sweep.")
     if root.is_file() and root.name in ("plan.json", "records.jsonl"):
@@ -198,39 +178,28 @@ def is_url(place: str | Path) -> bool:
     return "://" in str(place)
 
 
-def _copied(url: str) -> Path:
-    """A temporary folder with what is read of a store; a `file://` URL is not copied."""
+def _copy(url: str, folder: Path) -> None:
+    """What is read of a store that is no local folder."""
     import fsspec
 
     try:
         system, root = fsspec.core.url_to_fs(url)
-        if url.startswith("file://"):
-            return Path(root)
-        folder = Path(tempfile.mkdtemp(prefix="vidcfg-store-"))
         for name in system.find(root):
-            inner = Path(name.removeprefix(root).lstrip("/"))
-            if inner.name not in UNREAD and inner.parts[0] not in UNREAD_FOLDERS:
-                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
-                system.get_file(name, str(folder / inner))
+            inner = name.removeprefix(root).lstrip("/")
+            path = inside(folder, inner)
+            if path.name not in UNREAD and inner.split("/")[0] not in UNREAD_FOLDERS:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                system.get_file(name, str(path))
     except (ImportError, OSError, ValueError) as error:
         raise ResultsError(f"{url} cannot be read: {error}") from error
-    return folder
 
 
 def _read_store(root: Path) -> Results:
     # The plan says what there should be: cells, and the place of every unit.
-    plan = read_json(root / "plan.json")
-    kind = plan.get("kind") if isinstance(plan, dict) else type(plan).__name__
-    if kind != PLAN_KIND:
-        raise ResultsError(
-            f"{root / 'plan.json'} is of kind {kind!r}, this version reads {PLAN_KIND!r}."
-        )
-    try:
-        cells = tuple(_planned_cell(entry) for entry in plan["cells"])
-        prompts = tuple(str(p["text"] if isinstance(p, dict) else p) for p in plan["prompts"])
-        places = {u["key"]: (u["cell"], prompts[u["prompt"]], u["seed"]) for u in plan["units"]}
-    except (KeyError, IndexError, TypeError) as error:
-        raise ResultsError(f"{root / 'plan.json'} lacks {error}. Plan the sweep anew.") from error
+    plan = _read(root, "plan.json")
+    cells = tuple(_planned_cell(entry) for entry in plan["cells"])
+    prompts = tuple(str(p["text"] if isinstance(p, dict) else p) for p in plan["prompts"])
+    places = {u["key"]: (u["cell"], prompts[u["prompt"]], u["seed"]) for u in plan["units"]}
 
     # A failure of a unit that was done later is forgotten.
     problems: list[str] = []
@@ -238,8 +207,7 @@ def _read_store(root: Path) -> Results:
     failed = [f for f in _failures(root, places) if found[f.key] is None]
     explained = {failure.key for failure in failed}
 
-    of_cells = {cell.id: root / "cells" / cell.id / "records.jsonl" for cell in cells}
-    summary = root / "summary.json"
+    of_cells = {cell.id: f"cells/{cell.id}/records.jsonl" for cell in cells}
     return Results(
         kind="sweep",
         name=str(plan.get("name") or root.name),
@@ -247,12 +215,15 @@ def _read_store(root: Path) -> Results:
         prompts=prompts,
         units=tuple(unit for unit in found.values() if unit is not None),
         failed=tuple(failed),
-        of_cells={k: _read_records(p) if p.is_file() else [] for k, p in of_cells.items()},
+        of_cells={
+            id: _read_records(root, name) if (root / name).is_file() else []
+            for id, name in of_cells.items()
+        },
         plan=plan,
-        summary=read_json(summary) if summary.is_file() else None,
+        summary=_read(root, "summary.json") if (root / "summary.json").is_file() else None,
         root=root,
         missing=tuple(k for k, unit in found.items() if unit is None and k not in explained),
-        jobs=tuple(read_json(path) for path in sorted((root / "jobs").glob("*.json"))),
+        jobs=tuple(_read(root, f"jobs/{p.name}") for p in sorted((root / "jobs").glob("*.json"))),
         problems=tuple(problems),
     )
 
@@ -268,66 +239,63 @@ def _planned_cell(entry: Mapping[str, Any]) -> CellResult:
 
 def _failures(root: Path, places: Mapping[str, tuple]) -> Iterator[Failure]:
     for path in sorted((root / "failed").glob("*.json")):
-        entry = read_json(path)
-        key = str(entry.get("key", path.stem))
+        entry = _read(root, f"failed/{path.name}")
+        key = entry.get("key", path.stem)
         if key in places:
-            told = str(entry.get("kind", "error")), str(entry.get("message", ""))
+            told = entry.get("kind", "error"), entry.get("message", "")
             yield Failure(key, *places[key], *told, entry.get("attempts"), entry.get("log"))
 
 
 def _unit(root: Path, key: str, place: tuple, problems: list[str]) -> UnitResult | None:
-    folder = root / "units" / key[:2] / key
+    name = f"units/{key[:2]}/{key}"
+    folder = inside(root, name)
     if not (folder / "DONE").is_file():
         return None
-    fault = _damage(folder)
+    fault = _damage(root, name)
     if fault:
         problems.append(f"{folder} is left aside: {fault}. Run the sweep again to repair it.")
         return None
-    records = {record.name: record for record in _read_records(folder / "records.jsonl")}
+    records = {record.name: record for record in _read_records(root, f"{name}/records.jsonl")}
     videos = [p for p in sorted(folder.glob("video.*")) if p.suffix.lower() in VIDEO_SUFFIXES]
+    video = inside(folder, videos[0].name) if videos else None
     file = folder / "record.json"
-    render = {"render": read_json(file), "render_file": file} if file.is_file() else {}
-    return UnitResult(key, *place, records, video=videos[0] if videos else None, **render)
+    render = {"render": _read(root, f"{name}/record.json"), "render_file": file}
+    return UnitResult(key, *place, records, video=video, **(render if file.is_file() else {}))
 
 
-def _damage(folder: Path) -> str:
+def _damage(root: Path, name: str) -> str:
     """What is wrong with a finished unit: sizes of all files, contents of the small ones."""
+    folder = root / name
     try:
-        listed = json.loads((folder / "DONE").read_text(encoding="utf-8"))
-        for name, facts in listed.items():
-            path = folder / name
+        for inner, facts in _read(root, f"{name}/DONE").items():
+            path = inside(folder, inner)
             if not path.is_file():
-                return f"{name} is missing"
+                return f"{inner} is missing"
             if path.stat().st_size != facts["size"]:
-                return f"{name} has another size than DONE says"
-            if path.suffix in (".json", ".jsonl"):
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                if digest != facts.get("sha256", digest):
-                    return f"{name} has another content than DONE says"
+                return f"{inner} has another size than DONE says"
+            if path.suffix in (".json", ".jsonl") and sha256_of(path) != facts["sha256"]:
+                return f"{inner} has another content than DONE says"
         return "" if (folder / "records.jsonl").is_file() else "records.jsonl is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ResultsError) as error:
         return f"DONE cannot be read ({error})"
 
 
 def _read_evaluation(root: Path) -> Results:
     # Rows of a video have a path, rows of the set have none.
-    path = root / "records.jsonl"
+    path = inside(root, "records.jsonl")
     of_set, by_subject = [], {}
-    for record, row in records_of(_text(path, AGAIN), path):
+    for record, row in records_of(text_of(path, AGAIN), path):
         if row.get("path") is None:
             of_set.append(record)
         else:
             by_subject.setdefault(record.subject, (row, {}))[1][record.name] = record
     if not by_subject:
         raise ResultsError(f"{path} has no video. Evaluate a folder of videos.")
-    units, failed, cells = [], [], {}
+    units, failed, cells, problems = [], [], {}, []
     for subject, (row, records) in by_subject.items():
-        # The video lies where it was scored or, if the folder was moved, under the results.
-        videos = [place for place in (Path(row["path"]), root / subject) if place.exists()]
-        video = videos[0] if videos else None
-        beside = [video.with_suffix(".json")] if video else []
-        render = read_json(beside[0]) if beside and beside[0].is_file() else {}
-        render = render if isinstance(render, dict) else {}
+        video = _video_of(root, subject, row, problems)
+        beside = _beside(video or root / "video")
+        render = render_of(beside[0]) if beside[0] else {}
         cell = _cell_of_render(subject, render)
         cells.setdefault(cell.id, cell)
         place = (subject, cell.id, row.get("prompt"), row.get("seed"))
@@ -335,9 +303,7 @@ def _read_evaluation(root: Path) -> Results:
         if broken:
             failed.append(Failure(*place, "read", str(broken[0].skipped_reason)))
             continue
-        beside.append((video.parent if video else root) / "record.json")
-        file = next((path for path in beside if path.is_file()), None)
-        units.append(UnitResult(*place, records, video, render, file))
+        units.append(UnitResult(*place, records, video, render, beside[0] or beside[1]))
     return Results(
         kind="evaluation",
         name=root.resolve().name,
@@ -347,7 +313,34 @@ def _read_evaluation(root: Path) -> Results:
         failed=tuple(failed),
         of_cells={next(iter(cells)): of_set} if len(cells) == 1 else {},
         root=root,
+        problems=tuple(problems),
     )
+
+
+def _video_of(
+    root: Path, subject: str, row: Mapping[str, Any], problems: list[str]
+) -> Path | None:
+    """The video of a row: where it was scored or, if the folder was moved, under the results.
+
+    Outside of the results' folder only a file with the very content that was scored counts: who
+    wrote the row has it already.
+    """
+    for place in (row["path"], os.path.join(root, subject)):
+        if "\0" in place or not os.path.exists(place):
+            continue
+        if leads_into(root, place) or (row.get("content") and is_content(place, row["content"])):
+            return Path(place)
+        if row.get("content"):
+            problems.append(f"{place} is not read: it is not the video that {subject} was")
+    return None
+
+
+def _beside(video: Path) -> tuple[Path | None, Path | None]:
+    """The record of a video's own name and `record.json`, where they are in its folder."""
+    folder = os.path.realpath(video.parent)
+    names = video.with_suffix(".json"), video.with_name("record.json")
+    first, second = (p if p.is_file() and leads_into(folder, p) else None for p in names)
+    return first, second
 
 
 def _cell_of_render(subject: str, render: Mapping[str, Any]) -> CellResult:
@@ -366,30 +359,24 @@ def read_baseline(folder: str | Path) -> Results:
         ResultsError: files are missing, damaged, or of another kind.
     """
     folder = Path(folder)
-    head = read_json(folder / "baseline.json", fix=ANEW)
-    if not isinstance(head, dict) or head.get("kind") != BASELINE_KIND:
-        raise ResultsError(
-            f"{folder}: baseline.json is not of the kind {BASELINE_KIND}. Record it anew."
-        )
-    path = folder / "records.jsonl"
+    head = _read(folder, "baseline.json", BaselineFile, fix=ANEW)
+    path = inside(folder, "records.jsonl")
     rows: dict[Key, list[Record]] = {}
     units = []
-    try:
-        for record, row in records_of(_text(path, ANEW), path, fix=ANEW, value=None, n=0):
-            rows.setdefault(_key_of(row), []).append(record)
-        for entry in head.get("clips") or []:
-            key = _key_of(entry)
-            if key not in rows:
-                raise ResultsError(f"{path} has no records of {key}. {ANEW}")
-            # Facts of a video are written once, not in each of its records.
-            info = ClipInfo(**entry["video"]) if entry.get("video") else None
-            records = {record.name: replace(record, clip=info) for record in rows.pop(key)}
-            strip = folder / "videos" / entry["strip"] if entry.get("strip") else None
-            strip = strip if strip and strip.is_file() else None
-            units.append(UnitResult(str(key), *key, records, strip=strip))
-    except (KeyError, TypeError) as error:
-        text = f"{folder}: damaged baseline.json or records.jsonl ({error}). {ANEW}"
-        raise ResultsError(text) from None
+    for record, row in records_of(text_of(path, ANEW), path, fix=ANEW, value=None, n=0):
+        if not {"cell", "prompt", "seed"} <= row.keys():
+            raise ResultsError(f"{path} has a row without cell, prompt or seed. {ANEW}")
+        rows.setdefault(_key_of(row), []).append(record)
+    for entry in head["clips"]:
+        key = _key_of(entry)
+        if key not in rows:
+            raise ResultsError(f"{path} has no records of {key}. {ANEW}")
+        # Facts of a video are written once, not in each of its records.
+        info = ClipInfo.from_dict(entry["video"]) if entry.get("video") else None
+        records = {record.name: replace(record, clip=info) for record in rows.pop(key)}
+        strip = inside(folder, f"videos/{entry['strip']}") if entry.get("strip") else None
+        strip = strip if strip and strip.is_file() else None
+        units.append(UnitResult(str(key), *key, records, strip=strip))
     if rows:
         raise ResultsError(f"{path} has records of {next(iter(rows))}, which baseline.json lacks.")
     return Results("baseline", str(folder), (), (), tuple(units), (), plan=head, root=folder)

@@ -47,19 +47,19 @@ _UNTRIED = "no: what is known of this file is what others publish"
 
 
 def _list(options: argparse.Namespace) -> int:
-    print(f"folder: {weights_folder()}")
+    cli.say(f"folder: {weights_folder()}")
     for weight in WEIGHTS.values():
         try:
             state = f"here: {find_weights(weight.name)}"
         except MissingWeightsError as error:
             state = "not here" if _is_absent(error) else str(error)
-        print(f"\n{weight.name}  {weight.about}  {state}")
-        print(f"  for      {weight.used_by}")
-        print(f"  licence  {weight.licence}")
-        print(f"  from     {weight.origin}")
+        cli.say(f"\n{weight.name}  {weight.about}  {state}")
+        cli.say(f"  for      {weight.used_by}")
+        cli.say(f"  licence  {weight.licence}")
+        cli.say(f"  from     {weight.origin}")
         if weight.sha256:
-            print(f"  check    {weight.size} bytes, sha256 {weight.sha256}")
-        print(f"  tried    {weight.tried or _UNTRIED}")
+            cli.say(f"  check    {weight.size} bytes, sha256 {weight.sha256}")
+        cli.say(f"  tried    {weight.tried or _UNTRIED}")
     return cli.DONE
 
 
@@ -74,7 +74,7 @@ def _fetch(options: argparse.Namespace) -> int:
                 path = fetch(weight.name, source=options.source, report=told)
             _say(options, weight, path)
         except MissingWeightsError as error:
-            print(f"vidcfg weights: {error}", file=sys.stderr)
+            cli.say(f"vidcfg weights: {error}", file=sys.stderr)
             code = cli.FAILED
     return code
 
@@ -87,7 +87,7 @@ def _verify(options: argparse.Namespace) -> int:
             check(weight, path)
             _say(options, weight, "ok", path)
         except MissingWeightsError as error:
-            print(f"{weight.name}: {'not here' if _is_absent(error) else error}")
+            cli.say(f"{weight.name}: {'not here' if _is_absent(error) else error}")
             if options.names or not _is_absent(error):
                 code = cli.FAILED
     return code
@@ -97,7 +97,7 @@ def _say(options: argparse.Namespace, weight: WeightFile, *facts: object) -> Non
     """What is true of a file, whose path is the last of `facts`, and its hash."""
     if not options.quiet:
         lines = *facts, f"sha256 {sha256_of(facts[-1])}"
-        print(f"{weight.name}:", "\n  ".join(map(str, lines)))
+        cli.say(f"{weight.name}:", "\n  ".join(map(str, lines)))
 
 
 def _is_absent(error: MissingWeightsError) -> bool:

@@ -3,9 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidcfg.settings.document import load_document
+
+Whole = Annotated[int, Field(ge=1, le=10**9)]
+Above0 = Annotated[float, Field(gt=0, le=1e6)]
+Bent = Annotated[float, Field(ge=-10, le=10)]
+TrainSeed = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class _Strict(BaseModel):
@@ -15,11 +20,11 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """The clips: how many, how large, and how often a caption is partial or a clip blurred."""
 
-    num_clips: PositiveInt = 60000
-    num_frames: PositiveInt = 17
-    height: PositiveInt = 32
-    width: PositiveInt = 32
-    seed: int = 0
+    num_clips: Whole = 60000
+    num_frames: Whole = 17
+    height: Whole = 32
+    width: Whole = 32
+    seed: TrainSeed = 0
     partial: float = Field(0.12, ge=0.0, le=1.0)
     blurry: float = Field(0.05, ge=0.0, le=1.0)
 
@@ -29,18 +34,18 @@ class CodecConfig(_Strict):
     decoder.
     """
 
-    latent_channels: PositiveInt = 16
-    stride: PositiveInt = 4
-    patch: PositiveInt = 4
-    scaling_power: float = 0.8
-    decoder_width: int = Field(96, ge=0)
-    decoder_layers: int = Field(3, ge=0)
-    num_clips: PositiveInt = 3000
-    minutes: PositiveFloat = 6.0
-    max_steps: PositiveInt | None = None
-    batch_size: PositiveInt = 32
-    learning_rate: PositiveFloat = 2e-3
-    noise: float = Field(0.3, ge=0.0)
+    latent_channels: Whole = 16
+    stride: Whole = 4
+    patch: Whole = 4
+    scaling_power: Bent = 0.8
+    decoder_width: int = Field(96, ge=0, le=65536)
+    decoder_layers: int = Field(3, ge=0, le=1000)
+    num_clips: Whole = 3000
+    minutes: Above0 = 6.0
+    max_steps: Whole | None = None
+    batch_size: Whole = 32
+    learning_rate: Above0 = 2e-3
+    noise: float = Field(0.3, ge=0.0, le=100.0)
 
 
 class TransformerConfig(_Strict):
@@ -48,42 +53,42 @@ class TransformerConfig(_Strict):
     decays over.
     """
 
-    width: PositiveInt = 192
-    num_layers: PositiveInt = 8
-    num_heads: PositiveInt = 3
-    mlp_ratio: PositiveFloat = 3.0
+    width: Whole = 192
+    num_layers: Whole = 8
+    num_heads: Whole = 3
+    mlp_ratio: Above0 = 3.0
     attention: Literal["full", "factorised"] = "full"
     attention_backend: Literal["sdpa", "math", "xformers"] = "sdpa"
-    text_width: PositiveInt = 128
-    text_layers: PositiveInt = 1
-    minutes: PositiveFloat = 100.0
-    max_steps: PositiveInt | None = None
-    batch_size: PositiveInt = 64
-    micro_batch: PositiveInt = 16
+    text_width: Whole = 128
+    text_layers: Whole = 1
+    minutes: Above0 = 100.0
+    max_steps: Whole | None = None
+    batch_size: Whole = 64
+    micro_batch: Whole = 16
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: PositiveFloat = 1.5e-3
-    matrix_rate: PositiveFloat = 4e-3
-    weight_decay: float = Field(0.01, ge=0.0)
-    warmup_steps: PositiveInt = 60
+    learning_rate: Above0 = 1.5e-3
+    matrix_rate: Above0 = 4e-3
+    weight_decay: float = Field(0.01, ge=0.0, le=100.0)
+    warmup_steps: Whole = 60
     decay_from: float = Field(0.4, ge=0.0, le=1.0)
-    clip_norm: PositiveFloat = 1.0
+    clip_norm: Above0 = 1.0
     drop_condition: float = Field(0.1, ge=0.0, le=1.0)
-    time_shift: float = 0.4
+    time_shift: Bent = 0.4
     ema: float = Field(0.998, ge=0.0, lt=1.0)
     weak_at: float = Field(0.15, ge=0.0, le=1.0)
-    sampling_shift: PositiveFloat = 2.0
+    sampling_shift: Above0 = 2.0
 
 
 class ScorerConfig(_Strict):
     """The video-text scorer."""
 
-    width: PositiveInt = 32
-    embed: PositiveInt = 128
-    num_clips: PositiveInt = 8000
-    minutes: PositiveFloat = 8.0
-    max_steps: PositiveInt | None = None
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 2e-3
+    width: Whole = 32
+    embed: Whole = 128
+    num_clips: Whole = 8000
+    minutes: Above0 = 8.0
+    max_steps: Whole | None = None
+    batch_size: Whole = 64
+    learning_rate: Above0 = 2e-3
 
 
 class TrainConfig(_Strict):
@@ -93,15 +98,15 @@ class TrainConfig(_Strict):
 
     schema_: Literal[1] = Field(1, alias="schema")
     name: str = "mini"
-    seed: int = 0
-    device: str = "cpu"
-    threads: PositiveInt | None = None
+    seed: TrainSeed = 0
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")] = "cpu"
+    threads: Whole | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     is_compiled: bool = False
     run_dir: Annotated[Path, Field(strict=False)] = Path("runs/mini")
     output: Annotated[Path, Field(strict=False)] = Path("runs/mini/export")
-    checkpoint_minutes: PositiveFloat = 4.0
-    sample_minutes: PositiveFloat = 12.0
+    checkpoint_minutes: Above0 = 4.0
+    sample_minutes: Above0 = 12.0
     data: DataConfig = DataConfig()
     codec: CodecConfig = CodecConfig()
     transformer: TransformerConfig = TransformerConfig()

@@ -7,7 +7,7 @@ from mixed_files import FAILS, NOTED, good_files, odd_files
 
 from vidcfg.evaluate import workers
 from vidcfg.evaluate.__main__ import main
-from vidcfg.evaluate.inputs import printable
+from vidcfg.progress import printable
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from vidcfg.regress.clips import MeasuredClip, as_set, read_baseline, write_base
 from vidcfg.regress.measure import load_clips, measure_folder, measure_frames
 from vidcfg.regress.pairs import codec_class, pair
 from vidcfg.regress.policy import Policy
-from vidcfg.results import Key, ResultsError
+from vidcfg.results import Key
+from vidcfg.stored import ResultsError
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def test_baseline_is_renewed_only_when_asked_for(drawn, baseline):
         (
             "baseline.json",
             lambda text: text.replace("vidcfg.regress/1", "other/9"),
-            "not of the kind",
+            "kind is .*should be 'vidcfg.regress/1'",
         ),
-        ("baseline.json", lambda text: text.replace('"prompt"', '"text"', 1), "damaged"),
+        ("baseline.json", lambda text: text.replace('"prompt"', '"text"', 1), "prompt is missing"),
     ],
 )
 def test_damaged_baseline_is_refused(baseline, file, change, words):

@@ -1,10 +1,12 @@
 import html.parser
 import json
 import re
+import tempfile
 
 import pytest
 from fake_store import write_store
 
+from vidcfg.files import content_of
 from vidcfg.report import write_report
 from vidcfg.report.analyse import analyse
 from vidcfg.results import read_results
@@ -151,8 +153,10 @@ def test_sweep_of_failures_alone_makes_a_page_with_their_errors(tmp_path):
     assert "No video can be shown." in page.text
 
 
-def test_store_in_memory_is_read_and_gets_its_report(store):
+def test_store_in_memory_is_read_and_gets_its_report(store, tmp_path, monkeypatch):
     import fsspec
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     fsspec.filesystem("memory").put(str(store), "/sweep", recursive=True)
     path = write_report("memory://sweep", max_megabytes=0)
@@ -160,7 +164,8 @@ def test_store_in_memory_is_read_and_gets_its_report(store):
         name.rpartition("/")[2] for name in fsspec.filesystem("memory").ls("/sweep/report", False)
     }
     assert names == {"index.html", "report.json", "report.md"}
-    assert path.is_file()
+    assert path == "memory://sweep/report/index.html"
+    assert not list(tmp_path.iterdir())
 
 
 def test_output_of_evaluate_makes_a_page(store, tmp_path):
@@ -168,7 +173,7 @@ def test_output_of_evaluate_makes_a_page(store, tmp_path):
     for unit in read_results(store).units:
         if unit.cell == "uniform-3":
             path = {"path": str(unit.video), "prompt": unit.prompt, "seed": unit.seed}
-            path["subject"] = f"{unit.key}.mkv"
+            path |= {"subject": f"{unit.key}.mkv", "content": content_of(unit.video)}
             rows += [json.dumps(r.to_dict() | path) for r in unit.records.values()]
     (tmp_path / "records.jsonl").write_text("\n".join(rows))
     page = Reader(write_report(tmp_path).read_text())

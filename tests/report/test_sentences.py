@@ -8,7 +8,8 @@ from vidcfg.media.video import Video
 from vidcfg.metrics.meters import measure_video
 from vidcfg.report.analyse import analyse
 from vidcfg.report.sentences import MOTION_LOSS
-from vidcfg.results import CellResult, Results, ResultsError, UnitResult, read_results
+from vidcfg.results import CellResult, Results, UnitResult, read_results
+from vidcfg.stored import ResultsError
 
 
 def rewrite(results, name, value_of):

@@ -62,6 +62,7 @@ def test_overrides_apply_in_order_and_leave_the_document_alone(document):
             "--set a..b=3: is not 'path=value'. Write for example --set guidance.scale=3.0",
         ),
         ("list.2.x=3", "--set list.2.x=3: 'list.2' is not in list, which has items 0 to 1."),
+        ("list.²=3", "--set list.²=3: 'list.²' is not in list, which has items 0 to 1."),
         ("list.y=3", "--set list.y=3: 'list.y' is not in list, which has items 0 to 1."),
         (
             "sub.deep.x=3",

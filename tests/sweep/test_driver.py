@@ -52,7 +52,8 @@ class Told:
             status = "done" if self.store.commit(key, UNIT_FILES) else "cached"
             results.append({"key": key, "status": status})
         count = len(results)
-        self.store.write_json(f"jobs/{job.id}.json", {"executed": count, "planned": count})
+        facts = {"units": list(job.units), "executed": count, "planned": count, "seconds": 0.1}
+        self.store.write_json(f"jobs/{job.id}.json", facts)
         return Event(job, "worker", "done", tuple(results), seconds=0.1)
 
     def close(self):

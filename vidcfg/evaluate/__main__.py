@@ -101,11 +101,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not options.quiet:
         # What compares sets fits a screen.
         brief = output.table(evaluation, names, is_brief=len(sets) > 1)
-        print("\n\n".join([*said, brief]))
+        cli.say("\n\n".join([*said, brief]))
     if not any(row["value"] is not None for row in evaluation.rows):
         raise ValueError(f"nothing was measured: {_reason(evaluation.records(names[0]))}")
     if not options.quiet:
-        print(f"\nwritten: {out}: records.jsonl, records.parquet, table.txt")
+        cli.say(f"\nwritten: {out}: records.jsonl, records.parquet, table.txt")
     return cli.FAILED if failures else cli.DONE
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, find_items, printable
+from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.evaluate.run import Evaluation
 from vidcfg.media.pictures import is_frame_folder
 from vidcfg.metrics.paired import cluster_means
+from vidcfg.progress import printable
 from vidcfg.report.compare import FLOORS, LEVEL, Change, find
 from vidcfg.report.formats import change_text
 from vidcfg.report.sentences import first_lines, summary

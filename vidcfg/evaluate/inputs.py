@@ -1,7 +1,6 @@
 """Which videos there are, and what is written beside them."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from vidcfg import cli
 from vidcfg.evaluate.prompts import prompt_and_number, read_prompts
 from vidcfg.media.pictures import is_frame_folder, is_video
+from vidcfg.progress import printable
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,6 @@ class Item:
         nothing."""
         is_word = self.from_name and " " not in (self.prompt or "")
         return None if is_word else self.prompt
-
-
-def printable(text: str) -> str:
-    """With control characters, and bytes of a name that are no UTF-8, written as their escapes.
-
-    Tables, JSON and Parquet could not hold them.
-    """
-    special = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
-    return re.sub(special, lambda found: ascii(found[0])[1:-1], text)
 
 
 def find_items(paths: Sequence[str | Path]) -> list[Item]:
@@ -98,13 +89,14 @@ def _facts_beside(path: Path) -> dict[str, Any]:
     """Prompt, seed, stride, enlargement and unit key, where a record has them."""
     try:
         data = {} if path.is_dir() else json.loads(path.with_suffix(".json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(data, dict):
         return {}
     prompt, video = data.get("prompt"), data.get("video")
+    text = prompt.get("text") if isinstance(prompt, dict) else prompt
     facts = {
-        "prompt": (str, prompt.get("text") if isinstance(prompt, dict) else prompt),
+        "prompt": (str, printable(text, keep="\n\t") if isinstance(text, str) else None),
         "seed": (int, data.get("seed")),
         "stride": (int, _stride(data.get("surface"))),
         "enlarge": (int, video.get("enlarge") if isinstance(video, dict) else None),

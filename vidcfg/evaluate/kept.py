@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,10 +16,11 @@ import vidcfg
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.score import Scored, cached_net
 from vidcfg.evaluate.settings import Settings
-from vidcfg.files import sha256_of
+from vidcfg.files import content_of, sha256_of
 from vidcfg.metrics.metric import FAMILIES
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
+from vidcfg.stored import KeptLine, ResultsError, parse
 
 PACKAGES = ("numpy", "av", "decord", "opencv-python-headless", "torch")
 """Libraries whose version may change a value."""
@@ -27,7 +29,8 @@ PACKAGES = ("numpy", "av", "decord", "opencv-python-headless", "torch")
 class Kept:
     """The videos that `scored.jsonl` of a folder holds; lines are added as videos are finished.
 
-    Lines that cannot be read (the last one of a run that was killed) are left aside.
+    Lines that cannot be read (the last one of a run that was killed) are left aside. `contents`
+    has what `content_of` says of every video that was asked for.
     """
 
     def __init__(self, folder: Path, settings: Settings):
@@ -35,16 +38,15 @@ class Kept:
         self._settings, self._protocol = settings, _protocol(settings)
         self._lines: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
+        self.contents: dict[str, str | None] = {}
         text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
         # What follows on half a line would be lost with it.
         self._start = "\n" if text and not text.endswith("\n") else ""
         for line in text.splitlines():
-            try:
-                found = json.loads(line)
+            with suppress(ResultsError):
+                found = parse(line, self.path, KeptLine)
                 if found["schema"] == SCHEMA:
                     self._lines[found["key"]] = found
-            except (ValueError, KeyError, TypeError):
-                continue
 
     def find(self, item: Item) -> tuple[Scored, dict[str, np.ndarray]] | None:
         """The finished records of a video, without clips, and its features by net."""
@@ -52,8 +54,11 @@ class Kept:
         line = self._lines.get(key)
         if line is None:
             return None
-        records = [replace(Record.from_dict(r), subject=item.name) for r in line["records"]]
-        clip = ClipInfo(**line["clip"])
+        try:
+            records = [replace(Record.from_dict(r), subject=item.name) for r in line["records"]]
+        except ValueError:
+            return None
+        clip = ClipInfo.from_dict(line["clip"])
         vectors = {
             net: np.array(numbers, dtype=kind) for net, (kind, numbers) in line["features"].items()
         }
@@ -81,15 +86,10 @@ class Kept:
 
     def _key(self, item: Item) -> str:
         stride = self._settings.stride or item.stride
-        return _digest(content_of(item.path), self._protocol, item.text, stride, item.enlarge)
-
-
-def content_of(path: Path) -> str:
-    """What a video file, or a folder of pictures, holds; nothing for one that is not there."""
-    if path.is_dir():
-        return _digest(*((p.name, content_of(p)) for p in sorted(path.iterdir())))
-    # The ending may decide how it is read.
-    return f"{path.suffix.lower()} {sha256_of(path)}" if path.is_file() else ""
+        # The ending may decide how it is read.
+        self.contents[item.name] = content_of(item.path)
+        content = item.path.suffix.lower(), self.contents[item.name]
+        return _digest(*content, self._protocol, item.text, stride, item.enlarge)
 
 
 def _protocol(settings: Settings) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vidcfg.progress import printable
+
 NUMBERED = (
     re.compile(r"(?P<prompt>.+)-(?P<number>\d{1,10})"),  # VBench: {prompt}-{index}
     re.compile(r"(?P<prompt>.+)_(?P<number>\d{5})_?"),  # ComfyUI: {prefix}_{counter:05}_
@@ -57,7 +59,7 @@ def read_prompts(path: str | Path) -> list[str] | dict[str, str]:
             video, prompt = _checked(row, where)
             if table.setdefault(video, prompt) != prompt:
                 raise ValueError(f"{where} gives {video} a second prompt")
-    except (ValueError, csv.Error) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise ValueError(f"{path}: {error}. Write {EXAMPLES[ending]}.") from None
     return table
 
@@ -71,7 +73,7 @@ def _checked(row: Any, where: str) -> tuple[str, str]:
         if not isinstance(row.get(key), str) or not row[key].strip():
             found = f"{key} {row[key]!r}, which is no text" if row.get(key) else f"no {key}"
             raise ValueError(f"{where} has {found}")
-    return row["video"].strip(), row["prompt"].strip()
+    return row["video"].strip(), printable(row["prompt"].strip(), keep="\n\t")
 
 
 def _csv_rows(text: str) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, printable
+from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.kept import Kept
 from vidcfg.evaluate.reference import open_reference
 from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
@@ -22,9 +22,11 @@ from vidcfg.evaluate.sets import (
 )
 from vidcfg.evaluate.settings import Settings
 from vidcfg.evaluate.workers import score_all
+from vidcfg.files import content_of
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.progress import printable
 
 Features = dict[str, dict[str, np.ndarray]]
 """Vectors by net and video."""
@@ -97,7 +99,10 @@ def evaluate(
     # What reading a file found is on each of its records.
     odd = {r.subject: r.extra["reading"] for r in everything if "reading" in r.extra}
     warnings += [f"{name}: {text}" for name, text in odd.items()]
-    rows = [row(r, item) for item in items for r in records[item.name]]
+    rows = []
+    for item in items:
+        content = kept.contents[item.name] if kept else content_of(item.path)
+        rows += [row(record, item, content=content) for record in records[item.name]]
     return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
 
 
@@ -150,10 +155,14 @@ def set_records(
     return made, warnings
 
 
-def row(record: Record, item: Item | None = None) -> dict[str, Any]:
-    """A record as a row, with the file, prompt and seed that it belongs to (None for the set)."""
+def row(record: Record, item: Item | None = None, *, content: str | None = None) -> dict[str, Any]:
+    """A record as a row, with the file, prompt and seed that it belongs to (None for the set).
+
+    By the `content` of the file a report knows it again outside the results' folder.
+    """
     facts = {"schema": SCHEMA, "path": printable(str(item.path)) if item else None}
     facts |= {key: getattr(item, key, None) for key in ("prompt", "seed", "unit_key")}
+    facts |= {"content": content} if content else {}
     return facts | record.to_dict()
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, printable
+from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
 from vidcfg.media.read import iter_chunks
@@ -16,6 +16,7 @@ from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import measure, meters_for
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
+from vidcfg.progress import printable
 
 DEFAULT_STRIDE = 4
 

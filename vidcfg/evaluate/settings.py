@@ -38,8 +38,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < number:
                 raise ValueError(f"{name} is {value}, it has to be {number}{meaning} or more.")
-        if self.fps is not None and not self.fps > 0:
-            raise ValueError(f"fps is {self.fps}, it has to be above 0.")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"fps is {self.fps}, it has to be above 0 and at most 1000.")
 
     @property
     def nets(self) -> tuple[str, ...]:

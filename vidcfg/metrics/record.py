@@ -3,10 +3,12 @@
 Reads and writes plain dictionaries; imports neither torch nor a video library.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 SCHEMA = 1
 """Of rows on disk. A row that says another is refused, one that says none is of this one."""
@@ -36,6 +38,18 @@ class ClipInfo:
     lossless: bool | None = None
     codec: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "height", "width", "fps"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it has to be 0 or more.")
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "ClipInfo":
+        """What a row says of it; keys that are no field are left out."""
+        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+        fps = known.get("fps")
+        return cls(**known | {"fps": None if fps is None else float(fps)})
+
 
 @dataclass(frozen=True)
 class Record:
@@ -56,7 +70,7 @@ class Record:
     n: int
     protocol: str
     unit: str = ""
-    better: str = "none"
+    better: Literal["lower", "higher", "none"] = "none"
     backend: Backend | None = None
     interval: tuple[float, float] | None = None
     comparable_to_literature: bool = False
@@ -68,6 +82,8 @@ class Record:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(f"{self.name}: n is {self.n}, it has to be 0 or more.")
         if self.status not in STATUSES:
             raise ValueError(f"status is {self.status!r}, allowed are {', '.join(STATUSES)}.")
         is_null = self.value is None
@@ -93,18 +109,24 @@ class Record:
         """The record of a row; keys that are no field of a record are left out.
 
         Raises:
-            ValueError: the row is of a schema that this version does not read.
+            ValueError: the row is of a schema that this version does not read, a field has
+                another type, or the value is none of its unit.
         """
         if row.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"schema is {row['schema']!r}, this version reads {SCHEMA}")
-        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
-        for name, kind in (("backend", Backend), ("clip", ClipInfo)):
-            if known.get(name) is not None:
-                known[name] = kind(**known[name])
-        for name in ("interval", "trace"):
-            if known.get(name) is not None:
-                known[name] = tuple(known[name])
-        return cls(**known)
+        # As JSON: there lists stand for tuples and mappings for dataclasses, strictly.
+        record = _reader().validate_json(json.dumps(row), strict=True)
+        # Drifts have a sign, whatever their unit.
+        if abs(record.value or 0) > max(map(abs, range_of(record.unit))) + SLACK:
+            raise ValueError(f"{record.name} is {record.value} {record.unit}, which cannot be")
+        return record
+
+
+@cache
+def _reader() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Record)
 
 
 def unlike(new: Record, base: Record) -> list[str]:
@@ -144,6 +166,9 @@ RANGES = {
     "100*cos": (-100.0, 100.0),
 }
 """Unit -> the least and the largest value; another unit has no limits."""
+
+SLACK = 1e-3
+"""So far rounding may carry a value out of its range."""
 
 
 def range_of(unit: str) -> tuple[float, float]:

@@ -1,14 +1,23 @@
 """`model:` of a config, and the pipeline that it names, loaded."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from vidcfg.settings.base import ConfigModel, Finding, refuse
 from vidcfg.settings.validation import choose
+from vidcfg.stored import parse
+
+
+class CodecFile(TypedDict):
+    stride: Annotated[int, Field(ge=1, le=1024)]
+
+
+class IndexFile(TypedDict):
+    _class_name: str
 
 
 class ModelError(RuntimeError):
@@ -16,7 +25,7 @@ class ModelError(RuntimeError):
 
 
 def _known_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
         raise refuse(choose(value, ("auto", "cpu", "cuda", "cuda:0")))
     return value
 
@@ -61,7 +70,7 @@ class MiniModel(ConfigModel):
         from vidcfg.guidance.frame_map import CausalMap
 
         path = self.folder / "vae" / "config.json"
-        return CausalMap(json.loads(path.read_text("utf-8"))["stride"] if path.is_file() else 4)
+        return CausalMap(_small(path, CodecFile)["stride"] if path.is_file() else 4)
 
     def load(self, device: Any) -> Any:
         """See `load_pipeline`."""
@@ -269,7 +278,12 @@ def pipeline_class_of(model: MiniModel | DiffusersModel) -> type | None:
     index = model.folder and model.folder / "model_index.json"
     if not index or not index.is_file():
         return None
-    return pipeline_class(json.loads(index.read_text("utf-8")).get("_class_name", ""))
+    return pipeline_class(_small(index, IndexFile)["_class_name"])
+
+
+def _small(path: Path, shape: Any) -> Any:
+    """A small JSON file of a checkpoint, of the shape."""
+    return parse(path.read_bytes(), path, shape, fix="Copy the checkpoint again.")
 
 
 def pick_device(wanted: str) -> Any:

@@ -11,7 +11,8 @@ from vidcfg import results as on_disk
 from vidcfg.evaluate.prompts import prompt_and_number
 from vidcfg.files import write_json, write_text
 from vidcfg.metrics.record import ClipInfo, Record
-from vidcfg.results import BASELINE_KIND, Key, ResultsError, UnitResult, read_results
+from vidcfg.results import Key, UnitResult, read_results
+from vidcfg.stored import BASELINE_KIND, ResultsError, render_of
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,9 @@ class MeasuredClip:
     def render(self) -> dict[str, Any]:
         """What the render's record says; nothing without one, or if it is damaged."""
         try:
-            facts = json.loads(self.record.read_text(encoding="utf-8")) if self.record else {}
-        except (OSError, ValueError):
+            return render_of(self.record) if self.record else {}
+        except ResultsError:
             return {}
-        return facts if isinstance(facts, dict) else {}
 
 
 @dataclass(frozen=True, eq=False)

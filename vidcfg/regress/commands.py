@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 from vidcfg import cli
+from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
 from vidcfg.progress import Progress
 from vidcfg.regress.check import check_clips
@@ -22,7 +22,7 @@ from vidcfg.regress.strip import PREVIEW, SIDE, write_strips
 
 def policy(arguments: argparse.Namespace) -> int:
     """Print the policy as YAML."""
-    print(_policy(arguments).to_yaml(), end="")
+    cli.say(_policy(arguments).to_yaml(), end="")
     return cli.DONE
 
 
@@ -48,7 +48,7 @@ def record(arguments: argparse.Namespace) -> int:
     facts = {"recorded_from": clips.source, **_made_by(clips)}
     write_baseline(folder, clips, metrics=metrics, facts=facts, overwrite=arguments.overwrite)
     prompts = len({key.prompt for key in clips.clips})
-    print(f"{len(clips)} clips of {prompts} prompts recorded in {folder}")
+    cli.say(f"{len(clips)} clips of {prompts} prompts recorded in {folder}")
     return cli.DONE
 
 
@@ -79,7 +79,7 @@ def check(arguments: argparse.Namespace) -> int:
         raise
     # A reader such as `head` that closes the pipe does not change the verdict.
     with contextlib.suppress(BrokenPipeError):
-        print(text, flush=True)
+        cli.say(text)
     is_allowed = outcome.judgement.may_be_allowed and is_lenient
     return cli.DONE if is_allowed else outcome.judgement.exit_code
 
@@ -89,8 +89,8 @@ def power(arguments: argparse.Namespace) -> int:
     rules, counts = _policy(arguments), arguments.n
     # The noise: given, or that of the baseline.
     if arguments.sd is not None:
-        if not arguments.sd > 0:
-            raise ValueError(f"--sd is {arguments.sd}, it has to be above 0.")
+        if not 0 < arguments.sd <= 100:
+            raise ValueError(f"--sd is {arguments.sd}, it has to be above 0 and at most 100.")
         ratios = [name for name, rule in rules.metrics.items() if rule.is_ratio]
         noise = {name: RepeatNoise(arguments.sd, 0, "--sd") for name in ratios}
     elif arguments.baseline:
@@ -101,8 +101,8 @@ def power(arguments: argparse.Namespace) -> int:
         raise ValueError(f"-n is {min(counts)}, it has to be 2 or more.")
     # A row a metric, at its own share of alpha.
     heads = "".join(f"{f'n = {n}':>10}" for n in counts)
-    print(f"change found with {rules.power:.0%} power, each prompt one clip\n")
-    print(f"{'metric':20}{'noise sd':>10}{heads}  noise from")
+    cli.say(f"change found with {rules.power:.0%} power, each prompt one clip\n")
+    cli.say(f"{'metric':20}{'noise sd':>10}{heads}  noise from")
     for name in [name for name in rules.metrics if name in noise]:
         rule, found = rules.metrics[name], noise[name]
         cells = ""
@@ -110,8 +110,8 @@ def power(arguments: argparse.Namespace) -> int:
             seen = found.detectable(rule, num, alpha=rules.share(name), power=rules.power)
             shown = "-" if seen is None else f"{seen:.1%}" if rule.is_ratio else f"{seen:.3g}"
             cells += f"{shown:>10}"
-        print(f"{name:20}{found.sd:>10.3g}{cells}  {found.source}")
-    print("\n-: so few prompts cannot prove a change of this metric at its share of alpha")
+        cli.say(f"{name:20}{found.sd:>10.3g}{cells}  {found.source}")
+    cli.say("\n-: so few prompts cannot prove a change of this metric at its share of alpha")
     return cli.DONE
 
 
@@ -120,15 +120,15 @@ def calibrate(arguments: argparse.Namespace) -> int:
     rules = _policy(arguments)
     # Measure and print.
     found = noise_of_repeats([_loaded(path, arguments) for path in arguments.sets], rules)
-    print(f"{found.num_pairs} pairs of repeats, {found.num_prompts} prompts\n")
-    print(f"{'metric':20}{'noise sd':>10}{'mean shift':>12}{'margin':>9}{'suggested':>11}")
+    cli.say(f"{found.num_pairs} pairs of repeats, {found.num_prompts} prompts\n")
+    cli.say(f"{'metric':20}{'noise sd':>10}{'mean shift':>12}{'margin':>9}{'suggested':>11}")
     for name, noise in found.noise.items():
-        print(
+        cli.say(
             f"{name:20}{noise.sd:>10.3g}{found.shift[name]:>+12.3g}"
             f"{rules.metrics[name].margin:>9.3g}{found.margins[name]:>11.3g}"
         )
     for alarm in found.alarms:
-        print(f"\nnot repeats of one setting, or noisier than the policy allows: {alarm} FAIL")
+        cli.say(f"\nnot repeats of one setting, or noisier than the policy allows: {alarm} FAIL")
     # Keep what was found: margins in a policy, noise in a baseline.
     if arguments.out:
         metrics = {
@@ -137,9 +137,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         }
         write_text(arguments.out, rules.replace(metrics=metrics).to_yaml())
     if arguments.save:
-        read_baseline(arguments.save)  # refuses what is no baseline
-        path = Path(arguments.save) / "baseline.json"
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = dict(on_disk.read_baseline(arguments.save).plan)
         facts["noise"] = {name: {"sd": n.sd, "n": n.n} for name, n in found.noise.items()}
-        write_json(path, facts)
+        write_json(Path(arguments.save) / "baseline.json", facts)
     return cli.DONE

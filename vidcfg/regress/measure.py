@@ -12,7 +12,8 @@ import numpy as np
 from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.regress.clips import ClipSet, MeasuredClip, as_set, read_baseline, read_finished
 from vidcfg.regress.strip import PREVIEW, make_strip
-from vidcfg.results import Key, ResultsError
+from vidcfg.results import Key
+from vidcfg.stored import ResultsError
 
 
 def load_clips(path: str | Path, **measuring: Any) -> ClipSet:

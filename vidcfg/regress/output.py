@@ -160,7 +160,8 @@ def _junit(cases: Sequence[Case]) -> str:
     counts = {name: str(count) for name, count in counts.items()}
     suite = ElementTree.Element("testsuite", {"name": "vidcfg.regress", **counts})
     for name, tag, attributes, text in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="vidcfg.regress", name=name)
+        named = {"classname": "vidcfg.regress", "name": _xml_text(name)}
+        case = ElementTree.SubElement(suite, "testcase", named)
         if tag is not None:
             attributes = {key: _xml_text(value) for key, value in attributes.items()}
             ElementTree.SubElement(case, tag, attributes).text = text and _xml_text(text)

@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             width = min(shutil.get_terminal_size((100, 24)).columns, 120)
             print(preview(config, units, width=width, colour=sys.stdout.isatty()))
             if needs := head_of(path_of(arguments.config)).get("Needs"):
-                print(f"\nneeds, as its file says: {needs}")
+                cli.say(f"\nneeds, as its file says: {needs}")
     return cli.DONE if arguments.dry_run else _render(config, units, arguments, argv)
 
 
@@ -98,7 +98,7 @@ def _render(
 
     flags = {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
     pending = pending_units(config, units, **flags)
-    say = (lambda text: None) if arguments.quiet else (lambda text: print(text, flush=True))
+    say = (lambda text: None) if arguments.quiet else cli.say
     replaced = {unit: why for unit, why in pending.items() if why}
     for unit, why in replaced.items():
         say(f"{unit.video} is made again: {why}")

@@ -71,11 +71,15 @@ def seeds_from(value: Any) -> tuple[int, ...]:
     seeds = tuple(value) if isinstance(value, list | tuple | range) else (value,)
     if not seeds or not all(isinstance(s, int) and not isinstance(s, bool) for s in seeds):
         raise refuse(allowed)
-    for i, seed in enumerate(seeds):
+    if len(seeds) > MAX_SEEDS:
+        raise refuse(f"which is {len(seeds)} seeds. Use at most {MAX_SEEDS}.")
+    seen: set[int] = set()
+    for seed in seeds:
         if not 0 <= seed <= MAX_SEED:
             raise refuse(f"but a seed must be from 0 to 2**63 - 1, which {seed} is not.")
-        if seed in seeds[:i]:
+        if seed in seen:
             raise refuse(f"but {seed} is there twice. Keep one: a seed is one video of a prompt.")
+        seen.add(seed)
     return seeds
 
 

@@ -96,7 +96,7 @@ def _listed(paths: list[Path], *, at_most: int = 6) -> str:
 
 def _read(record: Path) -> dict[str, Any]:
     """A record; empty where there is none."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads(record.read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}

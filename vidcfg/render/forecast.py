@@ -1,12 +1,11 @@
 """What a render will do and cost, exactly, before a weight is loaded: the run's own way to it."""
 
 import copy
-from collections import Counter
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
-from vidcfg.guidance.plan import RunPlan, RunRow, SampleRows, plan_run
+from vidcfg.guidance.plan import RunPlan, RunRow, SampleRows, added_up, plan_run
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.steps import RunFacts
 from vidcfg.render.config import Prompt, RenderConfig
@@ -68,21 +67,17 @@ class Forecast:
         samples = SampleRows.of([rule], [surfaces], **self.facts.of_rows())
         return samples.rows([seed], [texts])[0]
 
-    def plan(self, batch_size: int = 1) -> RunPlan:
-        """The model evaluations of the whole render, made `batch_size` videos at a time.
-
-        Prompts run in order, and the seeds of a prompt follow each other.
-        """
-        config = self.config
-        rows = [self.row(prompt, seed) for prompt in config.prompts for seed in config.seeds]
-        share = config.guidance.share
-        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        calls = self.facts.calls
-        plans = [plan_run(b, share=share, evaluations_per_step=calls) for b in batches]
-        steps = zip(*(plan.per_step for plan in plans))
-        per_step = tuple(dict(sum(map(Counter, counts), Counter())) for counts in steps)
+    def plan(self) -> RunPlan:
+        """The model evaluations of the whole render, made one video at a time."""
+        config, calls = self.config, self.facts.calls
+        # Videos of one prompt cost the same, whatever their seed.
+        rows = [self.row(prompt, config.seeds[0]) for prompt in config.prompts]
+        share, seeds = config.guidance.share, len(config.seeds)
+        plans = [plan_run([row], share=share, evaluations_per_step=calls) for row in rows]
+        steps = map(added_up, zip(*(plan.per_step for plan in plans)))
+        per_step = tuple({branch: n * seeds for branch, n in step.items()} for step in steps)
         at_most = any(plan.is_upper_bound for plan in plans)
-        return RunPlan(per_step, sum(plan.naive for plan in plans), at_most)
+        return RunPlan(per_step, seeds * sum(plan.naive for plan in plans), at_most)
 
 
 def follows_levels(guidance: Any) -> bool:

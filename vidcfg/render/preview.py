@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from vidcfg.progress import printable
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import Forecast, follows_levels, forecast_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_in
 from vidcfg.render.record import model_folder
 from vidcfg.render.units import Unit, describe
+from vidcfg.settings.strict_yaml import dump_yaml
 
 MAX_FILES_LISTED = 12
 
@@ -17,9 +19,13 @@ def preview(config: RenderConfig, units: list[Unit], *, width: int, colour: bool
     Raises:
         ValueError: if the settings do not fit the clip.
     """
-    parts = [config.to_yaml().rstrip(), _guidance_part(config, len(units), width, colour)]
-    parts += [_memory_part(config), _files_part(config, units)]
-    return "\n\n".join(parts)
+    written, seeds = config.to_dict(), config.seeds
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        written["seeds"] = f"{seeds[0]}-{seeds[-1]}"
+    parts = [dump_yaml(written).rstrip(), _memory_part(config), _files_part(config, units)]
+    parts = [printable(part, keep="\n") for part in parts]
+    # Its colours are control characters.
+    return "\n\n".join([parts[0], _guidance_part(config, len(units), width, colour), *parts[1:]])
 
 
 def early_warnings(config: RenderConfig) -> list[str]:

@@ -65,9 +65,12 @@ def tokenizer_in(folder: Path) -> tuple[Any, int | None] | None:
     path = folder / "tokenizer" / "tokenizer.json"
     if not path.is_file():
         return None
-    settings = json.loads((path.parent / "tokenizer_config.json").read_text("utf-8"))
-    limit = settings.get("model_max_length")
-    return _untruncated(path.read_text("utf-8")), limit if limit and limit < 10**6 else None
+    try:
+        settings = json.loads((path.parent / "tokenizer_config.json").read_text("utf-8"))
+        limit = settings.get("model_max_length")
+        return _untruncated(path.read_text("utf-8")), limit if limit and limit < 10**6 else None
+    except Exception:  # of whatever kind the tokenizer's library raises; loading tells it
+        return None
 
 
 def _untruncated(text: str) -> Any:

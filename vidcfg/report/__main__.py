@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def report(arguments: argparse.Namespace) -> int:
     from vidcfg.report.write import write_report
+    from vidcfg.results import is_url
 
     names = [name.strip() for name in (arguments.metrics or "").split(",") if name.strip()]
     with Progress("videos", quiet=arguments.quiet) as progress:
@@ -49,7 +50,8 @@ def report(arguments: argparse.Namespace) -> int:
             progress=progress.update,
         )
     if not arguments.quiet:
-        print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+        size = "" if is_url(path) else f" ({path.stat().st_size / 1e6:.1f} MB)"
+        cli.say(f"{path}{size}")
     return cli.DONE
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.progress import printable
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -67,5 +69,5 @@ def picture_uri(picture_HWC: np.ndarray, kind: str, **options: Any) -> str:
 
 def _plain(text: str) -> str:
     """Text that stays text in a Markdown table."""
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return "".join("\\" + c if c in "\\`*_{}[]<>|#!" else c for c in text)

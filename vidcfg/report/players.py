@@ -71,6 +71,12 @@ def embed(
 
 
 def _notes(results: Results, shown: int, total: int, is_changed: bool) -> Iterator[str]:
+    hidden = sum(unit.video is None for unit in results.units)
+    if hidden and results.kind == "evaluation":
+        yield (
+            f"{hidden} of {len(results.units)} videos {'is' if hidden == 1 else 'are'} not shown: "
+            f"not there, or neither inside {results.root} nor the very file that was scored."
+        )
     if shown < total:
         where = results.root / "units" if results.kind == "sweep" else results.root
         yield (

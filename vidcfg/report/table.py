@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from vidcfg.metrics.record import Record
-from vidcfg.results import Results, ResultsError, UnitResult
+from vidcfg.results import Results, UnitResult
+from vidcfg.stored import ResultsError
 
 DECIDING = {
     "flicker": ("mc_flicker",),

@@ -8,7 +8,8 @@ from vidcfg.report.analyse import analyse
 from vidcfg.report.formats import fill
 from vidcfg.report.page import changes_by_cell, page
 from vidcfg.report.players import embed
-from vidcfg.results import ResultsError, is_url, read_results
+from vidcfg.results import is_url, read_results
+from vidcfg.stored import ResultsError
 
 MAX_MEGABYTES = 16.0
 
@@ -21,13 +22,13 @@ def write_report(
     baseline: str | None = None,
     max_megabytes: float | int = MAX_MEGABYTES,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Path:
+) -> str | Path:
     """Write the page of a store or evaluation and return its path.
 
     `out` is an HTML file (default: `report/index.html` in the store); report.json and report.md
     (or, for another name than index.html, files of that name) are written beside it. Existing
     ones are replaced, each whole or not at all. In a store such as `s3://bucket/store` they are
-    copied to its `report` folder, and the path is that of the local copy.
+    put into its `report` folder, and the path is the address there.
 
     `metrics` limits what is shown, `baseline` names another cell to compare with,
     `max_megabytes` bounds the embedded videos.
@@ -37,6 +38,8 @@ def write_report(
             file.
         FileError: a file cannot be written.
     """
+    if not 0 <= max_megabytes <= 1e6:
+        raise ValueError(f"--max-mb is {max_megabytes}, it has to be from 0 to 1e6.")
     # Read and compare.
     results = read_results(store)
     analysis = analyse(results, metrics=metrics, baseline=baseline)
@@ -58,15 +61,16 @@ def write_report(
         write_text(html.with_name(f"{stem}.md"), fill("report.md", a=analysis, changes=by_cell)),
     ]
     if out is None and is_url(store):
-        _put(files, f"{str(store).rstrip('/')}/report")
+        return _put(files, f"{str(store).rstrip('/')}/report")
     return html
 
 
-def _put(files: Sequence[Path], url: str) -> None:
-    """Copy files into the folder at `url`, replacing those of the same name."""
+def _put(files: Sequence[Path], url: str) -> str:
+    """Copy files into the folder at `url`, replacing those of the same name; the first's URL."""
     import fsspec
 
     system, root = fsspec.core.url_to_fs(url)
     system.makedirs(root, exist_ok=True)
     for path in files:
         system.put_file(str(path), f"{root.rstrip('/')}/{path.name}")
+    return f"{url}/{files[0].name}"

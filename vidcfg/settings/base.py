@@ -192,7 +192,7 @@ AsTuple = BeforeValidator(as_tuple)
 Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
 """A scale or weight as a reader writes it: finite and of a sensible size."""
 Fraction = Annotated[float, AfterValidator(Range(0, 1))]
-Positive = Annotated[float, AfterValidator(Range(0, above=True))]
+Positive = Annotated[float, AfterValidator(Range(0, 1e9, above=True))]
 
 
 class Kinds(ConfigModel):

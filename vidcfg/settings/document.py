@@ -101,7 +101,13 @@ def set_value(
 ) -> ConfigDocument:
     """The document with the YAML `value_text` at `path`; `source` names the option in errors."""
     value, value_places = parse(value_text, source=source, has_lines=False)
+    made = put_value(document, path, value, source=source)
+    places = {(*path, *inner): Place(source) for inner in value_places}
+    return ConfigDocument(made.source, made.data, {**made.places, **places})
 
+
+def put_value(document: ConfigDocument, path: Path, value: Any, *, source: str) -> ConfigDocument:
+    """The document with plain data, which has been checked, at `path`."""
     # The data: copied from the root down to the value, the rest is shared.
     data = node = dict(document.data)
     for depth, part in enumerate(path, start=1):
@@ -120,7 +126,7 @@ def set_value(
     places = {p: place for p, place in document.places.items() if p[: len(path)] != path}
     for depth in range(1, len(path)):
         places.setdefault(path[:depth], Place(source))
-    places.update({(*path, *inner): Place(source) for inner in value_places})
+    places[path] = Place(source)
     return ConfigDocument(document.source, data, places)
 
 
@@ -141,7 +147,7 @@ def _concrete(data: Any, parts: list[str]) -> Path:
     """The parts of a dotted path, with numbers where the data has a list."""
     path: list[str | int] = []
     for part in parts:
-        is_index = isinstance(data, list) and part.isdigit()
+        is_index = isinstance(data, list) and part.isascii() and part.isdigit()
         path.append(int(part) if is_index else part)
         if isinstance(data, list):
             data = data[int(part)] if is_index and int(part) < len(data) else None

@@ -17,6 +17,9 @@ from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
 MAX_DEPTH = 32
 MAX_DIGITS = 19
 
+_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
+"""What an escape in quotes can write, but no file name, tokenizer or page can hold."""
+
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _BASED = re.compile(r"[-+]?0[xXoObB][0-9a-fA-F_]+")
@@ -105,6 +108,8 @@ class _Builder:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
+        if bad := _UNUSABLE.search(node.value):
+            self.refuse(node, f"the character U+{ord(bad[0]):04X} is not allowed. Delete it.")
         if node.style is not None:
             return node.value
         value, trouble = read_plain(node.value)

@@ -5,15 +5,15 @@ import itertools
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vidcfg.render.config import Prompt, RenderConfig
-from vidcfg.settings.document import ConfigDocument, load_document, set_value, validate
+from vidcfg.settings.document import ConfigDocument, load_document, put_value, set_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
 from vidcfg.settings.strict_yaml import dump_yaml
-from vidcfg.sweep.config import PromptFile, SweepConfig
+from vidcfg.sweep.config import PromptFile, Replaced, SweepConfig
 
 MAX_ID = 60
 _TRIMMED = ("guidance.", "sampling.", "video.", "model.")
@@ -86,6 +86,8 @@ def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> Config
             if path[:1] == ("base",) and len(path) > 1
         }
         base = ConfigDocument(source, sweep.base, places)
+    replaced = {k: base.data[k] for k in Replaced.model_fields if base.data.get(k) is not None}
+    validate(replace(base, data=replaced), Replaced)
     for path, value in sweep.set.items():
         base = _put(base, path, value, source=f"{source}: set {path}")
     if sweep.prompts is not None:
@@ -93,9 +95,9 @@ def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> Config
         if isinstance(prompts, PromptFile):
             prompts = read_prompts(_beside(source, prompts.file))
         data = [prompt.to_dict() for prompt in prompts]
-        base = _put(base, "prompts", data, source=f"{source}: prompts")
+        base = put_value(base, ("prompts",), data, source=f"{source}: prompts")
     if sweep.seeds is not None:
-        base = _put(base, "seeds", list(sweep.seeds), source=f"{source}: seeds")
+        base = put_value(base, ("seeds",), list(sweep.seeds), source=f"{source}: seeds")
     return base
 
 
@@ -122,6 +124,8 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
             made.append(Prompt(**({"text": entry} if isinstance(entry, str) else entry)))
         except json.JSONDecodeError as error:
             raise ConfigError(Problem(place, f"is not JSON: {error.msg}.")) from None
+        except RecursionError:
+            raise ConfigError(Problem(place, "is nested too deeply.")) from None
         except ConfigError as error:
             raise ConfigError(Problem(place, error.problems[0].message)) from None
         except TypeError:

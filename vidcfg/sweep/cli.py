@@ -66,7 +66,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from vidcfg.sweep.tell import status
 
     text, is_complete = status(Store(arguments.store))
-    print(text)
+    cli.say(text)
     return cli.DONE if is_complete else cli.FAILED
 
 
@@ -77,7 +77,7 @@ def _sweep(arguments: argparse.Namespace, argv: list[str]) -> int:
     if arguments.dry_run:
         from vidcfg.sweep.tell import preview
 
-        print(preview(plan))
+        cli.say(preview(plan))
         return cli.DONE
     try:
         return _run(plan, arguments)
@@ -132,7 +132,7 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
     from vidcfg.sweep.tell import Follow, head
 
     # The sweep
-    say = (lambda *words: None) if arguments.quiet else print
+    say = (lambda *words: None) if arguments.quiet else cli.say
     store = Store(plan.sweep.store)
     say(head(plan))
     executor = make_executor(plan, store, address=arguments.address)
@@ -167,7 +167,7 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
 
             say(f"report: {write_report(store.root)}")
         else:
-            print(f"no report: copy {store.url} to a disk, then python -m vidcfg.report FOLDER")
+            cli.say(f"no report: copy {store.url} to a disk, then python -m vidcfg.report FOLDER")
     for problem in outcome.problems:
-        print(problem, file=sys.stderr)
+        cli.say(problem, file=sys.stderr)
     return cli.FAILED if outcome.problems else cli.DONE

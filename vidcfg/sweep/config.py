@@ -60,6 +60,17 @@ def _grid_from(value: Any) -> Any:
     return value
 
 
+_Prompts = Annotated[Any, BeforeValidator(_prompts_from)] | None
+_Seeds = Annotated[tuple[int, ...], BeforeValidator(seeds_from)] | None
+
+
+class Replaced(ConfigModel):
+    """What a sweep's own prompts and seeds replace in its base, which is checked all the same."""
+
+    prompts: _Prompts = None
+    seeds: _Seeds = None
+
+
 class SweepConfig(ConfigModel):
     """All that `python -m vidcfg.sweep` needs; every cell of the grid is one render config.
 
@@ -78,8 +89,8 @@ class SweepConfig(ConfigModel):
     grid: Annotated[dict[str, list[Any]], BeforeValidator(_grid_from)] = Field(
         description="dotted settings, each with a list of values"
     )
-    prompts: Annotated[Any, BeforeValidator(_prompts_from)] | None = None
-    seeds: Annotated[tuple[int, ...], BeforeValidator(seeds_from)] | None = None
+    prompts: _Prompts = None
+    seeds: _Seeds = None
     baseline: dict[str, Any] | None = None
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AsTuple] | None = None
     reference: Text | None = None

@@ -48,14 +48,14 @@ def best_cut(
         return []
     chains = [_chain(group, cost) for group in groups]
     sizes = [_cost(chain) for chain in chains]
+    largest = max(sizes)
 
     # Ever more pieces, until no cut can end sooner: workers are busy, and everything is shared
     found, parts = [], 1
     while True:
         # Cheaper groups are cut into fewer pieces, so that all pieces are about as large.
         cuts = [
-            _runs(chain, -(-parts * size // max(sizes)), most)
-            for chain, size in zip(chains, sizes)
+            _runs(chain, -(-parts * size // largest), most) for chain, size in zip(chains, sizes)
         ]
         costs = [_cost(chain[i:j]) for chain, cut in zip(chains, cuts) for i, j in cut]
         found.append((ends_after(sorted(costs, reverse=True), num_workers), sum(costs), cuts))

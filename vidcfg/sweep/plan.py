@@ -21,8 +21,8 @@ from vidcfg.render.identity import (
     surface_of,
     unit_key,
 )
-from vidcfg.results import PLAN_KIND
 from vidcfg.settings.document import ConfigDocument, validate
+from vidcfg.stored import PLAN_KIND, ResultsError
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut
@@ -162,7 +162,7 @@ class Plan:
             return {"naive": None, "separate": None, "shared": None}
         return {
             "naive": sum(plan.naive for plan in alone),
-            "separate": sum(plan.total for plan in alone),
+            "separate": sum(self.cost((key,)) for key in keys),
             "shared": sum(self.cost(group) for group in self.groups(keys)),
         }
 
@@ -267,7 +267,15 @@ def read_plan(made: dict[str, Any]) -> Plan:
 
     Raises:
         ConfigError: if its settings are none of this version.
+        ResultsError: if it lacks what workers need.
     """
+    needed = ["prompts", "seeds", "cells", "units", "check", "config", "baseline", "self_check"]
+    lacks = [name for name in needed if name not in made]
+    for number, entry in enumerate([] if lacks else [*made["cells"], *made["check"]["cells"]]):
+        given = [name for name in ("label", "settings", "render") if entry.get(name) is None]
+        lacks += [f"cells.{number}.{name}" for name in given]
+    if lacks:
+        raise ResultsError(f"plan.json lacks {', '.join(lacks)}. Plan the sweep anew.")
     common = {"prompts": made["prompts"], "seeds": made["seeds"]}
 
     def cells(entries: list[dict[str, Any]]) -> tuple[Cell, ...]:
@@ -288,7 +296,10 @@ def read_plan(made: dict[str, Any]) -> Plan:
         cells=cells(made["cells"]),
         hidden=hidden,
         baseline=made["baseline"],
-        units=tuple(SweepUnit(**unit) for unit in (*made["units"], *check["units"])),
+        units=tuple(
+            SweepUnit(unit["key"], unit["cell"], unit["prompt"], unit["seed"])
+            for unit in (*made["units"], *check["units"])
+        ),
         check_pairs=tuple(map(tuple, check["pairs"])),
         check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
         sources=made.get("sources", {}),

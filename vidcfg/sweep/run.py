@@ -1,7 +1,6 @@
 """A whole sweep: plan, driver, then the cells' own rows, the self-check and the summary."""
 
 import contextlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from vidcfg.render.identity import what_changed
-from vidcfg.results import records_of
+from vidcfg.stored import arrays_of, records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
-from vidcfg.sweep.store import NoStoreError, Store, StoreError
+from vidcfg.sweep.store import DamagedFileError, NoStoreError, Store, StoreError
 from vidcfg.sweep.tell import made_by
 from vidcfg.sweep.worker import Worker
 
@@ -78,8 +77,8 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
             f"{len(done)} finished videos that this sweep leaves out or would make otherwise "
             f"(one of the cell {cell}{why})"
         )
-    if known["metrics"] != made["metrics"] and store.done_keys(mine):
-        old, new = (", ".join(one["metrics"]) for one in (known, made))
+    if known.get("metrics") != made["metrics"] and store.done_keys(mine):
+        old, new = (", ".join(one.get("metrics", ())) for one in (known, made))
         return f"videos measured by {old}, and this sweep measures {new}"
     return ""
 
@@ -181,7 +180,10 @@ def self_check(store: Store, plan: Plan, done: set[str]) -> dict[str, Any]:
     """
 
     def frames(key: str) -> str:
-        return store.read_json(f"{store.unit(key)}/record.json")["video"]["frames_sha256"]
+        video = (store.read_json(f"{store.unit(key)}/record.json") or {}).get("video", {})
+        if "frames_sha256" not in video:
+            raise DamagedFileError(f"the record of the unit {key} lacks video.frames_sha256.")
+        return video["frames_sha256"]
 
     pairs = [pair for pair in plan.check_pairs if done.issuperset(pair)]
     unequal = [pair for pair in pairs if len(set(map(frames, pair))) > 1]
@@ -234,7 +236,9 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
 def unit_records(store: Store, key: str) -> list[Any]:
     """The records of one unit."""
     path = store.path(f"{store.unit(key)}/records.jsonl")
-    return [record for record, _ in records_of(store.fs.cat_file(path).decode(), path)]
+    return [
+        record for record, _ in records_of(store.fs.cat_file(path).decode(errors="replace"), path)
+    ]
 
 
 def _features(
@@ -245,9 +249,9 @@ def _features(
     for key in keys if nets else ():
         data = store.read(f"{store.unit(key)}/features.npz")
         if data is not None:
-            with np.load(io.BytesIO(data)) as arrays:
-                for net in arrays.files:
-                    found.setdefault(net, {})[key] = arrays[net]
+            where = store.path(f"{store.unit(key)}/features.npz")
+            for net, vector in arrays_of(data, where).items():
+                found.setdefault(net, {})[key] = vector
     return found
 
 

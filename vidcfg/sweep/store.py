@@ -22,7 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from vidcfg.files import FileError, atomic_path
-from vidcfg.results import records_of
+from vidcfg.stored import DoneFile, ResultsError, parse, records_of, shape_of
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20
@@ -64,6 +64,10 @@ class NoStoreError(StoreError, ValueError):
     """What is given as the store is none, or that of another sweep."""
 
 
+class DamagedFileError(StoreError, ResultsError):
+    """A file of the store has another shape than it should; the message names it."""
+
+
 class Store:
     """Reads and writes the files of a sweep by their path below the root.
 
@@ -100,16 +104,16 @@ class Store:
             return None
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file; None where it is missing.
+        """The content of a JSON file, of the shape that its name says; None where it is missing.
 
         Raises:
-            StoreError: if it is no JSON.
+            DamagedFileError: if it has another shape, or is no JSON.
         """
         text = self.read(name)
         try:
-            return None if text is None else json.loads(text)
-        except ValueError:
-            raise StoreError(f"{self.path(name)} is damaged. Delete it and run again.") from None
+            return None if text is None else parse(text, self.path(name), shape_of(name))
+        except ResultsError as error:
+            raise DamagedFileError(str(error)) from None
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder of the store, sorted."""
@@ -158,7 +162,7 @@ class Store:
         if self.is_local and os.path.islink(folder):
             return False
         try:
-            done = json.loads(self.fs.cat_file(f"{folder}/{DONE}"))
+            done = parse(self.fs.cat_file(f"{folder}/{DONE}"), folder, DoneFile)
             names = {name.split(".")[0] if name.startswith("video.") else name for name in done}
             return names >= NEEDED and all(
                 self._fits(f"{folder}/{name}", facts) for name, facts in done.items()

@@ -34,6 +34,9 @@ def test_a_missing_file_names_one_that_exists(tmp_path):
         ("schema: 1\ncodec: {minutes: .nan}\n", "wrong.yaml:2: .*nan"),
         ("schema: 1\nseed: '3'\n", "wrong.yaml:2: seed: .*valid integer"),
         ("", "wrong.yaml.*is empty"),
+        ("schema: 1\ndevice: quantum\n", "wrong.yaml:2: device: .*cuda"),
+        ("schema: 1\nthreads: 1000000000000000000\n", "wrong.yaml:2: threads"),
+        ("schema: 1\ncodec: {scaling_power: 1e300}\n", "wrong.yaml:2: codec.scaling_power"),
     ],
 )
 def test_traps_of_yaml_are_refused_with_their_line(tmp_path, text, words):
