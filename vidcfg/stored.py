@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Required
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError

@@ -1,5 +1,4 @@
-"""What a sweep will do: its units, the jobs that make them, and the exact number of model
-evaluations."""
+"""What a sweep will do: its units, the jobs that make them, and their model evaluations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -290,16 +289,13 @@ def read_plan(made: dict[str, Any]) -> Plan:
         )
 
     check = made["check"]
-    hidden = cells(check["cells"])
+    hidden, units = cells(check["cells"]), (*made["units"], *check["units"])
     return Plan(
         sweep=validate(ConfigDocument("plan.json", made["config"], {}), SweepConfig),
         cells=cells(made["cells"]),
         hidden=hidden,
         baseline=made["baseline"],
-        units=tuple(
-            SweepUnit(unit["key"], unit["cell"], unit["prompt"], unit["seed"])
-            for unit in (*made["units"], *check["units"])
-        ),
+        units=tuple(SweepUnit(u["key"], u["cell"], u["prompt"], u["seed"]) for u in units),
         check_pairs=tuple(map(tuple, check["pairs"])),
         check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
         sources=made.get("sources", {}),
@@ -373,9 +369,7 @@ def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
         raise document.error("reference", message)
 
 
-def _check_cells(
-    cells: tuple[Cell, ...],
-) -> tuple[tuple[str, str], tuple[Cell, ...]]:
+def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:
     """Two cells with guidance off that differ in frame weights, from the grid or made for it."""
     # Cells that are off, and equal but for their frame weights
     off: dict[str, list[Cell]] = {}
