@@ -70,10 +70,12 @@ def guided_modular(
         for name in before:
             setattr(self, name, guider)
         try:
-            return cls.__call__(self, state, output, **given)
+            made = cls.__call__(self, state, output, **given)
         finally:
             for name, own in before.items():
                 setattr(self, name, own)
+        trace.check_finite()
+        return made
 
     changed = {"__call__": call, "_vidcfg_session": trace}
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
