@@ -44,7 +44,7 @@ IS_TRUSTED = Quantity(lambda pair: pair.coverage >= MIN_COVERAGE, lag=1, least=M
 
 @metric(
     *("dynamic_degree", "motion", "px", "none"),
-    *(f"{FLOW_PROTOCOL};top=5%;side=256;fps=8", [MOTION]),
+    *(f"{FLOW_PROTOCOL};at=search;top=5%;side=256;fps=8", [MOTION]),
     marks_still=True,
 )
 def dynamic_degree(clip: Any) -> dict:
