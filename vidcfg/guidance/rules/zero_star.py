@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
@@ -64,4 +65,5 @@ class ZeroInit(StepOf):
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         is_off = self.is_off(strength, weight)
-        return Combination("cond", is_off + 0.0 * strength, {}, is_off)
+        gain = is_off.astype(float) if isinstance(is_off, np.ndarray) else is_off.double()
+        return Combination("cond", gain, {}, is_off)
