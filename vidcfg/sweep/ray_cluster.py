@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -69,7 +70,8 @@ def _start_here(need: Need) -> None:
             f"a worker needs {need}, but this machine has {cores} CPUs. Use "
             f"workers.cpus_per_worker: {cores} or less."
         )
-    ray.init(
+    start = partial(
+        ray.init,
         address="local",
         num_cpus=cores,
         include_dashboard=False,
@@ -77,6 +79,20 @@ def _start_here(need: Need) -> None:
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
     )
+    try:
+        start()
+    except Exception:
+        # On a busy machine its processes may be too slow for each other, once.
+        ray.shutdown()
+        try:
+            start()
+        except Exception as error:
+            ray.shutdown()
+            text = " ".join(str(error).split())[:300].rstrip(".")
+            raise ClusterError(
+                f"Ray did not start on this machine, tried twice: {text}. Try again when it is "
+                "less busy, or use --workers 0 to run in this process."
+            ) from None
     have = ray.cluster_resources()
     if not need.fitting(have):
         ray.shutdown()

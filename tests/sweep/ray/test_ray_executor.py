@@ -123,6 +123,29 @@ def test_an_address_without_a_cluster_is_one_line(address, message, monkeypatch)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_ray_that_does_not_start_is_tried_once_more(failures, monkeypatch):
+    asked, ended = [], []
+
+    def init(**options):
+        asked.append(options)
+        if len(asked) <= failures:
+            raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(1))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    if failures == 1:
+        assert join(None, Need(cpus=1, gpus=0))
+    else:
+        with pytest.raises(ClusterError, match="tried twice: The current node timed out during"):
+            join(None, Need(cpus=1, gpus=0))
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+    assert len(ended) == failures
+
+
 def test_a_worker_beyond_this_machine_is_one_line_with_what_there_is(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ClusterError, match="a worker needs 4096 CPUs, but this machine has"):
