@@ -5,6 +5,7 @@ import pytest
 
 import vidcfg
 from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.guidance.plan import plan_run
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import forecast_of
 
@@ -104,6 +105,8 @@ def test_surface_of_a_render_covers_its_steps_and_frames():
 
 def test_empty_side_of_dual_is_one_text_for_all_negative_prompts():
     config = render_config(scale=4.0, method={"kind": "dual", "negative_scale": 1.0})
-    plan = forecast_of(config).plan(batch_size=6)
+    forecast = forecast_of(config)
+    rows = [forecast.row(prompt, seed) for prompt in config.prompts for seed in config.seeds]
+    plan = plan_run(rows, share=config.guidance.share, evaluations_per_step=forecast.facts.calls)
     # at the first call the three seeds are shared by both prompts on the empty side alone
     assert plan.per_step[0] == {"cond": 6, "uncond": 3, "negative": 6}
