@@ -127,7 +127,7 @@ def _render(
     # nothing vanished meanwhile
     faults = [f"{unit.stem}: {fault}" for unit in units if (fault := fault_of(unit))]
     for fault in faults:
-        print(f"{fault}. Run again with --skip-existing.", file=sys.stderr)
+        cli.say(f"{fault}. Run again with --skip-existing.", file=sys.stderr)
     return cli.FAILED if faults else cli.DONE
 
 
