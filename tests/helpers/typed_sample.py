@@ -18,10 +18,12 @@ def render(pipe: Any, prompt: str) -> Any:
         rescale=0.5,
     )
     vidcfg.Guidance([3.0, 2.0], frames=lambda frame: 1 / (frame + 1))
-    for given in (guidance, 6.0, {"scale": 6}, "my.yaml", Path("my.yaml"), [guidance, 3.0]):
+    for given in (guidance, 6.0, {"scale": 6}, "my.yaml", Path("my.yaml")):
         with vidcfg.guide(pipe, given, negative_prompt=None) as trace:
             video = pipe(prompt, num_frames=81, guidance_scale=1.0).frames
         print(trace.total + 1, trace.evaluations["cond"])
+    with vidcfg.guide(pipe, [guidance, 3.0], negative_prompt=["blurry", "dark"]):
+        video = pipe([prompt, prompt], num_frames=81, guidance_scale=1.0).frames
     return video
 
 
