@@ -96,7 +96,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _say(options: argparse.Namespace, weight: WeightFile, *facts: object) -> None:
     """What is true of a file, whose path is the last of `facts`, and its hash."""
     if not options.quiet:
-        lines = *facts, f"sha256 {sha256_of(facts[-1])}"
+        lines = *facts, f"sha256 {weight.sha256 or sha256_of(facts[-1])}"
         cli.say(f"{weight.name}:", "\n  ".join(map(str, lines)))
 
 

@@ -1,5 +1,8 @@
 """A tiny random model behind a whole sweep, so that a unit takes a moment."""
 
+import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,48 @@ def plan(load):
         return make_plan(sweep, document=document)
 
     return make
+
+
+@pytest.fixture
+def sweep(sweep_file, tmp_path):
+    """`sweep("--set", ...) -> exit code`; the store is in tmp_path/store."""
+    from vidcfg.sweep.cli import main
+
+    return lambda *arguments: main([str(sweep_file), "--no-report", *arguments])
+
+
+@pytest.fixture
+def store(tmp_path):
+    from vidcfg.sweep.store import Store
+
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory, tiny_model):
+    """The folder of a sweep that is done."""
+    from vidcfg.sweep.cli import main
+
+    folder = tmp_path_factory.mktemp("swept")
+    assert main([str(write_sweep(folder, tiny_model)), "--no-report"]) == 0
+    return folder
+
+
+@pytest.fixture
+def done(swept, store):
+    """The test's own sweep is done: its store is a copy."""
+    shutil.copytree(swept / "store", store.root)
+
+
+def plan_of(store):
+    return store.read_json("plan.json")
+
+
+def starts(store) -> Counter:
+    """How often each unit was begun."""
+    return Counter(
+        name.removesuffix(".jsonl")
+        for name in store.names("attempts")
+        for line in store.fs.cat_file(store.path(f"attempts/{name}")).splitlines()
+        if json.loads(line)["what"] == "start"
+    )

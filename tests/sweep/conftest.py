@@ -1,3 +1,12 @@
 """A small sweep of a tiny model for all tests of this folder."""
 
-from tiny_sweep import load, plan, sweep_file, tiny_model  # noqa: F401
+from tiny_sweep import (  # noqa: F401
+    done,
+    load,
+    plan,
+    store,
+    sweep,
+    sweep_file,
+    swept,
+    tiny_model,
+)

@@ -99,9 +99,7 @@ def _rows_of(cond: torch.Tensor, uncond: torch.Tensor, noisy: torch.Tensor) -> l
                 continue
             mine = ours(SCALE, statistics=statistics, **setting)
             agrees = _agreement(theirs, mine, tolerance)
-            check = (
-                agrees if rule == "cfg" or statistics == "clip" else lambda: "another statistic"
-            )
+            check = agrees if rule == "cfg" or statistics == "clip" else _another
             found.append(Row(f"{rule} {statistics} {name}", theirs, mine, check, goal=goal))
     for per_frame, statistics in ((False, "clip"), (True, "frame")):
         theirs = thresholded(per_frame)

@@ -39,7 +39,7 @@ class Combination:
         """The coefficients, tensors, on the vectors of a `Gram` with these branches."""
         import torch
 
-        gain = 1 + 0 * _number(self.off_BF) if self.gain_BF is None else self.gain_BF
+        gain = 1 + 0 * as_number(self.off_BF) if self.gain_BF is None else self.gain_BF
         known = {**self.delta_BF, **self.extra_BF, self.base: gain}
         none = torch.zeros_like(gain)
         factor = 1.0 if self.factor_BF is None else self.factor_BF[..., None]
@@ -50,14 +50,14 @@ class Combination:
         factor = 1.0 if self.factor_BF is None else self.factor_BF
         gain = 1.0 if self.gain_BF is None else self.gain_BF
         terms = self.delta_BF | {self.base: gain - sum(self.delta_BF.values())}
-        off = _number(self.off_BF)
+        off = as_number(self.off_BF)
         found = {branch: (1 - off) * factor * values for branch, values in terms.items()}
         return found | {"cond": found.get("cond", 0.0) + off}
 
     def of_extras(self) -> dict[str, Float64[Any, "B F"]]:
         """The coefficient of every further vector, 0 where off."""
         factor = 1.0 if self.factor_BF is None else self.factor_BF
-        on = (1 - _number(self.off_BF)) * factor
+        on = (1 - as_number(self.off_BF)) * factor
         return {name: on * values for name, values in self.extra_BF.items()}
 
     def without_cond(self) -> Bool[Any, "B F"]:
@@ -82,20 +82,20 @@ class Combination:
         gain = factor * (1.0 if self.gain_BF is None else self.gain_BF)
         if a != 0:
             extra[NOISY] = extra.get(NOISY, 0.0) + (gain - 1) * (a / b)
-        extra = {name: (1 - _number(self.off_BF)) * values for name, values in extra.items()}
+        extra = {name: (1 - as_number(self.off_BF)) * values for name, values in extra.items()}
         deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
         return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
 
     def in_x0(self, a: float, b: float) -> "Combination":
         """A combination of predictions as one of x0 = a x_t + b p; undoes `from_x0`."""
         factor = 1.0 if self.factor_BF is None else self.factor_BF
-        gain = factor * (1 + 0 * _number(self.off_BF) if self.gain_BF is None else self.gain_BF)
+        gain = factor * (1 + 0 * as_number(self.off_BF) if self.gain_BF is None else self.gain_BF)
         extra = {name: b * factor * values for name, values in self.extra_BF.items()}
         extra[NOISY] = extra.get(NOISY, 0.0) + a * (1 - gain)
         deltas = {branch: factor * values for branch, values in self.delta_BF.items()}
         return replace(self, gain_BF=gain, delta_BF=deltas, factor_BF=None, extra_BF=extra)
 
 
-def _number(truth: Any) -> Any:
+def as_number(truth: Any) -> Any:
     """1.0 where true, else 0.0, as float64 of the same kind."""
     return truth.astype(np.float64) if isinstance(truth, np.ndarray) else truth.double()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.combination import Combination
+from vidcfg.guidance.combination import Combination, as_number
 from vidcfg.guidance.gram import NOISY, Gram
 from vidcfg.guidance.rule import Method, Rows, Vectors
 from vidcfg.settings.base import Finding
@@ -167,7 +167,7 @@ class Composite(Method):
         # Their sum, written from cond.
         off = reduce(and_, [part.off_BF for part in parts])
         deltas, extras = {}, {}
-        gain = 1.0 + 0.0 * off
+        gain = 1 + 0 * as_number(off)
         for i, part in enumerate(parts):
             found = part.of_predictions()
             gain = gain + (sum(found.values()) - 1)

@@ -1,7 +1,6 @@
 """The files of a unit: which are there already, and sets of them that appear whole."""
 
 import io
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from vidcfg.render.identity import (
 )
 from vidcfg.render.record import unit_settings
 from vidcfg.render.units import Unit
+from vidcfg.stored import ResultsError, render_of
 
 SURFACE_NAME = "surface.png"
 
@@ -95,10 +95,9 @@ def _listed(paths: list[Path], *, at_most: int = 6) -> str:
 
 
 def _read(record: Path) -> dict[str, Any]:
-    """A record; empty where there is none."""
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(record.read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
+    """A record; empty where there is none, or a damaged one."""
+    with suppress(ResultsError):
+        return render_of(record)
     return {}
 
 

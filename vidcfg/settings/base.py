@@ -16,7 +16,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic._internal._model_construction import ModelMetaclass
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vidcfg.plugins import load_plugins
@@ -43,7 +42,7 @@ class Finding:
         return f"{dotted(self.path)} {self.message}".lstrip()
 
 
-class Shown(ModelMetaclass):
+class Shown(type(BaseModel)):
     """`help` of a setting, and completion, leave out what every pydantic model has.
 
     The signature has names and defaults, without the annotations that check them.

@@ -9,7 +9,6 @@ What stands in its place without being it (a file, a link, half a unit) is moved
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -17,12 +16,17 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
-
-import numpy as np
 
 from vidcfg.files import FileError, atomic_path
-from vidcfg.stored import DoneFile, ResultsError, parse, records_of, shape_of
+from vidcfg.stored import (
+    DoneFile,
+    RenderFile,
+    ResultsError,
+    arrays_of,
+    parse,
+    records_of,
+    shape_of,
+)
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20
@@ -32,26 +36,13 @@ WRITES = 3
 """So often a unit is written to an object store, where two drivers may be at it at once."""
 
 
-def _read_record(data: bytes) -> str:
-    return json.loads(data)["video"]["frames_sha256"]
-
-
-def _read_rows(data: bytes) -> list[Any]:
-    return [*records_of(data.decode(), "records.jsonl")]
-
-
-def _read_features(data: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(data)) as arrays:
-        return [arrays[net] for net in arrays.files]
-
-
 NEEDED = {"video", "record.json", "records.jsonl"}
 """What every unit has."""
 
 READ = {
-    "record.json": _read_record,
-    "records.jsonl": _read_rows,
-    "features.npz": _read_features,
+    "record.json": lambda data: parse(data, "record.json", RenderFile)["video"]["frames_sha256"],
+    "records.jsonl": lambda data: [*records_of(data.decode(), "records.jsonl")],
+    "features.npz": lambda data: arrays_of(data, "features.npz"),
 }
 """How the files are read that the sweep itself goes on with."""
 
@@ -167,7 +158,7 @@ class Store:
             return names >= NEEDED and all(
                 self._fits(f"{folder}/{name}", facts) for name, facts in done.items()
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, BadZipFile):
+        except (OSError, ValueError, KeyError):
             return False
 
     def _fits(self, path: str, facts: Mapping[str, Any]) -> bool:

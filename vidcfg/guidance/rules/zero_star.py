@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import AfterValidator
 
-from vidcfg.guidance.combination import Combination
+from vidcfg.guidance.combination import Combination, as_number
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Compared, Method, Rows, StepOf, ratio, rule
 from vidcfg.settings.base import Finding, Range
@@ -65,5 +64,4 @@ class ZeroInit(StepOf):
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         is_off = self.is_off(strength, weight)
-        gain = is_off.astype(float) if isinstance(is_off, np.ndarray) else is_off.double()
-        return Combination("cond", gain, {}, is_off)
+        return Combination("cond", as_number(is_off), {}, is_off)

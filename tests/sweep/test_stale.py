@@ -1,0 +1,133 @@
+"""What must not count as done: damaged units, other weights, what vanishes while a sweep runs."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_sweep import plan_of, starts
+
+from vidcfg import __version__
+from vidcfg.render.identity import NUMERICS
+from vidcfg.sweep.cli import main
+from vidcfg.sweep.worker import Worker
+
+
+def test_damaged_units_are_made_again_and_no_others(sweep, store, done):
+    unit = plan_of(store)["units"][5]["key"]
+    store.write(f"{store.unit(unit)}/records.jsonl", b"{}\n")
+    assert sweep() == 0
+    assert {key for key, count in starts(store).items() if count > 1} == {unit}
+    assert store.is_done(unit)
+    assert len(store.names("damaged")) == 1
+
+
+def test_what_no_longer_is_what_was_planned_is_never_taken_for_done(
+    sweep, store, tiny_model, tmp_path, capsys
+):
+    """Weights, and a plan of before: refused with the reason; files stay, unread."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    words = [f"set={{model.checkpoint: {model}}}", "seeds=3", "prompts=[a red circle]"]
+    arguments = [part for word in words for part in ("--set", word)]
+    assert sweep(*arguments) == 0
+    keys = {unit["key"] for unit in plan_of(store)["units"]}
+    capsys.readouterr()
+    assert sweep(*arguments) == 0
+    told = capsys.readouterr().err
+    by = f"vidcfg {__version__}, numerics {NUMERICS}"
+    assert f"keeps 4 videos that are there (4 by {by}): settings, prompts and" in told
+    assert store.read_json("summary.json")["units_made_by"] == {by: 4}
+
+    # Weights of the same size
+    path = model / "vae" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert sweep(*arguments) == 2
+    told = capsys.readouterr().err
+    assert "4 finished videos that this sweep leaves out or would make otherwise" in told
+    assert ": the content of model.checkpoint is another). Use --store" in told
+    assert sweep(*arguments, "--replace-plan") == 0
+    assert "warning: left aside: 4 finished videos" in capsys.readouterr().err
+    assert keys.isdisjoint(unit["key"] for unit in plan_of(store)["units"])
+    assert set(starts(store).values()) == {1}
+
+    # A plan whose keys are of another kind, and that names no sources
+    old = plan_of(store)
+    del old["sources"]
+    for unit in old["units"]:
+        new, unit["key"] = unit["key"], unit["key"][::-1]
+        shutil.copytree(store.path(store.unit(new)), store.path(store.unit(unit["key"])))
+    store.write_json("plan.json", old)
+    assert sweep(*arguments) == 2
+    told = capsys.readouterr().err
+    assert "made by a vidcfg that did not note what its videos are made of" in told
+
+
+def test_weights_that_change_before_they_are_loaded_stop_a_sweep(
+    sweep, store, tiny_model, tmp_path, capsys, monkeypatch
+):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    config = model / "scheduler" / "scheduler_config.json"
+    load = Worker.load
+
+    def late(self):
+        config.write_text(config.read_text().replace("2.0", "3.0"))
+        load(self)
+
+    monkeypatch.setattr(Worker, "load", late)
+    assert sweep("--set", f"set={{model.checkpoint: {model}}}", "--set", "seeds=3") == 3
+    told = capsys.readouterr().err
+    assert "planned with: the content of model.checkpoint is another. Run the same" in told
+    assert store.done_keys([unit["key"] for unit in plan_of(store)["units"]]) == set()
+
+
+@pytest.mark.parametrize(
+    ("gone", "code", "why"),
+    [
+        ("unit", 1, "1 units that were made or were there do not read back (one of them "),
+        ("plan.json", 3, "has no plan.json any more: it was removed while the sweep ran"),
+        ("", 3, "has no plan.json any more: it was removed while the sweep ran"),
+    ],
+)
+def test_what_vanishes_while_a_sweep_runs_is_told(
+    sweep, store, done, capsys, monkeypatch, gone, code, why
+):
+    """A unit, the plan, or the whole store; with one unit still to be made."""
+    keys = [unit["key"] for unit in plan_of(store)["units"]]
+    shutil.rmtree(store.path(store.unit(keys[-1])))
+    make = Worker.run
+
+    def run(self, job):
+        store.fs.rm(store.path(store.unit(keys[0]) if gone == "unit" else gone), recursive=True)
+        return make(self, job)
+
+    monkeypatch.setattr(Worker, "run", run)
+    assert sweep() == code
+    assert why in capsys.readouterr().err
+    assert keys[-1] in store.done_keys(keys)
+
+
+def test_repair_has_no_dead_end_and_is_reported(sweep, store, done, tmp_path, capsys):
+    """A file and a link in place of a unit, features cut short that a `DONE` vouches for."""
+    units = [Path(store.path(store.unit(unit["key"]))) for unit in plan_of(store)["units"]]
+    file, link, cut = units[:3]
+    shutil.rmtree(file)
+    file.write_bytes(b"thesis")
+    link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    listed = json.loads((cut / "DONE").read_text())
+    listed["features.npz"] = {"size": 2, "sha256": hashlib.sha256(b"PK").hexdigest()}
+    (cut / "features.npz").write_bytes(b"PK")
+    (cut / "DONE").write_text(json.dumps(listed))
+    assert main(["status", store.url]) == 1
+    assert "13 of 16 units done" in capsys.readouterr().out
+    assert sweep() == 0
+    told = capsys.readouterr().err
+    aside = store.names("damaged")
+    assert sorted(name[:64] for name in aside) == sorted(unit.name for unit in units[:3])
+    for name in aside:
+        assert f"warning: set aside as {store.path('damaged')}/{name}" in told
+    assert store.read_json("summary.json")["set_aside"] == aside
+    assert len(store.done_keys([unit.name for unit in units])) == 16
