@@ -26,7 +26,7 @@ ALLOWED = {
     "diffusers": {"pipelines"},
     "stored": {"metrics"},
     "results": {"stored", "metrics", "media"},
-    "render": {"settings", "guidance", "mini", "pipelines", "media"},
+    "render": {"settings", "guidance", "mini", "pipelines", "media", "stored"},
     "evaluate": {"settings", "mini", "media", "metrics", "stored", "results", "report"},
     "report": {"media", "metrics", "stored", "results"},
     "regress": {"settings", "media", "metrics", "evaluate", "report", "stored", "results"},
