@@ -135,8 +135,8 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
     say = (lambda *words: None) if arguments.quiet else cli.say
     store = Store(plan.sweep.store)
     say(head(plan))
-    executor = make_executor(plan, store, address=arguments.address)
     with Progress("done", quiet=arguments.quiet) as progress:
+        executor = make_executor(plan, store, address=arguments.address, on_step=progress.step)
         outcome = run_sweep(
             plan,
             store,

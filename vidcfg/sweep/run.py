@@ -83,11 +83,17 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     return ""
 
 
-def make_executor(plan: Plan, store: Store, *, address: str | None = None) -> Executor:
-    """This process for `workers.num: 0`, else Ray."""
+def make_executor(
+    plan: Plan,
+    store: Store,
+    *,
+    address: str | None = None,
+    on_step: Callable[..., None] | None = None,
+) -> Executor:
+    """This process for `workers.num: 0`, whose steps `on_step` follows, else Ray."""
     workers = plan.sweep.workers
     if workers.num == 0:
-        return InProcess(Worker(store.url), time_limit=workers.time_limit)
+        return InProcess(Worker(store.url, on_step=on_step), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
     return RayExecutor(store.url, workers, address)
