@@ -162,12 +162,9 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
 
     # The report, and all that is wrong
     if summary["done"] and not arguments.no_report:
-        if store.is_local:
-            from vidcfg.report import write_report
+        from vidcfg.report import write_report
 
-            say(f"report: {write_report(store.root)}")
-        else:
-            cli.say(f"no report: copy {store.url} to a disk, then python -m vidcfg.report FOLDER")
+        say(f"report: {write_report(store.root if store.is_local else store.url)}")
     for problem in outcome.problems:
         cli.say(problem, file=sys.stderr)
     return cli.FAILED if outcome.problems else cli.DONE

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.files import FileError, atomic_path
+from vidcfg.places import is_url, reach
 from vidcfg.stored import (
     DoneFile,
     RenderFile,
@@ -66,15 +67,11 @@ class Store:
     """
 
     def __init__(self, url: str):
-        import fsspec
-
-        self.url = url
+        self.url, self.is_local = url, not is_url(url)
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise NoStoreError(f"the store {url} cannot be reached: {error}") from None
-        protocols = self.fs.protocol
-        self.is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+            self.fs, self.root = reach(url, StoreError)
+        except ValueError as error:
+            raise NoStoreError(f"the store {error}") from None
 
     def path(self, name: str) -> str:
         """The full path of a file of the store."""
@@ -142,7 +139,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens where there is none."""
-        if self.exists(name):
+        with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
     def is_done(self, key: str) -> bool:
@@ -190,7 +187,11 @@ class Store:
         with self._told():
             if self.is_local:
                 return self._commit_local(key, whole)
-            self._set_aside(key)
+            # Without DONE it is what a killed worker left, or what another one is writing.
+            if self.exists(f"{self.unit(key)}/{DONE}"):
+                if self.is_done(key):
+                    return False
+                self._set_aside(key)
             for _ in range(WRITES):
                 for name, data in whole.items():
                     self.fs.pipe_file(self.path(f"{self.unit(key)}/{name}"), data)
