@@ -17,7 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidcfg.files import FileError, atomic_path
+from vidcfg.files import (
+    TEMPORARY,
+    FileError,
+    atomic_path,
+    remove_leftovers,
+    temporary_beside,
+)
 from vidcfg.places import is_url, reach
 from vidcfg.stored import (
     DoneFile,
@@ -142,6 +148,11 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
+    def remove_leftovers(self) -> None:
+        """Delete what killed workers of this machine left half written."""
+        for folder in ("", "*/", "*/*/") if self.is_local else ():
+            remove_leftovers(Path(self.root).glob(f"{folder}{TEMPORARY}*"))
+
     def is_done(self, key: str) -> bool:
         """Whether a unit is there, whole."""
         return self._is_whole(self.path(self.unit(key)))
@@ -202,7 +213,7 @@ class Store:
     def _commit_local(self, key: str, files: Mapping[str, bytes]) -> bool:
         # Nothing is synced: what a power failure leaves half is seen by its size or content.
         target = self._room_for(self.unit(key), is_folder=True)
-        temporary = target.with_name(f".tmp-{key[:8]}-{uuid.uuid4().hex[:8]}")
+        temporary = temporary_beside(target)
         temporary.mkdir()
         try:
             for name, data in files.items():
