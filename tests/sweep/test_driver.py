@@ -256,6 +256,27 @@ def test_more_evaluations_than_planned_are_told(run):
     assert "were planned" in books.mismatches[0]
 
 
+def test_the_cost_that_another_driver_notes_for_the_same_job_is_no_mismatch(plan, store):
+    """It began later, found the first units there, and was done before we looked."""
+
+    class Beside(Told):
+        def _end(self, job, results):
+            event = super()._end(job, results)
+            facts = {
+                "units": ["another", *job.units[1:]],
+                "executed": 1,
+                "planned": 1,
+                "seconds": 0.1,
+            }
+            self.store.write_json(f"jobs/{job.id}.json", facts)
+            return event
+
+    made = plan("workers.num=1")
+    books = drive(made, store, Beside(store, lambda key, tries, job: "done"), poll=0.0)
+    assert books.done == len(made.units)
+    assert books.mismatches == []
+
+
 class Sleepy:
     def load(self):
         pass

@@ -170,7 +170,8 @@ def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
     facts: dict[str, Any] | None = store.read_json(f"jobs/{event.job.id}.json") if made else None
     for result in event.results:
         store.remove(f"failed/{result['key']}.json")
-    if facts is None:
+    if facts is None or not set(made) <= set(facts["units"]):
+        # Another driver at the same job has written its own.
         return
 
     # Evaluations, of jobs that were made whole
