@@ -246,8 +246,10 @@ class Chaos:
         if not folder.exists():
             folder.mkdir()
             write_sweep(folder, self.folder / "model")
-        workers = ["--set", f"workers={{num: {2 * on_ray}, batch: 2, max_retries: 1}}"]
-        command = [str(folder / "sweep.yaml"), "--no-report", *workers]
+        command = [str(folder / "sweep.yaml"), "--no-report"]
+        workers = f"workers={{num: {2 * on_ray}, batch: 2, max_retries: 1}}"
+        for change in (workers, "seeds=3", "metrics=[flicker]"):
+            command += ["--set", change]
         return start(command, folder / "log.txt"), Store(str(folder / "store"))
 
     def _stay(self, driver: Driver) -> int:
