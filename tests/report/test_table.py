@@ -7,7 +7,7 @@ from fake_store import remeasure, unit_key, write_json, write_store
 
 from vidcfg.report.table import make_table
 from vidcfg.results import read_results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 CELLS = ("uniform-1", "uniform-3", "keyframes-1", "keyframes-3")
 
