@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from harness import Row
-from vidcfg.mini.captions import sample_clip
 
 from vidcfg.files import write_text
 from vidcfg.metrics.catalogue import METRICS
 from vidcfg.metrics.meters import ClipMeasures, measure
 from vidcfg.metrics.record import ClipInfo
+from vidcfg.mini.shapes import sample_clip
 from vidcfg.sweep.config import load_sweep_config
 from vidcfg.sweep.plan import Plan, make_plan
 from vidcfg.sweep.store import Store
