@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from vidcfg.stored import ResultsError, inside
+from vidcfg.stored.read import ResultsError, inside
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """What of vidcfg[...] brings the library of a kind of address."""

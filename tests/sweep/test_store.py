@@ -14,7 +14,7 @@ import pytest
 from tiny_sweep import UNIT_FILES
 
 from vidcfg.results import read_results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 from vidcfg.sweep.store import NoStoreError, Store, StoreError
 
 KEY = "ab" + "0" * 62

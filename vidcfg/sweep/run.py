@@ -11,7 +11,7 @@ import numpy as np
 
 from vidcfg.files import TEMPORARY
 from vidcfg.render.identity import what_changed
-from vidcfg.stored import arrays_of, records_of
+from vidcfg.stored.read import arrays_of, records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan

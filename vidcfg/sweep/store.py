@@ -25,15 +25,8 @@ from vidcfg.files import (
     temporary_beside,
 )
 from vidcfg.places import is_url, reach
-from vidcfg.stored import (
-    DoneFile,
-    RenderFile,
-    ResultsError,
-    arrays_of,
-    parse,
-    records_of,
-    shape_of,
-)
+from vidcfg.stored.read import ResultsError, arrays_of, parse, records_of
+from vidcfg.stored.shapes import DoneFile, RenderFile, shape_of
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20
