@@ -295,12 +295,14 @@ def main(argv: list[str] | None = None) -> int:
     counts: dict[str, Counter] = {}
     with tempfile.TemporaryDirectory() as folder, Progress("rounds", len(plan)) as progress:
         chaos = Chaos(Path(folder), progress.say)
-        for done, (kind, on_ray, number) in enumerate(plan, start=1):
-            seed = f"{options.seed}-{'ray' if on_ray else 'here'}-{number}"
-            found = chaos.round(kind, seed, on_ray=on_ray)
-            place = "Ray" if on_ray else "one process"
-            counts.setdefault(f"{kind}, {place}", Counter()).update(found)
-            progress.update(done)
+        # Ctrl-C here ends it with the rounds that are done.
+        with contextlib.suppress(KeyboardInterrupt):
+            for done, (kind, on_ray, number) in enumerate(plan, start=1):
+                seed = f"{options.seed}-{'ray' if on_ray else 'here'}-{number}"
+                found = chaos.round(kind, seed, on_ray=on_ray)
+                place = "Ray" if on_ray else "one process"
+                counts.setdefault(f"{kind}, {place}", Counter()).update(found)
+                progress.update(done)
     print(table(counts))
     return int(any(found[name] for found in counts.values() for name in FAULTS))
 
