@@ -9,6 +9,7 @@ import numpy as np
 
 from vidcfg.guidance.plan import RunPlan, added_up
 from vidcfg.guidance.shapes import Float64
+from vidcfg.guidance.trace_plot import plot_steps
 
 ADVICE = (
     "In half precision a lower scale, guidance.rescale, guidance.clamp or model.dtype: float32 "
@@ -137,6 +138,16 @@ class Trace:
             what = "trace.to_pandas() needs pandas: pip install pandas. trace.rows() does not."
             raise ModuleNotFoundError(what) from error
         return pandas.DataFrame(self.rows())
+
+    def plot(self, sample: int = 0) -> Any:
+        """A matplotlib figure: strength of each step and frame, spread before and after, passes.
+
+        A notebook shows it; `trace.plot().savefig("trace.png")` writes it.
+
+        Raises:
+            ValueError: before the first run, or for a sample that the run has not.
+        """
+        return plot_steps(self.steps, sample=sample, title=repr(self))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: each step with the lowest and highest of its frames."""
