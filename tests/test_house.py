@@ -27,13 +27,20 @@ ALLOWED = {
     "stored": {"metrics"},
     "dataframes": {"stored"},
     "results": {"stored", "dataframes", "metrics", "media"},
-    "render": {"settings", "guidance", "mini", "pipelines", "media", "stored"},
-    "evaluate": {"settings", "mini", "media", "metrics", "stored", "results", "report"},
+    "tracking": set(),
+    "render": {
+        *("settings", "guidance", "mini", "pipelines", "media"),
+        *("stored", "dataframes", "tracking"),
+    },
+    "evaluate": {
+        *("settings", "mini", "media", "metrics", "stored"),
+        *("results", "dataframes", "tracking", "report"),
+    },
     "report": {"media", "metrics", "stored", "results"},
     "regress": {"settings", "media", "metrics", "evaluate", "report", "stored", "results"},
     "sweep": {
         *("settings", "guidance", "mini", "pipelines", "media", "metrics"),
-        *("stored", "results", "render", "evaluate", "report"),
+        *("stored", "results", "dataframes", "tracking", "render", "evaluate", "report"),
     },
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
