@@ -45,6 +45,7 @@ ALLOWED = {
     "families": {"pipelines", "guidance"},
     "weights": {"metrics"},
     "doctor": {"metrics", "mini", "pipelines"},
+    "completion": set(),
     "presets": {"settings"},
     "init": {"settings"},
 }

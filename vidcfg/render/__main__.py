@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vidcfg import cli
+from vidcfg.settings.presets import presets
 from vidcfg.tracking import add_log, tracked
 
 DETAILS = """\
@@ -32,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     about = "Render the videos of a configuration, guided per frame and per step."
     made = cli.parser("render", about, details=DETAILS)
     add = made.add_argument
-    add("config", help="a YAML file such as configs/quickstart.yaml, or one of `vidcfg presets`")
+    config = "a YAML file such as configs/quickstart.yaml, or one of `vidcfg presets`"
+    add("config", help=config).completer = lambda **_: presets()
     cli.add_set(made, "guidance.scale=3.0")
     add("--prompt", metavar="TEXT", help="replace the prompts; what else the first has stays")
     add("--image", metavar="FILE", help="replace the image that the first prompt starts from")
