@@ -119,6 +119,7 @@ def test_the_plot_shows_the_numbers_of_the_sample_at_its_steps():
     # two calls of step 0, then step 3
     assert [passes.xaxis.get_major_formatter()(x, 0) for x in range(4)] == ["0", "0", "3", ""]
     assert "3 steps" in figure.get_suptitle()
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_plot_without_steps_or_of_no_sample_says_what_to_do():

@@ -9,7 +9,6 @@ import numpy as np
 
 from vidcfg.guidance.plan import RunPlan, added_up
 from vidcfg.guidance.shapes import Float64
-from vidcfg.guidance.trace_plot import plot_steps
 
 ADVICE = (
     "In half precision a lower scale, guidance.rescale, guidance.clamp or model.dtype: float32 "
@@ -147,6 +146,8 @@ class Trace:
         Raises:
             ValueError: before the first run, or for a sample that the run has not.
         """
+        from vidcfg.guidance.trace_plot import plot_steps
+
         return plot_steps(self.steps, sample=sample, title=repr(self))
 
     def _repr_html_(self) -> str:

@@ -1,8 +1,13 @@
 """The picture of a trace: strength, spread before and after, passes, over the guided steps."""
 
+import io
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 OFF = "#c8c8cc"
 BEFORE, AFTER = "#8a8f98", "#3b528b"
@@ -10,15 +15,21 @@ PASSES = ("#21908d", "#5dc863", "#aadc32", "#3b528b", "#440154", "#fde725")
 """Colours of passes, in the order in which branches are first run."""
 
 
-def plot_steps(steps: list, *, sample: int, title: str) -> Any:
-    """A matplotlib figure of one sample; passes are those of all samples.
+class TraceFigure(Figure):
+    """A figure that a notebook shows whether or not pyplot is in use."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png")
+        return content.getvalue()
+
+
+def plot_steps(steps: list, *, sample: int, title: str) -> TraceFigure:
+    """A figure of one sample; passes are those of all samples.
 
     Raises:
         ValueError: for a run without steps, or a sample that it has not.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     # What is shown, as arrays; numbers that still lie on a GPU are fetched here.
     if not steps:
         raise ValueError("there is nothing to plot: no step was guided. Call the pipeline first.")
@@ -32,7 +43,7 @@ def plot_steps(steps: list, *, sample: int, title: str) -> Any:
     }
 
     # Three charts on one axis of steps.
-    figure = Figure(figsize=(8.4, 6.6), dpi=110, layout="constrained")
+    figure = TraceFigure(figsize=(8.4, 6.6), dpi=110, layout="constrained")
     figure.suptitle(title.replace("$", r"\$"), x=0.012, ha="left", fontsize=10)
     heights = {"height_ratios": (2.2, 1.6, 1.2)}
     strength, spread, passes = figure.subplots(3, 1, sharex=True, gridspec_kw=heights)
@@ -61,10 +72,6 @@ def plot_steps(steps: list, *, sample: int, title: str) -> Any:
 
 def _draw_strength(figure: Any, axis: Any, strength_KF: np.ndarray, *, title: str) -> None:
     """Steps across, latent frames down; exactly 1 (off) is grey."""
-    from matplotlib import colormaps
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import MaxNLocator
-
     off_KF = strength_KF == 1
     high = max(strength_KF.max(), strength_KF.min() + 1)
     axis.set_facecolor(OFF)
@@ -106,8 +113,6 @@ def _draw_spread(axis: Any, spreads: dict[str, np.ndarray]) -> None:
 
 def _draw_passes(axis: Any, evaluations: list[dict[str, int]]) -> None:
     """The evaluations of each branch, one above the other."""
-    from matplotlib.ticker import MaxNLocator
-
     branches = dict.fromkeys(branch for step in evaluations for branch in step)
     bottom_K = np.zeros(len(evaluations))
     for i, branch in enumerate(branches):
