@@ -142,6 +142,8 @@ def test_matrix_that_does_not_fit_the_run_says_which_shape_does():
         ("absent.npy", "cannot be read: No such file.*as numpy.save writes it"),
         ("objects.npy", "holds no numbers as numpy.save writes them"),
         ("text.npy", "holds no numbers"),
+        ("empty.npy", "holds no numbers"),
+        ("open.npy", "holds no numbers"),
         ("cube.npy", r"holds float64 of shape \(2, 3, 4\). Save numbers of shape \(steps, latent"),
         ("words.npy", "holds <U1 of shape"),
         ("archive.npy", "holds no array of steps and frames"),
@@ -153,6 +155,11 @@ def test_wrong_matrix_is_refused_in_a_sentence(given, what, tmp_path, monkeypatc
     np.save("cube.npy", np.ones((2, 3, 4)))
     np.save("words.npy", np.array([["a"]]))
     (tmp_path / "text.npy").write_text("1 2 3")
+    (tmp_path / "empty.npy").touch()
+    # a head without its end, which Python's parser does not take either
+    np.save("open.npy", np.ones(3))
+    head = (tmp_path / "open.npy").read_bytes()
+    (tmp_path / "open.npy").write_bytes(head.replace(b"}", b"("))
     with open("archive.npy", "wb") as file:
         np.savez(file, a=np.ones(3))
     with pytest.raises(ConfigError, match=what):

@@ -35,7 +35,7 @@ def _numbers_of(path: Path, context: Any) -> list:
     except OSError as error:
         reason = f"but it cannot be read: {error.strerror or 'it is no .npy file'}."
         raise refuse(f"{reason} Name a file as numpy.save writes it.") from None
-    except ValueError:
+    except Exception:  # a damaged head raises whatever Python's own parser does
         raise refuse("but it holds no numbers as numpy.save writes them.") from None
     shape = getattr(array, "shape", ())
     if len(shape) not in (1, 2) or array.dtype.kind not in "iuf" or array.size > MOST_NUMBERS:
