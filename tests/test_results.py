@@ -176,6 +176,8 @@ def test_frames_of_a_store_have_a_row_for_every_planned_video(pandas, tmp_path):
         assert (row["status"], row["video"]) == ("done", str(unit.video))
         assert (row["guidance.frames"], row["guidance.scale"]) == ("uniform", float(unit.cell[8:]))
         assert row["frame_diff"] == unit.records["frame_diff"].value
+        planned = next(cell.evaluations for cell in results.cells if cell.id == unit.cell)
+        assert row["evaluations"] == planned
     gone = {by_key[unit_key(*at)]["status"] for at in [("uniform-1", 2, 1)]}
     assert gone == {"failed"}
     row = by_key[unit_key("uniform-3", 0, 0)]

@@ -15,8 +15,9 @@ class ResultFrames(NamedTuple):
     """Two frames of one result set.
 
     units    a row per video: `key`, `cell`, `label`, `prompt`, `seed`, `status` (done, failed or
-             missing), `video`, `seconds` and `evaluations` of its render; a column for each
-             setting by its dotted path, and one for each metric by its name (NaN without a value)
+             missing), `video`, `seconds` and model `evaluations` of its render (in a sweep, which
+             shares them, those that it takes alone); a column for each setting by its dotted
+             path, and one for each metric by its name (NaN without a value)
     records  a row per value: the same place, then `metric`, `value`, `low`, `high`, `n`, `unit`,
              `better`, `status`, `skipped_reason`, `protocol` and `comparable_to_literature`. Those
              of a whole cell or folder have no `key`.
@@ -67,6 +68,8 @@ def frames_of(results: Any) -> ResultFrames:
         where = place(unit.key, unit.cell, unit.prompt, unit.seed)
         values = {name: record.value for name, record in unit.records.items()}
         made = {"status": "done", "video": unit.video and str(unit.video)} | _cost(unit.render)
+        if plan:  # the record of a unit counts those of all that it was made with
+            made["evaluations"] = cells[unit.cell].evaluations
         units.append(where | made | settings(unit, unit.cell) | values)
         records += [where | _row(record) for record in unit.records.values()]
     for failure in results.failed:
