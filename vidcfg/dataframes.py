@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vidcfg.stored import ResultsError, render_of
+from vidcfg.stored.read import ResultsError, render_of
 
 NO_SETTINGS = ("schema", "name", "prompt", "prompts", "seed", "seeds", "output")
 """Parts of a resolved configuration that are no settings of a video."""
