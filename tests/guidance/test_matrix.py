@@ -16,7 +16,7 @@ from vidcfg.settings.errors import ConfigError
 EVERY = every_rule()
 K, F, T = 4, 3, 9
 RUN = {"num_steps": K, "num_frames": T, "frame_map": CausalMap(4)}
-MATRIX = [[6.0, 3.0, 1.0], [0.5, 0.0, 2.5], [1.0, 1.0, 1.0], [7.25, 0.1, -2.0]]
+MATRIX = [[6.0, 3.0, 1.0], [0.5, -1.0, 2.5], [1.0, 1.0, 1.0], [7.25, 0.1, -2.0]]
 
 
 def latent_of(pixel):
