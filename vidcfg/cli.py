@@ -101,6 +101,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     A ValueError is wrong input (2); RuntimeError, OSError and MemoryError are errors while running
     (3); anything else is a bug, shown with its traceback (3). Ctrl-C, once or twice, is 130.
     """
+    complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
         return todo(arguments)
@@ -120,6 +121,14 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
+
+
+def complete(made: argparse.ArgumentParser) -> None:
+    """Where a shell asks (`vidcfg completion`), tell how the line may go on, and exit."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(made)
 
 
 def say(*texts: object, sep: str = " ", end: str = "\n", file: Any = None) -> None:
