@@ -257,7 +257,8 @@ class Chaos:
         _until(lambda: not driver.others(), GONE_SECONDS)
         left = [*driver.others(), *([] if driver.ended() else [driver.pid])]
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
+                self.say(f"stays: {Path(f'/proc/{pid}/cmdline').read_text()[:120]}")
                 os.kill(pid, signal.SIGKILL)
         driver.wait(ENOUGH)
         return len(left)

@@ -190,6 +190,25 @@ def test_a_full_store_is_told_in_one_sentence_and_leaves_nothing_half(tmp_path, 
     assert left == []
 
 
+def test_two_that_write_one_unit_to_an_object_store_again_and_again_both_go_on(monkeypatch):
+    """Each time before one has written its DONE, the other has replaced a file."""
+    made, pauses = Store("memory://rivals"), []
+    rivals = {number: OTHER.replace(b"OTHER", b"%d" % number) for number in range(4)}
+    write = type(made.fs._system).pipe_file
+
+    def beside(system, path, data, **options):
+        if path.endswith("DONE") and len(pauses) in rivals:
+            write(system, path.replace("DONE", "record.json"), rivals[len(pauses)])
+        return write(system, path, data, **options)
+
+    monkeypatch.setattr(type(made.fs._system), "pipe_file", beside)
+    monkeypatch.setattr("vidcfg.sweep.store.time.sleep", pauses.append)
+    assert made.commit(KEY, FILES)
+    assert len(pauses) == len(rivals)
+    assert made.is_done(KEY)
+    made.fs.rm(made.root, recursive=True)
+
+
 def test_lines_are_added_to_what_is_there(store):
     store.append("attempts/x.jsonl", "one")
     store.append("attempts/x.jsonl", "two")

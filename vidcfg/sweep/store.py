@@ -11,7 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import random
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,8 +34,11 @@ DONE = "DONE"
 HASHED_BYTES = 4 << 20
 """Larger files count by their size alone: a resumed sweep need not read all of its videos."""
 
-WRITES = 3
+WRITES = 8
 """So often a unit is written to an object store, where two drivers may be at it at once."""
+
+PAUSE_SECONDS = 0.5
+"""Between two of these writes at most so much more each time, by chance: one of the two wins."""
 
 
 NEEDED = {"video", "record.json", "records.jsonl"}
@@ -196,11 +201,14 @@ class Store:
                 if self.is_done(key):
                     return False
                 self._set_aside(key)
-            for _ in range(WRITES):
+            for number in range(1, 1 + WRITES):
                 for name, data in whole.items():
                     self.fs.pipe_file(self.path(f"{self.unit(key)}/{name}"), data)
                 if self.is_done(key):
                     return True
+                time.sleep(random.uniform(0.0, number * PAUSE_SECONDS))
+                if self.is_done(key):
+                    return False
         raise StoreError(f"{self.path(self.unit(key))} does not keep what is written there.")
 
     def _commit_local(self, key: str, files: Mapping[str, bytes]) -> bool:
