@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXTRA_OF = {
-    **dict.fromkeys(("torch", "diffusers", "transformers", "accelerate", "einops"), "render"),
+    **dict.fromkeys(("torch", "diffusers", "transformers", "accelerate"), "render"),
     **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub"), "render"),
     **dict.fromkeys(("ray", "pyarrow", "fsspec"), "sweep"),
     **dict.fromkeys(("lpips", "open_clip", "torchvision"), "metrics"),
