@@ -6,7 +6,8 @@
 #   JOURNEYS="render gate score" tools/newcomer.sh      gate and score take the render's videos
 #   UV="python -m uv" UV_CONSTRAINT=constraints.txt tools/newcomer.sh     the tested versions
 #
-# Prints a table: seconds for the installation and for the work, and megabytes of site-packages.
+# Prints a table: seconds for the installation and for the work, the processes that wanted to run
+# at its end (more than the processors there are: all took longer), megabytes of site-packages.
 # Packages that uv has in its cache are not fetched again: with an empty one (UV_CACHE_DIR) the
 # network's time comes on top. A journey that fails ends the script with its exit code.
 set -euo pipefail
@@ -37,7 +38,7 @@ install() { $UV pip install --quiet --python "$folder/venv/bin/python" "$@"; }
 version_of() { "$folder/venv/bin/python" -c "import importlib.metadata as m; print(m.version('$1'))"; }
 has_torch() { "$folder/venv/bin/python" -c 'import torch' 2> /dev/null; }
 
-# Each journey: what is installed, then what is typed. `clips` are the videos of the render.
+# Each journey: what is installed, then what is typed; `prepare` and `after` are not measured.
 prepare_diffusers() { install torch diffusers transformers accelerate; }
 install_diffusers() { install "$wheel"; }
 work_diffusers() {
@@ -56,7 +57,11 @@ assert torch.equal(latents, wan().stock(6.0))
 END
 }
 install_render() { install "$wheel[render]"; }
-work_render() { vidcfg render quickstart --out clips --overwrite; }
+work_render() {
+    local prompt="a red circle moving left over a navy background"
+    vidcfg render quickstart --prompt "$prompt" --seed 0 --out first --overwrite
+}
+after_render() { vidcfg render quickstart --out clips --skip-existing --quiet; }
 install_gate() { install "$wheel"; }
 work_gate() {
     vidcfg regress record clips -o baseline --overwrite
@@ -89,8 +94,8 @@ END
     vidcfg sweep sweep.yaml --workers 2
 }
 
-printf '| journey | install, s | work, s | together, min | site-packages, MB | torch |\n'
-printf '|---|---|---|---|---|---|\n'
+printf '| journey | install, s | work, s | load | together, min | site-packages, MB | torch |\n'
+printf '|---|---|---|---|---|---|---|\n'
 for journey in $JOURNEYS; do
     rm -rf "$folder/venv"
     $UV venv --quiet --python "${PYTHON:-3.11}" "$folder/venv"
@@ -110,11 +115,12 @@ for journey in $JOURNEYS; do
         echo "torch was $before, vidcfg made it $(version_of torch)" >&2
         exit 1
     fi
+    if [ "$(type -t "after_$journey")" = function ]; then "after_$journey"; fi
     torch=none
     if has_torch; then torch=$(version_of torch); fi
     size=$(du --summarize --block-size=1000000 "$folder"/venv/lib/python*/site-packages | cut -f1)
-    printf '| %s | %.1f | %.1f | %.2f | %s | %s |\n' "$journey" \
+    printf '| %s | %.1f | %.1f | %s | %.2f | %s | %s |\n' "$journey" \
         "$(echo "($installed - $begin) / 10^9" | bc -l)" "$(echo "($end - $installed) / 10^9" | bc -l)" \
-        "$(echo "($end - $begin) / (60 * 10^9)" | bc -l)" "$size" "$torch${before:+, as before}"
+        "$(cut -d' ' -f1 /proc/loadavg)" "$(echo "($end - $begin) / (60 * 10^9)" | bc -l)" "$size" "$torch${before:+, as before}"
 done
 rm -rf "$folder/venv"
