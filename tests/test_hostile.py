@@ -17,7 +17,7 @@ from vidcfg.render.config import load_render_config
 from vidcfg.render.forecast import forecast_of
 from vidcfg.report import write_report
 from vidcfg.results import read_results
-from vidcfg.stored import ResultsError, inside
+from vidcfg.stored.read import ResultsError, inside
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from vidcfg.results import read_results
 from vidcfg.settings.document import load_document, read_document, validate
 from vidcfg.settings.errors import ConfigError
 from vidcfg.settings.strict_yaml import dump_yaml
-from vidcfg.stored import LARGEST, ResultsError
+from vidcfg.stored.read import LARGEST, ResultsError
 from vidcfg.sweep.cells import cells_of
 from vidcfg.sweep.config import SweepConfig, load_sweep_config
 from vidcfg.sweep.plan import make_plan, read_plan

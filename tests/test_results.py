@@ -5,7 +5,7 @@ import pytest
 from fake_store import unit_key, write_json, write_store
 
 from vidcfg.results import read_results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vidcfg.files import is_content, sha256_of
+from vidcfg.files import is_content
 from vidcfg.media.pictures import VIDEO_SUFFIXES
 from vidcfg.metrics.record import ClipInfo, Record
-from vidcfg.stored import (
+from vidcfg.stored.read import (
     AGAIN,
-    BaselineFile,
+    Once,
     ResultsError,
+    fields_of,
     inside,
     leads_into,
+    measures_of,
     parse,
     records_of,
     render_of,
-    shape_of,
+    small_files,
     text_of,
 )
+from vidcfg.stored.shapes import BaselineFile, RenderFacts, shape_of
 
 UNREAD = ("features.npz", "sheet.png")
 UNREAD_FOLDERS = ("attempts", "logs", "report", "damaged")
@@ -133,25 +136,25 @@ def _read_records(root: Path, name: str) -> list[Record]:
     return [record for record, _ in records_of(text_of(path, AGAIN), path)]
 
 
-def read_results(path: str | Path) -> Results:
+def read_results(path: str | Path, *, traces: bool = True) -> Results:
     """The results in a sweep's store, in a folder of renders with `records.jsonl`, or in an
     output folder of `vidcfg evaluate`. Of a place such as `s3://bucket/store` a copy is read,
     which is removed with the results.
 
     A unit of a store counts if its `DONE` file fits the files beside it; other units are missing,
     and `problems` names those that are damaged. Nothing outside the place is read, but for videos
-    with the content that was scored.
+    with the content that was scored. Without `traces`, records of a store have none.
 
     Raises:
         ResultsError: the path does not exist, holds no results, or a file of it is damaged, of
             another shape, or outside.
     """
     if not is_url(path) or str(path).startswith("file://"):
-        return _read_folder(Path(str(path).removeprefix("file://")))
+        return _read_folder(Path(str(path).removeprefix("file://")), traces)
     folder = Path(tempfile.mkdtemp(prefix="vidcfg-store-"))
     try:
         _copy(str(path), folder)
-        results = _read_folder(folder)
+        results = _read_folder(folder, traces)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -159,13 +162,13 @@ def read_results(path: str | Path) -> Results:
     return results
 
 
-def _read_folder(root: Path) -> Results:
+def _read_folder(root: Path, traces: bool) -> Results:
     if not root.exists():
         raise ResultsError(f"{root} does not exist. Name the store of a sweep.")
     if root.is_file() and root.name in ("plan.json", "records.jsonl"):
         root = root.parent
     if (root / "plan.json").is_file():
-        return _read_store(root)
+        return _read_store(root, traces)
     if (root / "records.jsonl").is_file():
         return _read_evaluation(root)
     raise ResultsError(
@@ -194,7 +197,7 @@ def _copy(url: str, folder: Path) -> None:
         raise ResultsError(f"{url} cannot be read: {error}") from error
 
 
-def _read_store(root: Path) -> Results:
+def _read_store(root: Path, traces: bool) -> Results:
     # The plan says what there should be: cells, and the place of every unit.
     plan = _read(root, "plan.json")
     cells = tuple(_planned_cell(entry) for entry in plan["cells"])
@@ -203,7 +206,8 @@ def _read_store(root: Path) -> Results:
 
     # A failure of a unit that was done later is forgotten.
     problems: list[str] = []
-    found = {key: _unit(root, key, place, problems) for key, place in places.items()}
+    once = Once(traces=traces)
+    found = {key: _unit(root, key, place, problems, once) for key, place in places.items()}
     failed = [f for f in _failures(root, places) if found[f.key] is None]
     explained = {failure.key for failure in failed}
 
@@ -246,38 +250,30 @@ def _failures(root: Path, places: Mapping[str, tuple]) -> Iterator[Failure]:
             yield Failure(key, *places[key], *told, entry.get("attempts"), entry.get("log"))
 
 
-def _unit(root: Path, key: str, place: tuple, problems: list[str]) -> UnitResult | None:
-    name = f"units/{key[:2]}/{key}"
-    folder = inside(root, name)
+def _unit(
+    root: Path, key: str, place: tuple, problems: list[str], once: Once
+) -> UnitResult | None:
+    folder = inside(root, f"units/{key[:2]}/{key}")
     if not (folder / "DONE").is_file():
         return None
-    fault = _damage(root, name)
-    if fault:
+    try:
+        files, others = small_files(folder)
+    except (OSError, ResultsError) as fault:
         problems.append(f"{folder} is left aside: {fault}. Run the sweep again to repair it.")
         return None
-    records = {record.name: record for record in _read_records(root, f"{name}/records.jsonl")}
-    videos = [p for p in sorted(folder.glob("video.*")) if p.suffix.lower() in VIDEO_SUFFIXES]
-    video = inside(folder, videos[0].name) if videos else None
-    file = folder / "record.json"
-    render = {"render": _read(root, f"{name}/record.json"), "render_file": file}
-    return UnitResult(key, *place, records, video=video, **(render if file.is_file() else {}))
+    lines = files["records.jsonl"].decode(errors="replace")
+    records = {r.name: once.slim(r) for r in measures_of(lines, folder / "records.jsonl")}
+    videos = [folder / name for name in sorted(others) if _is_video(name)]
+    file, render = folder / "record.json", {}
+    if file.name in files:
+        facts = fields_of(files[file.name], file, RenderFacts)
+        render = {name: once(value) for name, value in facts.items()}
+    video = videos[0] if videos else None
+    return UnitResult(key, *place, records, video, render, file if render else None)
 
 
-def _damage(root: Path, name: str) -> str:
-    """What is wrong with a finished unit: sizes of all files, contents of the small ones."""
-    folder = root / name
-    try:
-        for inner, facts in _read(root, f"{name}/DONE").items():
-            path = inside(folder, inner)
-            if not path.is_file():
-                return f"{inner} is missing"
-            if path.stat().st_size != facts["size"]:
-                return f"{inner} has another size than DONE says"
-            if path.suffix in (".json", ".jsonl") and sha256_of(path) != facts["sha256"]:
-                return f"{inner} has another content than DONE says"
-        return "" if (folder / "records.jsonl").is_file() else "records.jsonl is missing"
-    except (OSError, ResultsError) as error:
-        return f"DONE cannot be read ({error})"
+def _is_video(name: str) -> bool:
+    return name.startswith("video.") and Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _read_evaluation(root: Path) -> Results:

@@ -14,7 +14,7 @@ from vidcfg.regress.measure import load_clips, measure_folder, measure_frames
 from vidcfg.regress.pairs import codec_class, pair
 from vidcfg.regress.policy import Policy
 from vidcfg.results import Key
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 
 @pytest.fixture

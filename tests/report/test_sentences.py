@@ -9,7 +9,7 @@ from vidcfg.metrics.meters import measure_video
 from vidcfg.report.analyse import analyse
 from vidcfg.report.sentences import MOTION_LOSS
 from vidcfg.results import CellResult, Results, UnitResult, read_results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 
 def rewrite(results, name, value_of):

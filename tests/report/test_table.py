@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_store import remeasure, unit_key, write_json, write_store
+from fake_store import remeasure, unit_key, write_store, write_unit_files
 
 from vidcfg.report.table import make_table
 from vidcfg.results import read_results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 CELLS = ("uniform-1", "uniform-3", "keyframes-1", "keyframes-3")
 
@@ -90,8 +90,9 @@ def test_metric_measured_in_unlike_ways_is_refused(sparse, field, value, named):
     key = unit_key("uniform-3", 1, 1)
     folder = root / "units" / key[:2] / key
     row = json.loads((folder / "records.jsonl").read_text())
-    (folder / "records.jsonl").write_text(json.dumps(row | {field: value}))
-    write_json(folder / "DONE", {})
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "DONE"}
+    files |= {"records.jsonl": json.dumps(row | {field: value}).encode()}
+    write_unit_files(root, key, files)
     table = make_table(read_results(root))
     assert "align[mini]" not in table.metrics
     assert named in table.refused["align[mini]"]

@@ -20,7 +20,8 @@ from vidcfg.files import content_of, sha256_of
 from vidcfg.metrics.metric import FAMILIES
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
-from vidcfg.stored import KeptLine, ResultsError, parse
+from vidcfg.stored.read import ResultsError, parse
+from vidcfg.stored.shapes import KeptLine
 
 PACKAGES = ("numpy", "av", "decord", "opencv-python-headless", "torch")
 """Libraries whose version may change a value."""

@@ -59,8 +59,14 @@ def cluster_means(values_N: Values, clusters_N: Clusters) -> Float[np.ndarray, "
         raise ValueError("there are no values.")
     if not np.isfinite(values).all():
         raise ValueError("a paired test needs finite values.")
-    _, inverse = np.unique(np.asarray(clusters_N), return_inverse=True)
+    inverse = _places(tuple(clusters_N))
     return np.bincount(inverse, weights=values) / np.bincount(inverse)
+
+
+@lru_cache(maxsize=64)
+def _places(clusters_N: tuple) -> np.ndarray:
+    """Of each value the place of its cluster among the sorted ones; asked for again and again."""
+    return np.unique(np.asarray(clusters_N), return_inverse=True)[1]
 
 
 def sign_flip_p(values_N: Values, clusters_N: Clusters, *, alternative: str = "greater") -> float:
@@ -77,7 +83,8 @@ def sign_flip_p(values_N: Values, clusters_N: Clusters, *, alternative: str = "g
     if signs is None:
         raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
     means = cluster_means(values_N, clusters_N)
-    return min(1.0, len(signs) * min(_upper_tail(sign * means) for sign in signs))
+    lower, upper = _tails(means)
+    return min(1.0, len(signs) * min({1: upper, -1: lower}[sign] for sign in signs))
 
 
 def skewness_corrected_p(values_N: Values, clusters_N: Clusters) -> float:
@@ -109,17 +116,25 @@ def smallest_p(num_clusters: int) -> float:
     return 0.5**num_clusters if num_clusters <= EXACT_CLUSTERS else 1 / (RESAMPLES + 1)
 
 
-def _upper_tail(means_G: np.ndarray) -> float:
+def _tails(means_G: np.ndarray) -> tuple[float, float]:
+    """The shares of sign patterns whose sum is at most, and at least, as large as observed."""
     # Equal sums differ by rounding; they count as ties.
     slack = 1e-12 * float(np.abs(means_G).sum())
-    observed = float(means_G.sum()) - slack
+    observed = float(means_G.sum())
     if len(means_G) <= EXACT_CLUSTERS:
+        # Sums come in pairs of opposite sign: what is below one is above its negative.
         half = len(means_G) // 2
         left, right = _signed_sums(means_G[:half]), np.sort(_signed_sums(means_G[half:]))
-        below = np.searchsorted(right, observed - left, side="left")
-        return float((len(right) - below).sum()) / (len(left) * len(right))
+        total = len(left) * len(right)
+        below = [
+            int(np.searchsorted(right, sign * observed - slack - left, side="left").sum())
+            for sign in (-1, 1)
+        ]
+        return (total - below[0]) / total, (total - below[1]) / total
     sums = _random_signs(len(means_G)) @ means_G
-    return (1 + int((sums >= observed).sum())) / (1 + RESAMPLES)
+    counts = (sums <= observed + slack).sum(), (sums >= observed - slack).sum()
+    lower, upper = ((1 + int(count)) / (1 + RESAMPLES) for count in counts)
+    return lower, upper
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:

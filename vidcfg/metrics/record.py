@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
+LARGEST = 1e15
+"""No number of ours is larger, but for seeds."""
+
 SCHEMA = 1
 """Of rows on disk. A row that says another is refused, one that says none is of this one."""
 
@@ -51,7 +54,7 @@ class ClipInfo:
         return cls(**known | {"fps": None if fps is None else float(fps)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A value, or null with the reason.
 
@@ -62,7 +65,7 @@ class Record:
 
     Raises:
         ValueError: at construction, if a value and a reason are both given or both missing, a
-            number is NaN or infinite, or the interval does not enclose its ends in order.
+            number is NaN, infinite or above LARGEST, or the interval is not in order.
     """
 
     name: str
@@ -92,10 +95,15 @@ class Record:
         if is_null != (self.status in ("invalid", "skipped", "failed")):
             raise ValueError(f"{self.name}: status {self.status!r} does not fit the value.")
         numbers = [self.value, *(self.interval or ()), *(self.trace or ())]
-        if any(x is not None and not math.isfinite(x) for x in numbers):
-            raise ValueError(f"{self.name}: value, interval and trace have to be finite.")
+        if any(x is not None and not abs(x) <= LARGEST for x in numbers):
+            raise ValueError(f"{self.name}: value, interval or trace is not finite or too large.")
         if self.interval is not None and self.interval[0] > self.interval[1]:
             raise ValueError(f"{self.name}: interval {self.interval} is upside down.")
+
+    @property
+    def is_of_its_unit(self) -> bool:
+        """Whether there can be such a value; of drifts, which have a sign, such a size."""
+        return abs(self.value or 0) <= max(map(abs, range_of(self.unit))) + SLACK
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only; `from_dict` gives an equal record back."""
@@ -106,18 +114,22 @@ class Record:
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> "Record":
-        """The record of a row; keys that are no field of a record are left out.
+        """As `from_json`, of a row that is read already."""
+        return cls.from_json(json.dumps(row), schema=row.get("schema", SCHEMA))
+
+    @classmethod
+    def from_json(cls, text: str, *, schema: Any = SCHEMA) -> "Record":
+        """The record of a row of JSON; keys that are no field of a record are left out.
 
         Raises:
             ValueError: the row is of a schema that this version does not read, a field has
                 another type, or the value is none of its unit.
         """
-        if row.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"schema is {row['schema']!r}, this version reads {SCHEMA}")
+        if schema != SCHEMA:
+            raise ValueError(f"schema is {schema!r}, this version reads {SCHEMA}")
         # As JSON: there lists stand for tuples and mappings for dataclasses, strictly.
-        record = _reader().validate_json(json.dumps(row), strict=True)
-        # Drifts have a sign, whatever their unit.
-        if abs(record.value or 0) > max(map(abs, range_of(record.unit))) + SLACK:
+        record = _reader().validate_json(text, strict=True)
+        if not record.is_of_its_unit:
             raise ValueError(f"{record.name} is {record.value} {record.unit}, which cannot be")
         return record
 

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from vidcfg.settings.base import ConfigModel, Finding, refuse
 from vidcfg.settings.validation import choose
-from vidcfg.stored import parse
+from vidcfg.stored.read import parse
 
 
 class CodecFile(TypedDict):

@@ -12,7 +12,8 @@ from vidcfg.evaluate.prompts import prompt_and_number
 from vidcfg.files import write_json, write_text
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.results import Key, UnitResult, read_results
-from vidcfg.stored import BASELINE_KIND, ResultsError, render_of
+from vidcfg.stored.read import ResultsError, render_of
+from vidcfg.stored.shapes import BASELINE_KIND
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.regress.clips import ClipSet, MeasuredClip, as_set, read_baseline, read_finished
 from vidcfg.regress.strip import PREVIEW, make_strip
 from vidcfg.results import Key
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 
 def load_clips(path: str | Path, **measuring: Any) -> ClipSet:

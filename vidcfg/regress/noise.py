@@ -13,7 +13,7 @@ from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.judge import FAIL
 from vidcfg.regress.policy import Policy
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 FEWEST_PAIRS = 3
 """Fewer pairs of renders say nothing about noise."""

@@ -10,7 +10,7 @@ from vidcfg.metrics.record import ClipInfo, unlike
 from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.policy import Policy
 from vidcfg.results import Key
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 _SIZE = "Render at the size of the baseline, or record a new baseline."
 FIXES = {

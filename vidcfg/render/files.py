@@ -20,7 +20,7 @@ from vidcfg.render.identity import (
 )
 from vidcfg.render.record import unit_settings
 from vidcfg.render.units import Unit
-from vidcfg.stored import ResultsError, render_of
+from vidcfg.stored.read import ResultsError, render_of
 
 SURFACE_NAME = "surface.png"
 

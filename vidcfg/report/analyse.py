@@ -12,7 +12,7 @@ from vidcfg.report.compare import Findings, find
 from vidcfg.report.sentences import first_lines, summary
 from vidcfg.report.table import Table, make_table, shown_order
 from vidcfg.results import CellResult, Results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 KIND = "vidcfg.report/1"
 PREFERRED = "guidance.scale"

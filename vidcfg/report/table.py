@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from vidcfg.metrics.record import Record
 from vidcfg.results import Results, UnitResult
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 DECIDING = {
     "flicker": ("mc_flicker",),
@@ -241,6 +241,9 @@ def differing(compared: Iterable[Sequence[Sequence[Record]]]) -> str:
     """
     found: dict[str, set] = {}
     for sides in compared:
+        # Most are of one kind in all they have, which is soon seen.
+        if len({(r.protocol, r.backend, r.clip) for side in sides for r in side}) == 1:
+            continue
         for what in ("protocol", "backend", *CLIP_FACTS):
             values = [{_fact(record, what) for record in side} for side in sides]
             if any(side != values[0] for side in values):

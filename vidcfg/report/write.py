@@ -9,7 +9,7 @@ from vidcfg.report.formats import fill
 from vidcfg.report.page import changes_by_cell, page
 from vidcfg.report.players import embed
 from vidcfg.results import is_url, read_results
-from vidcfg.stored import ResultsError
+from vidcfg.stored.read import ResultsError
 
 MAX_MEGABYTES = 16.0
 
@@ -41,7 +41,7 @@ def write_report(
     if not 0 <= max_megabytes <= 1e6:
         raise ValueError(f"--max-mb is {max_megabytes}, it has to be from 0 to 1e6.")
     # Read and compare.
-    results = read_results(store)
+    results = read_results(store, traces=False)
     analysis = analyse(results, metrics=metrics, baseline=baseline)
     shared = [tuple(pair) for pair in analysis["pairs"]]
 

@@ -21,7 +21,8 @@ from vidcfg.render.identity import (
     unit_key,
 )
 from vidcfg.settings.document import ConfigDocument, validate
-from vidcfg.stored import PLAN_KIND, ResultsError
+from vidcfg.stored.read import ResultsError
+from vidcfg.stored.shapes import PLAN_KIND
 from vidcfg.sweep.cells import Cell, baseline_of, cells_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg.render.identity import what_changed
-from vidcfg.stored import arrays_of, records_of
+from vidcfg.stored.read import arrays_of, records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan

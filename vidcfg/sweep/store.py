@@ -18,15 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.files import FileError, atomic_path
-from vidcfg.stored import (
-    DoneFile,
-    RenderFile,
-    ResultsError,
-    arrays_of,
-    parse,
-    records_of,
-    shape_of,
-)
+from vidcfg.stored.read import ResultsError, arrays_of, parse, records_of
+from vidcfg.stored.shapes import DoneFile, RenderFile, shape_of
 
 DONE = "DONE"
 HASHED_BYTES = 4 << 20

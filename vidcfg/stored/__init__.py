@@ -1,0 +1,1 @@
+"""What commands leave on disk: the shapes of files, and how they are read."""
