@@ -92,5 +92,5 @@ def test_xformers_for_another_torch_is_one_line(caplog):
     logger.warning("another word")
     first, second = caplog.messages
     assert "\n" not in first
-    assert "its build is for PyTorch 2.10.0+cu128" in first
+    assert "its build is for PyTorch 2.10.0+cu128. Type: pip uninstall xformers" in first
     assert second == "another word"

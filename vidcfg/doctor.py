@@ -147,23 +147,28 @@ def _xformers(torch: Any, q: Any) -> Line:
     logger, handler = logging.getLogger("xformers"), logging.Handler()
     handler.emit, logger.propagate = told.append, False
     logger.addHandler(handler)
+    state, effect = "note", "attention: sdpa serves without it"
     try:
         from xformers.ops import memory_efficient_attention
 
-        if built := next((r.built for r in told if hasattr(r, "built")), None):
-            why = f"built for {built}, this is {torch.__version__}"
-        elif q.device.type == "cpu":
+        if not told and q.device.type == "cpu":
             return Line("note", "xformers", "installed; it needs CUDA, attention: sdpa serves")
-        else:
+        if not told:
             memory_efficient_attention(*[q.transpose(1, 2)] * 3)
             return Line("ok", "xformers", "works on cuda")
-    except (ImportError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        why = ""
+    except (ImportError, OSError) as error:
+        why = _short(error, 60)
+        state, effect = "missing", "diffusers does not load either, and nothing is rendered"
+    except (RuntimeError, NotImplementedError, ValueError) as error:
         why = f"does not run here ({_short(error, 80)})"
     finally:
         logger.removeHandler(handler)
         logger.propagate = True
+    if built := next((record.built for record in told if hasattr(record, "built")), None):
+        why = f"built for {built}, this is {torch.__version__}"
     fix = f"Type: pip uninstall xformers, or install the build for torch {torch.__version__}"
-    return Line("note", "xformers", f"{why}; attention: sdpa serves without it. {fix}")
+    return Line(state, "xformers", f"{why}; {effect}. {fix}")
 
 
 def weights() -> Iterator[Line]:

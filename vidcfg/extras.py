@@ -51,8 +51,8 @@ def _in_one_line(record: logging.LogRecord) -> bool:
         built = re.search(r"PyTorch \S+", text)
         record.built = built[0] if built else "another PyTorch"
         record.msg = (
-            f"xformers is not used: its build is for {record.built}. "
-            "attention: sdpa serves; `vidcfg doctor` says what to type."
+            f"xformers does not fit this torch, its build is for {record.built}. "
+            "Type: pip uninstall xformers, or install the build for this torch."
         )
         record.args, record.exc_info = (), None
     return True
