@@ -1,7 +1,9 @@
+import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -140,3 +142,33 @@ def test_a_wrong_setting_is_told_before_anything_heavy_is_loaded(name):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "code 2, loaded []"
     assert "unknown key 'namee'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("vidcfg re", {"render", "report", "regress"}),
+        ("vidcfg render wan2.2-5b-l", {"wan2.2-5b-less-flicker"}),
+        ("vidcfg evaluate out --lpips ", {"alex", "squeeze", "vgg"}),
+        ("vidcfg regress check out --allow", {"--allow-inconclusive"}),
+    ],
+)
+def test_a_shell_completes_commands_presets_options_and_their_values(line, expected, tmp_path):
+    pytest.importorskip("argcomplete")
+    told = tmp_path / "told"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(told), "IFS": "\v"}
+    command = [sys.executable, "-c", "from vidcfg.__main__ import main; main()"]
+    subprocess.run(command, check=True, env=os.environ | asked, capture_output=True)
+    assert {word.strip() for word in told.read_text().split("\v")} == expected
+
+
+def test_completion_prints_the_code_of_a_shell_or_what_it_needs(capsys, monkeypatch):
+    stand_in = SimpleNamespace(shellcode=lambda names, shell: f"{names[0]} in {shell}")
+    monkeypatch.setitem(sys.modules, "argcomplete", stand_in)
+    assert main(["completion", "zsh"]) == 0
+    assert capsys.readouterr().out == "vidcfg in zsh"
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert main(["completion", "bash"]) == 2
+    needs = "completion needs argcomplete, which is not installed. Type: pip install argcomplete"
+    assert needs in capsys.readouterr().err

@@ -1,10 +1,12 @@
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 from fake_store import unit_key, write_json, write_store
 
-from vidcfg.results import read_results
+from vidcfg.results import load, read_results
 from vidcfg.stored.read import ResultsError
 
 
@@ -147,3 +149,88 @@ def test_plan_that_lacks_its_units_is_refused(copied):
     write_json(copied / "plan.json", plan)
     with pytest.raises(ResultsError, match="units"):
         read_results(copied)
+
+
+@pytest.fixture
+def pandas(monkeypatch):
+    """In place of pandas, which nothing else needs: a frame is its rows."""
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+
+
+def test_frames_of_a_store_have_a_row_for_every_planned_video(pandas, tmp_path):
+    root = write_store(
+        tmp_path,
+        scales=(1.0, 3.0),
+        modes=("uniform",),
+        families=("flicker",),
+        failing=[("uniform-1", 2, 1)],
+        missing=[("uniform-3", 0, 0)],
+    )
+    units, records = load(root)
+    assert len(units) == 2 * 4 * 2
+    by_key = {row["key"]: row for row in units}
+    results = read_results(root)
+    for unit in results.units:
+        row = by_key[unit.key]
+        assert (row["cell"], row["prompt"], row["seed"]) == (unit.cell, unit.prompt, unit.seed)
+        assert (row["status"], row["video"]) == ("done", str(unit.video))
+        assert (row["guidance.frames"], row["guidance.scale"]) == ("uniform", float(unit.cell[8:]))
+        assert row["frame_diff"] == unit.records["frame_diff"].value
+        planned = next(cell.evaluations for cell in results.cells if cell.id == unit.cell)
+        assert row["evaluations"] == planned
+    gone = {by_key[unit_key(*at)]["status"] for at in [("uniform-1", 2, 1)]}
+    assert gone == {"failed"}
+    row = by_key[unit_key("uniform-3", 0, 0)]
+    assert (row["status"], row["prompt"], row["seed"]) == ("missing", results.prompts[0], 0)
+    assert (row["guidance.scale"], row.get("frame_diff")) == (3.0, None)
+    # records: those of videos, then those of cells
+    of_units = [row for row in records if row["key"] is not None]
+    assert len(of_units) == sum(len(unit.records) for unit in results.units)
+    assert len(records) - len(of_units) == sum(map(len, results.of_cells.values()))
+    first, record = of_units[0], next(iter(results.units[0].records.values()))
+    assert (first["metric"], first["value"], first["n"]) == (record.name, record.value, record.n)
+
+
+def test_frames_of_renders_have_their_settings_and_no_records(pandas, tmp_path):
+    scale = {"kind": "cosine", "start": 9.0, "end": 2.0, "over": "progress"}
+    for number, value in enumerate([scale, {"kind": "constant", "value": 3.0}]):
+        settings = {"guidance": {"scale": value, "windows": [{"frames": [0, 3]}]}, "seed": number}
+        render = {
+            "kind": "vidcfg.render/1",
+            "name": "kite",
+            "seed": number,
+            "seconds": 2.5,
+            "settings": settings | {"prompt": {"text": "a kite", "negative": ""}},
+            "files": {"video": f"kite-s{number}.mp4"},
+            "trace": {"evaluations": {"cond": 6, "uncond": 4}},
+        }
+        write_json(tmp_path / "sub" / f"kite-s{number}.json", render)
+    write_json(tmp_path / "notes.json", {"of": "another program"})
+    units, records = load(tmp_path)
+    assert records == []
+    first, second = units
+    assert first == {
+        "key": "sub/kite-s0",
+        "cell": "sub",
+        "label": "kite",
+        "prompt": "a kite",
+        "seed": 0,
+        "status": "done",
+        "video": str(tmp_path / "sub/kite-s0.mp4"),
+        "seconds": 2.5,
+        "evaluations": 10,
+        "guidance.scale": "cosine",
+        "guidance.scale.start": 9.0,
+        "guidance.scale.end": 2.0,
+        "guidance.scale.over": "progress",
+        "guidance.windows": '[{"frames": [0, 3]}]',
+    }
+    assert (second["guidance.scale"], second["seed"]) == (3.0, 1)
+
+
+def test_without_results_or_pandas_load_says_what_is_missing(store, tmp_path, monkeypatch):
+    with pytest.raises(ResultsError, match="no store, no scores and no renders"):
+        load(tmp_path)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="load needs pandas: pip install pandas"):
+        load(store)

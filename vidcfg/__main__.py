@@ -1,5 +1,6 @@
 """python -m vidcfg: the list of commands, and `vidcfg render x.yaml` for each of them."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ COMMANDS = {
     "families": "list the pipelines that can be guided, and check another",
     "doctor": "tell what works on this machine, and how to get what is missing",
     "weights": "list, fetch and check the weight files that metrics need",
+    "completion": "print what a shell needs to complete all this",
 }
 """Command -> what it does; the code, `main(argv) -> int`, is in vidcfg/<command>.py, or in
 vidcfg/<command>/__main__.py."""
@@ -42,6 +44,8 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. An unknown command has exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        return _complete(os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])])
     if not argv or argv[0] in ("-h", "--help", "help"):
         cli.say(usage())
         return 0
@@ -54,6 +58,20 @@ def main(argv: list[str] | None = None) -> int:
         cli.say(_unknown(argv[0]), file=sys.stderr)
         return 2
     return import_module(module_of(argv[0])).main(argv[1:])
+
+
+def _complete(line: str) -> int:
+    """Answer a shell: the commands, or what the command on the line says of itself."""
+    words = line.split()
+    is_typed = len(words) > 2 or (len(words) == 2 and line[-1].isspace())
+    if is_typed and words[1] in COMMANDS:
+        # The words of the command begin at the second one of the line.
+        os.environ["_ARGCOMPLETE"] = "2"
+        return import_module(module_of(words[1])).main([])
+    made = cli.PlainParser(prog="vidcfg", add_help=False)
+    made.add_argument("command", choices=COMMANDS)
+    cli.complete(made)
+    return cli.DONE
 
 
 def _unknown(name: str) -> str:

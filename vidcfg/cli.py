@@ -99,10 +99,11 @@ def _count(text: str) -> int:
 def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and do the work; the result is the exit code.
 
-    A ValueError is wrong input (2); RuntimeError, OSError, MemoryError and a package that is not
-    installed are errors while running (3); anything else is a bug, shown with its traceback (3).
-    Ctrl-C, once or twice, is 130.
+    A ValueError is wrong input, and so is what needs a package that is not installed (2);
+    RuntimeError, OSError and MemoryError are errors while running (3); anything else is a bug,
+    shown with its traceback (3). Ctrl-C, once or twice, is 130.
     """
+    complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
     try:
@@ -115,15 +116,23 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         # A reader such as `head` has closed the pipe: nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except ValueError as error:
+    except (ValueError, MissingPackageError) as error:
         return _fail(made, str(error), USAGE, arguments)
-    except (RuntimeError, OSError, MemoryError, MissingPackageError) as error:
+    except (RuntimeError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         return _fail(made, text, ERROR, arguments)
     except Exception as error:
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
+
+
+def complete(made: argparse.ArgumentParser) -> None:
+    """Where a shell asks (`vidcfg completion`), tell how the line may go on, and exit."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(made)
 
 
 def say(*texts: object, sep: str = " ", end: str = "\n", file: Any = None) -> None:

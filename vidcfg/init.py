@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from vidcfg import cli
-from vidcfg.settings.presets import preset_named
+from vidcfg.settings.presets import preset_named, presets
 
 DETAILS = """\
 example:
@@ -16,7 +16,7 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the result is its exit code."""
     made = cli.parser("init", "Print the file of a preset, to be changed.", details=DETAILS)
-    made.add_argument("name", help="one of `vidcfg presets`")
+    made.add_argument("name", help="one of `vidcfg presets`").completer = lambda **_: presets()
     return cli.run(made, _print, argv)
 
 

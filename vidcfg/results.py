@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidcfg.dataframes import ResultFrames, frames_of, frames_of_renders
 from vidcfg.files import is_content
 from vidcfg.media.pictures import VIDEO_SUFFIXES
 from vidcfg.metrics.record import ClipInfo, Record
@@ -160,6 +161,19 @@ def read_results(path: str | Path, *, traces: bool = True) -> Results:
         raise
     weakref.finalize(results, shutil.rmtree, folder, ignore_errors=True)
     return results
+
+
+def load(path: str | Path) -> ResultFrames:
+    """The pandas frames `units` and `records` of a sweep's store, a scored folder, or renders.
+
+    Raises:
+        ResultsError: as `read_results`, or a folder without any record of a render.
+        ModuleNotFoundError: without pandas, which nothing else needs.
+    """
+    root, known = Path(path), ("plan.json", "records.jsonl")
+    if root.is_dir() and not any((root / name).is_file() for name in known):
+        return frames_of_renders(root)
+    return frames_of(read_results(path, traces=False))
 
 
 def _read_folder(root: Path, traces: bool) -> Results:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from stand_in_trackers import stand_in
 from video_files import write_video
 
 import vidcfg
@@ -44,6 +45,20 @@ def test_command_writes_lines_parquet_and_a_table(rendered, tmp_path, capsys):
         "scored.jsonl",
         "table.txt",
     ]
+
+
+def test_log_tells_a_tracker_the_values_of_videos_and_of_the_set(rendered, tmp_path, monkeypatch):
+    seen = stand_in("mlflow", monkeypatch)
+    out = tmp_path / "scored"
+    assert run(rendered, "--metrics", "appearance", "--out", out, "--log", "mlflow") == 0
+    assert (seen.name, seen.parameters["stride"]) == ("scored", "None")
+    rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    numbers = {video: number for number, video in seen.videos.items()}
+    for row in rows:
+        number = numbers.get(row["subject"], max(numbers.values()))
+        told = seen.values[number]["set/" * (row["path"] is None) + row["name"]]
+        assert told == row["value"]
+    assert len(numbers) == len({row["path"] for row in rows})
 
 
 def test_pandas_reads_all_rows(rendered, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidcfg.guidance.frame_map import CausalMap
+from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
 from vidcfg.guidance.frames import (
     Decay,
     FrameWeights,
@@ -79,15 +79,15 @@ def test_a_list_an_array_a_tensor_and_a_function_of_the_frame_are_weights(make):
     json.dumps(guidance.to_dict())
 
 
-def test_weights_of_another_length_or_beyond_one_are_refused():
+def test_weights_of_another_length_or_below_zero_are_refused():
     run = {"num_steps": 2, "frame_map": CausalMap(4)}
     what = "guidance.frames.values has 5 weights, but the clip has 9 frames. Write 9, or kind: kn"
     with pytest.raises(ValueError, match=what):
         Guidance(3.0, frames=[1.0, 0.5, 0.5, 0.0, 0.5]).surface(num_frames=9, **run)
-    with pytest.raises(ConfigError, match="frames is 1.5, but must be from 0 to 1"):
-        Guidance(3.0, frames=np.array([1.0, 1.5]))
-    with pytest.raises(ValueError, match="gives frame 1 the weight 2. Return a number from 0"):
-        Guidance(3.0, frames=lambda frame: 2.0 * frame).surface(num_frames=5, **run)
+    with pytest.raises(ConfigError, match="frames is -0.5, but must be from 0 to 1000"):
+        Guidance(3.0, frames=np.array([1.0, -0.5]))
+    with pytest.raises(ValueError, match="gives frame 1 the weight -2. Return a number from 0"):
+        Guidance(3.0, frames=lambda frame: -2.0 * frame).surface(num_frames=5, **run)
     with pytest.raises(ConfigError, match="uniform"):
         Guidance(3.0, frames=[1.0, 1.0])
 
@@ -175,6 +175,14 @@ def test_trapezoid_is_symmetric_off_at_the_ends_and_full_inside(edge, num_frames
 def test_trapezoid_refuses_an_edge_outside_its_range(bad):
     with pytest.raises(ValueError, match="edge is .*(above 0 and at most 0.5|a finite number)"):
         Trapezoid(bad)
+
+
+@pytest.mark.parametrize("given", [[0.0, 1.0, 1.5, 0.5, 2.0], lambda f: [0, 1, 1.5, 0.5, 2][f]])
+def test_weight_above_one_that_was_written_goes_beyond_the_scale(given):
+    surface = Guidance(5.0, frames=given).surface(
+        num_steps=2, num_frames=5, frame_map=OneToOneMap()
+    )
+    assert surface.strength_KF[1].tolist() == [1.0, 5.0, 7.0, 3.0, 9.0]
 
 
 def test_knots_are_linear_over_positions():

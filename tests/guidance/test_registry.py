@@ -29,6 +29,7 @@ SCALES = {
     "interval": {"kind": "interval", "value": 3.0, "from": 0.2, "to": 0.8},
     "knots": {"kind": "knots", "points": [[0.0, 3.0], [0.5, 1.0]]},
     "list": [3.0, 2.0, 1.0, 0.0, 1.5],
+    "matrix": [[3.0, 1.0, 2.0, 0.0, 5.0]] * 3 + [[1.0] * 5, [0.5, 2.0, 1.5, 4.0, 1.0]],
 }
 FRAMES = {
     "uniform": "uniform",

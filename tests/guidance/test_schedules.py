@@ -49,7 +49,7 @@ def test_progress_needs_a_step(bad):
 
 
 def test_every_kind_of_the_design_has_one_class():
-    names = ["constant", "linear", "cosine", "step", "interval", "knots", "list"]
+    names = ["constant", "linear", "cosine", "step", "interval", "knots", "list", "matrix"]
     assert list(Schedule.kinds) == names
 
 

@@ -49,7 +49,7 @@ def test_strength_is_one_plus_the_share_of_scale_minus_one():
 @settings(deadline=None)
 @given(scale=FINITE, other=st.floats(0, 1))
 def test_full_weight_is_the_scale_and_no_weight_is_one_to_the_bit(scale, other):
-    strength = strength_of(np.array([scale, 1.0]), np.array([[1.0, 0.0, other]] * 2))
+    strength = strength_of(np.array([[scale], [1.0]]), np.array([[1.0, 0.0, other]] * 2))
     assert strength[0, 0] == scale
     assert strength[0, 1] == 1.0
     assert strength[1].tolist() == [1.0, 1.0, 1.0]

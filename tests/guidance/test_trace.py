@@ -97,3 +97,33 @@ def test_rows_are_handed_to_pandas_and_without_it_the_error_says_what_to_type(mo
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
         trace.to_pandas()
+
+
+def test_the_plot_shows_the_numbers_of_the_sample_at_its_steps():
+    trace = Trace([step(k, {"cond": 2, "uncond": k}) for k in (0, 0, 3)])
+    strengths = np.array([[6.0, 1.0, 0.1], [5.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    late = {"std_cond_BF": torch.ones(2, 3).double()}
+    trace.steps = [
+        replace(one, strength_BF=np.stack([np.full(3, 9.0), row]), **late)
+        for one, row in zip(trace.steps, strengths)
+    ]
+    figure = trace.plot(1)
+    strength, spread, passes = figure.axes[:3]
+    shown = strength.images[0].get_array().T
+    assert np.array_equal(shown.filled(1.0), strengths)
+    assert np.array_equal(shown.mask, strengths == 1)
+    before, after = (line.get_ydata().tolist() for line in spread.lines)
+    assert (before, after) == ([1.0] * 3, [1.0] * 3)
+    assert [bar.get_height() for bar in passes.patches] == [2, 2, 2, 0, 0, 3]
+    assert passes.get_legend_handles_labels()[1] == ["cond", "uncond"]
+    # two calls of step 0, then step 3
+    assert [passes.xaxis.get_major_formatter()(x, 0) for x in range(4)] == ["0", "0", "3", ""]
+    assert "3 steps" in figure.get_suptitle()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_plot_without_steps_or_of_no_sample_says_what_to_do():
+    with pytest.raises(ValueError, match="nothing to plot.*Call the pipeline first"):
+        Trace().plot()
+    with pytest.raises(ValueError, match="sample is 2, but the run has 0 to 1"):
+        Trace([step(0, {"cond": 2})]).plot(2)

@@ -6,6 +6,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import vidcfg
 
 
@@ -18,6 +20,7 @@ def render(pipe: Any, prompt: str) -> Any:
         rescale=0.5,
     )
     vidcfg.Guidance([3.0, 2.0], frames=lambda frame: 1 / (frame + 1))
+    vidcfg.Guidance([[6.0, 3.0], [2.0, 1.0]], frames=np.array([1.0, 1.5]))
     for given in (guidance, 6.0, {"scale": 6}, "my.yaml", Path("my.yaml")):
         with vidcfg.guide(pipe, given, negative_prompt=None) as trace:
             video = pipe(prompt, num_frames=81, guidance_scale=1.0).frames

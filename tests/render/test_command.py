@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stand_in_trackers import stand_in
 
 from vidcfg.media.read import read_video
 
@@ -305,3 +306,22 @@ def test_shipped_model_renders_in_a_process_of_its_own(tmp_path):
     assert len(_names(tmp_path)) == 4
     assert "1 video in" in done.stdout
     assert "warning" not in done.stderr.lower()
+
+
+def test_log_tells_a_tracker_each_video_with_its_number_in_the_run(render, tmp_path, monkeypatch):
+    seen = stand_in("wandb", monkeypatch)
+    assert render("--seed", "5-6", "--log", "wandb") == 0
+    assert seen.is_closed
+    assert (seen.name, seen.parameters["guidance.scale.start"]) == ("tiny", 6.0)
+    records = {
+        n: json.loads((tmp_path / "out" / f"{v}.json").read_text()) for n, v in seen.videos.items()
+    }
+    assert [records[n]["seed"] for n in range(4)] == [5, 6, 5, 6]
+    for number, record in records.items():
+        values, steps = seen.values[number], record["trace"]["steps"]
+        assert values["evaluations"] == sum(record["trace"]["evaluations"].values())
+        strengths = np.array([step["strength"] for step in steps])
+        assert values["strength"] == pytest.approx(strengths.mean())
+        assert values["std_guided"] == pytest.approx(
+            np.mean([s["std_guided"] for s in steps]), rel=1e-5
+        )

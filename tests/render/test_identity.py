@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from vidcfg.render.config import Prompt
@@ -159,3 +160,14 @@ def test_our_own_numerics_count(config, monkeypatch):
     assert "did not note" in what_changed(None, after)
     other = {**before, "model.checkpoint": "x"}
     assert what_changed(other, before) == "the content of model.checkpoint is another"
+
+
+def test_matrix_in_a_file_counts_by_its_numbers_and_not_by_its_name(config, tmp_path):
+    def key(name, matrix):
+        np.save(tmp_path / name, np.array(matrix))
+        made = config(f"guidance.scale={name}")
+        return cell_digest(made, sources_of(made))
+
+    first = key("a.npy", [[6.0, 3.0, 2.0]])
+    assert key("b.npy", [[6.0, 3.0, 2.0]]) == first
+    assert key("a.npy", [[6.0, 3.0, 2.5]]) != first

@@ -9,7 +9,7 @@ from vidcfg.settings.document import read_document, validate
 from vidcfg.settings.errors import ConfigError
 
 FRAME_KINDS = "uniform, keyframes, decay, ramp, triangle, trapezoid, list, knots"
-SCALE_KINDS = "constant, linear, cosine, step, interval, knots, list"
+SCALE_KINDS = "constant, linear, cosine, step, interval, knots, list, matrix"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,8 @@ def test_all_errors_of_a_file_are_listed_in_line_order(kite):
     assert message.split("\n") == [
         "kite.yaml:9: video.num_frames is -17, but must be from 1 to 100000.",
         "kite.yaml:13: guidance.scale is the text 'x', but must be a number (1.0 = off), a list "
-        "with one number per step, or a schedule such as {kind: cosine, start: 10.0, end: 2.0}.",
+        "with one number (or row) per step, an .npy file, or a schedule such as "
+        "{kind: cosine, start: 10.0, end: 2.0}.",
         f"kite.yaml:14: guidance.frames is 'decai', but must be one of {FRAME_KINDS}. "
         "Did you mean 'decay'?",
     ]
@@ -105,8 +106,8 @@ def test_all_errors_of_a_file_are_listed_in_line_order(kite):
             "unknown key 'guidance.frames.start'. Allowed here: kind, end, curve.",
         ),
         (
-            "[0.5, 2]",
-            "guidance.frames.1 is 2, but must be from 0 to 1.",
+            "[0.5, -2]",
+            "guidance.frames.1 is -2, but must be from 0 to 1000.",
         ),
         (
             "3",

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from vidcfg.settings.errors import ConfigError
@@ -36,6 +37,17 @@ def test_labels_that_read_the_same_still_have_different_ids(cells):
     kinds = [{"kind": "knots", "points": one} for one in points]
     made = cells(f"grid={json.dumps({'guidance.frames': kinds})}")
     assert made[0].id != made[1].id
+
+
+def test_matrix_of_a_grid_lies_beside_the_sweep_file_wherever_the_base_is(cells, tmp_path):
+    base = tmp_path / "elsewhere" / "base.yaml"
+    base.parent.mkdir()
+    (tmp_path / "base.yaml").rename(base)
+    for name, strength in (("a", 3.0), ("b", 5.0)):
+        np.save(tmp_path / f"{name}.npy", np.full((3, 3), strength))
+    made = cells("base=elsewhere/base.yaml", "grid={guidance.scale: [a.npy, b.npy]}")
+    assert [max(cell.config.guidance.scale.numbers()) for cell in made] == [3.0, 5.0]
+    assert [cell.id for cell in made] == ["a.npy", "b.npy"]
 
 
 def test_every_problem_of_every_cell_is_told_at_once(cells):

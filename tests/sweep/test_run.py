@@ -4,13 +4,15 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from stand_in_trackers import stand_in
 from tiny_sweep import plan_of, starts
 
-from vidcfg.sweep.cli import main
-from vidcfg.sweep.run import put_plan
+from vidcfg.sweep.cli import Logged, main
+from vidcfg.sweep.run import put_plan, unit_records
 from vidcfg.sweep.store import NoStoreError, Store
 
 
@@ -244,3 +246,32 @@ def test_the_report_is_written_at_the_end(sweep_file, tmp_path, capsys):
     page = tmp_path / "store" / "report" / "index.html"
     assert page.exists()
     assert f"report: {page}" in capsys.readouterr().out
+
+
+def test_log_tells_a_tracker_the_videos_of_each_cell_and_what_failed(
+    done, sweep, store, plan, monkeypatch
+):
+    seen = stand_in("tensorboard", monkeypatch)
+    made = plan()
+    assert sweep("--log", "tensorboard") == 0
+    assert json.loads(seen.parameters["grid.guidance.scale"]) == [1.0, 4.0]
+    assert "guidance.scale" not in seen.parameters
+    # a number is a prompt and a seed, the same in every cell
+    assert len(seen.videos) == 4
+    assert seen.videos[3] == f"{made.prompts[1].text}, seed 4"
+    for unit in made.grid_units:
+        number = 2 * unit.prompt + unit.seed - 3
+        records = {record.name: record.value for record in unit_records(store, unit.key)}
+        told = seen.values[number]
+        of_cell = {k.split("/")[0]: v for k, v in told.items() if k.endswith(f"/{unit.cell}")}
+        assert of_cell == {k: v for k, v in records.items() if v is not None}
+    # one that fails is told as such, and nothing twice
+    told, unit = [], made.grid_units[0]
+    shutil.rmtree(store.path(store.unit(unit.key)))
+    logged = Logged(made, store, lambda *values: told.append(values))
+    for _ in range(2):
+        logged.catch_up(SimpleNamespace(failed={unit.key: None}))
+    assert len(told) == len(made.grid_units)
+    assert [values for _, _, values in told if f"failed/{unit.cell}" in values] == [
+        {f"failed/{unit.cell}": 1.0}
+    ]

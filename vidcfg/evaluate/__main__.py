@@ -11,6 +11,7 @@ from typing import Any
 from vidcfg import cli
 from vidcfg.evaluate.settings import FAMILIES, WEIGHT_FREE, Settings
 from vidcfg.progress import Progress, duration
+from vidcfg.tracking import add_log, tracked
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--batch-size", type=int, default=16)
+    add_log(made)
     cli.add_workers(made, "processes that decode and measure (default: 0, this process alone)")
     return made
 
@@ -72,21 +74,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     settings = _settings(options)
     from vidcfg.evaluate import compare, output
     from vidcfg.evaluate.inputs import with_prompts
-    from vidcfg.evaluate.kept import Kept
-    from vidcfg.evaluate.run import evaluate
     from vidcfg.files import make_folder, write_text
 
     sets = compare.find_sets(options.videos)
     if options.prompts:
         sets = with_prompts(sets, options.prompts)
     out = make_folder(options.out or place_of(options.videos, list(sets)), "--out")
-    # The videos of each set, then the set.
-    found = {}
-    total = sum(map(len, sets.values()))
-    with _Scoring(total, out, quiet=options.quiet) as scoring:
-        kept, told = Kept(out, settings), {"report": scoring.add, "step": scoring.step}
-        for name, items in sets.items():
-            found[name] = evaluate(items, settings, kept=kept, **told)
+    found, total = _scored(sets, settings, out, options), sum(map(len, sets.values()))
     # What is found.
     evaluation = compare.joined(found)
     names = list(sets) if len(sets) > 1 else ["set"]
@@ -107,6 +101,32 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not options.quiet:
         cli.say(f"\nwritten: {out}: {', '.join(p.name for p in written)}, table.txt")
     return cli.FAILED if failures else cli.DONE
+
+
+def _scored(sets: Any, settings: Settings, out: Path, options: Any) -> dict[str, Any]:
+    """The evaluation of each set: its videos, then the set."""
+    from vidcfg.dataframes import by_path
+    from vidcfg.evaluate.kept import Kept
+    from vidcfg.evaluate.run import evaluate
+
+    found, total = {}, sum(map(len, sets.values()))
+    scoring = _Scoring(total, out, quiet=options.quiet)
+    with tracked(options.log, out.name, by_path(vars(settings))) as log, scoring:
+
+        def report(scored: Any, is_kept: bool) -> None:
+            log(scored.item.name, scoring.done, _values(scored.records))
+            scoring.add(scored, is_kept)
+
+        kept, told = Kept(out, settings), {"report": report, "step": scoring.step}
+        for name, items in sets.items():
+            found[name] = evaluate(items, settings, kept=kept, **told)
+            of_set = _values(found[name].records())
+            log(name, total, {f"set/{metric}": value for metric, value in of_set.items()})
+    return found
+
+
+def _values(records: Sequence) -> dict[str, float | None]:
+    return {record.name: record.value for record in records}
 
 
 def _reason(records: Sequence) -> str:
@@ -137,6 +157,10 @@ class _Scoring:
     def __enter__(self) -> "_Scoring":
         self._bars.__enter__()
         return self
+
+    @property
+    def done(self) -> int:
+        return self._bars.done
 
     def add(self, scored: Any, is_kept: bool) -> None:
         for record in scored.records:

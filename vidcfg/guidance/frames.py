@@ -1,6 +1,6 @@
 """Frame weights: the share of (scale - 1) that each pixel frame gets.
 
-Weights lie in 0..1: 1 is full, 0 is off. float64, numpy only.
+1 is full, 0 is off; those written frame by frame may be above 1. float64, numpy only.
 """
 
 import math
@@ -30,6 +30,7 @@ from vidcfg.settings.validation import choose
 Weights = Float64[np.ndarray, "T"]
 Fps = float | int | None
 WeightPoint = Annotated[tuple[Fraction, Fraction], Field(strict=False), AsTuple]
+ListedWeight = Annotated[float, AfterValidator(Range(0, 1000))]
 _TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s")
 _PLACES = ("first", "middle", "last")
 
@@ -61,7 +62,7 @@ class FrameWeights(Kinds):
         return super().from_short(value)
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
-        """The weight of each pixel frame, from 0 to 1."""
+        """The weight of each pixel frame, usually from 0 to 1."""
         raise NotImplementedError
 
     @cached_property
@@ -337,11 +338,11 @@ class Trapezoid(Orbit):
 class ListedWeights(FrameWeights):
     """One weight for each pixel frame: a list, or in Python an array or tensor [T].
 
-    Weight: the numbers of a list, one for each pixel frame
+    Weight: the numbers of a list, one for each pixel frame; 1.5 at a scale of 5 is a strength of 7
     Use: weights from elsewhere: a mask, a score, a curve of your own
     """
 
-    values: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1), AsTuple]
+    values: Annotated[tuple[ListedWeight, ...], Field(strict=False, min_length=1), AsTuple]
 
     @property
     def is_uniform(self) -> bool:
@@ -361,7 +362,7 @@ class ListedWeights(FrameWeights):
 
 
 class FunctionWeights(FrameWeights):
-    """`of(frame)`, from 0 to 1, for each pixel frame, counted from 0; in Python alone."""
+    """`of(frame)`, at least 0, for each pixel frame, counted from 0; in Python alone."""
 
     kind = "function"
     # not known before the length of the clip
@@ -373,9 +374,9 @@ class FunctionWeights(FrameWeights):
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         weights_T = np.array([float(self.of(f)) for f in range(num_frames)], dtype=np.float64)
         for frame, weight in enumerate(weights_T):
-            if not 0 <= weight <= 1:
+            if not 0 <= weight <= 1000:
                 what = f"guidance.frames gives frame {frame} the weight {weight:g}"
-                raise ValueError(f"{what}. Return a number from 0 to 1.")
+                raise ValueError(f"{what}. Return a number from 0 to 1, or up to 1000.")
         return weights_T
 
 

@@ -124,8 +124,8 @@ class Schedule(Kinds):
 
     kinds: ClassVar[dict[str, type["Schedule"]]] = {}
     shapes: ClassVar[str] = (
-        "a number (1.0 = off), a list with one number per step, or a schedule such as "
-        "{kind: cosine, start: 10.0, end: 2.0}."
+        "a number (1.0 = off), a list with one number (or row) per step, an .npy file, or a "
+        "schedule such as {kind: cosine, start: 10.0, end: 2.0}."
     )
     scales: ClassVar[tuple[str, ...]]
 
@@ -136,8 +136,10 @@ class Schedule(Kinds):
         value = plain(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"kind": "constant", "value": value}
-        if isinstance(value, list | tuple):
-            return {"kind": "list", "values": value}
+        is_file = isinstance(value, str) and value.endswith(".npy")
+        if isinstance(value, list | tuple) or is_file:
+            has_rows = is_file or any(isinstance(row, list | tuple) for row in value)
+            return {"kind": "matrix" if has_rows else "list", "values": value}
         return {"kind": value} if cls.knows(value) else value
 
     @model_serializer(mode="wrap")
@@ -147,8 +149,8 @@ class Schedule(Kinds):
         over = own.pop("over")
         return {"kind": self.kind, **own, "over": over}
 
-    def values(self, position_K: Steps) -> Steps:
-        """The scale at each progress."""
+    def values(self, position_K: Steps) -> Float64[np.ndarray, "K *N"]:
+        """The scale at each progress; those of latent frames where each has its own."""
         raise NotImplementedError
 
     def active(self, position_K: Steps) -> Bool[np.ndarray, "K"]:

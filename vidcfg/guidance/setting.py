@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from numpy.typing import NDArray
 from pydantic import (
@@ -26,6 +26,9 @@ from vidcfg.guidance.surface import Surface, Term
 from vidcfg.guidance.windows import Window
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, as_tuple
 from vidcfg.settings.document import load_document, validate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _shape_of(value: Any) -> str:
@@ -59,7 +62,8 @@ has a default."""
 
 Words = str | Mapping[str, Any]
 """A kind by its name alone, or a mapping with its values."""
-Weights = Sequence[float] | NDArray[Any] | Callable[[int], float]
+Numbers = Union[NDArray[Any], "Tensor"]
+Weights = Sequence[float] | Numbers | Callable[[int], float]
 """A weight for each pixel frame, or what gives it for a frame."""
 
 
@@ -70,7 +74,8 @@ class Guidance(ConfigModel):
 
     Args:
         scale: strength at full weight: a number, one per step, a schedule such as
-            {"kind": "cosine", "start": 10.0, "end": 2.0}, or one per expert by name.
+            {"kind": "cosine", "start": 10.0, "end": 2.0}, a matrix (steps, latent frames) as
+            rows, array, tensor or .npy file, or one of these per expert by name.
         method: a rule such as "cfg" or {"kind": "apg", ...}, or a list of rules, added up.
         frames: weight of each frame: "uniform", one such as {"kind": "decay", "end": 0.2}, a
             number for each frame, or a function of the frame.
@@ -109,7 +114,7 @@ class Guidance(ConfigModel):
 
         def __init__(
             self,
-            scale: "float | Sequence[float] | NDArray[Any] | Words | Schedule",
+            scale: "float | Sequence[float | Sequence[float]] | Numbers | Words | Schedule",
             *,
             method: "Words | Rule | Sequence[Words | Rule]" = "cfg",
             frames: "Words | Weights | FrameWeights" = "uniform",

@@ -15,12 +15,13 @@ import numpy as np
 
 from vidcfg.guidance.frame_map import FrameMap
 from vidcfg.guidance.frames import FrameWeights
+from vidcfg.guidance.matrix import parted
 from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.schedule import Schedule, positions, progress
 from vidcfg.guidance.shapes import Float64
 from vidcfg.guidance.windows import Window, window_mask
 from vidcfg.settings.base import Finding
-from vidcfg.settings.errors import Path
+from vidcfg.settings.errors import Path, dotted
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +88,9 @@ def _distinct_rows(weights: Float64[np.ndarray, "K N"]) -> list[list[float]]:
 
 
 def strength_of(
-    scale_K: Float64[np.ndarray, "K"], weights: Float64[np.ndarray, "K N"]
+    scale: Float64[np.ndarray, "K #N"], weights: Float64[np.ndarray, "K N"]
 ) -> Float64[np.ndarray, "K N"]:
     """1 + (scale - 1) * w: exactly `scale` where w is 1, exactly 1 where w is 0 or scale is 1."""
-    scale = scale_K[:, None]
     strength = 1.0 + (scale - 1.0) * weights
     return np.where(weights == 1.0, scale, np.where(weights == 0.0, 1.0, strength))
 
@@ -179,7 +179,7 @@ class Term:
 
         # Scale: its numbers are read in the rule's convention, here and nowhere else.
         written = self.scale.raised() if self.rule.off_value == 0 else self.scale
-        scale_K = written.values(position_K)
+        scale_KN = written.values(position_K).reshape(num_steps, -1)
 
         # Weights: those of the frames, 0 where a window or an interval leaves the frame alone.
         progress_K = progress(num_steps)
@@ -190,15 +190,47 @@ class Term:
         reducer = self.frames.reducer if self.reduce == "auto" else self.reduce
         weights_KF = frame_map.reduce(weights_KT, reducer)
 
+        # A matrix has its own scale for each frame: what a frame takes of the step's is weight.
+        scale_KT = scale_KF = scale_KN
+        scale_K, share_KT, share_KF = scale_KN[:, 0], 1.0, 1.0
+        if scale_KN.shape[1] > 1:
+            latent_T = self._columns(scale_KN, frame_map, weights_KT.shape[1], part_T)
+            scale_K, share_KF = parted(scale_KN)
+            scale_KT, share_KT = scale_KN[:, latent_T], share_KF[:, latent_T]
+
         return Surface(
             progress_K=progress_K,
             scale_K=scale_K,
-            weights_KT=weights_KT,
-            strength_KT=strength_of(scale_K, weights_KT),
-            weights_KF=weights_KF,
-            strength_KF=strength_of(scale_K, weights_KF),
+            weights_KT=weights_KT * share_KT,
+            strength_KT=strength_of(scale_KT, weights_KT),
+            weights_KF=weights_KF * share_KF,
+            strength_KF=strength_of(scale_KF, weights_KF),
             fps=None if fps is None else float(fps),
         )
+
+    def _columns(
+        self, scale_KN: np.ndarray, frame_map: FrameMap, num_pixels: int, part_T: Any
+    ) -> np.ndarray:
+        """The column of each pixel frame: the number of its latent frame.
+
+        Raises:
+            ValueError: if there is not one column per latent frame.
+        """
+        num_steps, num_columns = scale_KN.shape
+        sizes = [len(pixels) for pixels in frame_map.pixels_of(num_pixels)]
+        what = f"{dotted(('guidance', *self.at['scale']))} has {num_columns} columns"
+        if part_T is not None:
+            raise ValueError(
+                f"{what}, but this pipeline makes the video in parts, whose latent frames are not "
+                f"those of the whole. Give one scale per step, and weights as guidance.frames."
+            )
+        if num_columns != len(sizes):
+            raise ValueError(
+                f"{what}, but the run has {len(sizes)} latent frames ({num_pixels} frames of "
+                f"video). Give a matrix of shape ({num_steps}, {len(sizes)}), ({num_steps}, 1) "
+                f"or (1, {len(sizes)})."
+            )
+        return np.repeat(np.arange(len(sizes)), sizes)
 
     def _by_expert(self, experts: tuple[str, ...], **run: Any) -> Surface:
         """The surface whose row k is that of the expert of step k."""

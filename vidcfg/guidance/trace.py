@@ -138,6 +138,18 @@ class Trace:
             raise ModuleNotFoundError(what) from error
         return pandas.DataFrame(self.rows())
 
+    def plot(self, sample: int = 0) -> Any:
+        """A matplotlib figure: strength of each step and frame, spread before and after, passes.
+
+        A notebook shows it; `trace.plot().savefig("trace.png")` writes it.
+
+        Raises:
+            ValueError: before the first run, or for a sample that the run has not.
+        """
+        from vidcfg.guidance.trace_plot import plot_steps
+
+        return plot_steps(self.steps, sample=sample, title=repr(self))
+
     def _repr_html_(self) -> str:
         """What a notebook shows: each step with the lowest and highest of its frames."""
         heads = ("step", "sigma", "expert", "strength", "std before", "std after", "evaluations")

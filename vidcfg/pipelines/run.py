@@ -78,7 +78,8 @@ class GuidedRun:
         surfaces = [made[place] for place in places]
         if not session.scales_noted:
             session.scales_noted = True
-            peaks = {float(s.scale_K[abs(s.scale_K - 1).argmax()]) for s, *_ in made}
+            strengths = [surface.strength_KF.ravel() for surface, *_ in made]
+            peaks = {float(values[abs(values - 1).argmax()]) for values in strengths}
             for peak in sorted(peaks):
                 note = scale_note(family, peak)
                 if note is not None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from vidcfg import cli
+from vidcfg.settings.presets import presets
+from vidcfg.tracking import add_log, tracked
 
 DETAILS = """\
 For each prompt and seed it writes the video, a contact sheet (.png) with the strength of every
@@ -31,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     about = "Render the videos of a configuration, guided per frame and per step."
     made = cli.parser("render", about, details=DETAILS)
     add = made.add_argument
-    add("config", help="a YAML file such as configs/quickstart.yaml, or one of `vidcfg presets`")
+    config = "a YAML file such as configs/quickstart.yaml, or one of `vidcfg presets`"
+    add("config", help=config).completer = lambda **_: presets()
     cli.add_set(made, "guidance.scale=3.0")
     add("--prompt", metavar="TEXT", help="replace the prompts; what else the first has stays")
     add("--image", metavar="FILE", help="replace the image that the first prompt starts from")
@@ -43,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="render only what is not there yet; with --overwrite also what has other settings",
     )
+    add_log(made)
     add(
         "--dry-run",
         action="store_true",
@@ -93,6 +97,7 @@ def _render(
     config: Any, units: list[Any], arguments: argparse.Namespace, argv: Sequence[str]
 ) -> int:
     # what is there already
+    from vidcfg.dataframes import settings_of
     from vidcfg.files import make_folder
     from vidcfg.render.files import fault_of, pending_units
 
@@ -107,11 +112,17 @@ def _render(
         return cli.DONE
     make_folder(units[0].stem.parent, "output.dir")
     # the rest
-    begin, traces = time.monotonic(), []
-    say(f"loading {config.model.kind} model")
+    begin, traces, numbers = time.monotonic(), [], {unit: i for i, unit in enumerate(units)}
     try:
-        with _explained(arguments.config):
-            told = {"replaced": replaced, "on_finished": lambda _, made: traces.append(made.trace)}
+        run = tracked(arguments.log, config.name, settings_of(config.to_dict()))
+        with run as log, _explained(arguments.config):
+            say(f"loading {config.model.kind} model")
+
+            def finished(unit: Any, made: Any) -> None:
+                traces.append(made.trace)
+                log(unit.stem.name, numbers[unit], _values_of(made))
+
+            told = {"replaced": replaced, "on_finished": finished}
             _load_and_render(config, pending, arguments, **told)
     except KeyboardInterrupt:
         kept = [word for word in argv if word != "--skip-existing"]
@@ -129,6 +140,14 @@ def _render(
     for fault in faults:
         cli.say(f"{fault}. Run again with --skip-existing.", file=sys.stderr)
     return cli.FAILED if faults else cli.DONE
+
+
+def _values_of(made: Any) -> dict[str, float]:
+    """What a render has measured itself; strength and spread are means over steps and frames."""
+    rows = made.trace.rows()
+    names = ("strength", "std_cond", "std_guided")
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in names}
+    return {"seconds": made.seconds, "evaluations": made.trace.total, **means}
 
 
 def _load_and_render(config: Any, units: Any, arguments: Any, **told: Any) -> None:

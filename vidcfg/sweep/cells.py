@@ -49,7 +49,8 @@ def cells_of(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> t
             cell_document = base
             for path, value in settings.items():
                 source = f"grid {path}={_short(value)}"
-                cell_document = _put(cell_document, path, value, source=source)
+                placed = _placed(document, value)
+                cell_document = _put(cell_document, path, placed, source=source)
             made.append(Cell(name, label, settings, validate(cell_document, RenderConfig)))
         except ConfigError as error:
             for problem in error.problems:
@@ -89,7 +90,7 @@ def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> Config
     replaced = {k: base.data[k] for k in Replaced.model_fields if base.data.get(k) is not None}
     validate(replace(base, data=replaced), Replaced)
     for path, value in sweep.set.items():
-        base = _put(base, path, value, source=f"{source}: set {path}")
+        base = _put(base, path, _placed(document, value), source=f"{source}: set {path}")
     if sweep.prompts is not None:
         prompts = sweep.prompts
         if isinstance(prompts, PromptFile):
@@ -150,6 +151,14 @@ def _beside(source: str, name: str) -> str:
     """A path as written, or beside the sweep file where it is not found from here."""
     near = Path(source).parent / name
     return str(near) if near.exists() or not Path(name).exists() else name
+
+
+def _placed(document: ConfigDocument | None, value: Any) -> Any:
+    """A value of the sweep file; that of an array file with where it lies, as a base elsewhere
+    sees it."""
+    if document is None or not isinstance(value, str) or not value.endswith(".npy"):
+        return value
+    return str(Path(_beside(document.source, value)).absolute())
 
 
 def _put(document: ConfigDocument, path: str, value: Any, *, source: str) -> ConfigDocument:

@@ -4,10 +4,12 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from vidcfg import cli
+from vidcfg.tracking import Log, add_log, tracked
 
 DETAILS = """\
 Every video of the grid is rendered, measured and put into the store; cells that are still on the
@@ -30,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_set(made, "workers.num=4")
     add("--store", "-o", "--out", metavar="URL", help="replace store")
     cli.add_workers(made, "replace workers.num; 0 is this process", default=None)
+    add_log(made)
     add("--address", metavar="ADDRESS", help="of a Ray cluster; auto for the one of this machine")
     add(
         "--dry-run",
@@ -125,6 +128,52 @@ def _warn_of_the_unknown(plan: Any) -> None:
         )
 
 
+def _parameters(plan: Any) -> dict[str, Any]:
+    """The settings that all cells share, and the values of those that the grid varies."""
+    from vidcfg.dataframes import settings_of
+
+    grid = plan.sweep.grid
+    shared = settings_of(plan.cells[0].config.to_dict()).items()
+    kept = {k: v for k, v in shared if not f"{k}.".startswith(tuple(f"{g}." for g in grid))}
+    return kept | {f"grid.{name}": json.dumps(values) for name, values in grid.items()}
+
+
+class Logged:
+    """Tells a tracker of each video of the grid once, as soon as it is done or has failed.
+
+    Metrics are told by cell, and a video by the number of its prompt and seed, so that the curves
+    of cells have the same clip at the same place.
+    """
+
+    every_s = 10.0
+
+    def __init__(self, plan: Any, store: Any, log: Log):
+        self.plan, self.store, self.log = plan, store, log
+        self.left = {unit.key: unit for unit in plan.grid_units}
+        pairs = dict.fromkeys((unit.prompt, unit.seed) for unit in plan.grid_units)
+        self.numbers = {pair: number for number, pair in enumerate(pairs)}
+        self._looked = time.monotonic()
+
+    def __call__(self, books: Any) -> None:
+        # The store is asked now and then: one that is far away takes a second to tell.
+        if time.monotonic() - self._looked >= self.every_s:
+            self.catch_up(books)
+
+    def catch_up(self, books: Any) -> None:
+        """What has happened since the last time."""
+        from vidcfg.sweep.run import unit_records
+
+        done = self.store.done_keys(self.left)
+        for key in [key for key in self.left if key in done or key in books.failed]:
+            unit, values = self.left.pop(key), {"failed": 1.0}
+            if key in done:
+                values = {one.name: one.value for one in unit_records(self.store, key)}
+            named = f"{self.plan.prompts[unit.prompt].text}, seed {unit.seed}"
+            by_cell = {f"{metric}/{unit.cell}": value for metric, value in values.items()}
+            self.log(named, self.numbers[unit.prompt, unit.seed], by_cell)
+        self._looked = time.monotonic()
+
+
 def _run(plan: Any, arguments: argparse.Namespace) -> int:
     from vidcfg.progress import Progress, duration
     from vidcfg.sweep.run import make_executor, run_sweep
@@ -136,14 +185,20 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
     store = Store(plan.sweep.store)
     say(head(plan))
     executor = make_executor(plan, store, address=arguments.address)
-    with Progress("done", quiet=arguments.quiet) as progress:
+    run = tracked(arguments.log, plan.sweep.name, _parameters(plan))
+    with run as log, Progress("done", quiet=arguments.quiet) as progress:
+        follow, logged = Follow(progress, store), arguments.log and Logged(plan, store, log)
+
+        def on_change(books: Any) -> None:
+            follow(books)
+            if logged:
+                logged(books)
+
         outcome = run_sweep(
-            plan,
-            store,
-            executor,
-            on_change=Follow(progress, store),
-            replace_plan=arguments.replace_plan,
+            plan, store, executor, on_change=on_change, replace_plan=arguments.replace_plan
         )
+        if logged:
+            logged.catch_up(outcome.books)
 
     # What it came to
     for warning in outcome.warnings:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vidcfg.sweep.cli import parser, status_parser
+from vidcfg.sweep.cli import parser
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "configs" / "cluster"
@@ -84,23 +84,3 @@ def test_a_machine_of_the_launcher_holds_a_worker_with_a_gpu():
     assert Need(cpus=8, gpus=1).fitting(types["head"]["resources"]) == 0
     market = types["gpu_spot"]["node_config"]["InstanceMarketOptions"]
     assert market == {"MarketType": "spot"}
-
-
-def commands(text):
-    """Lines of shell blocks that run a part of vidcfg, continuation lines joined."""
-    blocks = text.split("```")[1::2]
-    shell = "\n".join(b.partition("\n")[2] for b in blocks if b.startswith(("sh", "bash")))
-    lines = shell.replace("\\\n", " ").splitlines()
-    return [line for line in lines if "vidcfg.sweep" in line]
-
-
-def test_commands_of_the_documentation_are_taken_by_the_parsers():
-    found = commands((ROOT / "docs" / "cluster.md").read_text())
-    assert len(found) >= 5
-    for line in found:
-        # A command for another machine stands in quotes of its own.
-        words = shlex.split(line.partition("vidcfg.sweep ")[2].rstrip("'"), comments=True)
-        if words[0] == "status":
-            status_parser().parse_args(words[1:])
-        else:
-            parser().parse_args(words)
