@@ -9,13 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "vidcfg"
 
-EVERYWHERE = {"files", "progress", "cli", "plugins"}
-"""What every part may import: the one writer, progress and command runner, and the plugins."""
+EVERYWHERE = {"files", "progress", "cli", "plugins", "extras"}
+"""What every part may import: the one writer, progress and command runner, the plugins, and what
+extras bring."""
 
 ALLOWED = {
     "files": set(),
     "progress": set(),
     "cli": set(),
+    "extras": set(),
     "plugins": set(),
     "settings": set(),
     "guidance": {"settings"},

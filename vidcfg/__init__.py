@@ -47,8 +47,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
+        from vidcfg.extras import explained
+
         module, _, attribute = _PUBLIC[name].partition(":")
-        return getattr(import_module(module), attribute)
+        with explained(f"vidcfg.{name}"):
+            return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'vidcfg' has no attribute {name!r}")
 
 

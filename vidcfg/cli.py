@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vidcfg.extras import MissingPackageError, explained, quiet_xformers
 from vidcfg.progress import printable
 
 DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -98,13 +99,16 @@ def _count(text: str) -> int:
 def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and do the work; the result is the exit code.
 
-    A ValueError is wrong input (2); RuntimeError, OSError and MemoryError are errors while running
-    (3); anything else is a bug, shown with its traceback (3). Ctrl-C, once or twice, is 130.
+    A ValueError is wrong input, and so is what needs a package that is not installed (2);
+    RuntimeError, OSError and MemoryError are errors while running (3); anything else is a bug,
+    shown with its traceback (3). Ctrl-C, once or twice, is 130.
     """
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
+    quiet_xformers()
     try:
-        return todo(arguments)
+        with explained("this"):
+            return todo(arguments)
     except KeyboardInterrupt as interrupt:
         _leave_at_once_on_ctrl_c()
         return _fail(made, str(interrupt) or "interrupted", INTERRUPTED, arguments)
@@ -112,7 +116,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         # A reader such as `head` has closed the pipe: nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except ValueError as error:
+    except (ValueError, MissingPackageError) as error:
         return _fail(made, str(error), USAGE, arguments)
     except (RuntimeError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__

@@ -91,7 +91,7 @@ def _evaluate_here(options: argparse.Namespace) -> int:
     # What is found.
     evaluation = compare.joined(found)
     names = list(sets) if len(sets) > 1 else ["set"]
-    output.write_outputs(out, evaluation)
+    written = output.write_outputs(out, evaluation)
     failures = evaluation.failures
     if len(failures) == total:
         raise ValueError(f"none of {total} videos could be read: {_reason(failures)}")
@@ -106,7 +106,7 @@ def _evaluate_here(options: argparse.Namespace) -> int:
     if not any(row["value"] is not None for row in evaluation.rows):
         raise ValueError(f"nothing was measured: {_reason(evaluation.records(names[0]))}")
     if not options.quiet:
-        cli.say(f"\nwritten: {out}: records.jsonl, records.parquet, table.txt")
+        cli.say(f"\nwritten: {out}: {', '.join(p.name for p in written)}, table.txt")
     return cli.FAILED if failures else cli.DONE
 
 
@@ -225,8 +225,10 @@ def _device(name: str) -> str:
     # Asking torch costs seconds; without a device file there is no CUDA device.
     if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
         return "cpu"
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:  # what needs no weights needs no torch
+        return "cpu"
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

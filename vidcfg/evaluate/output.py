@@ -43,20 +43,15 @@ STANDS_OUT = 1.5
 def write_outputs(folder: Path, evaluation: Evaluation) -> list[Path]:
     """`records.jsonl`, `records.parquet`, `features.npz`: each whole or not at all.
 
-    Existing files of these names are replaced.
+    Existing files of these names are replaced. Without pyarrow there is no Parquet.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     lines = [json.dumps(row, allow_nan=False) + "\n" for row in evaluation.rows]
-    written = [write_text(folder / "records.jsonl", "".join(lines)), folder / "records.parquet"]
-    # One row a record, without nesting.
-    kinds = {kind: pa.type_for_alias(kind) for kind, _ in COLUMNS if kind != "doubles"}
-    kinds["doubles"] = pa.list_(pa.float64())
-    schema = pa.schema([(name, kinds[kind]) for kind, names in COLUMNS for name in names.split()])
-    rows = pa.Table.from_pylist([_flat(row) for row in evaluation.rows], schema=schema)
-    with atomic_path(written[-1], overwrite=True) as path:
-        pq.write_table(rows, path)
+    written = [write_text(folder / "records.jsonl", "".join(lines))]
+    try:
+        written.append(_write_parquet(folder / "records.parquet", evaluation.rows))
+    except ModuleNotFoundError:
+        # One of an earlier run would tell of other videos.
+        (folder / "records.parquet").unlink(missing_ok=True)
     # Features [N, D] by net, beside the names of their N videos.
     arrays = {}
     for net, by_name in evaluation.features.items():
@@ -68,6 +63,20 @@ def write_outputs(folder: Path, evaluation: Evaluation) -> list[Path]:
         with atomic_path(written[-1], overwrite=True) as path:
             np.savez(path, **arrays)
     return written
+
+
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """One row a record, without nesting."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {kind: pa.type_for_alias(kind) for kind, _ in COLUMNS if kind != "doubles"}
+    kinds["doubles"] = pa.list_(pa.float64())
+    schema = pa.schema([(name, kinds[kind]) for kind, names in COLUMNS for name in names.split()])
+    flat = pa.Table.from_pylist([_flat(row) for row in rows], schema=schema)
+    with atomic_path(path, overwrite=True) as unfinished:
+        pq.write_table(flat, unfinished)
+    return path
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

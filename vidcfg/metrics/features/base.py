@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from vidcfg.extras import explained
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.record import Backend
-from vidcfg.metrics.weight_files import WEIGHTS, find_weights
+from vidcfg.metrics.weight_files import WEIGHTS, MissingWeightsError, find_weights
 
 NETS = {
     "mini": "vidcfg.metrics.features.mini",
@@ -60,7 +61,7 @@ def load_net(
     """The net of that name; `protocol` concerns I3D.
 
     Raises:
-        MissingWeightsError: its weights are not here or not what they should be.
+        MissingWeightsError: its weights, or packages, are not here or not what they should be.
         ValueError: there is no such net or protocol.
     """
     if name not in NETS:
@@ -68,7 +69,8 @@ def load_net(
     if name in WEIGHTS:
         # Asked before the module is imported: without weights there is no need to load torch.
         find_weights(name, paths=paths)
-    return import_module(NETS[name]).load(protocol=protocol, paths=paths, device=device)
+    with explained(name, "render" if name == "mini" else "metrics", MissingWeightsError):
+        return import_module(NETS[name]).load(protocol=protocol, paths=paths, device=device)
 
 
 def one_by_one(

@@ -1,0 +1,58 @@
+"""Packages that only some of vidcfg needs: which extra brings them, said in one sentence."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "diffusers", "transformers", "accelerate"), "render"),
+    **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub"), "render"),
+    **dict.fromkeys(("ray", "pyarrow", "fsspec"), "sweep"),
+    **dict.fromkeys(("lpips", "open_clip", "torchvision"), "metrics"),
+    "xformers": "cuda",
+    "decord": "decord",
+}
+"""Name in Python -> extra of vidcfg, for what the base does not bring."""
+
+
+class MissingPackageError(ImportError):
+    """A package of an extra is not installed; the message says what to type."""
+
+
+@contextmanager
+def explained(
+    what: str, extra: str | None = None, error: type[Exception] = MissingPackageError
+) -> Iterator[None]:
+    """Raise `error`, "`what` needs torch, ...", if a package of an extra is missing in the block.
+
+    `extra` is given where another one than the package's own brings all that `what` needs.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        raise error(
+            f"{what} needs {package}, which is not installed. "
+            f"Type: pip install 'vidcfg[{extra or EXTRA_OF[package]}]'"
+        ) from None
+
+
+def quiet_xformers() -> None:
+    """Have a build of xformers for another torch say so in one line, not in six."""
+    logging.getLogger("xformers").addFilter(_in_one_line)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    if text.startswith("WARNING[XFORMERS]"):
+        built = re.search(r"PyTorch \S+", text)
+        record.built = built[0] if built else "another PyTorch"
+        record.msg = (
+            f"xformers does not fit this torch, its build is for {record.built}. "
+            "Type: pip uninstall xformers, or install the build for this torch."
+        )
+        record.args, record.exc_info = (), None
+    return True
