@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from vidcfg.files import (
     atomic_path,
     make_folder,
     remembered_sha256,
+    remove_leftovers,
     sha256_of,
+    temporary_beside,
     uninterrupted,
     write_json,
     write_text,
@@ -242,3 +245,25 @@ def test_a_block_in_another_thread_leaves_ctrl_c_alone():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
+    """A file, a folder and a link of a process that has ended; those of others stay."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine = temporary_beside(tmp_path / "x.txt")
+    place, _, rest = mine.name.partition(f"-{os.getpid()}-")
+    dead = [tmp_path / f"{place}-{ended.pid}-{end}" for end in ("1.txt", "2", "3")]
+    others = [mine, tmp_path / f".tmp-0badcafe-{ended.pid}-1", tmp_path / ".tmp-notes"]
+    others += [tmp_path / f"{place}-1-of-init", tmp_path / f"{place}-{'9' * 30}x"]
+    for path in (dead[0], *others):
+        path.write_text("half")
+    dead[1].mkdir()
+    (dead[1] / "inner").write_text("half")
+    dead[2].symlink_to(mine)
+    assert rest.endswith(".txt")
+    remove_leftovers(tmp_path.iterdir())
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    dead[0].write_text("half")
+    make_folder(tmp_path, "output.dir")
+    assert sorted(tmp_path.iterdir()) == sorted(others)

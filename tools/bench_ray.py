@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,8 +31,8 @@ class MiniWorker:
         config = load_render_config(str(CONFIG), ["output.dir=/nowhere"])
         self.pipe = load_pipeline(config.model)
 
-    def run(self, job) -> tuple[dict, ...]:
-        return tuple(self._unit(unit) for unit in job.units)
+    def run(self, job) -> Iterator[dict]:
+        yield from map(self._unit, job.units)
 
     def _unit(self, unit: str) -> dict:
         import torch
@@ -68,7 +69,7 @@ def run_jobs(executor, units: list[str]) -> tuple[float, list]:
     while len(events) < len(jobs):
         while left and executor.free() > 0:
             executor.submit(left.pop(0))
-        found = executor.wait(5)
+        found = [event for event in executor.wait(5) if event.kind != "unit"]
         bad = [event for event in found if event.kind != "done"]
         assert not bad, bad[0]
         events += found

@@ -3,14 +3,19 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
+import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = ".tmp-"
+"""What is not yet whole has a name that begins so."""
 
 REMEMBERED_BYTES = 1 << 20
 """The hash of a smaller file is not remembered: reading it is as quick."""
@@ -38,7 +43,7 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise FileError(f"{path} is a folder, a file is to be written there.")
     if not overwrite and path.exists():
         raise _exists(path)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}{path.suffix[:16]}")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         _publish(temporary, path, overwrite=overwrite)
@@ -47,6 +52,48 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name beside `path` for what is to appear there; it tells which process writes it."""
+    return path.with_name(f"{TEMPORARY}{_here()}-{os.getpid()}-{_random()}{path.suffix[:16]}")
+
+
+def remove_leftovers(found: Iterable[Path]) -> None:
+    """Delete those temporary files and folders whose process, one of this machine, has ended."""
+    for path in found:
+        place, _, rest = path.name.removeprefix(TEMPORARY).partition("-")
+        number = rest.partition("-")[0]
+        if place != _here() or not number.isdecimal() or _is_alive(int(number)):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            path.unlink()
+
+
+def _here() -> str:
+    """This machine or, where several share a name, this container: numbers of processes count
+    there."""
+    space = "/proc/self/ns/pid"
+    name = socket.gethostname() + (os.readlink(space) if os.path.exists(space) else "")
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _is_alive(number: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _random() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> Path:
@@ -71,7 +118,8 @@ def write_json(path: str | Path, value: Any, *, overwrite: bool = True) -> Path:
 
 
 def make_folder(folder: str | Path, what: str) -> Path:
-    """Make a folder and try to write there, before time is spent on what goes into it.
+    """Make a folder and try to write there, before time is spent on what goes into it; what a
+    killed run left half written is removed.
 
     `what` names the setting in errors, such as `output.dir`.
 
@@ -86,7 +134,8 @@ def make_folder(folder: str | Path, what: str) -> Path:
         raise ValueError(f"{what} is {folder}, which is a file, not a folder.") from None
     except OSError as error:
         raise FileError(f"{what} {folder} cannot be made: {_reason(error)}.") from None
-    probe = folder / f".tmp-{uuid.uuid4().hex[:12]}"
+    remove_leftovers(folder.glob(f"{TEMPORARY}*"))
+    probe = temporary_beside(folder / "probe")
     try:
         probe.write_bytes(b"vidcfg")
     except OSError as error:

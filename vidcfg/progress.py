@@ -81,7 +81,7 @@ class Progress:
         elif line and not self.is_quiet:
             self._last, self._printed = time.monotonic(), done
             self.say(line)
-        elif done == self.total or self._is_time():
+        elif (done == self.total and self._printed != done) or self._is_time():
             self._line()
 
     def step(self, done: int, total: int, *, what: str) -> None:

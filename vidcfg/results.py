@@ -13,6 +13,7 @@ from vidcfg.dataframes import ResultFrames, frames_of, frames_of_renders
 from vidcfg.files import is_content
 from vidcfg.media.pictures import VIDEO_SUFFIXES
 from vidcfg.metrics.record import ClipInfo, Record
+from vidcfg.places import copy_here, is_url
 from vidcfg.stored.read import (
     AGAIN,
     Once,
@@ -28,10 +29,6 @@ from vidcfg.stored.read import (
     text_of,
 )
 from vidcfg.stored.shapes import BaselineFile, RenderFacts, shape_of
-
-UNREAD = ("features.npz", "sheet.png")
-UNREAD_FOLDERS = ("attempts", "logs", "report", "damaged")
-"""What is not copied of a store that is no local folder."""
 
 ANEW = "Record the baseline anew."
 
@@ -150,12 +147,11 @@ def read_results(path: str | Path, *, traces: bool = True) -> Results:
         ResultsError: the path does not exist, holds no results, or a file of it is damaged, of
             another shape, or outside.
     """
-    if not is_url(path) or str(path).startswith("file://"):
+    if not is_url(path):
         return _read_folder(Path(str(path).removeprefix("file://")), traces)
     folder = Path(tempfile.mkdtemp(prefix="vidcfg-store-"))
     try:
-        _copy(str(path), folder)
-        results = _read_folder(folder, traces)
+        results = _read_folder(copy_here(str(path), folder), traces)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -189,26 +185,6 @@ def _read_folder(root: Path, traces: bool) -> Results:
         f"{root} holds neither plan.json (a sweep's store) nor records.jsonl. "
         f"Score its videos first: vidcfg evaluate {root} --out {root}"
     )
-
-
-def is_url(place: str | Path) -> bool:
-    return "://" in str(place)
-
-
-def _copy(url: str, folder: Path) -> None:
-    """What is read of a store that is no local folder."""
-    import fsspec
-
-    try:
-        system, root = fsspec.core.url_to_fs(url)
-        for name in system.find(root):
-            inner = name.removeprefix(root).lstrip("/")
-            path = inside(folder, inner)
-            if path.name not in UNREAD and inner.split("/")[0] not in UNREAD_FOLDERS:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                system.get_file(name, str(path))
-    except (ImportError, OSError, ValueError) as error:
-        raise ResultsError(f"{url} cannot be read: {error}") from error
 
 
 def _read_store(root: Path, traces: bool) -> Results:

@@ -29,7 +29,7 @@ def make_executor(
 
 
 def run_all(executor, jobs, *, on_event=lambda event: None):
-    """Keep the executor full until all jobs have an event, or the model cannot load."""
+    """Keep the executor full until all jobs have ended, or the model cannot load: those events."""
     jobs, events = list(jobs), []
     end, expected = time.monotonic() + ENOUGH, len(jobs)
     while len(events) < expected:
@@ -37,6 +37,8 @@ def run_all(executor, jobs, *, on_event=lambda event: None):
         while jobs and executor.free() > 0:
             executor.submit(jobs.pop(0))
         for event in executor.wait(5):
+            if event.kind == "unit":
+                continue
             events.append(event)
             on_event(event)
             if event.kind == "model":

@@ -31,8 +31,9 @@ class QuickWorker:
             raise OSError("no space left on this machine")
         self.loads += 1
 
-    def run(self, job) -> tuple[dict, ...]:
-        return tuple(self._unit(unit, job) for unit in job.units)
+    def run(self, job):
+        for unit in job.units:
+            yield self._unit(unit, job)
 
     def _unit(self, unit: str, job) -> dict:
         self._write("attempts.txt", unit)

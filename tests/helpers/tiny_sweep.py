@@ -42,9 +42,8 @@ UNIT_FILES = {
 """The files of a unit that nobody looks into."""
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """The folder of a random model that renders in a few milliseconds a step."""
+def save_tiny_model(folder: Path) -> Path:
+    """A random model that renders in a few milliseconds a step."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     from vidcfg.mini.codec import CausalVAE
@@ -52,7 +51,6 @@ def tiny_model(tmp_path_factory) -> Path:
     from vidcfg.mini.pipeline import MiniVideoPipeline
     from vidcfg.mini.text import TextEncoder, build_tokenizer
 
-    folder = tmp_path_factory.mktemp("tiny-model")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = STDiT(in_channels=4, width=24, num_layers=2, num_heads=2, text_width=16)
@@ -70,6 +68,12 @@ def tiny_model(tmp_path_factory) -> Path:
         )
         pipe.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """The folder of a tiny model."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
 def write_sweep(folder: Path, model: Path) -> Path:

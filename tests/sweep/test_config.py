@@ -100,6 +100,15 @@ def test_what_cannot_be_is_refused_with_the_fix(load, sweep_file, override, mess
     assert message in str(caught.value)
 
 
+def test_a_store_that_this_process_alone_sees_is_refused_for_workers(load):
+    assert load("store=memory://x")[0].workers.num == 0
+    with pytest.raises(ConfigError, match="Use --workers 0, or --store with a folder") as told:
+        load("store=memory://x", "workers.num=2")
+    assert "store is memory://x, which this process alone sees, and workers.num is 2." in str(
+        told.value
+    )
+
+
 def test_metrics_and_references_that_there_are_not_are_refused(plan):
     with pytest.raises(ConfigError, match="Did you mean 'flicker'"):
         plan("metrics=[flicke]")

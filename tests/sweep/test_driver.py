@@ -21,6 +21,7 @@ class Told:
     """
 
     num_workers = 3
+    reports = True
 
     def __init__(self, store, fate):
         self.store, self.fate = store, fate
@@ -40,10 +41,16 @@ class Told:
 
     def wait(self, timeout):
         # The last first: events come in any order.
-        return [self._event(self.waiting.pop())] if self.waiting else []
+        return self._events(self.waiting.pop()) if self.waiting else []
 
-    def _event(self, job):
+    def _events(self, job):
+        """Of each unit that goes well one, then that of the job."""
         results = []
+        last = self._end(job, results)
+        units = [Event(job, "worker", "unit", (result,)) for result in results]
+        return [*(units if self.reports else ()), last]
+
+    def _end(self, job, results):
         for key in job.units:
             self.tries[key] += 1
             kind = self.fate(key, self.tries[key], job)
@@ -69,11 +76,11 @@ def store(tmp_path):
 def run(plan, store):
     """`run(fate) -> (books, executor, plan)`."""
 
-    def go(fate, *overrides, num_workers=3):
+    def go(fate, *overrides, num_workers=3, **how):
         made = plan(*overrides, f"workers.num={num_workers}")
         executor = Told(store, fate)
         executor.num_workers = num_workers
-        return drive(made, store, executor, poll=0.0), executor, made
+        return drive(made, store, executor, poll=0.0, **how), executor, made
 
     return go
 
@@ -136,6 +143,29 @@ def test_a_job_whose_worker_was_lost_is_handed_out_whole_once_more(run):
     assert not books.failed
 
 
+def test_units_count_as_they_are_finished_and_once_whatever_becomes_of_their_job(run, store):
+    """A job of five: a unit of another driver, two of ours, a lost worker, then the rest."""
+    seen, other = [], []
+
+    def fate(key, tries, job):
+        if len(job.units) == 5 and not other:
+            other.append(key)
+            store.commit(key, UNIT_FILES)
+        return "lost" if len(job.units) == 5 and key == job.units[3] else "done"
+
+    def look(books):
+        running = sum(len(job.units) for job in books.running.values())
+        finished = sum(count.total() for count in books.reported.values())
+        seen.append((books.done + books.cached, running - finished))
+
+    books, _, made = run(fate, GRID, num_workers=1, on_change=look)
+    counts = [there for there, _ in seen]
+    assert counts == sorted(counts)
+    assert set(counts) == set(range(len(made.units) + 1))
+    assert min(running for _, running in seen) == 0
+    assert (books.done, books.cached, books.reported) == (len(made.units) - 1, 1, {})
+
+
 def test_a_unit_that_kills_its_worker_is_poisoned_after_its_retries(run, plan, store):
     bad = plan().units[2].key
     books, executor, made = run(
@@ -186,7 +216,7 @@ def test_a_model_that_cannot_be_loaded_stops_at_once(run):
 
 def test_a_full_store_stops_at_once(plan, store):
     class Full(Told):
-        def _event(self, job):
+        def _end(self, job, results):
             self.tries[job.id] += 1
             return Event(job, "worker", "error", message="StoreError: the store is full.")
 
@@ -224,6 +254,27 @@ def test_more_evaluations_than_planned_are_told(run):
     # The executor above notes one evaluation for each unit, which is too few.
     assert len(books.mismatches) == len(plan.jobs(keys_of(plan)))
     assert "were planned" in books.mismatches[0]
+
+
+def test_the_cost_that_another_driver_notes_for_the_same_job_is_no_mismatch(plan, store):
+    """It began later, found the first units there, and was done before we looked."""
+
+    class Beside(Told):
+        def _end(self, job, results):
+            event = super()._end(job, results)
+            facts = {
+                "units": ["another", *job.units[1:]],
+                "executed": 1,
+                "planned": 1,
+                "seconds": 0.1,
+            }
+            self.store.write_json(f"jobs/{job.id}.json", facts)
+            return event
+
+    made = plan("workers.num=1")
+    books = drive(made, store, Beside(store, lambda key, tries, job: "done"), poll=0.0)
+    assert books.done == len(made.units)
+    assert books.mismatches == []
 
 
 class Sleepy:

@@ -12,7 +12,7 @@ from stand_in_trackers import stand_in
 from tiny_sweep import plan_of, starts
 
 from vidcfg.sweep.cli import Logged, main
-from vidcfg.sweep.run import put_plan, unit_records
+from vidcfg.sweep.run import make_executor, put_plan, run_sweep, unit_records
 from vidcfg.sweep.store import NoStoreError, Store
 
 
@@ -25,6 +25,23 @@ def test_a_sweep_leaves_every_unit_whole_and_a_second_run_makes_nothing(sweep, s
     assert sweep() == 0
     assert starts(store) == first
     assert "16 were there" in capsys.readouterr().out
+
+
+def test_in_this_process_steps_and_units_of_one_job_are_followed(plan, store):
+    """A job of four: its steps are told, then each of its units, before the next one is made."""
+    made, steps, seen = plan("workers={batch: 32}", "seeds=3"), [], []
+
+    def look(books):
+        seen.append((books.done, len(store.done_keys(made.keys)), len(steps)))
+
+    on_step = lambda done, total, *, what: steps.append((done, total, what))  # noqa: E731
+    executor = make_executor(made, store, on_step=on_step)
+    run_sweep(made, store, executor, on_change=look)
+    assert {(done, there) for done, there, _ in seen} == {(n, n) for n in range(9)}
+    text = "a red circle moving left over a navy background"
+    assert [step for step in steps if step[2] == f"3 of '{text}'"] == [
+        (k, 3, f"3 of '{text}'") for k in (1, 2, 3)
+    ]
 
 
 def test_executed_evaluations_are_those_planned(store, done):

@@ -8,11 +8,14 @@ import threading
 from hashlib import sha256
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from tiny_sweep import UNIT_FILES
 
-from vidcfg.sweep.store import Store, StoreError
+from vidcfg.results import read_results
+from vidcfg.stored.read import ResultsError
+from vidcfg.sweep.store import NoStoreError, Store, StoreError
 
 KEY = "ab" + "0" * 62
 FILES = UNIT_FILES
@@ -90,7 +93,9 @@ def test_a_damaged_unit_is_not_done_and_is_set_aside(store, damage):
     assert not store.is_done(KEY)
     assert store.commit(KEY, FILES | {"features.npz": npz()})
     assert store.is_done(KEY)
-    assert len(store.names("damaged")) == 1
+    # On an object store, files without `DONE` are what a killed worker left: they are replaced.
+    is_half = damage == "no DONE" and not store.is_local
+    assert len(store.names("damaged")) == (0 if is_half else 1)
 
 
 PLACES = {
@@ -185,6 +190,25 @@ def test_a_full_store_is_told_in_one_sentence_and_leaves_nothing_half(tmp_path, 
     assert left == []
 
 
+def test_two_that_write_one_unit_to_an_object_store_again_and_again_both_go_on(monkeypatch):
+    """Each time before one has written its DONE, the other has replaced a file."""
+    made, pauses = Store("memory://rivals"), []
+    rivals = {number: OTHER.replace(b"OTHER", b"%d" % number) for number in range(4)}
+    write = type(made.fs._system).pipe_file
+
+    def beside(system, path, data, **options):
+        if path.endswith("DONE") and len(pauses) in rivals:
+            write(system, path.replace("DONE", "record.json"), rivals[len(pauses)])
+        return write(system, path, data, **options)
+
+    monkeypatch.setattr(type(made.fs._system), "pipe_file", beside)
+    monkeypatch.setattr("vidcfg.sweep.store.time.sleep", pauses.append)
+    assert made.commit(KEY, FILES)
+    assert len(pauses) == len(rivals)
+    assert made.is_done(KEY)
+    made.fs.rm(made.root, recursive=True)
+
+
 def test_lines_are_added_to_what_is_there(store):
     store.append("attempts/x.jsonl", "one")
     store.append("attempts/x.jsonl", "two")
@@ -194,3 +218,36 @@ def test_lines_are_added_to_what_is_there(store):
 def test_a_store_of_an_unknown_kind_is_refused():
     with pytest.raises(StoreError, match="nosuch"):
         Store("nosuch://bucket/x")
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("s3", "s3"), ("gs", "gs"), ("gcs", "gs")])
+def test_a_missing_library_is_one_sentence_with_what_to_type(monkeypatch, kind, extra):
+    def missing(*arguments, **options):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    text = f"{kind}://bucket/x needs a library that is not installed. Type: "
+    text += f"pip install 'vidcfg[{extra}]'"
+    with pytest.raises(NoStoreError) as told:
+        Store(f"{kind}://bucket/x")
+    assert str(told.value) == f"the store {text}"
+    with pytest.raises(ResultsError) as told:
+        read_results(f"{kind}://bucket/x")
+    assert str(told.value) == text
+
+
+def test_a_place_that_fails_in_its_own_way_is_one_sentence_and_no_missing_unit(monkeypatch):
+    """Libraries of object stores raise classes of their own, which nobody else knows."""
+    store = Store("memory://away")
+
+    def away(*arguments, **options):
+        raise Exception("Could not connect\nto the endpoint")
+
+    monkeypatch.setattr(type(store.fs._system), "cat_file", away)
+    monkeypatch.setattr(type(store.fs._system), "find", away)
+    text = "memory://away cannot be reached: Could not connect to the endpoint"
+    for read in (lambda: store.is_done(KEY), lambda: store.read_json("plan.json")):
+        with pytest.raises(StoreError, match=f"^{text}$"):
+            read()
+    with pytest.raises(ResultsError, match=f"^{text}$"):
+        read_results("memory://away")

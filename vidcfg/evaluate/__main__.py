@@ -69,7 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(parser(), _evaluate, argv)
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from vidcfg.places import fetched
+
+    with fetched(arguments, "videos", "reference") as here:
+        return _evaluate_here(here)
+
+
+def _evaluate_here(options: argparse.Namespace) -> int:
     # What can be wrong, before anything is loaded.
     settings = _settings(options)
     from vidcfg.evaluate import compare, output

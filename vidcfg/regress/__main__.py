@@ -65,9 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the result is its exit code."""
 
     def todo(arguments: argparse.Namespace) -> int:
+        from vidcfg.places import fetched
         from vidcfg.regress import commands
 
-        return getattr(commands, arguments.command)(arguments)
+        with fetched(arguments, "clips", "baseline", "sets") as here:
+            return getattr(commands, arguments.command)(here)
 
     return cli.run(parser(), todo, argv)
 

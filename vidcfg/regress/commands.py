@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def _policy(arguments: argparse.Namespace) -> Policy:
 
 def _loaded(path: str, arguments: argparse.Namespace) -> ClipSet:
     with Progress("clips measured", quiet=arguments.quiet) as progress:
-        return load_clips(path, workers=arguments.workers, report=progress.update)
+        clips = load_clips(path, workers=arguments.workers, report=progress.update)
+    return replace(clips, source=arguments.addresses.get(path, clips.source))
 
 
 def record(arguments: argparse.Namespace) -> int:

@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    from vidcfg.places import is_url
     from vidcfg.report.write import write_report
-    from vidcfg.results import is_url
 
     names = [name.strip() for name in (arguments.metrics or "").split(",") if name.strip()]
     with Progress("videos", quiet=arguments.quiet) as progress:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vidcfg.files import write_json, write_text
+from vidcfg.places import is_url, reach
 from vidcfg.report.analyse import analyse
 from vidcfg.report.formats import fill
 from vidcfg.report.page import changes_by_cell, page
 from vidcfg.report.players import embed
-from vidcfg.results import is_url, read_results
+from vidcfg.results import read_results
 from vidcfg.stored.read import ResultsError
 
 MAX_MEGABYTES = 16.0
@@ -67,9 +68,7 @@ def write_report(
 
 def _put(files: Sequence[Path], url: str) -> str:
     """Copy files into the folder at `url`, replacing those of the same name; the first's URL."""
-    import fsspec
-
-    system, root = fsspec.core.url_to_fs(url)
+    system, root = reach(url, ResultsError)
     system.makedirs(root, exist_ok=True)
     for path in files:
         system.put_file(str(path), f"{root.rstrip('/')}/{path.name}")

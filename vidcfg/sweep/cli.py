@@ -184,9 +184,9 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
     say = (lambda *words: None) if arguments.quiet else cli.say
     store = Store(plan.sweep.store)
     say(head(plan))
-    executor = make_executor(plan, store, address=arguments.address)
     run = tracked(arguments.log, plan.sweep.name, _parameters(plan))
     with run as log, Progress("done", quiet=arguments.quiet) as progress:
+        executor = make_executor(plan, store, address=arguments.address, on_step=progress.step)
         follow, logged = Follow(progress, store), arguments.log and Logged(plan, store, log)
 
         def on_change(books: Any) -> None:
@@ -217,12 +217,9 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
 
     # The report, and all that is wrong
     if summary["done"] and not arguments.no_report:
-        if store.is_local:
-            from vidcfg.report import write_report
+        from vidcfg.report import write_report
 
-            say(f"report: {write_report(store.root)}")
-        else:
-            cli.say(f"no report: copy {store.url} to a disk, then python -m vidcfg.report FOLDER")
+        say(f"report: {write_report(store.root if store.is_local else store.url)}")
     for problem in outcome.problems:
         cli.say(problem, file=sys.stderr)
     return cli.FAILED if outcome.problems else cli.DONE

@@ -99,6 +99,12 @@ class SweepConfig(ConfigModel):
     store: Text = Field(description="a folder, or an address such as s3://bucket/sweeps/kite")
 
     def findings(self):
+        if self.workers.num and "memory://" in self.store:
+            yield Finding(
+                ("store",),
+                f"is {self.store}, which this process alone sees, and workers.num is "
+                f"{self.workers.num}. Use --workers 0, or --store with a folder or s3://bucket/path.",
+            )
         count = 1
         for values in self.grid.values():
             count *= len(values)

@@ -35,7 +35,8 @@ class SweepStopped(RuntimeError):
 class Books:
     """How far a sweep is. Units are counted once, whatever it took to make them.
 
-    `there` are the keys of those that were there when it began.
+    `there` are the keys of those that were there when it began; `reported` counts, for each job
+    that runs, the units that its worker has finished, by their status.
     """
 
     total: int
@@ -43,6 +44,7 @@ class Books:
     done: int = 0
     failed: dict[str, Event] = field(default_factory=dict)
     running: dict[str, Job] = field(default_factory=dict)
+    reported: dict[str, Counter] = field(default_factory=dict)
     executed: int = 0
     planned: int = 0
     mismatches: list[str] = field(default_factory=list)
@@ -102,7 +104,6 @@ def drive(
                 executor.submit(job)
             on_change(books)
             for event in executor.wait(poll):
-                books.running.pop(event.job.id, None)
                 queue.extendleft(reversed(_settle(event, plan, store, books)))
                 on_change(books)
     finally:
@@ -112,17 +113,27 @@ def drive(
 
 def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     """Book one event; what it leaves to do."""
-    # What stops the sweep, and what went well
+    # A unit of a job that goes on
     job = event.job
+    if event.kind == "unit":
+        statuses = Counter(result["status"] for result in event.results)
+        books.reported.setdefault(job.id, Counter()).update(statuses)
+        _count(books, statuses)
+        return []
+
+    # The job has ended: what stops the sweep, and what went well
+    books.running.pop(job.id, None)
+    reported = books.reported.pop(job.id, Counter())
     if event.kind == "model":
         raise ModelLoadError(event.message)
     if event.kind == "done":
+        _count(books, Counter(result["status"] for result in event.results) - reported)
         _book_results(event, plan, store, books)
         return []
     if event.message.startswith("StoreError"):
         raise SweepStopped(event.message.removeprefix("StoreError: "))
     done = store.done_keys(list(job.units))
-    books.done += len(done)
+    books.done += len(done) - reported.total()
     left = tuple(key for key in job.units if key not in done)
     if not left:
         return []
@@ -148,16 +159,19 @@ def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     return []
 
 
-def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
+def _count(books: Books, statuses: Counter) -> None:
     # Units that are "cached": another driver on the same store was first.
-    statuses = Counter(result["status"] for result in event.results)
     books.done += statuses["done"]
     books.cached += statuses["cached"]
+
+
+def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
     made = tuple(r["key"] for r in event.results if r["status"] == "done")
     facts: dict[str, Any] | None = store.read_json(f"jobs/{event.job.id}.json") if made else None
     for result in event.results:
         store.remove(f"failed/{result['key']}.json")
-    if facts is None:
+    if facts is None or not set(made) <= set(facts["units"]):
+        # Another driver at the same job has written its own.
         return
 
     # Evaluations, of jobs that were made whole

@@ -28,11 +28,12 @@ MAX_MESSAGE = 600
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a job.
+    """What became of a job, or of one unit of it.
 
-    `kind` is done, error (its own exception), oom (out of memory), lost (the worker or its machine
-    died), timeout, or model (the model cannot be loaded: no worker will ever run). `results` has
-    one small dict for each unit of a job that is done.
+    `kind` is unit (one unit is finished, the job goes on), done, error (its own exception), oom
+    (out of memory), lost (the worker or its machine died), timeout, or model (the model cannot be
+    loaded: no worker will ever run). `results` has one small dict for that unit, or for each unit
+    of a job that is done.
     """
 
     job: Job
@@ -45,7 +46,8 @@ class Event:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs jobs. Every submitted job comes back as one event, except after a `model` event.
+    """Runs jobs. Every submitted job comes back as one event that ends it, after those of its
+    units; except after a `model` event.
 
     `free` is how many jobs can be submitted at once; `wait` gives the events since the last call,
     after at most `timeout` seconds; `close` leaves nothing behind.
@@ -58,16 +60,17 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-def carry_out(worker: Any, job: Job) -> dict[str, Any]:
-    """Run a job: its kind, results, message and seconds; no Exception comes out of it.
+def carry_out(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
+    """Run a job: the result of each unit as it is finished, and last the kind, message and seconds
+    of the whole; no Exception comes out of it.
 
     Of the kinds of an event it says done, oom or error, and `sticky` where this process can no
     longer use its GPU.
     """
     begin = time.perf_counter()
-    results, kind, message = (), "done", ""
+    kind, message = "done", ""
     try:
-        results = tuple(worker.run(job))
+        yield from worker.run(job)
     except Exception as error:
         kind, message = kind_of(error), one_line(error)
     if kind == "oom":
@@ -76,8 +79,7 @@ def carry_out(worker: Any, job: Job) -> dict[str, Any]:
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
-    seconds = time.perf_counter() - begin
-    return {"kind": kind, "results": results, "message": message, "seconds": seconds}
+    yield {"kind": kind, "message": message, "seconds": time.perf_counter() - begin}
 
 
 def kind_of(error: BaseException) -> str:
@@ -122,7 +124,8 @@ class _TookTooLong(BaseException):
 
 
 class InProcess:
-    """The executor of `workers.num: 0`: a job runs in this process when it is waited for.
+    """The executor of `workers.num: 0`: a job runs in this process, unit by unit, when it is
+    waited for.
 
     `worker` has `.load()` and `.run(job)`. `time_limit` is in seconds for each unit of a job; it
     interrupts Python code of the main thread, and code of libraries once that returns.
@@ -130,49 +133,65 @@ class InProcess:
 
     def __init__(self, worker: Any, *, time_limit: float | None = None):
         self.worker, self.time_limit = worker, time_limit
-        self._waiting: list[Job] = []
+        self._job: Job | None = None
+        self._results: list[dict[str, Any]] = []
+        self._steps: Any = None
+        self._end: float | None = None
         self._is_loaded = False
 
     def start(self) -> None:
         """Nothing to do: the model is loaded with the first job."""
 
     def free(self) -> int:
-        return 0 if self._waiting else 1
+        return 0 if self._job else 1
 
     def submit(self, job: Job) -> None:
-        self._waiting.append(job)
+        self._job = job
 
     def wait(self, timeout: float) -> list[Event]:
-        if not self._waiting:
+        job = self._job
+        if job is None:
             return []
-        job = self._waiting.pop(0)
-        if not self._is_loaded:
+
+        # Begin, with the model if it is the first job
+        limit = None if self.time_limit is None else self.time_limit * len(job.units)
+        if self._steps is None:
             try:
-                self.worker.load()
+                if not self._is_loaded:
+                    self.worker.load()
                 self._is_loaded = True
             except Exception as error:
                 return [Event(job, "this process", "model", message=one_line(error))]
-        limit = None if self.time_limit is None else self.time_limit * len(job.units)
+            self._steps, self._results = carry_out(self.worker, job), []
+            self._end = None if limit is None else time.monotonic() + limit
+
+        # To the end of the next unit
         try:
-            with _alarm(limit):
-                found = carry_out(self.worker, job)
+            with _alarm(self._end):
+                found = next(self._steps)
         except _TookTooLong:
             message = f"took longer than {limit:g} s (workers.time_limit for {len(job.units)})"
             found = {"kind": "timeout", "message": message, "seconds": limit}
+        if "kind" not in found:
+            self._results.append(found)
+            return [Event(job, "this process", "unit", (found,))]
         if found["kind"] == "sticky":
             # A broken GPU context would fail every job that follows.
             found["kind"] = "model"
-        return [Event(job, "this process", **found)]
+        self.close()
+        return [Event(job, "this process", results=tuple(self._results), **found)]
 
     def close(self) -> None:
-        self._waiting.clear()
+        if self._steps is not None:
+            self._steps.close()
+        self._job = self._steps = None
 
 
 @contextlib.contextmanager
-def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise _TookTooLong in the block after so many seconds; nothing where there are no alarms."""
+def _alarm(end: float | None) -> Iterator[None]:
+    """Raise _TookTooLong in the block once it is `end`; nothing where there are no alarms."""
     is_main = threading.current_thread() is threading.main_thread()
-    if seconds is None or not is_main or not hasattr(signal, "setitimer"):
+    if end is None or not is_main or not hasattr(signal, "setitimer"):
         yield
         return
 
@@ -180,7 +199,8 @@ def _alarm(seconds: float | None) -> Iterator[None]:
         raise _TookTooLong
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # An alarm in no time would be none.
+    signal.setitimer(signal.ITIMER_REAL, max(end - time.monotonic(), 1e-3))
     try:
         yield
     finally:

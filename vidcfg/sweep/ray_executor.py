@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +70,9 @@ class RenderActor:
         self.worker = worker
         return None
 
-    def run(self, job: Any) -> dict[str, Any]:
+    def run(self, job: Any) -> Iterator[dict[str, Any]]:
         """One job, as `carry_out` says it."""
-        return carry_out(self.worker, job)
+        yield from carry_out(self.worker, job)
 
     def _limit_threads(self) -> None:
         """For libraries that were imported before their variables could be set."""
@@ -85,6 +86,7 @@ class RenderActor:
 class _Place:
     """Room for one worker, and how far it is: empty, placing, loading, idle or busy.
 
+    `answer` is awaited: a reference, or those of a job, whose units' `results` come one by one.
     `deaths` counts the workers in a row that died here before they had the model.
     """
 
@@ -93,6 +95,7 @@ class _Place:
     answer: Any = None
     name: str = ""
     job: Job | None = None
+    results: tuple[dict[str, Any], ...] = ()
     began: float = 0.0
     limit: float | int = math.inf
     deaths: int = 0
@@ -208,7 +211,8 @@ class RayExecutor:
             if self.waiting and place.state == "idle":
                 place.job = self.waiting.popleft()
                 limit = (self.time_limit or math.inf) * len(place.job.units)
-                self._ask(place, "busy", place.actor.run.remote(place.job), limit=limit)
+                run = place.actor.run.options(num_returns="streaming")
+                self._ask(place, "busy", run.remote(place.job), limit=limit)
         coming = sum(place.state in ("placing", "loading") for place in self.places)
         empty = [place for place in self.places if place.state == "empty"]
         threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
@@ -224,7 +228,7 @@ class RayExecutor:
     ) -> None:
         """The worker at this place is at something, which may take `limit` seconds."""
         place.state, place.answer, place.began = state, answer, time.monotonic()
-        place.limit = place.began + limit
+        place.limit, place.results = place.began + limit, ()
 
     def _dismiss(self, place: _Place) -> None:
         """Kill the worker, whatever it is at, and leave its place empty."""
@@ -280,7 +284,7 @@ class RayExecutor:
             return []
         answer, place.answer = place.answer, None
         try:
-            found = ray.get(answer)
+            found = ray.get(next(answer) if place.state == "busy" else answer)
         except lost.RayError as error:
             if place.state == "busy":
                 kind, is_alive = _fate(error)
@@ -298,6 +302,9 @@ class RayExecutor:
             self._ask(place, "idle", None)
             place.deaths, self.has_loaded = 0, True
             return []
+        if "kind" not in found:
+            place.answer, place.results = answer, (*place.results, found)
+            return [Event(place.job, place.name, "unit", (found,))]
         kind = found.pop("kind")
         if kind == "sticky":
             return [self._finish(place, "lost", is_alive=False, **found)]
@@ -332,7 +339,7 @@ class RayExecutor:
     def _finish(self, place: _Place, kind: str, *, is_alive: bool, **facts: Any) -> Event:
         """The event of the job at this place, whose worker stays if it `is_alive`."""
         facts.setdefault("seconds", time.monotonic() - place.began)
-        event = Event(place.job, place.name, kind, **facts)
+        event = Event(place.job, place.name, kind, place.results, **facts)
         if is_alive:
             place.job = None
             self._ask(place, "idle", None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.files import TEMPORARY
 from vidcfg.render.identity import what_changed
 from vidcfg.stored.read import arrays_of, records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
@@ -44,7 +45,7 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> str:
     """
     made = plan.to_dict()
     # The names before the plan: another driver may write it at any time.
-    others = [n for n in store.names("") if n not in PARTS and not n.startswith(".tmp-")]
+    others = [n for n in store.names("") if n not in PARTS and not n.startswith(TEMPORARY)]
     known = store.read_json("plan.json")
     if known is None and others:
         raise NoStoreError(
@@ -83,11 +84,17 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     return ""
 
 
-def make_executor(plan: Plan, store: Store, *, address: str | None = None) -> Executor:
-    """This process for `workers.num: 0`, else Ray."""
+def make_executor(
+    plan: Plan,
+    store: Store,
+    *,
+    address: str | None = None,
+    on_step: Callable[..., None] | None = None,
+) -> Executor:
+    """This process for `workers.num: 0`, whose steps `on_step` follows, else Ray."""
     workers = plan.sweep.workers
     if workers.num == 0:
-        return InProcess(Worker(store.url), time_limit=workers.time_limit)
+        return InProcess(Worker(store.url, on_step=on_step), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
     return RayExecutor(store.url, workers, address)
@@ -109,6 +116,7 @@ def run_sweep(
     """
     # The units
     left_aside, damaged = put_plan(store, plan, replace=replace_plan), store.names("damaged")
+    store.remove_leftovers()
     begin = time.monotonic()
     try:
         books = drive(plan, store, executor, on_change=on_change)

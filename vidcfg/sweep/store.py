@@ -11,13 +11,22 @@ import errno
 import hashlib
 import json
 import os
+import random
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidcfg.files import FileError, atomic_path
+from vidcfg.files import (
+    TEMPORARY,
+    FileError,
+    atomic_path,
+    remove_leftovers,
+    temporary_beside,
+)
+from vidcfg.places import is_url, reach
 from vidcfg.stored.read import ResultsError, arrays_of, parse, records_of
 from vidcfg.stored.shapes import DoneFile, RenderFile, shape_of
 
@@ -25,8 +34,11 @@ DONE = "DONE"
 HASHED_BYTES = 4 << 20
 """Larger files count by their size alone: a resumed sweep need not read all of its videos."""
 
-WRITES = 3
+WRITES = 8
 """So often a unit is written to an object store, where two drivers may be at it at once."""
+
+PAUSE_SECONDS = 0.5
+"""Between two of these writes at most so much more each time, by chance: one of the two wins."""
 
 
 NEEDED = {"video", "record.json", "records.jsonl"}
@@ -59,15 +71,11 @@ class Store:
     """
 
     def __init__(self, url: str):
-        import fsspec
-
-        self.url = url
+        self.url, self.is_local = url, not is_url(url)
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise NoStoreError(f"the store {url} cannot be reached: {error}") from None
-        protocols = self.fs.protocol
-        self.is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+            self.fs, self.root = reach(url, StoreError)
+        except ValueError as error:
+            raise NoStoreError(f"the store {error}") from None
 
     def path(self, name: str) -> str:
         """The full path of a file of the store."""
@@ -135,8 +143,13 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens where there is none."""
-        if self.exists(name):
+        with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed workers of this machine left half written."""
+        for folder in ("", "*/", "*/*/") if self.is_local else ():
+            remove_leftovers(Path(self.root).glob(f"{folder}{TEMPORARY}*"))
 
     def is_done(self, key: str) -> bool:
         """Whether a unit is there, whole."""
@@ -183,18 +196,25 @@ class Store:
         with self._told():
             if self.is_local:
                 return self._commit_local(key, whole)
-            self._set_aside(key)
-            for _ in range(WRITES):
+            # Without DONE it is what a killed worker left, or what another one is writing.
+            if self.exists(f"{self.unit(key)}/{DONE}"):
+                if self.is_done(key):
+                    return False
+                self._set_aside(key)
+            for number in range(1, 1 + WRITES):
                 for name, data in whole.items():
                     self.fs.pipe_file(self.path(f"{self.unit(key)}/{name}"), data)
                 if self.is_done(key):
                     return True
+                time.sleep(random.uniform(0.0, number * PAUSE_SECONDS))
+                if self.is_done(key):
+                    return False
         raise StoreError(f"{self.path(self.unit(key))} does not keep what is written there.")
 
     def _commit_local(self, key: str, files: Mapping[str, bytes]) -> bool:
         # Nothing is synced: what a power failure leaves half is seen by its size or content.
         target = self._room_for(self.unit(key), is_folder=True)
-        temporary = target.with_name(f".tmp-{key[:8]}-{uuid.uuid4().hex[:8]}")
+        temporary = temporary_beside(target)
         temporary.mkdir()
         try:
             for name, data in files.items():

@@ -6,7 +6,8 @@ import os
 import socket
 import time
 import traceback
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ OFFLOADS = ("none", "model", "sequential")
 class Worker:
     """Made from the address of a store, whose plan has all the rest; `load` reads the model.
 
-    Units that are done are skipped.
+    Units that are done are skipped. `on_step(done, total, what=...)` follows the steps of a run.
     """
 
-    def __init__(self, store: str):
-        self.url = store
+    def __init__(self, store: str, *, on_step: Callable[..., None] | None = None):
+        self.url, self.on_step = store, on_step
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._loaded: tuple[str, Any, dict[str, Any]] | None = None
 
@@ -76,8 +77,8 @@ class Worker:
             self._loaded = (name, pipe, model_record(config, pipe))
         return self._loaded[1:]
 
-    def run(self, job: Job) -> tuple[dict[str, Any], ...]:
-        """Make all units of a job that are not done: one small dict for each.
+    def run(self, job: Job) -> Iterator[dict[str, Any]]:
+        """Make all units of a job that are not done: one small dict for each as it is finished.
 
         Raises:
             StoreError: if the store is full or cannot be written.
@@ -86,22 +87,21 @@ class Worker:
         from vidcfg.render.job import mini_threads
 
         todo = [key for key in job.units if not self.store.is_done(key)]
-        results = [{"key": key, "status": "cached"} for key in job.units if key not in todo]
+        yield from ({"key": key, "status": "cached"} for key in job.units if key not in todo)
         if not todo:
-            return tuple(results)
+            return
         for key in todo:
             self._attempt(key, "start", job)
         try:
             with mini_threads(self.plan.config_of(self.plan.by_key[todo[0]])):
-                made = self._make(todo, job)
+                yield from self._make(todo, job)
         except Exception as error:
             for key in todo:
                 self._attempt(key, "error", job, message=f"{type(error).__name__}: {error}")
                 self._log(key, traceback.format_exc())
             raise
-        return (*results, *made)
 
-    def _make(self, keys: list[str], job: Job) -> list[dict[str, Any]]:
+    def _make(self, keys: list[str], job: Job) -> Iterator[dict[str, Any]]:
         from vidcfg.media.write import CODECS
         from vidcfg.pipelines.schedulers import make_scheduler
         from vidcfg.render.sampling import can_share, sample_units
@@ -120,15 +120,18 @@ class Worker:
         runs = [indices] if can_share(pipe, first) else [[index] for index in indices]
 
         # Each run, and its units into the store
-        results, batches, own = [], [], pipe.scheduler
+        batches, own = [], pipe.scheduler
         try:
             pipe.scheduler = make_scheduler(pipe, first.sampling)
             for run in runs:
-                batch = sample_units([configs[i] for i in run], pipe, unit, name=prompt.text)
+                of = [configs[i] for i in run]
+                what = f"{len(run)} of '{prompt.text}'"
+                follow = self.on_step and partial(self.on_step, what=what)
+                batch = sample_units(of, pipe, unit, name=prompt.text, on_step=follow)
                 batches.append(batch)
                 for i, rendered in zip(run, batch.videos):
                     made = (keys[i], configs[i], unit, pipe, rendered, model, job)
-                    results.append(self._store_unit(*made))
+                    yield self._store_unit(*made)
         finally:
             pipe.scheduler = own
 
@@ -143,7 +146,6 @@ class Worker:
             "level": job.level,
         }
         self.store.write_json(f"jobs/{job.id}.json", facts)
-        return results
 
     def _check_sources(self, key: str, config: RenderConfig, model: dict[str, Any]) -> None:
         """Raise StoreError where the files that are here are not those that were planned with."""

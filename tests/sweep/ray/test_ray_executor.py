@@ -30,7 +30,12 @@ def test_every_job_comes_back_once_and_models_are_loaded_once_per_worker(executo
 
 def test_units_of_a_job_run_in_one_process_in_order(executor_of, tmp_path):
     job = Job(id="three", units=("ok:a", "ok:b", "ok:c"))
-    (event,) = run_all(executor_of(2), [job])
+    executor, events = executor_of(2), []
+    executor.submit(job)
+    while not events or events[-1].kind == "unit":
+        events += executor.wait(5)
+    *units, event = events
+    assert event.results == tuple(result for unit in units for result in unit.results)
     assert [result["key"] for result in event.results] == ["ok:a", "ok:b", "ok:c"]
     assert len({result["pid"] for result in event.results}) == 1
     assert event.job == job

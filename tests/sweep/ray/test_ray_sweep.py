@@ -104,6 +104,20 @@ def test_a_model_that_cannot_load_ends_the_command_in_one_line(
     assert str(broken) in last or "safetensors" in last or "header" in last.lower(), last
 
 
+@pytest.mark.slow
+def test_two_drivers_that_start_ray_at_the_same_moment_both_go_on(sweep_file, tmp_path):
+    workers = ["--workers", "1", "--set", "workers.batch=2"]
+    command = [sys.executable, "-m", "vidcfg.sweep", str(sweep_file), "--no-report", *workers]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [driver.communicate(timeout=300)[1] for driver in both]
+    assert [driver.returncode for driver in both] == [0, 0], told
+    store = Store(str(tmp_path / "store"))
+    keys = [unit["key"] for unit in store.read_json("plan.json")["units"]]
+    assert store.done_keys(keys) == set(keys)
+    assert store.names("damaged") == store.names("failed") == []
+    assert max(done_lines(store, key) for key in keys) == 1
+
+
 MINI = """\
 schema: 1
 name: killed
