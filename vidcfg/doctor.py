@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "render": "rendering and vidcfg.guide",
-    "sweep": "sweeps on several processes, stores at an address, Parquet",
+    "sweep": "sweeps on several processes, Parquet",
+    "s3": "stores at s3://",
+    "gs": "stores at gs://",
     "metrics": "LPIPS, CLIP, FVD and R3D-18",
     "cuda": "attention: xformers on CUDA",
     "decord": "the first frames of reference videos (PyAV serves without it)",

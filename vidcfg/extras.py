@@ -9,6 +9,8 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "diffusers", "transformers", "accelerate"), "render"),
     **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub"), "render"),
     **dict.fromkeys(("ray", "pyarrow", "fsspec"), "sweep"),
+    "s3fs": "s3",
+    "gcsfs": "gs",
     **dict.fromkeys(("lpips", "open_clip", "torchvision"), "metrics"),
     "xformers": "cuda",
     "decord": "decord",
