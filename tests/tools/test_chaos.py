@@ -23,7 +23,7 @@ def chaos(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("num_here", "num_ray"), [(2, 0), pytest.param(10, 3, marks=pytest.mark.slow)]
+    ("num_here", "num_ray"), [(10, 0), pytest.param(10, 3, marks=pytest.mark.slow)]
 )
 def test_whatever_goes_wrong_nothing_is_lost_made_twice_or_left(chaos, num_here, num_ray):
     import chaos as script
