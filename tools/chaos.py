@@ -273,14 +273,8 @@ def table(counts: dict[str, Counter]) -> str:
     return "\n".join(rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10, help="in one process (10)")
-    parser.add_argument("--ray", type=int, default=2, help="on two Ray workers (2)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-
-    # What is imported is there in every driver; threads do not survive a fork.
+def quiet_threads() -> None:
+    """Load what every driver needs, without threads: these do not survive a fork."""
     import cv2
     import torch
 
@@ -290,6 +284,15 @@ def main(argv: list[str] | None = None) -> int:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=10, help="in one process (10)")
+    parser.add_argument("--ray", type=int, default=2, help="on two Ray workers (2)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+
+    quiet_threads()
     # The rounds, kind by kind in turn
     plan = [(HERE[i % len(HERE)], False, i) for i in range(options.rounds)]
     plan += [(RAY[i % len(RAY)], True, i) for i in range(options.ray)]
