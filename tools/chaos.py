@@ -47,8 +47,10 @@ NAMES = {"worker": "ray::Render", "raylet": "raylet/raylet", "GCS": "gcs_server"
 
 MARK = "VIDCFG_CHAOS"
 ENOUGH = 240.0
-GONE_SECONDS = 45.0
-"""Processes of Ray see within this time that their driver is gone."""
+GONE_SECONDS = 90.0
+"""Processes of Ray see within this time that their driver is gone; agents of a Ray that was still
+starting wait a minute for its GCS first.
+"""
 
 FAULTS = ("lost", "twice", "differ", "leftovers", "stay", "hung", "unfinished")
 COLUMNS = ("rounds", "hit", *FAULTS)
