@@ -75,8 +75,9 @@ def frames_of(results: Any) -> ResultFrames:
     for failure in results.failed:
         where = place(failure.key, failure.cell, failure.prompt, failure.seed)
         units.append(where | {"status": "failed"} | settings(failure, failure.cell))
+    missing = set(results.missing)
     for unit in plan.get("units", ()):
-        if unit["key"] in results.missing:
+        if unit["key"] in missing:
             where = place(unit["key"], unit["cell"], results.prompts[unit["prompt"]], unit["seed"])
             units.append(where | {"status": "missing"} | settings(None, unit["cell"]))
 

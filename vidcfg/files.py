@@ -56,7 +56,9 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def temporary_beside(path: Path) -> Path:
     """A name beside `path` for what is to appear there; it tells which process writes it."""
-    return path.with_name(f"{TEMPORARY}{_here()}-{os.getpid()}-{_random()}{path.suffix[:16]}")
+    return path.with_name(
+        f"{TEMPORARY}{_here()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{path.suffix[:16]}"
+    )
 
 
 def remove_leftovers(found: Iterable[Path]) -> None:
@@ -88,12 +90,9 @@ def _is_alive(number: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
+        # It is somebody else's.
         return True
     return True
-
-
-def _random() -> str:
-    return uuid.uuid4().hex[:12]
 
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> Path:

@@ -1,15 +1,14 @@
 """Drivers that are killed, interrupted, or two at a time: real processes on one store."""
 
-import json
 import os
 import signal
 import sys
 import time
-from collections import Counter
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from tiny_sweep import starts
 
 from vidcfg.sweep.cli import main
 from vidcfg.sweep.store import Store
@@ -74,15 +73,6 @@ def wait_for(is_true, process) -> None:
         assert process.is_alive(), "the sweep ended before it could be stopped"
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def starts(store) -> Counter:
-    return Counter(
-        name.removesuffix(".jsonl")
-        for name in store.names("attempts")
-        for line in store.fs.cat_file(store.path(f"attempts/{name}")).splitlines()
-        if json.loads(line)["what"] == "start"
-    )
 
 
 def test_a_killed_driver_resumes_without_repeating_a_unit(start, store, sweep_file):
