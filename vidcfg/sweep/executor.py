@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import queue
 import signal
 import sys
 import threading
@@ -24,6 +25,9 @@ STICKY = (
 """Texts of errors after which the process cannot use its GPU again."""
 
 MAX_MESSAGE = 600
+
+STEP_SECONDS = 1.0
+"""Between two steps that a worker in another process tells."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,41 @@ def carry_out(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
     yield {"kind": kind, "message": message, "seconds": time.perf_counter() - begin}
+
+
+def with_steps(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
+    """`carry_out`, and between its results `step` of `steps` and `what` takes them, about one a
+    second and the last of each run.
+
+    Steps are made in the midst of a call, so the job runs in a thread of its own.
+    """
+    found: queue.SimpleQueue = queue.SimpleQueue()
+    told = -STEP_SECONDS
+
+    def on_step(done: int, total: int, *, what: str) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if done == total or now - told >= STEP_SECONDS:
+            told = now
+            found.put({"step": done, "steps": total, "what": what})
+
+    def work() -> None:
+        try:
+            for result in carry_out(worker, job):
+                found.put(result)
+        except BaseException as error:
+            found.put(error)
+
+    worker.on_step = on_step
+    # Not waited for when the process ends: it may be at something that takes hours.
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        result = found.get()
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+        if "kind" in result:
+            return
 
 
 def kind_of(error: BaseException) -> str:

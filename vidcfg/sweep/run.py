@@ -91,13 +91,13 @@ def make_executor(
     address: str | None = None,
     on_step: Callable[..., None] | None = None,
 ) -> Executor:
-    """This process for `workers.num: 0`, whose steps `on_step` follows, else Ray."""
+    """This process for `workers.num: 0`, else Ray; `on_step` follows the steps of runs."""
     workers = plan.sweep.workers
     if workers.num == 0:
         return InProcess(Worker(store.url, on_step=on_step), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
-    return RayExecutor(store.url, workers, address)
+    return RayExecutor(store.url, workers, address, on_step=on_step)
 
 
 def run_sweep(

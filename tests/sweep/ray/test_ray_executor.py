@@ -42,6 +42,20 @@ def test_units_of_a_job_run_in_one_process_in_order(executor_of, tmp_path):
     assert event.seconds > 0
 
 
+def test_steps_are_told_while_a_job_runs_those_of_several_together(executor_of):
+    executor, told = executor_of(2), []
+    executor.on_step = lambda done, total, *, what: told.append((done, total, what))
+    events = run_all(executor, [Job("a", ("meet:2", "steps:3")), Job("b", ("meet:2-", "steps:5"))])
+    assert [event.kind for event in events] == ["done", "done"]
+    assert {result["key"] for event in events for result in event.results} == {
+        *("meet:2", "steps:3", "meet:2-", "steps:5")
+    }
+    # Of the steps within a second the first alone.
+    first, both = told
+    assert first in ((1, 6, "a kite"), (1, 10, "a kite"))
+    assert both == (2, 16, "2 runs")
+
+
 def test_workers_are_created_only_for_jobs(executor_of, tmp_path):
     executor = executor_of(2)
     assert executor.free() == 2
