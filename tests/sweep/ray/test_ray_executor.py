@@ -2,12 +2,15 @@
 
 import logging
 import os
+import signal
+import sys
 import time
 
 import pytest
 import ray
 from ray_driving import jobs_of, lines, run_all
 
+from vidcfg import cli
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_cluster import ClusterError, Need, join
 
@@ -163,6 +166,31 @@ def test_ray_that_does_not_start_is_tried_once_more(failures, monkeypatch):
     assert len(asked) == 2
     assert asked[0] == asked[1]
     assert len(ended) == failures
+
+
+@pytest.mark.parametrize("when", ["while Ray starts", "later"])
+def test_sigterm_is_ours_though_ray_has_a_handler_of_its_own(when, monkeypatch, capsys):
+    def init(**options):
+        # The beginning of what it does.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if when != "later":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+
+    def todo(arguments):
+        join(None, Need(cpus=1, gpus=0))
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert cli.run(cli.parser("demo", ""), todo, []) == 130
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "vidcfg demo: interrupted\n"
 
 
 def test_a_worker_beyond_this_machine_is_one_line_with_what_there_is(monkeypatch):
