@@ -70,6 +70,8 @@ def test_store_elsewhere_with_a_key_that_leads_out_is_refused(store, tmp_path, m
         (("units", 0, "cell"), "none"),
         (("units", 0, "prompt"), 7),
         (("baseline",), "../x"),
+        (("sources",), "y" * 99),
+        (("sources",), {"uniform-1": {"model.checkpoint": ["ab"]}}),
     ],
 )
 def test_names_of_a_plan_have_a_grammar(store, where, value):
