@@ -90,7 +90,7 @@ def with_steps(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
     """`carry_out`, and between its results `step` of `steps` and `what` takes them, about one a
     second and the last of each run.
 
-    Steps are made in the midst of a call, so the job runs in a thread of its own.
+    Steps come in the midst of a call, by `worker.on_step`, so the job runs in its own thread.
     """
     found: queue.SimpleQueue = queue.SimpleQueue()
     told = -STEP_SECONDS
@@ -132,7 +132,7 @@ def kind_of(error: BaseException) -> str:
     names = {base.__name__ for one in chain for base in type(one).__mro__}
     texts = [str(one).lower() for one in chain if isinstance(one, RuntimeError)]
     if names & {"OutOfMemoryError", "MemoryError"} or _says(
-        texts, ("out of memory", "can't allocate memory")
+        texts, ("out of memory", "can't allocate memory", "can't start new thread")
     ):
         return "oom"
     return "sticky" if _says(texts, STICKY) else "error"

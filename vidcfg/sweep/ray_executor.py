@@ -40,8 +40,9 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENC
 class RenderActor:
     """What runs in a Ray worker process: one model, loaded once, and one job at a time.
 
-    `worker` names a class as "module:Name"; it is made from `spec` and has `.load()` and
-    `.run(job)`. The constructor only keeps its arguments: an exception in it would cost the actor.
+    `worker` names a class as "module:Name"; it is made from `spec`, has `.load()` and `.run(job)`,
+    and tells its steps to what `.on_step` is set to. The constructor only keeps its arguments: an
+    exception in it would cost the actor.
     """
 
     def __init__(self, worker: str, spec: Any, *, threads: int, has_gpu: bool):

@@ -196,6 +196,7 @@ def kinds():
     yield MemoryError(), "oom"
     yield RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "oom"
     yield RuntimeError("CUDA error: out of memory"), "oom"
+    yield RuntimeError("can't start new thread"), "oom"
     yield chained(torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("decoding")), "oom"
     yield RuntimeError("CUDA error: device-side assert triggered"), "sticky"
     yield RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "sticky"
