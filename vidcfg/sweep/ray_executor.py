@@ -191,7 +191,7 @@ class RayExecutor:
         """Events that happened, as soon as there are any, or none after `timeout` seconds.
 
         Raises:
-            ClusterError: if after half an hour no worker has found a place on any machine.
+            ClusterError: if no worker finds a place in half an hour, or our own Ray has died.
         """
         end = time.monotonic() + timeout
         while True:
@@ -259,6 +259,10 @@ class RayExecutor:
                 self._dismiss(place)
 
     def _check_placement(self) -> None:
+        is_placing = any(place.state == "placing" for place in self.places)
+        if is_placing and self.owns_ray and self.address is None and not places(self.need):
+            why = "Ray has died on this machine (its raylet ended, perhaps for lack of memory)"
+            raise ClusterError(f"{why}. Run the same command again: what is finished stays.")
         if self.has_loaded or not self.first_hire:
             return
         if any(place.state not in ("empty", "placing") for place in self.places):
