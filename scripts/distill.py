@@ -150,12 +150,19 @@ def loss_of(adapter: StrengthAdapter, module: Any, family: Family, seen: Seen) -
 
 
 def width_of(module: Any, family: Family, seen: Seen) -> tuple[int, int]:
-    """The number of blocks, and the channels of the tokens that they return."""
+    """The number of blocks, and the channels of the tokens that they return.
+
+    Raises:
+        ValueError: the family does not say where its blocks are.
+    """
+    if family.blocks is None:
+        raise ValueError(f"the family '{family.name}' does not say where its blocks are.")
     found: list[int] = []
     layers = all_layers(module, family.blocks)
 
     def note(block: Any, given: Any, output: Any) -> None:
-        found.append((output[0] if isinstance(output, tuple) else output).shape[-1])
+        made = output if isinstance(output, tuple) else (output,)
+        found.append(next(x for x in made if x is not None).shape[-1])
 
     handle = layers[0].block.register_forward_hook(note)
     with torch.no_grad():
@@ -165,9 +172,15 @@ def width_of(module: Any, family: Family, seen: Seen) -> tuple[int, int]:
 
 
 def teach(teacher: Teacher, given: argparse.Namespace, log: Log, stop: Stop) -> StrengthAdapter:
-    """Train, or go on with, the adapter of the file `given.out`."""
-    pipe, family = teacher.pipe, teacher.family
-    module = next(iter(family.models_of(pipe).values()))
+    """Train, or go on with, the adapter of the file `given.out`.
+
+    Raises:
+        ValueError: the pipeline has several models, or blocks that cannot be adapted.
+    """
+    family, models = teacher.family, teacher.family.models_of(teacher.pipe)
+    if len(models) > 1:
+        raise ValueError(f"the pipeline has several models ({', '.join(models)}); one is needed.")
+    [module] = models.values()
     module.requires_grad_(False)
     torch.manual_seed(given.seed)
     size = width_of(module, family, teacher.run(given.seed)[0])

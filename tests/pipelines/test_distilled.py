@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,19 +64,46 @@ def test_tokens_of_frames_at_strength_1_stay_and_others_follow_the_formula():
         assert (want - before[b, f]).abs().max() > 0.1
 
 
-def test_a_new_adapter_is_the_plain_model_in_one_pass(wan, tmp_path):
-    config = wan.pipe.transformer.config
-    width = config.num_attention_heads * config.attention_head_dim
-    StrengthAdapter(config.num_layers, width, rank=4).save(tmp_path / "new.safetensors")
-    plain = wan.unguided(generator=generators(0, 1))
-    method = {"kind": "distilled", "adapter": str(tmp_path / "new.safetensors")}
-    with vidcfg.guide(wan.pipe, vidcfg.Guidance(scale=6.0, method=method)) as trace:
-        ours = wan.unguided(generator=generators(0, 1))
+SIZES = {
+    "wan": (2, 24),
+    "ltx": (1, 32),
+    "cogvideox": (1, 32),
+    "hunyuan_video": (2, 20),
+    "sd3": (1, 32),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_new_adapter_is_the_plain_model_in_one_pass(name, tmp_path):
+    tiny = BUILDERS[name]()
+    path = tmp_path / "new.safetensors"
+    adapter = StrengthAdapter(*SIZES[name], rank=4)
+    adapter.save(path)
+    plain = tiny.unguided(generator=generators(0, 1))
+    guidance = vidcfg.Guidance(scale=6.0, method={"kind": "distilled", "adapter": str(path)})
+    with vidcfg.guide(tiny.pipe, guidance) as trace:
+        ours = tiny.unguided(generator=generators(0, 1))
     assert torch.equal(ours, plain)
-    [(branch, count)] = trace.evaluations.items()
-    assert branch.startswith("distilled:")
-    assert count == 6
+    assert list(trace.evaluations.values()) == [6]
     assert trace.evaluations == trace.planned.evaluations
+    # One that adds something does reach the prediction.
+    torch.nn.init.normal_(adapter.up[0].weight)
+    adapter.save(path)
+    with vidcfg.guide(tiny.pipe, guidance):
+        assert not torch.equal(tiny.unguided(generator=generators(0, 1)), plain)
+
+
+def test_models_whose_tokens_are_no_frames_are_refused(tmp_path):
+    for name, part in (("cogvideox15", "for a grid (2, 1, 2)"), ("wan22", "several models")):
+        tiny = BUILDERS[name]()
+        size = (1, 64) if name == "cogvideox15" else SIZES["wan"]
+        StrengthAdapter(*size).save(tmp_path / "a.safetensors")
+        method = {"kind": "distilled", "adapter": str(tmp_path / "a.safetensors")}
+        with (
+            pytest.raises(ValueError, match=re.escape(part)),
+            vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=6.0, method=method)),
+        ):
+            tiny.unguided(generator=generators(0, 1))
 
 
 def test_frames_of_strength_1_are_the_plain_prediction_and_samples_have_their_own(wan, tmp_path):

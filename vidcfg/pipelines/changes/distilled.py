@@ -123,22 +123,30 @@ def adapted(
             f"the adapter is for {size['num_layers']} blocks, and this {type(module).__name__} "
             f"has {len(layers)}. Take the one that was made of this model."
         )
+    returns = family.blocks.returns
+    place = returns.index("hidden_states") if "hidden_states" in returns else 0
     with contextlib.ExitStack() as stack:
         for layer in layers:
             grid = token_grid(family, module, arguments, layer.index)
-            wrap = functools.partial(_adapting, layer, adapter, strength, grid)
+            wrap = functools.partial(_adapting, layer, adapter, strength, grid, place)
             stack.enter_context(forward_replaced(layer, layer.block, wrap))
         yield
 
 
 def _adapting(
-    layer: Layer, adapter: StrengthAdapter, strength: Tensor, grid: tuple, forward: Callable
+    layer: Layer,
+    adapter: StrengthAdapter,
+    strength: Tensor,
+    grid: tuple,
+    place: int,
+    forward: Callable,
 ) -> Callable:
-    """A block whose video tokens, the first of what it returns, go through the adapter."""
+    """A block whose video tokens, at a place among what it returns, go through the adapter."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        tokens, *others = output if isinstance(output, tuple) else (output,)
+        made = list(output) if isinstance(output, tuple) else [output]
+        tokens = made[place if len(made) > 1 else 0]
         # The frames have to be those of the strengths, and no other tokens among theirs.
         wanted = (strength.shape[1], prod(grid), adapter.size["width"])
         if (grid[0], *tokens.shape[1:]) != wanted:
@@ -147,8 +155,8 @@ def _adapting(
                 f"and the adapter takes {wanted[2]} channels of {wanted[0]} frames with no token "
                 f"of text among them. Use guidance.method: cfg."
             )
-        tokens = adapter(layer.index, tokens, strength)
-        return (tokens, *others) if isinstance(output, tuple) else tokens
+        made[place if len(made) > 1 else 0] = adapter(layer.index, tokens, strength)
+        return tuple(made) if isinstance(output, tuple) else made[0]
 
     return run
 
@@ -164,6 +172,7 @@ class StudentPass(ModelChange):
             branch: StrengthAdapter.load(student.adapter).to(device)
             for branch, student in self.of.items()
         }
+        self.taught: str | None = None
 
     def inputs(self, branch: str, step: int) -> dict[str, Tensor]:
         if branch not in self.of:
@@ -180,6 +189,12 @@ class StudentPass(ModelChange):
         return self.start.samples.strength_BKF[0].shape[-1]
 
     def run(self, call: StepCall) -> Any:
+        self.taught = self.taught or call.attribute
+        if call.attribute != self.taught:
+            raise ValueError(
+                f"this pipeline has several models ({self.taught}, {call.attribute}), and an "
+                "adapter is of one. Use guidance.method: cfg."
+            )
         adapter, strength = self.adapters[call.branches[0]], call.beside[STRENGTH]
         with adapted(call.module, call.family, adapter, strength, call.arguments):
             return call.plain()
