@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidcfg.extras import explained
 from vidcfg.stored.read import ResultsError, render_of
 
 NO_SETTINGS = ("schema", "name", "prompt", "prompts", "seed", "seeds", "output")
@@ -128,9 +129,6 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def _framed(units: list[dict[str, Any]], records: list[dict[str, Any]]) -> ResultFrames:
-    try:
+    with explained("vidcfg.results.load", error=ModuleNotFoundError):
         import pandas
-    except ModuleNotFoundError as error:
-        what = "vidcfg.results.load needs pandas: pip install pandas."
-        raise ModuleNotFoundError(what) from error
     return ResultFrames(pandas.DataFrame(units), pandas.DataFrame(records))
