@@ -1,7 +1,7 @@
 """Result sets as pandas frames."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,23 +95,20 @@ def frames_of_renders(folder: Path) -> ResultFrames:
         ResultsError: there is no record of a render.
     """
     units = []
-    for name, render in _renders(folder):
+    for path in sorted(folder.rglob("*.json")):
+        render = render_of(path)
+        if render.get("kind") != "vidcfg.render/1":
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
         prompt = (render.get("settings") or {}).get("prompt") or {}
         video = (render.get("files") or {}).get("video")
         where = {"key": name, "cell": str(Path(name).parent), "label": render.get("name")}
         where |= {"prompt": prompt.get("text"), "seed": render.get("seed")}
-        made = {"status": "done", "video": video and str(folder / Path(name).parent / video)}
+        made = {"status": "done", "video": video and str(path.parent / video)}
         units.append(where | made | _cost(render) | settings_of(render.get("settings")))
     if not units:
         raise ResultsError(f"{folder} holds no results: no store, no scores and no renders.")
     return _framed(units, [])
-
-
-def _renders(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(folder.rglob("*.json")):
-        render = render_of(path)
-        if render.get("kind") == "vidcfg.render/1":
-            yield path.relative_to(folder).with_suffix("").as_posix(), render
 
 
 def _cost(render: Mapping[str, Any]) -> dict[str, Any]:
