@@ -29,7 +29,7 @@ from vidcfg.guidance.passes import (
     served_by,
 )
 from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
-from vidcfg.guidance.prediction import coefficients, x0_coefficients
+from vidcfg.guidance.prediction import coefficients
 from vidcfg.guidance.rule import Vectors
 from vidcfg.guidance.trace import ADVICE, NonFiniteError, StepTrace
 
@@ -267,11 +267,11 @@ class SampleGroup:
         rescale_x0 = None
         if has_rescale and guidance.rescale.space == "x0":
             level = inputs.known_level("guidance.rescale in x0", "space: prediction")
-            rescale_x0 = x0_coefficients(inputs.prediction, *level)
+            rescale_x0 = coefficients(inputs.prediction, "sample", *level)
         x0 = None
         if method.in_x0:
             level = inputs.known_level(f"guidance.method {method.kind} in x0", "space: prediction")
-            x0 = x0_coefficients(inputs.prediction, *level)
+            x0 = coefficients(inputs.prediction, "sample", *level)
         vectors = {}
         if method.extras:
             frames = {b: p.expand(guided.shape) for b, p in frames.items()}
