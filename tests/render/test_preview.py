@@ -40,6 +40,19 @@ def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
     assert prompt_warnings({"x": "a red circle"}, tokenizer, None) == []
 
 
+def test_a_word_that_many_prompts_have_is_told_once():
+    from vidcfg.mini.text import build_tokenizer
+
+    tokenizer = build_tokenizer().backend_tokenizer
+    texts = ["a moon over a sea", "a red moon", "a sea over a moon", "a tree on a hill"]
+    told = prompt_warnings({f"prompts.{i}": text for i, text in enumerate(texts)}, tokenizer, None)
+    assert told == [
+        "prompts.0 and 2 more: the model does not know 'moon'.",
+        "prompts.0 and 1 more: the model does not know 'sea'.",
+        "prompts.3: the model does not know 'tree', 'hill'.",
+    ]
+
+
 def test_record_text_reads_back_and_keeps_rows_on_one_line():
     record = {"a": {"rows": [[1.5, 2.0], [0.1, 3.0]]}, "b": "ü\n", "empty": {}, "list": []}
     text = to_json(record)

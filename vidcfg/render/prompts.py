@@ -2,28 +2,43 @@
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
 def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | None) -> list[str]:
-    """One sentence for each text with unknown words or an end beyond `max_length` tokens.
+    """Sentences on unknown words, and on texts whose end lies beyond `max_length` tokens.
 
     `texts` maps a name such as `prompts.0.text` to the text; `tokenizer` is a
-    `tokenizers.Tokenizer`; `max_length` counts special tokens.
+    `tokenizers.Tokenizer`; `max_length` counts special tokens. A word, or an end, that many texts
+    share is told once.
     """
-    warnings = []
+    names_of_word: dict[str, list[str]] = {}
+    names_of_end: dict[str, list[str]] = {}
     for name, text in texts.items():
         unknown, cut = _lost(text, tokenizer, max_length)
-        if unknown:
-            words = ", ".join(f"'{word}'" for word in unknown)
-            warnings.append(f"{name}: the model does not know {words}.")
+        for word in unknown:
+            names_of_word.setdefault(word, []).append(name)
         if cut:
-            warnings.append(
-                f"{name} is longer than the {max_length} tokens that the model reads. "
-                f"It does not see: '{cut}'"
-            )
-    return warnings
+            names_of_end.setdefault(cut, []).append(name)
+    # Words of the same texts stand in one sentence.
+    together: dict[tuple[str, ...], list[str]] = {}
+    for word, names in names_of_word.items():
+        together.setdefault(tuple(names), []).append(f"'{word}'")
+    return [
+        f"{_named(names)}: the model does not know {', '.join(words)}."
+        for names, words in together.items()
+    ] + [
+        f"{_named(names)}: longer than the {max_length} tokens that the model reads. "
+        f"It does not see: '{cut}'"
+        for cut, names in names_of_end.items()
+    ]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
 
 
 def _lost(text: str, tokenizer: Any, max_length: int | None) -> tuple[list[str], str]:
