@@ -23,6 +23,7 @@ def every_rule() -> dict:
     """A rule of each kind, with values of its own where it has none by default."""
     made = {
         "multi": multi(("style", 1.5)),
+        "distilled": RULES["distilled"](adapter="student.safetensors"),
         "apg": RULES["apg"](eta=0.3, norm=0.9, momentum=-0.4),
         "freq": RULES["freq"](space_low=0.4, space_high=1.5, time_low=1.2, time_high=0.1),
         "cfg_pp": Renoised(RULES["cfg_pp"](), 0.7),

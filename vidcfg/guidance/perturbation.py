@@ -114,5 +114,21 @@ class WeakModel:
         return self.checkpoint is not None or bool(self.noise) or self.bits is not None
 
 
-Change = Perturbation | Degradation | WeakModel
+@dataclass(frozen=True)
+class Student:
+    """The model with an adapter that was taught guidance, and reads the strength of every frame.
+
+    Args:
+        adapter: file that `scripts/distill.py` wrote.
+    """
+
+    adapter: str
+    follows_cond: ClassVar[bool] = False
+
+    @property
+    def branch(self) -> str:
+        return f"distilled:{self.adapter}"
+
+
+Change = Perturbation | Degradation | WeakModel | Student
 """What a branch changes: a transformer's forward, the noisy latents, the model."""

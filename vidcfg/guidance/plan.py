@@ -258,9 +258,10 @@ def plan_run(
         steps = [_step(row, method[k], k) for row, method in zip(rows, methods)]
         for _ in range(counts[k]):
             wanted: dict[tuple, None] = {}
-            for i, (branches, effect) in enumerate(steps):
-                seen = tuple((branch, texts[i].get(branch)) for branch in branches)
-                wanted |= {(branch, trajectories[i], text): None for branch, text in seen}
+            for i, (branches, told, effect) in enumerate(steps):
+                texts_seen = (texts[i].get(branch) for branch in branches)
+                seen = tuple(zip(branches, zip(texts_seen, told)))
+                wanted |= {(branch, trajectories[i], given): None for branch, given in seen}
                 path = (trajectories[i], seen, effect)
                 trajectories[i] = ("after", known.setdefault(path, len(known)))
             per_step.append(dict(Counter(branch for branch, _, _ in wanted)))
@@ -268,12 +269,14 @@ def plan_run(
     return RunPlan(tuple(per_step), 2 * len(rows) * len(per_step), may_stop)
 
 
-def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple | None]:
-    """The branches of one sample on step k, and what makes its result; None where it is `cond`."""
+def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple, tuple | None]:
+    """The branches of one sample on step k, what its strengths tell the model in each, and what
+    makes its result; None where that is `cond`."""
     strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
     branches = required_branches(method, strength_F, weight_F, row.always)
+    told = tuple(method.told(branch, strength_F, weight_F) for branch in branches)
     if not any(method.active(strength_F, weight_F)):
-        return branches, None
+        return branches, told, None
     deltas = method.deltas(strength_F, weight_F)
     moves = tuple((branch, tuple(values.tolist())) for branch, values in deltas.items())
-    return branches, (method.key, row.rule, moves)
+    return branches, told, (method.key, row.rule, moves)

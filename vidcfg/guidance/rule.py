@@ -128,6 +128,13 @@ class Method(ConfigModel):
         others = (branch for branch in self.branches if branch != "cond")
         return {b: b if b.startswith("condition:") else seen.get(b, "cond") for b in others}
 
+    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+        """What the strengths of a step tell the model itself in a branch, hashable; None nothing.
+
+        Two samples that differ in it cannot share the evaluation.
+        """
+        return None
+
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         """How far each branch moves the result, before anything that depends on predictions.
 
@@ -219,6 +226,9 @@ class StepOf(Method):
 
     def sources(self) -> dict[str, str]:
         return self.rule.sources()
+
+    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+        return self.rule.told(branch, strength_F, weight_F)
 
     def is_off(self, strength: Rows, weight: Rows) -> Any:
         return self.rule.is_off(strength, weight)

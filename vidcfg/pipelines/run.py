@@ -146,6 +146,7 @@ class GuidedRun:
         def evaluate(rows: dict[str, Tensor], branches: tuple[str, ...]) -> Tensor:
             order = rows.pop(ROW, None)
             given = with_rows(arguments, rows)
+            beside = {path: r for path, r in rows.items() if path.split(".")[0] not in arguments}
             if "return_dict" in _parameters(module):
                 given["return_dict"] = False
             given |= {name: make(given) for name, make in self.family.from_texts.items()}
@@ -162,6 +163,7 @@ class GuidedRun:
                 branches=branches,
                 samples=() if order is None else tuple(order.tolist()),
                 inputs=inputs,
+                beside=beside,
             )
             with cache_context(module, branches, inputs, len(self.facts.calls)):
                 outputs = self.changes.run(call)

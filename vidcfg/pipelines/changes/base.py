@@ -35,7 +35,8 @@ class StepCall:
     """One call of a denoiser: `arguments` hold the rows of one branch, or of several unchanged.
 
     `samples` tells the sample of each row, where that is asked for; `original` is the denoiser's
-    own forward, `attribute` its name in the pipeline, `inputs` what the step brings.
+    own forward, `attribute` its name in the pipeline, `inputs` what the step brings. `beside` are
+    rows of inputs that a change gave its branch and the denoiser does not take.
     """
 
     family: Family
@@ -46,6 +47,7 @@ class StepCall:
     branches: tuple[str, ...]
     samples: tuple[int, ...]
     inputs: StepInputs
+    beside: Mapping[str, Tensor]
 
     def plain(self, **changed: Any) -> Any:
         """The model's outputs, with some arguments changed."""

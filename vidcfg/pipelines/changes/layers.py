@@ -20,14 +20,19 @@ class Layer:
     block: Any
 
 
+def all_layers(module: Any, blocks: Blocks) -> list[Layer]:
+    """Every block of a denoiser, in the order in which layers count."""
+    named = ((f"{p}.{i}", b) for p in blocks.lists for i, b in enumerate(module.get_submodule(p)))
+    return [Layer(index, name, block) for index, (name, block) in enumerate(named)]
+
+
 def find_layers(module: Any, blocks: Blocks, perturbation: Perturbation) -> list[Layer]:
     """The blocks that a perturbation names, or the family's own choice for its rule.
 
     Raises:
         ValueError: for a layer that this model does not have, with the ones that it has.
     """
-    named = ((f"{p}.{i}", b) for p in blocks.lists for i, b in enumerate(module.get_submodule(p)))
-    layers = [Layer(index, name, block) for index, (name, block) in enumerate(named)]
+    layers = all_layers(module, blocks)
     wanted = perturbation.layers
     if not wanted:
         wanted = blocks.layers.get(perturbation.rule, blocks.layers.get("stg", ()))

@@ -1,0 +1,285 @@
+"""Teach a model its own guidance: an adapter that reads the strength of every frame, in one pass.
+
+    python scripts/distill.py configs/uniform.yaml --out runs/distill/mini.safetensors
+    python scripts/distill.py configs/wan/wan2.1-1.3b.yaml --prompts prompts.txt --batch 2
+
+The teacher is the model of the configuration under `cfg`: pairs of passes at random strengths that
+change along the frames, from noise to video. The adapter learns from what it was shown and what
+came out, so no videos are needed. The model's own weights stay as they are. Use the file with
+
+    guidance: {method: {kind: distilled, adapter: runs/distill/mini.safetensors}, scale: 5.0}
+
+A stopped run goes on with the same command. At the end the student is compared with its teacher at
+strengths of its own.
+"""
+
+import argparse
+import inspect
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from train_mini.loop import Clock, Log, Stop, descend, load_model, run_loop, save_model
+
+import vidcfg
+from vidcfg import cli
+from vidcfg.guidance.layout import per_frame
+from vidcfg.pipelines.changes.distilled import StrengthAdapter, adapted
+from vidcfg.pipelines.changes.layers import all_layers
+from vidcfg.pipelines.families import family_of
+from vidcfg.pipelines.family import Family
+from vidcfg.render.config import RenderConfig
+
+HIGHEST = 12.0
+HELD_OUT = {
+    "uniform 2": (2.0, "uniform"),
+    "uniform 7": (7.0, "uniform"),
+    "keyframes 5": (5.0, {"kind": "keyframes", "at": ["first", "last"], "floor": 0.3}),
+    "decay 9": (9.0, {"kind": "decay", "end": 0.2}),
+}
+"""Settings that the end compares; training draws others."""
+
+
+class Seen(NamedTuple):
+    """One step of the teacher: what the model got, the strengths [B, F], and what came out."""
+
+    arguments: dict[str, Any]
+    strength: Tensor
+    guided: Tensor
+
+
+class Teacher:
+    """A pipeline under `cfg` at random strengths, whose steps are kept. `negative` holds what the
+    unconditional side sees, as for `vidcfg.guide`; without it the empty text."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        config: RenderConfig,
+        prompts: list[str],
+        *,
+        batch: int,
+        negative: Mapping[str, Any] = MappingProxyType({}),
+    ):
+        self.pipe, self.family, self.batch = pipe, family_of(pipe), batch
+        self.negative = negative
+        self.config, self.prompts = config, prompts
+
+    def settings(self, rng: np.random.Generator) -> list[vidcfg.Guidance]:
+        """One for each sample: log-uniform scales up to `HIGHEST`; uniform, decaying, or with
+        weights that change freely along the frames."""
+        made = []
+        for _ in range(self.batch):
+            frames = [
+                "uniform",
+                {"kind": "decay", "end": float(rng.uniform())},
+                {"kind": "ramp", "first": float(rng.uniform()), "last": 1.0},
+            ][rng.integers(3)]
+            scale = float(np.exp(rng.uniform(0.0, math.log(HIGHEST))))
+            made.append(vidcfg.Guidance(scale=scale, frames=frames))
+        return made
+
+    def run(self, seed: int) -> list[Seen]:
+        """All steps of one batch of videos, a function of the seed."""
+        rng = np.random.default_rng(seed)
+        prompts = [self.prompts[i] for i in rng.integers(len(self.prompts), size=self.batch)]
+        seen: list[tuple[dict[str, Any], Tensor]] = []
+        with vidcfg.guide(self.pipe, self.settings(rng), **self.negative) as trace:
+            session = type(self.pipe)._vidcfg_session
+            forward = session.forward
+
+            def kept(module: Any, original: Any, expert: Any, arguments: dict[str, Any]) -> Any:
+                given = {
+                    k: v.clone() if isinstance(v, Tensor) else v for k, v in arguments.items()
+                }
+                guided = forward(module, original, expert, arguments)
+                tensor = guided if isinstance(guided, Tensor) else guided[0]
+                seen.append((given, tensor.clone()))
+                return guided
+
+            session.forward = kept
+            self.pipe(
+                **call_of(self.pipe, self.config, prompts), generator=generators(rng, prompts)
+            )
+        rows = [surface.strength_KF for surface in trace.surfaces]
+        return [
+            Seen(given, torch.tensor(np.stack([row[k] for row in rows])).float(), guided)
+            for k, (given, guided) in enumerate(seen)
+        ]
+
+
+def generators(rng: np.random.Generator, prompts: list[str]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(int(rng.integers(2**31))) for _ in prompts]
+
+
+def call_of(pipe: Any, config: RenderConfig, prompts: list[str]) -> dict[str, Any]:
+    """The pipeline call of several prompts, up to latents where the pipeline can stop there."""
+    from vidcfg.render.call import call_arguments
+
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    family, num_steps = family_of(pipe), config.sampling.num_steps
+    call = call_arguments(config.prompts[0], config.video, num_steps, family, accepted)
+    return call | {"prompt": prompts, "output_type": "latent"}
+
+
+def lessons(teacher: Teacher, *, first: int, seed: int) -> Iterator[Seen]:
+    """Steps of the teacher from number `first` on, those of a batch of videos in random order."""
+    length = teacher.config.sampling.num_steps
+    for run in range(first // length, sys.maxsize):
+        rng = np.random.default_rng((seed, run))
+        steps = teacher.run(int(rng.integers(2**31)))
+        skipped = first - run * length if run == first // length else 0
+        yield from (steps[i] for i in rng.permutation(len(steps))[skipped:])
+
+
+def loss_of(adapter: StrengthAdapter, module: Any, family: Family, seen: Seen) -> Tensor:
+    """Squared error of the student, each frame relative to the square of its strength."""
+    strength = seen.strength.to(seen.guided.device)
+    with adapted(module, family, adapter, strength, seen.arguments):
+        output = module(**seen.arguments)
+    made = output if isinstance(output, Tensor) else output[0]
+    frames = family.frame_layout.frames((made - seen.guided).float(), strength.shape[1])
+    return (frames / per_frame(strength.clamp(min=1), frames)).square().mean()
+
+
+def width_of(module: Any, family: Family, seen: Seen) -> tuple[int, int]:
+    """The number of blocks, and the channels of the tokens that they return.
+
+    Raises:
+        ValueError: the family does not say where its blocks are.
+    """
+    if family.blocks is None:
+        raise ValueError(f"the family '{family.name}' does not say where its blocks are.")
+    found: list[int] = []
+    layers = all_layers(module, family.blocks)
+
+    def note(block: Any, given: Any, output: Any) -> None:
+        made = output if isinstance(output, tuple) else (output,)
+        found.append(next(x for x in made if x is not None).shape[-1])
+
+    handle = layers[0].block.register_forward_hook(note)
+    with torch.no_grad():
+        module(**seen.arguments)
+    handle.remove()
+    return len(layers), found[0]
+
+
+def teach(teacher: Teacher, given: argparse.Namespace, log: Log, stop: Stop) -> StrengthAdapter:
+    """Train, or go on with, the adapter of the file `given.out`.
+
+    Raises:
+        ValueError: the pipeline has several models, or blocks that cannot be adapted.
+    """
+    family, models = teacher.family, teacher.family.models_of(teacher.pipe)
+    if len(models) > 1:
+        raise ValueError(f"the pipeline has several models ({', '.join(models)}); one is needed.")
+    [module] = models.values()
+    module.requires_grad_(False)
+    torch.manual_seed(given.seed)
+    size = width_of(module, family, teacher.run(given.seed)[0])
+    adapter = StrengthAdapter(*size, rank=given.rank).to(module.device)
+    weights = list(adapter.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=given.rate, weight_decay=0.0)
+    clock, checkpoint = Clock(0.0, given.steps), given.out.with_suffix(".checkpoint")
+    load_model(checkpoint, adapter, optimizer, clock)
+    steps = lessons(teacher, first=clock.step, seed=given.seed)
+
+    def train_step(step: int, progress: float) -> dict[str, float]:
+        rate = min(1.0, (step + 1) / 20) * min(1.0, 2 * (1 - progress))
+        loss = loss_of(adapter, module, family, next(steps))
+        return descend(loss, weights, optimizer, rate=given.rate * rate)
+
+    run_loop(
+        "the adapter",
+        clock,
+        train_step,
+        save=lambda: save_model(checkpoint, adapter, optimizer, clock),
+        log=log,
+        stop=stop,
+    )
+    adapter.save(given.out)
+    return adapter
+
+
+def compare(teacher: Teacher, path: Path, *, count: int) -> list[str]:
+    """Lines of a table: PSNR of the student's latents to its teacher's, and the passes of both.
+
+    The peak is twice the standard deviation of the teacher's latents on either side.
+    """
+    lines = ["| setting | PSNR to the teacher | plain model | passes of teacher, student |",
+             "|---|---|---|---|"]  # fmt: skip
+    prompts = [teacher.prompts[-1 - i % len(teacher.prompts)] for i in range(count)]
+    for name, (scale, frames) in HELD_OUT.items():
+        made, passes = {}, {}
+        for method in ("cfg", {"kind": "distilled", "adapter": str(path)}, None):
+            own = {"scale": 1.0} if method is None else {"scale": scale, "method": method}
+            guidance = vidcfg.Guidance(frames=frames, **own)
+            call = call_of(teacher.pipe, teacher.config, prompts)
+            key = method if isinstance(method, str) else "none" if method is None else "distilled"
+            with vidcfg.guide(teacher.pipe, guidance) as trace:
+                rng = np.random.default_rng(2**31 + 1)
+                output = teacher.pipe(**call, generator=generators(rng, prompts))
+            made[key] = output[0] if isinstance(output, tuple) else next(iter(output.values()))
+            passes[key] = sum(trace.evaluations.values()) // count
+        shown = [f"{psnr(made[key], made['cfg']):.1f} dB" for key in ("distilled", "none")]
+        counts = f"{passes['cfg']}, {passes['distilled']}"
+        lines.append(f"| {name} | {' | '.join(shown)} | {counts} |")
+    return lines
+
+
+def psnr(made: Tensor, wanted: Tensor) -> float:
+    error = (made.double() - wanted.double()).square().mean()
+    return float(10 * torch.log10((4 * wanted.double().std()) ** 2 / error))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser("distill", __doc__.splitlines()[0])
+    made.prog = "distill.py"
+    add = made.add_argument
+    add("config", help="a render configuration: its model, video and sampling")
+    add("--prompts", type=Path, help="a file with one prompt a line (default: those of the file)")
+    add("--out", type=Path, default=Path("runs/distill/adapter.safetensors"), help="the adapter")
+    add("--steps", type=int, default=2000, help="training steps")
+    add("--batch", type=int, default=16, help="videos of the teacher at once")
+    add("--rank", type=int, default=64, help="channels of the adapter's bottleneck")
+    add("--rate", type=float, default=2e-3, help="learning rate")
+    add("--seed", type=int, default=0)
+    cli.add_set(made, "sampling.num_steps=12")
+    return made
+
+
+def run(given: argparse.Namespace) -> int:
+    from vidcfg.pipelines.load import load_pipeline
+    from vidcfg.render.config import load_render_config
+
+    for name in ("steps", "batch", "rank"):
+        if getattr(given, name) < 1:
+            raise ValueError(f"--{name} is {getattr(given, name)}, but must be at least 1.")
+    config = load_render_config(given.config, given.set)
+    prompts = [prompt.text for prompt in config.prompts]
+    if given.prompts:
+        prompts = [line for line in given.prompts.read_text().splitlines() if line.strip()]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    log, stop = Log(given.out.with_suffix(".log.jsonl")), Stop()
+    stop.listen()
+    pipe = load_pipeline(config.model)
+    logging.getLogger("vidcfg").setLevel(logging.ERROR)  # it is told of scales that nobody chose
+    teacher = Teacher(pipe, config, prompts, batch=given.batch)
+    try:
+        teach(teacher, given, log, stop)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command goes on") from None
+    table = compare(teacher, given.out, count=min(given.batch, 8))
+    print("\n".join([f"wrote {given.out}", *table]))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(parser(), run, None))

@@ -1,0 +1,183 @@
+"""Distilled guidance: an adapter that reads the strength of every frame, and how it is taught."""
+
+import argparse
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from guided_runs import record_inside
+from tiny_pipelines import BUILDERS, generators
+
+import vidcfg
+from vidcfg.guidance.plan import RunRow, plan_run
+from vidcfg.guidance.rules.distilled import Distilled
+from vidcfg.guidance.rules.embedded import Embedded
+from vidcfg.pipelines.changes.distilled import StrengthAdapter, of_strength
+
+B, F, PLACES, WIDTH = 2, 3, 5, 8
+
+
+def trained(num_layers: int, width: int, *, seed: int = 0) -> StrengthAdapter:
+    """One whose weights are not those of a start."""
+    torch.manual_seed(seed)
+    adapter = StrengthAdapter(num_layers, width, rank=6)
+    for weight in adapter.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return adapter.requires_grad_(False)
+
+
+@pytest.fixture
+def wan():
+    return BUILDERS["wan"]()
+
+
+def adapter_of(tiny, path, **how):
+    config = tiny.pipe.transformer.config
+    adapter = trained(
+        config.num_layers, config.num_attention_heads * config.attention_head_dim, **how
+    )
+    adapter.save(path)
+    return adapter
+
+
+def test_tokens_of_frames_at_strength_1_stay_and_others_follow_the_formula():
+    adapter = trained(2, WIDTH)
+    tokens = torch.randn(B, F * PLACES, WIDTH, generator=torch.Generator().manual_seed(1))
+    strength = torch.tensor([[1.0, 4.0, 0.5], [7.0, 1.0, 1.0]])
+    made = adapter(1, tokens, strength).unflatten(1, (F, PLACES))
+    before = tokens.unflatten(1, (F, PLACES))
+    assert torch.equal(made[strength == 1], before[strength == 1])
+    # In float64, frame by frame.
+    adapter, before = adapter.double(), before.double()
+    for b, f in [(0, 1), (0, 2), (1, 0)]:
+        gate = adapter.gate[1](of_strength(strength[b : b + 1, f : f + 1]).double())[0, 0]
+        x = before[b, f]
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+        x = torch.nn.functional.silu(x @ adapter.down[1].weight.T + adapter.down[1].bias) * gate
+        want = before[b, f] + x @ adapter.up[1].weight.T
+        torch.testing.assert_close(made[b, f].double(), want, rtol=1e-4, atol=1e-4)
+        assert (want - before[b, f]).abs().max() > 0.1
+
+
+SIZES = {
+    "wan": (2, 24),
+    "ltx": (1, 32),
+    "cogvideox": (1, 32),
+    "hunyuan_video": (2, 20),
+    "sd3": (1, 32),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_new_adapter_is_the_plain_model_in_one_pass(name, tmp_path):
+    tiny = BUILDERS[name]()
+    path = tmp_path / "new.safetensors"
+    adapter = StrengthAdapter(*SIZES[name], rank=4)
+    adapter.save(path)
+    plain = tiny.unguided(generator=generators(0, 1))
+    guidance = vidcfg.Guidance(scale=6.0, method={"kind": "distilled", "adapter": str(path)})
+    with vidcfg.guide(tiny.pipe, guidance) as trace:
+        ours = tiny.unguided(generator=generators(0, 1))
+    assert torch.equal(ours, plain)
+    assert list(trace.evaluations.values()) == [6]
+    assert trace.evaluations == trace.planned.evaluations
+    # One that adds something does reach the prediction.
+    torch.nn.init.normal_(adapter.up[0].weight)
+    adapter.save(path)
+    with vidcfg.guide(tiny.pipe, guidance):
+        assert not torch.equal(tiny.unguided(generator=generators(0, 1)), plain)
+
+
+def test_models_whose_tokens_are_no_frames_are_refused(tmp_path):
+    for name, part in (("cogvideox15", "for a grid (2, 1, 2)"), ("wan22", "several models")):
+        tiny = BUILDERS[name]()
+        size = (1, 64) if name == "cogvideox15" else SIZES["wan"]
+        StrengthAdapter(*size).save(tmp_path / "a.safetensors")
+        method = {"kind": "distilled", "adapter": str(tmp_path / "a.safetensors")}
+        with (
+            pytest.raises(ValueError, match=re.escape(part)),
+            vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=6.0, method=method)),
+        ):
+            tiny.unguided(generator=generators(0, 1))
+
+
+def test_frames_of_strength_1_are_the_plain_prediction_and_samples_have_their_own(wan, tmp_path):
+    adapter_of(wan, tmp_path / "a.safetensors")
+    method = {"kind": "distilled", "adapter": str(tmp_path / "a.safetensors")}
+    frames = {"kind": "list", "values": [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]}
+    both = [
+        vidcfg.Guidance(scale=5.0, method=method, frames=frames),
+        vidcfg.Guidance(scale=3.0, method=method),
+    ]
+    with vidcfg.guide(wan.pipe, both) as trace:
+        _, outputs, used = record_inside(wan, generators(0, 1))
+    assert {name.split(":")[0] for name in trace.evaluations} == {"cond", "distilled"}
+    assert trace.evaluations == trace.planned.evaluations
+    # On the first step cond runs for the first sample alone, the student for both.
+    cond, student, guided = outputs[0], outputs[1], used[0]
+    assert (len(cond), len(student)) == (1, 2)
+    assert torch.equal(guided[1], student[1])
+    is_off = trace.surfaces[0].strength_KF[0] == 1
+    for f, off in enumerate(is_off):
+        assert torch.equal(guided[0, :, f], (cond if off else student)[0, :, f])
+    assert set(is_off) == {True, False}
+    assert not torch.equal(cond[0], student[0])
+
+
+def test_the_plan_does_not_share_what_the_strength_tells_the_model():
+    full = np.ones((4, F))
+    for rule in (Distilled(adapter="a"), Embedded()):
+        rows = [RunRow(rule, scale * full, full, start=0) for scale in (3.0, 5.0, 5.0)]
+        assert plan_run(rows).total == 2 * 4
+
+
+def test_a_wrong_adapter_is_one_sentence(wan, tmp_path):
+    def error(path):
+        method = {"kind": "distilled", "adapter": str(path)}
+        with (
+            pytest.raises(ValueError) as told,
+            vidcfg.guide(wan.pipe, vidcfg.Guidance(scale=6.0, method=method)),
+        ):
+            wan.unguided(generator=generators(0, 1))
+        return str(told.value)
+
+    assert "is no adapter of a distilled model" in error(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    assert "scripts/distill.py" in error(tmp_path / "text.safetensors")
+    trained(5, WIDTH).save(tmp_path / "deep.safetensors")
+    assert "the adapter is for 5 blocks, and this WanTransformer3DModel has 2" in error(
+        tmp_path / "deep.safetensors"
+    )
+    trained(2, WIDTH + 1).save(tmp_path / "wide.safetensors")
+    assert "the adapter takes 9 channels" in error(tmp_path / "wide.safetensors")
+
+
+def test_a_tiny_wan_learns_from_its_own_guidance(wan, tmp_path, monkeypatch):
+    scripts = Path(__file__).parents[2] / "scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    spec = importlib.util.spec_from_file_location("distill", scripts / "distill.py")
+    distill = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "distill", distill)
+    spec.loader.exec_module(distill)
+    config = SimpleNamespace(sampling=SimpleNamespace(num_steps=3))
+    teacher = distill.Teacher(wan.pipe, config, ["a", "b"], batch=2, negative=wan.negative)
+    call = wan.shape | wan.positive | {"guidance_scale": 1.0, "num_inference_steps": 3}
+    monkeypatch.setattr(distill, "call_of", lambda pipe, config, prompts: call)
+    held_out = teacher.run(99)
+    assert [tuple(seen.strength.shape) for seen in held_out] == [(2, 3)] * 3
+    module, family = wan.pipe.transformer, teacher.family
+    plain = StrengthAdapter(*distill.width_of(module, family, held_out[0]), rank=8)
+
+    def error(adapter):
+        with torch.no_grad():
+            return sum(float(distill.loss_of(adapter, module, family, s)) for s in held_out)
+
+    given = argparse.Namespace(out=tmp_path / "a.safetensors", seed=0, rank=8, rate=1e-2, steps=60)
+    log, stop = distill.Log(tmp_path / "log.jsonl"), distill.Stop()
+    distill.teach(teacher, given, log, stop)
+    assert error(StrengthAdapter.load(given.out)) < 0.9 * error(plain)
