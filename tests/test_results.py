@@ -232,5 +232,5 @@ def test_without_results_or_pandas_load_says_what_is_missing(store, tmp_path, mo
     with pytest.raises(ResultsError, match="no store, no scores and no renders"):
         load(tmp_path)
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ModuleNotFoundError, match="load needs pandas: pip install pandas"):
+    with pytest.raises(ModuleNotFoundError, match="load needs pandas, .*Type: pip install pandas"):
         load(store)

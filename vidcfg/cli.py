@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vidcfg.extras import MissingPackageError, explained, quiet_xformers
-from vidcfg.progress import printable
+from vidcfg.progress import one_line, printable
 
 DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -120,8 +120,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     except (ValueError, MissingPackageError) as error:
         return _fail(made, str(error), USAGE, arguments)
     except (RuntimeError, OSError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        return _fail(made, text, ERROR, arguments)
+        return _fail(made, one_line(error, None), ERROR, arguments)
     except Exception as error:
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"

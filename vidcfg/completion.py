@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from vidcfg import cli
+from vidcfg.extras import explained
 
 DETAILS = """\
 It needs argcomplete, in the environment of vidcfg. Into ~/.bashrc or ~/.zshrc goes
@@ -23,11 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(arguments: argparse.Namespace) -> int:
-    try:
+    with explained("completion"):
         from argcomplete import shellcode
-    except ModuleNotFoundError:
-        what = "completion needs argcomplete, which is not installed"
-        raise ValueError(f"{what}. Type: pip install argcomplete") from None
     sys.stdout.write(shellcode(["vidcfg"], shell=arguments.shell))
     return cli.DONE
 

@@ -1,10 +1,11 @@
 """Result sets as pandas frames."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidcfg.extras import explained
 from vidcfg.stored.read import ResultsError, render_of
 
 NO_SETTINGS = ("schema", "name", "prompt", "prompts", "seed", "seeds", "output")
@@ -94,23 +95,20 @@ def frames_of_renders(folder: Path) -> ResultFrames:
         ResultsError: there is no record of a render.
     """
     units = []
-    for name, render in _renders(folder):
+    for path in sorted(folder.rglob("*.json")):
+        render = render_of(path)
+        if render.get("kind") != "vidcfg.render/1":
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
         prompt = (render.get("settings") or {}).get("prompt") or {}
         video = (render.get("files") or {}).get("video")
         where = {"key": name, "cell": str(Path(name).parent), "label": render.get("name")}
         where |= {"prompt": prompt.get("text"), "seed": render.get("seed")}
-        made = {"status": "done", "video": video and str(folder / Path(name).parent / video)}
+        made = {"status": "done", "video": video and str(path.parent / video)}
         units.append(where | made | _cost(render) | settings_of(render.get("settings")))
     if not units:
         raise ResultsError(f"{folder} holds no results: no store, no scores and no renders.")
     return _framed(units, [])
-
-
-def _renders(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(folder.rglob("*.json")):
-        render = render_of(path)
-        if render.get("kind") == "vidcfg.render/1":
-            yield path.relative_to(folder).with_suffix("").as_posix(), render
 
 
 def _cost(render: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,9 +126,6 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def _framed(units: list[dict[str, Any]], records: list[dict[str, Any]]) -> ResultFrames:
-    try:
+    with explained("vidcfg.results.load", error=ModuleNotFoundError):
         import pandas
-    except ModuleNotFoundError as error:
-        what = "vidcfg.results.load needs pandas: pip install pandas."
-        raise ModuleNotFoundError(what) from error
     return ResultFrames(pandas.DataFrame(units), pandas.DataFrame(records))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vidcfg import __version__, cli
 from vidcfg.extras import quiet_xformers
+from vidcfg.progress import one_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -107,7 +108,7 @@ def devices() -> Iterator[Line]:
             import torchvision  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:
             fix = f"pip install torchvision torch=={torch.__version__}"
-            why = f"does not fit torch {torch.__version__} ({_short(error, 60)}). Type: {fix}"
+            why = f"does not fit torch {torch.__version__} ({one_line(error, 60)}). Type: {fix}"
             yield Line("missing", "torchvision", why)
     yield Line("ok", "cpu", f"{torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
@@ -160,10 +161,10 @@ def _xformers(torch: Any, q: Any) -> Line:
             return Line("ok", "xformers", "works on cuda")
         why = ""
     except (ImportError, OSError) as error:
-        why = _short(error, 60)
+        why = one_line(error, 60)
         state, effect = "missing", "diffusers does not load either, and nothing is rendered"
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        why = f"does not run here ({_short(error, 80)})"
+        why = f"does not run here ({one_line(error, 80)})"
     finally:
         logger.removeHandler(handler)
         logger.propagate = True
@@ -187,13 +188,9 @@ def weights() -> Iterator[Line]:
             yield Line("ok", name, str(find_weights(name)))
         except MissingWeightsError as error:
             there = "not on this machine" not in str(error)
-            reason = _short(error, 120) if there else f"for {weight.used_by} ({weight.about})"
+            reason = one_line(error, 120) if there else f"for {weight.used_by} ({weight.about})"
             detail = f"{reason}. {weight.how_to_get}"
             yield Line("missing" if there else "note", name, detail)
-
-
-def _short(error: Exception, length: int) -> str:
-    return " ".join(str(error).split())[:length]
 
 
 CHECKS = {check.__name__: check for check in (versions, devices, attention, weights)}

@@ -1,4 +1,4 @@
-"""Packages that only some of vidcfg needs: which extra brings them, said in one sentence."""
+"""Packages that only some of vidcfg needs: what brings them, said in one sentence."""
 
 import logging
 import re
@@ -14,19 +14,20 @@ EXTRA_OF = {
     **dict.fromkeys(("lpips", "open_clip", "torchvision"), "metrics"),
     "xformers": "cuda",
     "decord": "decord",
+    **dict.fromkeys(("argcomplete", "pandas", "tensorboard", "wandb", "mlflow"), ""),
 }
-"""Name in Python -> extra of vidcfg, for what the base does not bring."""
+"""Name in Python -> extra of vidcfg, for what the base does not bring; "" where none does."""
 
 
 class MissingPackageError(ImportError):
-    """A package of an extra is not installed; the message says what to type."""
+    """A package that only some need is not installed; the message says what to type."""
 
 
 @contextmanager
 def explained(
     what: str, extra: str | None = None, error: type[Exception] = MissingPackageError
 ) -> Iterator[None]:
-    """Raise `error`, "`what` needs torch, ...", if a package of an extra is missing in the block.
+    """Raise `error`, "`what` needs torch, ...", if a package of EXTRA_OF is missing in the block.
 
     `extra` is given where another one than the package's own brings all that `what` needs.
     """
@@ -36,9 +37,10 @@ def explained(
         package = (missing.name or "").partition(".")[0]
         if package not in EXTRA_OF:
             raise
+        extra = extra or EXTRA_OF[package]
+        wanted = f"'vidcfg[{extra}]'" if extra else package
         raise error(
-            f"{what} needs {package}, which is not installed. "
-            f"Type: pip install 'vidcfg[{extra or EXTRA_OF[package]}]'"
+            f"{what} needs {package}, which is not installed. Type: pip install {wanted}"
         ) from None
 
 

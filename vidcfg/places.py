@@ -10,6 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from vidcfg.progress import one_line
 from vidcfg.stored.read import ResultsError, inside
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
@@ -67,8 +68,7 @@ class _Distant:
             except _PLAIN:
                 raise
             except Exception as why:
-                text = " ".join(str(why).split())[:300] or type(why).__name__
-                raise self._error(f"{self._url} cannot be reached: {text}") from why
+                raise self._error(f"{self._url} cannot be reached: {one_line(why)}") from why
 
         return called
 

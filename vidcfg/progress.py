@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -16,6 +17,17 @@ def printable(text: str, keep: str = "") -> str:
     """
     special = r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
     return re.sub(special, lambda c: c[0] if c[0] in keep else ascii(c[0])[1:-1], text)
+
+
+def one_line(error: BaseException, length: int | None = 300) -> str:
+    """What an error says, on one line of at most that length; its kind where it says nothing."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def listed(items: Sequence[object], at_most: int, between: str = ", ") -> str:
+    """`a, b and 3 more`."""
+    more = f" and {len(items) - at_most} more" if len(items) > at_most else ""
+    return between.join(map(str, items[:at_most])) + more
 
 
 class Progress:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from vidcfg.extras import explained
+
 Log = Callable[[str, int, Mapping[str, float | None]], None]
 """Is told of a video: its name, its number in the run, and values by name."""
 Parameters = Mapping[str, str | int | float | bool]
@@ -85,11 +87,8 @@ def tracked(kind: str | None, name: str, settings: Mapping[str, Any]) -> Iterato
         yield lambda video, number, values: None
         return
     tracker, module = TRACKERS[kind]
-    try:
+    with explained(f"--log {kind}", error=ValueError):
         import_module(module)
-    except ModuleNotFoundError as error:
-        what = f"--log {kind} needs {error.name}, which is not installed"
-        raise ValueError(f"{what}. Type: pip install {error.name}") from error
     plain = str | int | float | bool
     parameters = {k: v if isinstance(v, plain) else str(v) for k, v in settings.items()}
     with tracker(name, parameters) as log:

@@ -11,7 +11,7 @@ from vidcfg.guidance.apply import combine
 from vidcfg.guidance.gram import NOISY, gram_of
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale, Threshold, clamp, frame_std
-from vidcfg.guidance.prediction import x0_coefficients
+from vidcfg.guidance.prediction import coefficients
 from vidcfg.guidance.rules.cfg import Cfg
 
 ONES = np.ones((B, F))
@@ -77,7 +77,7 @@ def test_rescale_in_x0_equals_a_float64_loop(kind, statistics):
     frames, noisy = pair(), video(2)
     gram = gram_of(frames, base="uncond", raw={NOISY: noisy})
     plain = plain_at(SURFACE_BF)
-    x0 = x0_coefficients(kind, alpha, sigma)
+    x0 = coefficients(kind, "sample", alpha, sigma)
     combination = Rescale(0.7, space="x0").apply(plain, gram, statistics=statistics, x0=x0)
     guided = combine(frames, combination, vectors={NOISY: noisy})
     for b in range(B):

@@ -13,7 +13,6 @@ from vidcfg.guidance.prediction import (
     KINDS,
     coefficients,
     convert,
-    x0_coefficients,
 )
 
 LEVELS = {
@@ -78,22 +77,24 @@ def test_closed_forms_of_the_coefficients():
         "sample": (0.0, 1.0),
     }
     for kind in expected:
-        assert x0_coefficients(kind, alpha, sigma) == pytest.approx(expected[kind], rel=1e-15)
+        assert coefficients(kind, "sample", alpha, sigma) == pytest.approx(
+            expected[kind], rel=1e-15
+        )
         assert coefficients("sample", kind, alpha, sigma) == pytest.approx(
             inverse[kind], rel=1e-15
         )
 
 
 def test_flow_matching_gives_x0_as_x_minus_sigma_v():
-    assert x0_coefficients("flow", 0.75, 0.25) == (1.0, -0.25)
-    assert x0_coefficients("flow_reversed", 0.75, 0.25) == (1.0, 0.25)
+    assert coefficients("flow", "sample", 0.75, 0.25) == (1.0, -0.25)
+    assert coefficients("flow_reversed", "sample", 0.75, 0.25) == (1.0, 0.25)
 
 
 def test_scaled_model_input_of_an_edm_scheduler_is_variance_preserving():
     # Published form: x0 = x / (s^2 + 1) - v s / sqrt(s^2 + 1) for the unscaled x = x0 + s eps.
     s, x, v = 3.0, 1.7, -0.4
     norm = math.sqrt(s * s + 1)
-    a, b = x0_coefficients("v_prediction", 1 / norm, s / norm)
+    a, b = coefficients("v_prediction", "sample", 1 / norm, s / norm)
     assert a * (x / norm) + b * v == pytest.approx(x / (s * s + 1) - v * s / norm, rel=1e-14)
 
 

@@ -95,7 +95,7 @@ def test_rows_are_handed_to_pandas_and_without_it_the_error_says_what_to_type(mo
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=tuple))
     assert trace.to_pandas() == tuple(trace.rows())
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
+    with pytest.raises(ModuleNotFoundError, match="needs pandas, .*Type: pip install pandas"):
         trace.to_pandas()
 
 

@@ -160,7 +160,7 @@ def test_every_frame_size_is_cropped_as_by_torchvision():
 
 
 def test_frames_in_another_range_are_refused():
-    with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"have to be in \[0, 1\]"):
         stub().image_vectors(frames() * 255)
 
 

@@ -88,7 +88,7 @@ def test_uint8_frames_score_as_their_float_values():
 def test_float_frames_outside_the_range_are_refused(wrong):
     frames = np.full((3, 3, 4, 5), 0.5, dtype=np.float32)
     frames[1, 0, 0, 0] = wrong
-    with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"have to be in \[0, 1\]|NaN"):
         frame_diff(frames)
 
 

@@ -52,7 +52,7 @@ def test_values_are_those_of_the_package_on_the_range_of_the_net(net):
 
 
 def test_frames_in_another_range_are_refused(net):
-    with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"have to be in \[0, 1\]"):
         net.features(frames() * 2 - 1)
     with pytest.raises(ValueError, match="float64"):
         net.features(frames().astype(np.float64))

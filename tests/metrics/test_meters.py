@@ -175,7 +175,7 @@ def test_frames_too_small_for_flow_keep_their_other_metrics():
 
 def test_frames_out_of_range_are_refused_before_they_are_measured():
     frames = np.full((3, 3, 16, 16), 2.0, dtype=np.float32)
-    with pytest.raises(ValueError, match=r"metrics take \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"have to be in \[0, 1\]"):
         measure(frames, [meter_of("appearance")])
 
 

@@ -1,5 +1,4 @@
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from vidcfg.metrics.record import (
     common_clip,
     mean_interval,
     mean_of,
-    unlike,
 )
 
 CLIP = ClipInfo(num_frames=17, height=32, width=48, fps=8.0, lossless=True, codec="ffv1")
@@ -61,34 +59,6 @@ def test_row_with_further_columns_is_still_a_record():
 def test_record_that_pretends_is_refused(changes):
     with pytest.raises(ValueError, match=r"fd\[mini\]|status"):
         record(**changes)
-
-
-def test_records_that_differ_in_value_alone_are_alike():
-    assert unlike(record(value=3.0, interval=None), record()) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"name": "kd[mini]"}, "name is 'kd"),
-        ({"protocol": "cov=biased"}, "protocol is 'cov=biased' against 'cov=unbiased'"),
-        ({"backend": Backend("mini-scorer", "b" * 64)}, "backend sha256"),
-        ({"backend": None}, "backend name is None against 'mini-scorer'"),
-        ({"clip": replace(CLIP, lossless=False)}, "lossless is False against True"),
-        ({"clip": replace(CLIP, num_frames=16)}, "num_frames is 16 against 17"),
-        ({"clip": replace(CLIP, fps=24.0)}, "fps"),
-        (
-            {"value": None, "interval": None, "status": "skipped", "skipped_reason": "no weights"},
-            r"has no value \(no weights\)",
-        ),
-    ],
-)
-def test_unlike_records_are_told_with_every_difference(changes, words):
-    assert re.search(words, "; ".join(unlike(record(**changes), record())))
-
-
-def test_lossless_codecs_may_differ():
-    assert unlike(record(clip=replace(CLIP, codec="h264")), record()) == []
 
 
 def test_common_clip_keeps_what_all_share():

@@ -3,7 +3,8 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -120,14 +121,14 @@ def _scored(sets: Any, settings: Settings, out: Path, options: Any) -> dict[str,
     from vidcfg.evaluate.run import evaluate
 
     found, total = {}, sum(map(len, sets.values()))
-    scoring = _Scoring(total, out, quiet=options.quiet)
-    with tracked(options.log, out.name, by_path(vars(settings))) as log, scoring:
+    scoring = _progress(total, out, quiet=options.quiet)
+    with tracked(options.log, out.name, by_path(vars(settings))) as log, scoring as (bars, add):
 
         def report(scored: Any, is_kept: bool) -> None:
-            log(scored.item.name, scoring.done, _values(scored.records))
-            scoring.add(scored, is_kept)
+            log(scored.item.name, bars.done, _values(scored.records))
+            add(scored, is_kept)
 
-        kept, told = Kept(out, settings), {"report": report, "step": scoring.step}
+        kept, told = Kept(out, settings), {"report": report, "step": bars.step}
         for name, items in sets.items():
             found[name] = evaluate(items, settings, kept=kept, **told)
             of_set = _values(found[name].records())
@@ -155,43 +156,32 @@ def place_of(videos: Sequence[str], sets: Sequence[str] = ()) -> Path:
     return Path("runs/evaluate") / ("-".join([*names[:4], *more]) or "videos")
 
 
-class _Scoring:
-    """Progress over the videos: what could not be read is said at once, a Ctrl-C says what is
-    kept."""
+@contextmanager
+def _progress(total: int, out: Path, *, quiet: bool) -> Iterator[tuple[Progress, Callable]]:
+    """Bars over the videos, and what tells them of one: what could not be read is said at once, a
+    Ctrl-C says what is kept."""
+    begin, fresh = time.monotonic(), 0
 
-    def __init__(self, total: int, out: Path, *, quiet: bool):
-        self._bars, self._out = Progress("videos", total, quiet=quiet), out
-        self.step = self._bars.step
-        self._begin, self._fresh = time.monotonic(), 0
-
-    def __enter__(self) -> "_Scoring":
-        self._bars.__enter__()
-        return self
-
-    @property
-    def done(self) -> int:
-        return self._bars.done
-
-    def add(self, scored: Any, is_kept: bool) -> None:
+    def add(scored: Any, is_kept: bool) -> None:
+        nonlocal fresh
         for record in scored.records:
             if record.status == "failed":
-                self._bars.say(f"not scored: {record.skipped_reason}")
+                bars.say(f"not scored: {record.skipped_reason}")
         # The rate is of those that were scored now.
-        self._fresh += not is_kept
-        per_minute = 60 * self._fresh / max(1e-9, time.monotonic() - self._begin)
-        done, total = self._bars.done + 1, self._bars.total
-        note = ""
-        if self._fresh and done < total:
-            left = duration(60 * (total - done) / per_minute)
-            note = f"{per_minute:.3g} a minute, {left} left"
-        self._bars.update(done, note=note)
+        fresh += not is_kept
+        per_minute = 60 * fresh / max(1e-9, time.monotonic() - begin)
+        left, note = total - bars.done - 1, ""
+        if fresh and left:
+            note = f"{per_minute:.3g} a minute, {duration(60 * left / per_minute)} left"
+        bars.update(bars.done + 1, note=note)
 
-    def __exit__(self, kind: type | None, *error: Any) -> None:
-        self._bars.__exit__(kind, *error)
-        if kind is KeyboardInterrupt:
-            done = f"{self._bars.done} of {self._bars.total} videos are scored"
+    with Progress("videos", total, quiet=quiet) as bars:
+        try:
+            yield bars, add
+        except KeyboardInterrupt:
+            done = f"{bars.done} of {total} videos are scored"
             raise KeyboardInterrupt(
-                f"interrupted: {done} and kept in {self._out}. The same command goes on."
+                f"interrupted: {done} and kept in {out}. The same command goes on."
             ) from None
 
 

@@ -12,6 +12,7 @@ from vidcfg.evaluate.run import Evaluation
 from vidcfg.files import atomic_path, write_text
 from vidcfg.metrics.metric import GROUPS, group_of
 from vidcfg.metrics.record import Record
+from vidcfg.report.table import base_name
 
 COLUMNS = (
     ("int64", "schema"),
@@ -103,7 +104,7 @@ def table(
                 missing[record.skipped_reason][record.name] = None
             else:
                 found[record.name, record.protocol][name] = record
-    brief = [key for key in found if _base(key[0]) in SEEN_FIRST]
+    brief = [key for key in found if base_name(key[0]) in SEEN_FIRST]
     shown = brief if is_brief and brief else found
     heads = ["value, 95 % interval"] if len(sets) == 1 else sets
     columns = "".join(f"  {name[-30:]:30}" for name in heads)
@@ -138,12 +139,8 @@ def table(
     return "\n".join(line.rstrip() for line in [*lines, "", *outstanding(evaluation)])
 
 
-def _base(name: str) -> str:
-    return name.partition("[")[0]
-
-
 def _shown_order(key: tuple[str, str]) -> tuple:
-    base = _base(key[0])
+    base = base_name(key[0])
     rank = SEEN_FIRST.index(base) if base in SEEN_FIRST else len(SEEN_FIRST)
     return GROUPS.index(group_of(key[0])), rank, key
 
@@ -177,7 +174,7 @@ def per_video(evaluation: Evaluation) -> str:
             clips.setdefault(row["subject"], {}).update(row["clip"] or {})
     names = {name for found in values.values() for name in found if name != "read"}
     first = sorted(names, key=lambda name: _shown_order((name, "")))
-    names = [name for name in first if _base(name) in SEEN_FIRST] or first[:4]
+    names = [name for name in first if base_name(name) in SEEN_FIRST] or first[:4]
     # As wide as they have to be.
     width = max(map(len, values), default=0)
     lines = [

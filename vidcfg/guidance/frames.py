@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from vidcfg.guidance.schedule import Rising, blend
+from vidcfg.guidance.schedule import Rising, blend, progress
 from vidcfg.guidance.shapes import Float64
 from vidcfg.settings.base import (
     AsTuple,
@@ -33,11 +33,6 @@ WeightPoint = Annotated[tuple[Fraction, Fraction], Field(strict=False), AsTuple]
 ListedWeight = Annotated[float, AfterValidator(Range(0, 1000))]
 _TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s")
 _PLACES = ("first", "middle", "last")
-
-
-def frame_positions(num_frames: int) -> Weights:
-    """f / (T - 1) for each frame, [0] for one frame."""
-    return np.arange(num_frames, dtype=np.float64) / max(num_frames - 1, 1)
 
 
 class FrameWeights(Kinds):
@@ -242,7 +237,7 @@ class Decay(FrameWeights):
             )
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
-        u_T = frame_positions(num_frames)
+        u_T = progress(num_frames)
         if self.curve == "linear":
             return blend(1.0, self.end, u_T)
         if self.curve == "cosine":
@@ -396,5 +391,5 @@ class KnotWeights(FrameWeights):
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         positions, weights = zip(*self.points, strict=True)
-        weights_T = np.interp(frame_positions(num_frames), positions, weights)
+        weights_T = np.interp(progress(num_frames), positions, weights)
         return weights_T.clip(min(weights), max(weights)).astype(np.float64)

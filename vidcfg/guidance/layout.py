@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+_MOVED = {"BCFHW": (2, 1), "BFCHW": (1, 1), "BFHWC": (-1, 2)}
+"""The axis that moves for a view (B, F, C, H, W), and where to."""
+
 
 @dataclass(frozen=True)
 class FrameLayout:
@@ -28,7 +31,7 @@ class FrameLayout:
     axes: str
 
     def __post_init__(self):
-        known = ("BCFHW", "BFCHW", "BFHWC", "tokens", "BCHW")
+        known = (*_MOVED, "tokens", "BCHW")
         if self.axes not in known:
             raise ValueError(
                 f"unknown latent layout {self.axes!r}. Use one of: {', '.join(known)}."
@@ -36,10 +39,9 @@ class FrameLayout:
 
     def num_frames(self, latents: Any) -> int | None:
         """The number of latent frames, or None where the tensor alone does not tell (tokens)."""
-        axis = {"BCFHW": 2, "BFCHW": 1, "BFHWC": 1}.get(self.axes)
-        if axis is None:
-            return None if self.axes == "tokens" else 1
-        return latents.shape[axis]
+        if self.axes in _MOVED:
+            return latents.shape[self.axes.index("F")]
+        return None if self.axes == "tokens" else 1
 
     def frames(self, latents: Any, num_frames: int) -> Any:
         """A view of `latents` with axes (B, F, ...): no copy is made.
@@ -59,9 +61,7 @@ class FrameLayout:
             )
         if self.axes == "BCHW":
             return latents.unsqueeze(1)
-        if self.axes == "BFHWC":
-            return latents.movedim(-1, 2)
-        return latents.movedim(2, 1) if self.axes == "BCFHW" else latents
+        return latents.movedim(*_MOVED[self.axes])
 
     def grid(self, latents: Any) -> tuple[int, int] | None:
         """Height and width of a frame, or None where the tensor does not tell (tokens)."""
@@ -71,13 +71,9 @@ class FrameLayout:
 
     def restore(self, frames: Any) -> Any:
         """The inverse of `frames`: back to the model's own axes, contiguous."""
-        if self.axes == "BCFHW":
-            frames = frames.movedim(1, 2)
-        elif self.axes == "BFHWC":
-            frames = frames.movedim(2, -1)
-        elif self.axes != "BFCHW":
-            frames = frames.flatten(1, 2) if self.axes == "tokens" else frames.squeeze(1)
-        return frames.contiguous()
+        if self.axes in _MOVED:
+            return frames.movedim(*reversed(_MOVED[self.axes])).contiguous()
+        return (frames.flatten(1, 2) if self.axes == "tokens" else frames.squeeze(1)).contiguous()
 
 
 def per_frame(values_BF: Any, like: Any) -> Any:

@@ -66,6 +66,19 @@ class StepInputs:
     def noisy(self) -> Tensor:
         return next(iter(self.shared.values()))
 
+    def known_level(self, what: str, instead: str) -> tuple[float, float]:
+        """(alpha, sigma) of this step, which `what` needs; `instead` tells what to use without.
+
+        Raises:
+            ValueError: if the scheduler does not tell it.
+        """
+        if self.level is None:
+            raise ValueError(
+                f"{what} needs the noise level of the scheduler, which this scheduler does not "
+                f"give. Use {instead}."
+            )
+        return self.level
+
     def rows(self, branch: str) -> dict[str, Tensor]:
         """All inputs of one branch."""
         return dict(self.shared) | dict(self.by_branch[branch])

@@ -30,7 +30,11 @@ def coefficients(from_kind: str, to_kind: str, alpha: Any, sigma: Any) -> tuple[
         D = alpha p1 - sigma p0,   a = (q0 p1 - q1 p0) / D,   b = (alpha q1 - sigma q0) / D
 
     The same kind gives (0, 1). `alpha` and `sigma` are floats, or arrays that broadcast against
-    x_t.
+    x_t. To `sample`, x0 = a x_t + b p:
+
+        epsilon       1 / alpha, -sigma / alpha
+        v_prediction  alpha / n, -sigma / n     n = alpha^2 + sigma^2 (1 when variance preserving)
+        flow          1 / m, -sigma / m         m = alpha + sigma (1 in flow matching)
 
     Raises:
         ValueError: if a kind is unknown, or at D = 0, where x_t and p do not determine q: epsilon
@@ -56,19 +60,6 @@ def coefficients(from_kind: str, to_kind: str, alpha: Any, sigma: Any) -> tuple[
             f"at a level where alpha and sigma are both above 0."
         )
     return (q0 * p1 - q1 * p0) / determinant, (alpha * q1 - sigma * q0) / determinant
-
-
-def x0_coefficients(kind: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
-    """(a, b) with x0 = a x_t + b p.
-
-        epsilon       1 / alpha, -sigma / alpha
-        v_prediction  alpha / n, -sigma / n     n = alpha^2 + sigma^2 (1 when variance preserving)
-        flow          1 / m, -sigma / m         m = alpha + sigma (1 in flow matching)
-        sample        0, 1
-
-    Raises ValueError as `coefficients` does: epsilon at alpha = 0.
-    """
-    return coefficients(kind, "sample", alpha, sigma)
 
 
 def convert(p: Any, x_t: Any, from_kind: str, to_kind: str, *, alpha: Any, sigma: Any) -> Any:

@@ -29,7 +29,7 @@ from vidcfg.guidance.passes import (
     served_by,
 )
 from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
-from vidcfg.guidance.prediction import coefficients, x0_coefficients
+from vidcfg.guidance.prediction import coefficients
 from vidcfg.guidance.rule import Vectors
 from vidcfg.guidance.trace import ADVICE, NonFiniteError, StepTrace
 
@@ -259,19 +259,19 @@ class SampleGroup:
     def _combined(self, frames: dict[str, Tensor], guided: Tensor) -> tuple:
         """Fill the guided frames; the spread before and after, what to remember, where to stop."""
         method, guidance = self.members[0].method, self.members[0].guidance
-        strength_BF, weight_BF = self.surface
+        inputs, (strength_BF, weight_BF) = self.inputs, self.surface
         off_BF = method.is_off(strength_BF, weight_BF)
 
         # What the rule reads: predictions, vectors of its own, the noisy sample.
         has_rescale = method.is_limited and not guidance.rescale.is_off
         rescale_x0 = None
         if has_rescale and guidance.rescale.space == "x0":
-            level = self._level("guidance.rescale in x0", "space: prediction")
-            rescale_x0 = x0_coefficients(self.inputs.prediction, *level)
+            level = inputs.known_level("guidance.rescale in x0", "space: prediction")
+            rescale_x0 = coefficients(inputs.prediction, "sample", *level)
         x0 = None
         if method.in_x0:
-            level = self._level(f"guidance.method {method.kind} in x0", "space: prediction")
-            x0 = x0_coefficients(self.inputs.prediction, *level)
+            level = inputs.known_level(f"guidance.method {method.kind} in x0", "space: prediction")
+            x0 = coefficients(inputs.prediction, "sample", *level)
         vectors = {}
         if method.extras:
             frames = {b: p.expand(guided.shape) for b, p in frames.items()}
@@ -329,7 +329,8 @@ class SampleGroup:
         statistics = guidance.statistics
         if guidance.threshold is not None:
             # On x0, in float32 or better; elements that it leaves alone keep their bits.
-            alpha, sigma = self._level("guidance.threshold", "guidance.rescale or guidance.clamp")
+            instead = "guidance.rescale or guidance.clamp"
+            alpha, sigma = self.inputs.known_level("guidance.threshold", instead)
             wide = torch.promote_types(torch.float32, guided.dtype)
             noisy, kind = self.noisy_frames(guided, wide), self.inputs.prediction
             a, b = coefficients(kind, "sample", alpha, sigma)
@@ -353,16 +354,3 @@ class SampleGroup:
         axis = frames.ndim - 1 if self.layout.axes == "tokens" else 2
         channels = self.inputs.num_channels if like is None else like.shape[axis]
         return frames if channels is None else frames.narrow(axis, 0, channels)
-
-    def _level(self, what: str, instead: str) -> tuple[float, float]:
-        """(alpha, sigma) of this step.
-
-        Raises:
-            ValueError: if the scheduler does not tell it.
-        """
-        if self.inputs.level is None:
-            raise ValueError(
-                f"{what} needs the noise level of the scheduler, which this scheduler does not "
-                f"give. Use {instead}."
-            )
-        return self.inputs.level

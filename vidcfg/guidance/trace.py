@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.extras import explained
 from vidcfg.guidance.plan import RunPlan, added_up
 from vidcfg.guidance.shapes import Float64
 
@@ -131,11 +132,8 @@ class Trace:
         Raises:
             ModuleNotFoundError: without pandas, which nothing else needs.
         """
-        try:
+        with explained("trace.to_pandas(), unlike trace.rows(),", error=ModuleNotFoundError):
             import pandas
-        except ModuleNotFoundError as error:
-            what = "trace.to_pandas() needs pandas: pip install pandas. trace.rows() does not."
-            raise ModuleNotFoundError(what) from error
         return pandas.DataFrame(self.rows())
 
     def plot(self, sample: int = 0) -> Any:

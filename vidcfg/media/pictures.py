@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vidcfg.media.video import MediaError
+from vidcfg.progress import listed
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif", ".ogv"]
@@ -171,9 +172,7 @@ def _gaps(numbered: list[tuple[int, Path]]) -> list[str]:
 
 
 def _some(things: list) -> str:
-    names = [thing.name if isinstance(thing, Path) else thing for thing in things]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return listed([thing.name if isinstance(thing, Path) else thing for thing in things], 3)
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from vidcfg.media.drawing import (
 )
 from vidcfg.media.video import rgb_levels
 
-MARGIN, GAP, BAR, LABEL, MIN_WIDTH = 16, 8, 22, 17, 720
+MARGIN, GAP, BAR, LABEL, MIN_WIDTH, AIM = 16, 8, 22, 17, 720, 128
 
 
 def contact_sheet(
@@ -30,7 +30,6 @@ def contact_sheet(
     subtitle: str | None = None,
     strengths: np.ndarray | None = None,
     max_frames: int = 17,
-    frame_width: int = 128,
 ) -> Image.Image:
     """Frames side by side with the pixel frame number and the strength under each.
 
@@ -45,14 +44,14 @@ def contact_sheet(
     frames, strengths_KT = _checked(frames_THWC, strengths)
     chosen = evenly_chosen(len(frames), max_frames)
     # About 1300 pixels wide, with rows filled as evenly as possible.
-    width = _picture(frames[0], aim=frame_width).width
+    width = _picture(frames[0]).width
     at_most = max(1, (1300 - 2 * MARGIN + GAP) // (width + GAP))
     columns = -(-len(chosen) // -(-len(chosen) // at_most))
     rows = [
         _Row(None, frames, strengths_KT, chosen[first : first + columns])
         for first in range(0, len(chosen), columns)
     ]
-    return _sheet(rows, title, subtitle, aim=frame_width)
+    return _sheet(rows, title, subtitle)
 
 
 def comparison_sheet(
@@ -61,7 +60,6 @@ def comparison_sheet(
     title: str,
     subtitle: str | None = None,
     max_frames: int = 9,
-    frame_width: int = 128,
 ) -> Image.Image:
     """One row per (label, frames_THWC, strengths): the same frames of each, on one strength scale.
 
@@ -79,7 +77,7 @@ def comparison_sheet(
         raise ValueError(f"the rows have different shapes: {sorted(shapes)}.")
     chosen = evenly_chosen(len(checked[0][1]), max_frames)
     made = [_Row(*row, chosen) for row in checked]
-    return _sheet(made, title, subtitle, aim=frame_width)
+    return _sheet(made, title, subtitle)
 
 
 def evenly_chosen(num_frames: int, at_most: int) -> list[int]:
@@ -111,12 +109,12 @@ class _Row(NamedTuple):
     numbers: list[int]
 
 
-def _sheet(rows: list[_Row], title: str, subtitle: str | None, *, aim: int) -> Image.Image:
+def _sheet(rows: list[_Row], title: str, subtitle: str | None) -> Image.Image:
     """The numbered frames of each row, below title, subtitle and legend."""
     # Sizes: either all rows have a label, or none.
     limits = strength_range(*(row.strengths_KT for row in rows))
     num_steps = max((len(r.strengths_KT) for r in rows if r.strengths_KT is not None), default=0)
-    width, height = _picture(rows[0].frames_THWC[0], aim=aim).size
+    width, height = _picture(rows[0].frames_THWC[0]).size
     label_height, gap = (0, GAP) if rows[0].label is None else (22, 16)
     row_height = label_height + LABEL + height + (BAR + LABEL if num_steps else 0) + gap
     sheet_width = max(2 * MARGIN + len(rows[0].numbers) * (width + GAP) - GAP, MIN_WIDTH)
@@ -146,7 +144,7 @@ def _sheet(rows: list[_Row], title: str, subtitle: str | None, *, aim: int) -> I
             draw_text(draw, (MARGIN, y), text, size=14, bold=True)
         for column, t in enumerate(row.numbers):
             xy = MARGIN + column * (width + GAP), y + label_height
-            _draw_frame(sheet, xy, row, t, aim=aim, limits=limits)
+            _draw_frame(sheet, xy, row, t, limits)
     return sheet
 
 
@@ -174,29 +172,23 @@ def _draw_legend(sheet: Image.Image, top: int, limits: tuple[float, float]) -> N
     draw_text(draw, (x - 8, top), "strength", size=11, colour=MUTED, anchor="ra")
 
 
-def _picture(frame_HWC: np.ndarray, *, aim: int) -> Image.Image:
-    """One frame about `aim` pixels wide: nearest neighbour by a whole factor when small."""
+def _picture(frame_HWC: np.ndarray) -> Image.Image:
+    """One frame about `AIM` pixels wide: nearest neighbour by a whole factor when small."""
     image = Image.fromarray(np.ascontiguousarray(frame_HWC))
     width, height = image.size
-    if width <= aim:
-        factor = max(1, round(aim / width))
+    if width <= AIM:
+        factor = max(1, round(AIM / width))
         return image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    return image.resize((aim, max(1, round(height * aim / width))), Image.Resampling.LANCZOS)
+    return image.resize((AIM, max(1, round(height * AIM / width))), Image.Resampling.LANCZOS)
 
 
 def _draw_frame(
-    sheet: Image.Image,
-    xy: tuple[int, int],
-    row: _Row,
-    t: int,
-    *,
-    aim: int,
-    limits: tuple[float, float],
+    sheet: Image.Image, xy: tuple[int, int], row: _Row, t: int, limits: tuple[float, float]
 ) -> None:
     """Frame t under its number and, where there are strengths, over their bar and mean."""
     draw = ImageDraw.Draw(sheet)
     x, y = xy
-    picture = _picture(row.frames_THWC[t], aim=aim)
+    picture = _picture(row.frames_THWC[t])
     draw_text(draw, xy, f"frame {t}", size=11, colour=MUTED)
     sheet.paste(picture, (x, y + LABEL))
     if row.strengths_KT is None:

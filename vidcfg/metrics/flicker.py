@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from vidcfg.media.video import to_uint8
 from vidcfg.metrics.flow import Pair
-from vidcfg.metrics.frames import light, mean_size, mean_square, to_levels
+from vidcfg.metrics.frames import light, mean_size, mean_square
 from vidcfg.metrics.metric import Quantity, computed, mean_metric, metric
 
 SEGMENT = 32
@@ -57,7 +58,7 @@ def vbench_temporal_flickering(pair: Pair) -> float:
     """
     if pair.first.dtype == np.uint8:
         return 1 - pair.change[0]
-    return 1 - mean_size(to_levels(pair.first), to_levels(pair.second))
+    return 1 - mean_size(to_uint8(pair.first), to_uint8(pair.second))
 
 
 @metric(

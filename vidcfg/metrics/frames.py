@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidcfg.media.video import check_range
+
 LUMA = (0.2126, 0.7152, 0.0722)
 """BT.709 weights of red, green and blue."""
 
@@ -19,29 +21,8 @@ def to_unit(frames: np.ndarray) -> np.ndarray:
     """
     if frames.dtype == np.uint8:
         return frames.astype(np.float32) / np.float32(255)
-    check_unit(frames)
+    check_range(frames, what="frames to measure")
     return frames
-
-
-def check_unit(frames: np.ndarray) -> None:
-    """Raise ValueError unless `frames` is uint8, or float32 in [0, 1]."""
-    if frames.dtype == np.uint8:
-        return
-    if frames.dtype != np.float32:
-        raise ValueError(f"frames are {frames.dtype}; metrics take uint8 or float32 in [0, 1].")
-    low, high = float(frames.min()), float(frames.max())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"float frames reach from {low:g} to {high:g}; metrics take [0, 1]. "
-            "Divide 0..255 by 255, map -1..1 by (x + 1) / 2, or clip."
-        )
-
-
-def to_levels(frames: np.ndarray) -> np.ndarray:
-    """Uint8 levels of frames in [0, 1], rounded to the nearest."""
-    if frames.dtype == np.uint8:
-        return frames
-    return np.rint(to_unit(frames) * np.float32(255)).astype(np.uint8)
 
 
 def white(values: np.ndarray) -> int:

@@ -150,11 +150,6 @@ def _random_signs(num_clusters: int) -> np.ndarray:
     return (2 * bits - 1).astype(np.float64)
 
 
-@lru_cache(maxsize=8)
-def _indices(num_clusters: int, resamples: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, num_clusters, (resamples, num_clusters))
-
-
 def bootstrap_indices(clusters_N: Clusters, *, resamples: int = 2000) -> Int[np.ndarray, "R G"]:
     """Clusters drawn with replacement, as positions in the sorted different clusters.
 
@@ -164,7 +159,7 @@ def bootstrap_indices(clusters_N: Clusters, *, resamples: int = 2000) -> Int[np.
     num_clusters = len(np.unique(np.asarray(clusters_N)))
     if not num_clusters:
         raise ValueError("there are no clusters.")
-    return _indices(num_clusters, resamples).copy()
+    return np.random.default_rng(0).integers(0, num_clusters, (resamples, num_clusters))
 
 
 def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray, "M"]:

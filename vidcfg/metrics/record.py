@@ -141,26 +141,6 @@ def _reader() -> Any:
     return TypeAdapter(Record)
 
 
-def unlike(new: Record, base: Record) -> list[str]:
-    """Why two records may not be compared, one sentence each; empty if they may."""
-    reasons = [
-        f"{side} has no value ({record.skipped_reason})"
-        for side, record in (("the first", new), ("the second", base))
-        if record.value is None
-    ]
-    facts, others = _alike(new), _alike(base)
-    reasons += [f"{k} is {v!r} against {others[k]!r}" for k, v in facts.items() if v != others[k]]
-    return reasons
-
-
-def _alike(record: Record) -> dict[str, Any]:
-    """What has to be the same in records that are compared."""
-    facts = {"name": record.name, "protocol": record.protocol}
-    facts |= {f"backend {key}": getattr(record.backend, key, None) for key in ("name", "sha256")}
-    clip = ("num_frames", "height", "width", "fps", "lossless")
-    return facts | {key: getattr(record.clip, key, None) for key in clip}
-
-
 def common_clip(clips: Sequence[ClipInfo]) -> ClipInfo:
     """What all clips share; a field in which they differ is None."""
     shared = {}

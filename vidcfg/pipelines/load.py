@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from vidcfg.progress import one_line
 from vidcfg.settings.base import ConfigModel, Finding, refuse
 from vidcfg.settings.validation import choose
 from vidcfg.stored.read import parse
@@ -157,18 +158,17 @@ class DiffusersModel(ConfigModel):
         options = {"local_files_only": self.folder is not None, **dtype_argument(dtype)}
         options["revision"] = self.revision
         where, adapter = str(self.folder or self.checkpoint), self.adapter
-        if adapter is None:
-            cls = pipeline_class_of(self) or diffusers.DiffusionPipeline
-            return cls.from_pretrained(where, **options)
-        motion = Path(self.motion_adapter).expanduser()
-        part = getattr(diffusers, adapter.cls).from_pretrained(
-            str(motion) if motion.is_dir() else self.motion_adapter,
-            local_files_only=motion.is_dir(),
-            **dtype_argument(dtype),
-        )
-        cls = pipeline_class_of(self)
-        pipe = cls.from_pretrained(where, **options, **{adapter.part: part})
-        pipe.scheduler = adapter.scheduler(pipe.scheduler)
+        if adapter is not None:
+            motion = Path(self.motion_adapter).expanduser()
+            options[adapter.part] = getattr(diffusers, adapter.cls).from_pretrained(
+                str(motion) if motion.is_dir() else self.motion_adapter,
+                local_files_only=motion.is_dir(),
+                **dtype_argument(dtype),
+            )
+        cls = pipeline_class_of(self) or diffusers.DiffusionPipeline
+        pipe = cls.from_pretrained(where, **options)
+        if adapter is not None:
+            pipe.scheduler = adapter.scheduler(pipe.scheduler)
         return pipe
 
     def _check_place(self) -> None:
@@ -195,7 +195,7 @@ class DiffusersModel(ConfigModel):
         """One line on a checkpoint that cannot be loaded, with what to do."""
         name = type(error).__name__
         if self.folder:
-            return f"the pipeline in {self.folder} cannot be loaded: {name}: {_short(error)}"
+            return f"the pipeline in {self.folder} cannot be loaded: {name}: {one_line(error)}"
         if name in ("RepositoryNotFoundError", "GatedRepoError"):
             return (
                 f"there is no repository {self.checkpoint} that this account may read. Check the "
@@ -310,7 +310,7 @@ def _set_attention(name: str, denoiser: Any, backend: str) -> None:
         denoiser.set_attention_backend(backend)
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise ModelError(
-            f"model.attention is {backend}, which {name} cannot use: {_short(error)}"
+            f"model.attention is {backend}, which {name} cannot use: {one_line(error)}"
         ) from error
 
 
@@ -322,7 +322,3 @@ def _compile(name: str, denoiser: Any) -> None:
             f"blocks to compile. Delete it."
         )
     denoiser.compile_repeated_blocks()
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

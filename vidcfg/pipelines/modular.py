@@ -1,8 +1,7 @@
 """Guidance of a modular pipeline, whose loop is made of blocks: it goes in as their guider."""
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -12,7 +11,7 @@ from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.family import Family
 from vidcfg.pipelines.guider import FrameGuidance
-from vidcfg.pipelines.run import run_facts
+from vidcfg.pipelines.run import facts_of_latents
 from vidcfg.pipelines.steps import RunFacts
 
 
@@ -23,8 +22,8 @@ def guided_modular(
     negative_prompt: str | list[str],
     negative: Mapping[str, Tensor],
     fps: float | int | None,
-) -> Iterator[Trace]:
-    """Guide every call of a modular pipeline until closed: the rest of `guide`.
+) -> tuple[Trace, dict[str, Callable]]:
+    """The trace and the guided `__call__` of a modular pipeline: the rest of `guide`.
 
     The guiders of the pipeline are its own again after each call.
 
@@ -77,13 +76,7 @@ def guided_modular(
         trace.check_finite()
         return made
 
-    changed = {"__call__": call, "_vidcfg_session": trace}
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    pipe.__class__ = type(cls.__name__, (cls,), changed | names)
-    try:
-        yield trace
-    finally:
-        pipe.__class__ = cls
+    return trace, {"__call__": call}
 
 
 def _negative_side(
@@ -124,17 +117,13 @@ def _guider(
                 f"this call has {family.length_argument}={length}, but latents of {num_frames} "
                 f"frames. Use {family.frame_map(pipe).num_pixels(num_frames)}."
             )
-        frame_map = family.map_of(pipe, call, num_frames)
-        pixels, part_T = length or frame_map.num_pixels(num_frames), None
-        if family.part is not None:
-            pixels, part_T = family.part(pipe, call, next(loops))
-        facts = run_facts(pipe, family, call, num_frames=pixels, fps=fps)
+        facts = facts_of_latents(pipe, family, call, num_frames, loop=next(loops), fps=fps)
         if max(facts.calls) > 1:
             raise ValueError(
                 f"{type(pipe.scheduler).__name__} calls the model more than once a step, which "
                 f"the blocks of a modular pipeline count as steps. Use a scheduler of first order."
             )
-        return replace(facts, frame_map=frame_map, part_T=part_T)
+        return facts
 
     guider = FrameGuidance(setting, layout=family.layout, latent_frames=latent_frames)
     guider.told_by(facts_of, trace)

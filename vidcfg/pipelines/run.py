@@ -59,19 +59,15 @@ class GuidedRun:
         # The rule of every sample, and its surfaces.
         places = _setting_of_sample(len(session.rules), hidden.shape[0], call)
         rules = [session.rules[place] for place in places]
-        begin, told = self.place.begin, family.length_argument and call.get(family.length_argument)
-        frame_map = family.map_of(pipe, call, self.num_frames)
-        num_pixels, part_T = told or frame_map.num_pixels(self.num_frames), None
-        if family.part is not None:
-            num_pixels, part_T = family.part(pipe, call, session.num_loops)
-        facts = run_facts(pipe, family, call, num_frames=num_pixels, fps=session.fps, begin=begin)
-        self.facts = replace(facts, frame_map=frame_map, part_T=part_T)
+        loop, told = session.num_loops, {"fps": session.fps, "begin": self.place.begin}
+        self.facts = facts_of_latents(pipe, family, call, self.num_frames, loop=loop, **told)
         run = self.facts.of_surfaces()
         made = [tuple(term.surface(**run) for term in rule.terms) for rule in session.rules]
         if family.frame_levels is not None:
             steps_NF = self.place.steps_NF
             check_by_frame(rules, self.place)
-            sizes = [len(pixels) for pixels in frame_map.pixels_of(num_pixels)]
+            pixels_of = self.facts.frame_map.pixels_of(self.facts.num_frames)
+            sizes = [len(pixels) for pixels in pixels_of]
             latent_T = np.repeat(np.arange(len(sizes)), sizes)
             made = [tuple(term.by_frame(steps_NF, latent_T) for term in terms) for terms in made]
             self.facts = replace(self.facts, calls=(1,) * len(steps_NF), sigmas_K=None)
@@ -260,6 +256,22 @@ def run_facts(
         always=frozenset(() if second == 1 else ("cond", "uncond")),
         **steps_of(pipe, family, begin),
     )
+
+
+def facts_of_latents(
+    pipe: Any, family: Any, call: Mapping[str, Any], num_latents: int, *, loop: int, **told: Any
+) -> RunFacts:
+    """What the `loop`-th run of a call is, whose denoiser sees so many latent frames.
+
+    `told` is what else `run_facts` takes.
+    """
+    frame_map = family.map_of(pipe, call, num_latents)
+    length = family.length_argument and call.get(family.length_argument)
+    num_pixels, part_T = length or frame_map.num_pixels(num_latents), None
+    if family.part is not None:
+        num_pixels, part_T = family.part(pipe, call, loop)
+    facts = run_facts(pipe, family, call, num_frames=num_pixels, **told)
+    return replace(facts, frame_map=frame_map, part_T=part_T)
 
 
 def check_by_frame(rules: list[Any], place: FramePlace) -> None:

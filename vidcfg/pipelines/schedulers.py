@@ -42,43 +42,6 @@ class Sampling(ConfigModel):
         each = 2 if self.scheduler == "heun" else 1
         return (each,) * (self.num_steps - 1) + (1,)
 
-    def scheduler_for(self, pipe: Any) -> Any:
-        """See `make_scheduler`."""
-        current, name = pipe.scheduler, self.scheduler
-        possible = possible_schedulers(pipe)
-        if name not in possible:
-            what = "a flow" if is_flow(current) else prediction_kind(current)
-            raise ValueError(
-                f"sampling.scheduler is {name}, but {type(pipe).__name__} predicts {what} and "
-                f"steps it with {type(current).__name__}. Use one of: {', '.join(possible)}."
-            )
-        if is_flow(current):
-            return self._flow_scheduler(current)
-        if self.shift is not None:
-            raise ValueError(
-                f"sampling.shift is {self.shift:g}, but it has an effect on flow models alone and "
-                f"{type(pipe).__name__} is not one. Delete it."
-            )
-        if name == "pipeline":
-            return type(current).from_config(current.config)
-        return _diffusers(_diffusion_solvers(current)[name]).from_config(current.config)
-
-    def _flow_scheduler(self, current: Any) -> Any:
-        config, shift = current.config, self.shift
-        if self.scheduler == "pipeline":
-            key = "shift" if "shift" in config else "flow_shift"
-            return type(current).from_config(config, **({} if shift is None else {key: shift}))
-        if shift is None:
-            shift = config.get("shift", config.get("flow_shift", 1.0))
-        made = _diffusers(FLOW_SOLVERS[self.scheduler])
-        if made is type(current) and self.scheduler == "flow_euler":
-            return made.from_config(config, shift=shift)
-        settings = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
-        if "use_flow_sigmas" in inspect.signature(made).parameters:
-            flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-            return made(**settings, **flow, flow_shift=shift)
-        return made(**settings, shift=shift)
-
 
 def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
     """A fresh scheduler for `pipe`, made from the noise schedule of the one it came with.
@@ -90,7 +53,41 @@ def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
         ValueError: if this solver cannot step what the model predicts, naming those that can, or
             if `shift` has no effect.
     """
-    return sampling.scheduler_for(pipe)
+    current, name = pipe.scheduler, sampling.scheduler
+    possible = possible_schedulers(pipe)
+    if name not in possible:
+        what = "a flow" if is_flow(current) else prediction_kind(current)
+        raise ValueError(
+            f"sampling.scheduler is {name}, but {type(pipe).__name__} predicts {what} and "
+            f"steps it with {type(current).__name__}. Use one of: {', '.join(possible)}."
+        )
+    if is_flow(current):
+        return _flow_scheduler(current, name, sampling.shift)
+    if sampling.shift is not None:
+        raise ValueError(
+            f"sampling.shift is {sampling.shift:g}, but it has an effect on flow models alone and "
+            f"{type(pipe).__name__} is not one. Delete it."
+        )
+    if name == "pipeline":
+        return type(current).from_config(current.config)
+    return _diffusers(_diffusion_solvers(current)[name]).from_config(current.config)
+
+
+def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:
+    config = current.config
+    if name == "pipeline":
+        key = "shift" if "shift" in config else "flow_shift"
+        return type(current).from_config(config, **({} if shift is None else {key: shift}))
+    if shift is None:
+        shift = config.get("shift", config.get("flow_shift", 1.0))
+    made = _diffusers(FLOW_SOLVERS[name])
+    if made is type(current) and name == "flow_euler":
+        return made.from_config(config, shift=shift)
+    settings = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
+    if "use_flow_sigmas" in inspect.signature(made).parameters:
+        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        return made(**settings, **flow, flow_shift=shift)
+    return made(**settings, shift=shift)
 
 
 def possible_schedulers(pipe: Any) -> tuple[str, ...]:

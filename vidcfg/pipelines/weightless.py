@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, pipeline_class_of
+from vidcfg.progress import one_line
 
 
 class NotKnownError(ValueError):
@@ -37,8 +38,8 @@ def weightless(model: MiniModel | DiffusersModel) -> Any:
     try:
         return _made(model, cls)
     except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise NotKnownError(f"the files in {model.folder} do not tell it: {reason}") from error
+        what = f"the files in {model.folder} do not tell it: {one_line(error)}"
+        raise NotKnownError(what) from error
 
 
 def _published(model: DiffusersModel) -> Any:

@@ -17,18 +17,14 @@ from vidcfg.regress.noise import RepeatNoise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
 from vidcfg.regress.output import table, write_error, write_outputs
 from vidcfg.regress.pairs import can_pass
-from vidcfg.regress.policy import Policy, load_policy
+from vidcfg.regress.policy import load_policy
 from vidcfg.regress.strip import PREVIEW, SIDE, write_strips
 
 
 def policy(arguments: argparse.Namespace) -> int:
     """Print the policy as YAML."""
-    cli.say(_policy(arguments).to_yaml(), end="")
+    cli.say(load_policy(arguments.policy, arguments.set).to_yaml(), end="")
     return cli.DONE
-
-
-def _policy(arguments: argparse.Namespace) -> Policy:
-    return load_policy(arguments.policy, arguments.set)
 
 
 def _loaded(path: str, arguments: argparse.Namespace) -> ClipSet:
@@ -39,7 +35,7 @@ def _loaded(path: str, arguments: argparse.Namespace) -> ClipSet:
 
 def record(arguments: argparse.Namespace) -> int:
     """Write a baseline."""
-    rules, folder = _policy(arguments), Path(arguments.out)
+    rules, folder = load_policy(arguments.policy, arguments.set), Path(arguments.out)
     if (folder / "baseline.json").exists() and not arguments.overwrite:
         raise ValueError(f"{folder} holds a baseline. Use --overwrite to renew it.")
     clips = _loaded(arguments.clips, arguments)
@@ -68,7 +64,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Compare with a baseline and write what is asked for, errors included."""
     folder, is_lenient = Path(arguments.out or ""), arguments.allow_inconclusive
     try:
-        rules = _policy(arguments)
+        rules = load_policy(arguments.policy, arguments.set)
         base = load_clips(arguments.baseline)
         outcome = check_clips(_loaded(arguments.clips, arguments), base, rules)
         text = table(outcome)
@@ -88,7 +84,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def power(arguments: argparse.Namespace) -> int:
     """Print what change is found by how many clips."""
-    rules, counts = _policy(arguments), arguments.n
+    rules, counts = load_policy(arguments.policy, arguments.set), arguments.n
     # The noise: given, or that of the baseline.
     if arguments.sd is not None:
         if not 0 < arguments.sd <= 100:
@@ -119,7 +115,7 @@ def power(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """Print the noise of repeats and suggest margins."""
-    rules = _policy(arguments)
+    rules = load_policy(arguments.policy, arguments.set)
     # Measure and print.
     found = noise_of_repeats([_loaded(path, arguments) for path in arguments.sets], rules)
     cli.say(f"{found.num_pairs} pairs of repeats, {found.num_prompts} prompts\n")

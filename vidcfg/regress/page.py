@@ -3,13 +3,13 @@
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from vidcfg.regress.check import GateOutcome, Worst
 from vidcfg.regress.clips import ClipSet
 from vidcfg.regress.judge import MetricResult
 from vidcfg.regress.strip import SIDE, strip_of
+from vidcfg.report.formats import fill
 
 MAX_CASES = 8
 """Worst clips with players; further metrics are in the table alone."""
@@ -20,17 +20,11 @@ def page(outcome: GateOutcome, *, commands: Mapping[str, str]) -> str:
 
     `commands` has a command that makes the worst clip again, by metric.
     """
-    import jinja2
-
     results = outcome.judgement.metrics
     shown = [r for r in results if not r.exits_clean and r.name in outcome.worst][:MAX_CASES]
     players = {f"case{i}": _player(outcome.worst[r.name]) for i, r in enumerate(shown)}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        trim_blocks=True,
-    )
-    return environment.get_template("regress.html.j2").render(
+    return fill(
+        "regress.html.j2",
         outcome=outcome,
         paired=outcome.paired,
         recorded=_recorded(outcome.base),

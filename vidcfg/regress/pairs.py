@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidcfg.metrics.record import ClipInfo, unlike
+from vidcfg.metrics.record import ClipInfo
+from vidcfg.progress import listed
 from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.policy import Policy
 from vidcfg.results import Key
@@ -111,9 +112,11 @@ def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> 
     total = len(keys) + len(missing) + len(extra)
     lines = [f"{len(keys)} clips are on both sides (cell, prompt and seed in common)."]
     if missing:
-        lines.append(f"{len(missing)} of the baseline are missing in {new}: {_named(missing)}.")
+        lines.append(
+            f"{len(missing)} of the baseline are missing in {new}: {listed(missing, 5, '; ')}."
+        )
     if extra:
-        lines.append(f"{len(extra)} are not in the baseline {base}: {_named(extra)}.")
+        lines.append(f"{len(extra)} are not in the baseline {base}: {listed(extra, 5, '; ')}.")
     if not keys:
         lines.append("Render the prompts and seeds of the baseline, or record a new one.")
         raise ResultsError(" ".join(lines))
@@ -125,11 +128,6 @@ def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> 
         raise ResultsError(" ".join(lines))
     if len(keys) < 2:
         raise ResultsError(f"One clip proves nothing. {ENOUGH}")
-
-
-def _named(keys: Sequence[Key], at_most: int = 5) -> str:
-    more = f" and {len(keys) - at_most} more" if len(keys) > at_most else ""
-    return "; ".join(str(key) for key in keys[:at_most]) + more
 
 
 def _check_like(pairs: Sequence[tuple[Key, MeasuredClip, MeasuredClip]], policy: Policy) -> None:
@@ -159,13 +157,15 @@ def _differences(
             if a != b:
                 yield name, f"{name} is {a} against {b}"
     for name in policy.metrics.keys() & new.records.keys() & base.records.keys():
-        records = new.records[name], base.records[name]
-        for reason in unlike(*records):
-            kind = reason.split()[0]
-            # Without a value there may be no net; the size of the clip is looked at once.
-            has_values = all(record.value is not None for record in records)
-            if kind == "protocol" or (kind == "backend" and has_values):
-                yield kind, f"{name}: {reason}"
+        a, b = new.records[name], base.records[name]
+        found = {"protocol": (a.protocol, b.protocol)}
+        if None not in (a.value, b.value):  # else there may be no net
+            for part in ("name", "sha256"):
+                sides = (getattr(record.backend, part, None) for record in (a, b))
+                found[f"backend {part}"] = tuple(sides)
+        for what, (ours, theirs) in found.items():
+            if ours != theirs:
+                yield what.split()[0], f"{name}: {what} is {ours!r} against {theirs!r}"
 
 
 def codec_class(info: ClipInfo) -> str:

@@ -100,7 +100,7 @@ class TemporalGate:
 
         name = name or self.name
         try:
-            outcome = self._compared(self._measured(clips, fps or self.fps), name)
+            outcome = self._compared(clips, fps or self.fps, name)
         except (ValueError, RuntimeError, OSError) as error:
             if self.out:
                 write_error(self.out / name, error)
@@ -139,7 +139,7 @@ class TemporalGate:
         options = {"stride": self.stride, "what": f"clip {key}", "has_preview": has_preview}
         return measure_frames(value, key, fps=fps, **options)
 
-    def _compared(self, new, name: str):
+    def _compared(self, clips: Any, fps: float | int, name: str):
         from vidcfg.regress.check import check_clips
         from vidcfg.regress.clips import read_baseline, write_baseline
         from vidcfg.regress.output import write_outputs
@@ -147,16 +147,17 @@ class TemporalGate:
         from vidcfg.regress.strip import PREVIEW, write_strips
 
         folder = self.folder / name
+        if not self.is_recording and not (folder / "baseline.json").is_file():
+            raise ValueError(
+                f"there is no baseline in {folder}. Record it: pytest {self.node} --vidcfg-record"
+            )
+        new = self._measured(clips, fps)
         if self.is_recording:
             metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
             can_pass(new, self.policy)
             new = write_strips(new, folder / "videos", side=PREVIEW)
             write_baseline(folder, new, metrics=metrics, facts=facts, overwrite=True)
             return None
-        if not (folder / "baseline.json").is_file():
-            raise ValueError(
-                f"there is no baseline in {folder}. Record it: pytest {self.node} --vidcfg-record"
-            )
         outcome = check_clips(new, read_baseline(folder), self.policy)
         if self.out:
             write_outputs(self.out / name, outcome, allow_inconclusive=self.is_lenient)

@@ -33,11 +33,8 @@ def call_arguments(
         **video.model_dump(exclude={"fps"}),
         "num_inference_steps": num_steps,
         "output_type": "np",
+        **family.off(accepted),
     }
-    # What has no default of its own follows the others.
-    for name, off in family.own_guidance.items():
-        if name in accepted and (off is None or accepted[name].default is not None):
-            call[name] = off
     if family.fps_is_whole and video.fps != round(video.fps):
         low = int(video.fps)
         raise ValueError(

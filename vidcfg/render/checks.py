@@ -21,7 +21,12 @@ def check_before_loading(config: RenderConfig) -> None:
             what = f"prompts.{i}.image is {prompt.image}, which is not a file"
             raise ValueError(f"{what}. Name one: --image FILE replaces the first.")
     if config.model.kind == "mini":
-        _check_mini(config)
+        if config.sampling.scheduler == "ddim":
+            raise ValueError(
+                "sampling.scheduler is ddim, but the mini model predicts a flow. "
+                "Use one of: pipeline, flow_euler, unipc, dpm++, heun."
+            )
+        config.model.frame_map.check(video.num_frames)
         return
     forecast = forecast_of(config)
     if forecast.pipe is not None:
@@ -39,15 +44,6 @@ def check_after_loading(config: RenderConfig, pipe: Any) -> None:
         check_prompt(prompt, family, signature(type(pipe).__call__).parameters)
 
 
-def _check_mini(config: RenderConfig) -> None:
-    if config.sampling.scheduler == "ddim":
-        raise ValueError(
-            "sampling.scheduler is ddim, but the mini model predicts a flow. "
-            "Use one of: pipeline, flow_euler, unipc, dpm++, heun."
-        )
-    config.model.frame_map.check(config.video.num_frames)
-
-
 def image_warnings(config: RenderConfig) -> list[str]:
     """What is cut off of the images of the prompts, or blown up.
 
@@ -63,13 +59,6 @@ def image_warnings(config: RenderConfig) -> list[str]:
     return list(notes.values())
 
 
-def unread_texts(config: RenderConfig, family: Any) -> list[str]:
-    """A note for a model that reads no text: the prompt names the files alone."""
-    if family.texts:
-        return []
-    return [f"{family.name} reads no prompt: prompts.*.text names the files alone."]
-
-
 def late_warnings(config: RenderConfig, pipe: Any) -> list[str]:
     """Warnings on prompts that need the loaded pipeline.
 
@@ -77,10 +66,9 @@ def late_warnings(config: RenderConfig, pipe: Any) -> list[str]:
     """
     from vidcfg.pipelines.families import family_of
 
-    folder = model_folder(config)
-    unread = unread_texts(config, family_of(pipe))
-    if unread:
-        return unread
+    folder, family = model_folder(config), family_of(pipe)
+    if not family.texts:
+        return [f"{family.name} reads no prompt: prompts.*.text names the files alone."]
     if folder is not None and (folder / "tokenizer" / "tokenizer.json").is_file():
         return []
     found = tokenizer_of(pipe)

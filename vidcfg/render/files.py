@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vidcfg.files import atomic_path, sha256_of, uninterrupted
+from vidcfg.progress import listed
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.identity import (
     cell_digest,
@@ -59,7 +60,7 @@ def pending_units(
                 found[unit] = fault * unit.record.exists()
         if others and not overwrite:
             raise ValueError(
-                f"made with other settings: {_listed(others)}. Add --overwrite to make them "
+                f"made with other settings: {listed(others, 6)}. Add --overwrite to make them "
                 "again, or use --out with another folder."
             )
         return found
@@ -68,7 +69,7 @@ def pending_units(
     present = [path for path in places if path.exists()]
     if present and not overwrite:
         raise ValueError(
-            f"already there: {_listed(present)}. Use --overwrite to replace them, "
+            f"already there: {listed(present, 6)}. Use --overwrite to replace them, "
             "--skip-existing to continue, or --out with another folder."
         )
     return dict.fromkeys(units, "")
@@ -87,11 +88,6 @@ def fault_of(unit: Unit) -> str:
         if not is_same:
             return f"{name} is damaged"
     return ""
-
-
-def _listed(paths: list[Path], *, at_most: int = 6) -> str:
-    shown = ", ".join(str(path) for path in paths[:at_most])
-    return shown + (f" and {len(paths) - at_most} more" if len(paths) > at_most else "")
 
 
 def _read(record: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidcfg.progress import printable
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = [Path(__file__).parents[1] / part / "templates" for part in ("report", "regress")]
 
 
 def fill(template: str, **values: Any):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from vidcfg.progress import listed
 from vidcfg.report.compare import LEVEL, Change, Findings
 from vidcfg.report.formats import signed
 from vidcfg.report.table import DECIDING, Table
@@ -82,10 +83,9 @@ def _cut_lines(results: Results, labels: Mapping[str, str]) -> list[str]:
     }
     if not cut:
         return []
-    named = [f"{name} at frame {', '.join(map(str, at))}" for name, at in [*cut.items()][:5]]
-    more = f"; and {len(cut) - 5} more" if len(cut) > 5 else ""
+    named = [f"{name} at frame {', '.join(map(str, at))}" for name, at in cut.items()]
     what = "Scene cuts, so that flicker and motion are those of shots"
-    return [f"{what}: {'; '.join(named)}{more}."]
+    return [f"{what}: {listed(named, 5, '; ')}."]
 
 
 def _flicker_lines(table: Table, labels: Mapping[str, str]) -> list[str]:
@@ -321,9 +321,8 @@ def _motion(found: Findings) -> Entry | None:
     return _entry("Moves too little", text, "unclear")
 
 
-def _named(found: Findings, cells: Sequence[str], *, at_most: int = 4) -> str:
-    shown = ", ".join(f"“{found.labels[cell]}”" for cell in cells[:at_most])
-    return shown + (f" and {len(cells) - at_most} more" if len(cells) > at_most else "")
+def _named(found: Findings, cells: Sequence[str]) -> str:
+    return listed([f"“{found.labels[cell]}”" for cell in cells], 4)
 
 
 def _percent(change: Change, start: str) -> str:

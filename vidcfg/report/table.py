@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from vidcfg.metrics.record import Record
+from vidcfg.progress import listed
 from vidcfg.results import Results, UnitResult
 from vidcfg.stored.read import ResultsError
 
@@ -187,10 +188,8 @@ def _absence(cell: str, owned: dict[str, set[Pair]], failed: dict[tuple[str, Pai
     return f"it {has}" + (f", {', '.join(why)}: {which}" if missing else "")
 
 
-def _listed(values: Iterable, *, at_most: int = 4) -> str:
-    texts = [str(value) for value in sorted(values, key=lambda v: (str(type(v)), v))]
-    more = [f"{len(texts) - at_most} more"] if len(texts) > at_most else []
-    return ", ".join([*texts[:at_most], *more])
+def _listed(values: Iterable) -> str:
+    return listed(sorted(values, key=lambda v: (str(type(v)), v)), 4)
 
 
 def _names(units: Iterable[UnitResult], wanted: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,6 @@
 """Condition-annealed sampling."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
@@ -31,15 +31,13 @@ class Cads(Rule):
     """
 
     can_be_off = False
+    goes_by_step: ClassVar[bool] = True
+
     tau1: Fraction = 0.6
     tau2: Fraction = 0.9
     noise_scale: Annotated[float, AfterValidator(Range(0, 10))] = 0.25
     mix: Fraction = 1.0
     seed: Annotated[int, AfterValidator(Range(0))] = 0
-
-    @property
-    def goes_by_step(self) -> bool:
-        return True
 
     def findings(self):
         if self.tau1 > self.tau2:

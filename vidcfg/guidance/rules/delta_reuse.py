@@ -1,6 +1,6 @@
 """Guidance that evaluates the unconditional branch on some steps only."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator
 
@@ -31,11 +31,9 @@ class DeltaReuse(AgainstUncond):
         without its frequency weights.
     """
 
-    every: Annotated[int, AfterValidator(Range(1, 1000))] = 2
+    compares: ClassVar[bool] = True
 
-    @property
-    def compares(self) -> bool:
-        return True
+    every: Annotated[int, AfterValidator(Range(1, 1000))] = 2
 
     @property
     def extras(self) -> tuple[str, ...]:

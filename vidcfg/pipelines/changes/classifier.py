@@ -15,43 +15,27 @@ class ClassifierShift(ModelChange):
     """The branch without a model: a gradient in the place of a prediction."""
 
     def run(self, call: StepCall) -> Any:
-        noisy, _ = call.noisy()
         inputs = call.inputs
-        shift = classifier_shift(
-            self.start.classifier,
-            noisy,
-            level=inputs.level,
-            kind=inputs.prediction,
-            step=inputs.step,
-        )
-        return (shift,)
+        level = inputs.known_level("guidance.method: classifier", "a flow or DDIM scheduler")
+        given = {"level": level, "kind": inputs.prediction, "step": inputs.step}
+        return (classifier_shift(self.start.classifier, call.noisy()[0], **given),)
 
 
 def classifier_shift(
-    log_prob: LogProb | None,
-    noisy: Tensor,
-    *,
-    level: tuple[float, float] | None,
-    kind: str,
-    step: int,
+    log_prob: LogProb | None, noisy: Tensor, *, level: tuple[float, float], kind: str, step: int
 ) -> Tensor:
     """How a prediction of `kind` moves when eps moves by -sigma grad log p.
 
     At alpha = 0 (pure noise) the shift is 0.
 
     Raises:
-        ValueError: without a `log_prob`, without a noise level, or if its result is not one
-            number per sample that depends on the latents.
+        ValueError: without a `log_prob`, or if its result is not one number per sample that
+            depends on the latents.
     """
     if log_prob is None:
         raise ValueError(
             "guidance.method: classifier needs a function: vidcfg.guide(pipe, guidance, "
             "classifier=lambda x_t, sigma, step: ...), which returns log p(y | x_t) per sample."
-        )
-    if level is None:
-        raise ValueError(
-            "guidance.method: classifier needs the noise level of the scheduler, which this "
-            "scheduler does not give. Use a flow or DDIM scheduler."
         )
     alpha, sigma = level
     if alpha == 0:

@@ -106,11 +106,7 @@ class Space:
 
 
 def _space(call: StepCall) -> Space:
-    if call.inputs.level is None:
-        raise ValueError(
-            "guidance.method: sag needs the noise level of the scheduler, which this "
-            "scheduler does not give. Use guidance.method: pag."
-        )
+    level = call.inputs.known_level("guidance.method: sag", "guidance.method: pag")
     sizes = call.arguments[call.family.hidden].shape[-2:]
     if call.family.layout == "tokens":
         sizes = token_grid(call.family, call.module, call.arguments)[1:]
@@ -118,7 +114,7 @@ def _space(call: StepCall) -> Space:
         layout=call.family.frame_layout,
         sizes=(call.inputs.num_frames, *sizes),
         kind=call.inputs.prediction,
-        level=call.inputs.level,
+        level=level,
     )
 
 

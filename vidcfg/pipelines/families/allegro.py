@@ -1,7 +1,7 @@
 """Allegro: each latent frame makes four pixel frames, one batched call."""
 
 from vidcfg.guidance.frame_map import BlockMap
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 FAMILY = Family(
     name="allegro",
@@ -9,11 +9,7 @@ FAMILY = Family(
     frame_rule="4k",
     tested="exact",
     frame_map=lambda pipe: BlockMap(pipe.vae_scale_factor_temporal),
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-    },
-    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    **MASKED_TEXTS,
     stock_passes="batched",
     prediction=None,
     blocks=Blocks(("transformer_blocks",)),

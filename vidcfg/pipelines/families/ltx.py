@@ -6,7 +6,7 @@ Conditions at later frames stand before the video, as further tokens of whole la
 from dataclasses import replace
 
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 FAMILY = Family(
     name="ltx",
@@ -16,11 +16,7 @@ FAMILY = Family(
     tested="exact",
     checkpoints={"Lightricks/LTX-Video": ("LTXPipeline", {"vae_temporal_compression_ratio": 8})},
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-    },
-    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    **MASKED_TEXTS,
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     stock_passes="batched",
     combines_in_float32=True,

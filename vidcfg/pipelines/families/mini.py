@@ -1,6 +1,6 @@
 """The embedded mini model: laid out and stepped as Wan."""
 
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 
 def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
@@ -17,11 +17,7 @@ FAMILY = Family(
     pipelines=("MiniVideoPipeline",),
     frame_rule="4k + 1",
     tested="exact",
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-    },
-    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    **MASKED_TEXTS,
     blocks=Blocks(
         ("transformer_blocks",), returns=("x",), layers={"stg": (6,), "slg": (3,)}, grid=_grid
     ),

@@ -1,7 +1,7 @@
 """Mochi: one batched call, combined in float32, reversed time."""
 
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 FAMILY = Family(
     name="mochi",
@@ -10,11 +10,7 @@ FAMILY = Family(
     tested="exact",
     checkpoints={"genmo/mochi-1-preview": ("MochiPipeline", {"vae_temporal_scale_factor": 6})},
     frame_map=lambda pipe: CausalMap(pipe.vae_temporal_scale_factor),
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-    },
-    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    **MASKED_TEXTS,
     stock_passes="batched",
     combines_in_float32=True,
     prediction="flow_reversed",

@@ -1,17 +1,13 @@
 """Sana Video, text and image to video: one batched call, combined in float32."""
 
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 FAMILY = Family(
     name="sana_video",
     pipelines=("SanaVideoPipeline", "SanaImageToVideoPipeline"),
     frame_rule="4k + 1",
     tested="exact",
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-    },
-    encoded=("prompt_embeds", "prompt_attention_mask", None, None),
+    **MASKED_TEXTS,
     stock_passes="batched",
     combines_in_float32=True,
     learns_variance=True,
