@@ -139,6 +139,38 @@ def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_is_a_ctrl_c_and_its_handler_is_given_back(capsys, ctrl_c):
+    handler, before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        assert _run(todo=lambda arguments: signal.raise_signal(signal.SIGTERM)) == 130
+        # Now each of both ends the process at once.
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is cli._leave
+        signal.signal(signal.SIGTERM, handler)
+        assert _run() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert capsys.readouterr().err == "vidcfg demo: interrupted\n"
+
+
+def test_sigterm_waits_where_ctrl_c_does():
+    done = []
+
+    def todo(arguments):
+        with uninterrupted() as hold:
+            hold()
+            signal.raise_signal(signal.SIGTERM)
+            done.append(1)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        assert (_run(todo=todo), done) == (130, [1])
+    finally:
+        signal.signal(signal.SIGINT, handlers[0])
+        signal.signal(signal.SIGTERM, handlers[1])
+
+
 # A command whose clean-up takes long, with a process beside it that must not outlive it.
 SLOW = """
 import atexit, multiprocessing, sys, time

@@ -18,6 +18,7 @@ from vidcfg.render.forecast import forecast_of
 from vidcfg.report import write_report
 from vidcfg.results import read_results
 from vidcfg.stored.read import ResultsError, inside
+from vidcfg.sweep.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,8 @@ def test_store_elsewhere_with_a_key_that_leads_out_is_refused(store, tmp_path, m
         (("units", 0, "cell"), "none"),
         (("units", 0, "prompt"), 7),
         (("baseline",), "../x"),
+        (("sources",), "y" * 99),
+        (("sources",), {"uniform-1": {"model.checkpoint": ["ab"]}}),
     ],
 )
 def test_names_of_a_plan_have_a_grammar(store, where, value):
@@ -96,6 +99,7 @@ def test_link_that_leaves_a_store_is_not_followed(store, made, tmp_path, part):
         shutil.move(unit / part, target)
         (unit / part).symlink_to(target)
     # A unit whose files are not its own is no unit; a link above it is refused.
+    assert not Store(str(store)).is_done(unit.name)
     if part == ".":
         with pytest.raises(ResultsError, match="leads out"):
             read_results(store)

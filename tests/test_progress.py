@@ -57,6 +57,19 @@ def test_long_items_have_lines_of_their_steps(clock):
     assert stream.getvalue() == "0 of 2 videos, a-kite-s0: step 9/30\n"
 
 
+def test_lines_of_the_count_tell_the_step_that_was_told_last(clock):
+    stream = io.StringIO()
+    with Progress("videos", 3, stream=stream) as shown:
+        for done in (1, 2):
+            shown.step(9 * done, 18, what="2 runs")
+            clock(10)
+            shown.update(done)
+        shown.step(1, 18, what="2 runs")
+        shown.update(3)
+    lines = ["1 of 3 videos, 2 runs: step 9/18", "2 of 3 videos", "3 of 3 videos"]
+    assert stream.getvalue().splitlines() == lines
+
+
 def test_a_line_of_its_own_stands_for_the_count(clock):
     stream = io.StringIO()
     with Progress("videos", 2, stream=stream) as shown:

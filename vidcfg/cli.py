@@ -2,11 +2,12 @@
 
 import argparse
 import atexit
+import contextlib
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vidcfg.extras import MissingPackageError, explained, quiet_xformers
@@ -22,7 +23,7 @@ exit codes:
   3    an error while running: full disk, out of memory, NaN; what is finished stays
   4    INCONCLUSIVE: worse, but not proven
   5    INCONCLUSIVE: no sign of harm, but too much noise or too few clips to be sure
-  130  interrupted; what is finished stays
+  130  interrupted (Ctrl-C, SIGTERM); what is finished stays
 """
 
 
@@ -101,13 +102,13 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
 
     A ValueError is wrong input, and so is what needs a package that is not installed (2);
     RuntimeError, OSError and MemoryError are errors while running (3); anything else is a bug,
-    shown with its traceback (3). Ctrl-C, once or twice, is 130.
+    shown with its traceback (3). Ctrl-C, once or twice, is 130, and so is SIGTERM.
     """
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
     try:
-        with explained("this"):
+        with explained("this"), _ended_as_by_ctrl_c():
             return todo(arguments)
     except KeyboardInterrupt as interrupt:
         _leave_at_once_on_ctrl_c()
@@ -144,10 +145,34 @@ def warn(text: str) -> None:
     say(f"warning: {text}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, with which schedulers end a command, is a Ctrl-C in the block."""
+    try:
+        before = signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:  # not the main thread, where no signal arrives
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    # Where something must not be interrupted, Ctrl-C has a handler that waits. It is ignored in
+    # the background of a script, where SIGTERM has to end the command all the same.
+    if callable(handler := signal.getsignal(signal.SIGINT)):
+        handler(signal.SIGINT, frame)
+    else:
+        raise KeyboardInterrupt
+
+
 def _leave_at_once_on_ctrl_c() -> None:
     """A second Ctrl-C, while libraries shut down, ends the process without a traceback."""
     try:
-        signal.signal(signal.SIGINT, _leave)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave)
     except ValueError:  # not the main thread, where no Ctrl-C arrives
         return
 
@@ -162,8 +187,9 @@ def _forget_ctrl_c() -> None:
 
     Registered before what libraries clean up, it runs after that.
     """
-    if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _fail(made: argparse.ArgumentParser, text: str, code: int, arguments: Any) -> int:

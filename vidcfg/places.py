@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def copy_here(url: str, folder: Path) -> Path:
 def fetched(arguments: argparse.Namespace, *names: str) -> Iterator[argparse.Namespace]:
     """The arguments with a copy in place of each address that those of these names hold.
 
-    The copies go with the block; `addresses` tells what each is a copy of.
+    The copies go with the block; `addresses` tells what each is a copy of (`told`).
     """
     folders: list[str] = []
     addresses: dict[str, str] = {}
@@ -113,7 +113,7 @@ def fetched(arguments: argparse.Namespace, *names: str) -> Iterator[argparse.Nam
             return [here(one) for one in place]
         if place is None or not is_url(place):
             return place
-        folders.append(tempfile.mkdtemp(prefix="vidcfg-store-"))
+        folders.append(os.path.realpath(tempfile.mkdtemp(prefix="vidcfg-store-")))
         copy = str(copy_here(place, Path(folders[-1])))
         addresses[copy] = place
         return copy
@@ -124,3 +124,10 @@ def fetched(arguments: argparse.Namespace, *names: str) -> Iterator[argparse.Nam
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def told(text: str, addresses: Mapping[str, str]) -> str:
+    """A text with the address of each copy in place of its path."""
+    for copy, address in addresses.items():
+        text = text.replace(copy, address.rstrip("/"))
+    return text

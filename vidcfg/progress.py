@@ -37,8 +37,8 @@ class Progress:
             progress.step(3, 30, what="a-red-circle-s0")
             progress.update(1, note="3.1 a minute")
 
-    On a stream that is no terminal a line is printed at most every ten seconds and at the end of
-    the count. `quiet` prints nothing but what `say` is told.
+    On a stream that is no terminal a line with both is printed at most every ten seconds, and one
+    at the end of the count. `quiet` prints nothing but what `say` is told.
 
     Args:
         what: plural name of what is counted.
@@ -57,6 +57,7 @@ class Progress:
         is_bytes: bool = False,
     ):
         self.what, self.total, self.done, self.note = what, total, 0, ""
+        self._step = ""
         self.stream = stream or sys.stderr
         self.is_quiet, self.is_bytes = quiet, is_bytes
         self._bars: Any = None
@@ -99,12 +100,13 @@ class Progress:
     def step(self, done: int, total: int, *, what: str) -> None:
         """The item at work, `what`, has made `done` of `total` steps."""
         what = printable(what)
+        self._step = f", {what}: step {done}/{total}" if done < total else ""
         if self._bars is not None:
             self._bars.update(
                 self._steps, description=what, completed=done, total=total, visible=done < total
             )
         elif done < total and self._is_time():
-            self._line(f", {what}: step {done}/{total}")
+            self._line()
 
     def say(self, text: str) -> None:
         """Print a line that stays, above the bars."""
@@ -117,14 +119,15 @@ class Progress:
     def _is_time(self) -> bool:
         return time.monotonic() - self._last >= SECONDS_BETWEEN_LINES
 
-    def _line(self, more: str = "") -> None:
+    def _line(self) -> None:
         self._last = time.monotonic()
         if self.is_quiet:
             return
         self._printed = self.done
         of = "" if self.total is None else f" of {self.total}"
         note = f", {self.note}" if self.note else ""
-        print(f"{self.done}{of} {self.what}{note}{more}", file=self.stream, flush=True)
+        step = self._step if self.done != self.total else ""
+        print(f"{self.done}{of} {self.what}{note}{step}", file=self.stream, flush=True)
 
 
 def _bars(stream: Any, *, is_bytes: bool) -> Any:

@@ -18,17 +18,15 @@ from vidcfg.stored.read import (
     AGAIN,
     Once,
     ResultsError,
-    fields_of,
     inside,
     leads_into,
-    measures_of,
     parse,
     records_of,
     render_of,
-    small_files,
     text_of,
 )
-from vidcfg.stored.shapes import BaselineFile, RenderFacts, shape_of
+from vidcfg.stored.shapes import BaselineFile, shape_of
+from vidcfg.stored.unit import DONE, read_unit
 
 ANEW = "Record the baseline anew."
 
@@ -244,22 +242,20 @@ def _unit(
     root: Path, key: str, place: tuple, problems: list[str], once: Once
 ) -> UnitResult | None:
     folder = inside(root, f"units/{key[:2]}/{key}")
-    if not (folder / "DONE").is_file():
+    if not (folder / DONE).is_file():
         return None
     try:
-        files, others = small_files(folder)
+        found = read_unit(str(folder))
     except (OSError, ResultsError) as fault:
-        problems.append(f"{folder} is left aside: {fault}. Run the sweep again to repair it.")
+        told = str(fault).removesuffix(f" {AGAIN}").rstrip(".")
+        problems.append(f"{folder} is left aside: {told}. Run the sweep again to repair it.")
         return None
-    lines = files["records.jsonl"].decode(errors="replace")
-    records = {r.name: once.slim(r) for r in measures_of(lines, folder / "records.jsonl")}
-    videos = [folder / name for name in sorted(others) if _is_video(name)]
-    file, render = folder / "record.json", {}
-    if file.name in files:
-        facts = fields_of(files[file.name], file, RenderFacts)
-        render = {name: once(value) for name, value in facts.items()}
-    video = videos[0] if videos else None
-    return UnitResult(key, *place, records, video, render, file if render else None)
+    records = {r.name: once.slim(r) for r in found.records}
+    videos = [folder / name for name in sorted(found.names) if _is_video(name)]
+    render = {name: once(value) for name, value in found.render.items()}
+    return UnitResult(
+        key, *place, records, videos[0] if videos else None, render, folder / "record.json"
+    )
 
 
 def _is_video(name: str) -> bool:

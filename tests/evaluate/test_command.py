@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import psutil
 import pytest
@@ -45,6 +46,37 @@ def test_command_writes_lines_parquet_and_a_table(rendered, tmp_path, capsys):
         "scored.jsonl",
         "table.txt",
     ]
+
+
+def test_what_is_at_an_address_is_named_by_it_and_never_by_the_copy(rendered, tmp_path, capsys):
+    system, out = fsspec.filesystem("memory"), tmp_path / "out"
+    for place in ("one/clips", "two/clips"):
+        for name, data in {
+            "a": (rendered / "clip_0.mkv").read_bytes(),
+            "bad": b"no video",
+        }.items():
+            system.pipe_file(f"/{place}/{name}.mkv", data)
+    try:
+        sets = "memory://one/clips", "memory://two/clips/"
+        assert run(*sets, "--metrics", "appearance", "--per-video", "--out", out) == 1
+        said = capsys.readouterr()
+        assert run("memory://one/clips/a.mkv", "--metrics", "appearance", "--out", out / "1") == 0
+    finally:
+        system.rm("/one", recursive=True)
+        system.rm("/two", recursive=True)
+
+    def paths(folder):
+        rows = map(json.loads, (folder / "records.jsonl").read_text().splitlines())
+        return {row["path"] for row in rows} - {None}
+
+    videos = {f"memory://{n}/clips/{name}.mkv" for n in ("one", "two") for name in ("a", "bad")}
+    assert paths(out) == videos
+    assert paths(out / "1") == {"memory://one/clips/a.mkv"}
+    written = [p.read_bytes().decode(errors="replace") for p in out.rglob("*") if p.is_file()]
+    assert len(written) == 8
+    for text in (said.out, said.err, *written):
+        assert "vidcfg-store-" not in text
+    assert "memory://two/clips/bad.mkv: memory://two/clips/bad.mkv cannot be read" in said.out
 
 
 def test_log_tells_a_tracker_the_values_of_videos_and_of_the_set(rendered, tmp_path, monkeypatch):

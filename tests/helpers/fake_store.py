@@ -197,6 +197,7 @@ def _write_unit(root, unit, text, scale, mode, frames, moving, codec, families) 
         "versions": {"vidcfg": "0.9", "torch": "2.0", "diffusers": "0.3", "numpy": "1"},
         "video": {"num_frames": 17, "height": 32, "width": 32, "fps": 8.0, "enlarge": 1},
     }
+    record["video"]["frames_sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
     extension = CODECS[codec].extension
     files = {
         f"video{extension}": encode_video(frames, fps=8, codec=codec),

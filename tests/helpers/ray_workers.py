@@ -62,6 +62,15 @@ class QuickWorker:
     def _sleep(self, argument: str, job) -> None:
         time.sleep(float(argument))
 
+    def _steps(self, argument: str, job) -> None:
+        """So many steps in a run of twice as many, each told; then another run is waited for."""
+        for step in range(int(argument)):
+            self.on_step(step + 1, 2 * int(argument), what="a kite")
+        end = time.monotonic() + 60
+        while "\n".join(self._lines("attempts.txt")).count("steps") < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(1.0)
+
     def _meet(self, argument: str, job) -> None:
         """Wait until as many workers have begun to load as the argument says."""
         count, end = int(argument.partition("-")[0]), time.monotonic() + 60

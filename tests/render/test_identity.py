@@ -160,6 +160,9 @@ def test_our_own_numerics_count(config, monkeypatch):
     assert "did not note" in what_changed(None, after)
     other = {**before, "model.checkpoint": "x"}
     assert what_changed(other, before) == "the content of model.checkpoint is another"
+    # As a stranger may write it.
+    odd = {**before, "model.checkpoint": ["x"]}
+    assert what_changed(odd, before) == "the content of model.checkpoint is another"
 
 
 def test_matrix_in_a_file_counts_by_its_numbers_and_not_by_its_name(config, tmp_path):

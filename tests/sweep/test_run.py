@@ -11,9 +11,11 @@ import pytest
 from stand_in_trackers import stand_in
 from tiny_sweep import plan_of, starts
 
+from vidcfg.sweep import executor
 from vidcfg.sweep.cli import Logged, main
 from vidcfg.sweep.run import make_executor, put_plan, run_sweep, unit_records
 from vidcfg.sweep.store import NoStoreError, Store
+from vidcfg.sweep.worker import Worker
 
 
 def test_a_sweep_leaves_every_unit_whole_and_a_second_run_makes_nothing(sweep, store, capsys):
@@ -35,13 +37,29 @@ def test_in_this_process_steps_and_units_of_one_job_are_followed(plan, store):
         seen.append((books.done, len(store.done_keys(made.keys)), len(steps)))
 
     on_step = lambda done, total, *, what: steps.append((done, total, what))  # noqa: E731
-    executor = make_executor(made, store, on_step=on_step)
-    run_sweep(made, store, executor, on_change=look)
+    here = make_executor(made, store, on_step=on_step)
+    run_sweep(made, store, here, on_change=look)
     assert {(done, there) for done, there, _ in seen} == {(n, n) for n in range(9)}
     text = "a red circle moving left over a navy background"
     assert [step for step in steps if step[2] == f"3 of '{text}'"] == [
         (k, 3, f"3 of '{text}'") for k in (1, 2, 3)
     ]
+
+
+def test_a_worker_elsewhere_tells_the_steps_of_a_shared_run_before_its_units(
+    plan, store, monkeypatch
+):
+    monkeypatch.setattr(executor, "STEP_SECONDS", 0.0)
+    made = plan("workers={batch: 32}", "seeds=3")
+    put_plan(store, made)
+    (job,) = [job for job in made.jobs(made.keys) if len(job.units) == 3]
+    worker = Worker(store.url)
+    worker.load()
+    *steps, _, _, _, end = found = list(executor.with_steps(worker, job))
+    what = "3 of 'a red circle moving left over a navy background'"
+    assert steps == [{"step": k, "steps": 3, "what": what} for k in (1, 2, 3)]
+    assert [result.get("key") for result in found[3:6]] == list(job.units)
+    assert end["kind"] == "done"
 
 
 def test_executed_evaluations_are_those_planned(store, done):

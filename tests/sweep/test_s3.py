@@ -86,6 +86,7 @@ def test_the_gate_and_the_scores_read_addresses(url, tmp_path, capsys, monkeypat
     assert evaluate([url, "--metrics", "flicker", "-o", str(out)]) == 0
     rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert len({row["subject"] for row in rows if row["path"]}) == 16
+    assert all(row["path"].startswith(f"{url}/units/") for row in rows if row["path"])
     assert not list((tmp_path / "t").iterdir())
 
 

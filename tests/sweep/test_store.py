@@ -15,6 +15,7 @@ from tiny_sweep import UNIT_FILES
 
 from vidcfg.results import read_results
 from vidcfg.stored.read import ResultsError
+from vidcfg.stored.unit import read_unit
 from vidcfg.sweep.store import NoStoreError, Store, StoreError
 
 KEY = "ab" + "0" * 62
@@ -91,6 +92,10 @@ def test_a_damaged_unit_is_not_done_and_is_set_aside(store, damage):
             store.write(f"{store.unit(KEY)}/{name}", data)
     assert store.exists(store.unit(KEY))
     assert not store.is_done(KEY)
+    # Nor is it for a report, which reads no features.
+    if not damage.startswith("npz"):
+        with pytest.raises((ResultsError, OSError)):
+            read_unit(store.path(store.unit(KEY)), None if store.is_local else store.fs)
     assert store.commit(KEY, FILES | {"features.npz": npz()})
     assert store.is_done(KEY)
     # On an object store, files without `DONE` are what a killed worker left: they are replaced.

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,17 @@ def _evaluate_here(options: argparse.Namespace) -> int:
     from vidcfg.evaluate import compare, output
     from vidcfg.evaluate.inputs import with_prompts
     from vidcfg.files import make_folder, write_text
+    from vidcfg.places import told
 
-    sets = compare.find_sets(options.videos)
+    sets = compare.find_sets(options.videos, options.addresses)
     if options.prompts:
         sets = with_prompts(sets, options.prompts)
     out = make_folder(options.out or place_of(options.videos, list(sets)), "--out")
     found, total = _scored(sets, settings, out, options), sum(map(len, sets.values()))
     # What is found.
     evaluation = compare.joined(found)
+    warnings = [told(text, options.addresses) for text in evaluation.warnings]
+    evaluation = replace(evaluation, warnings=warnings)
     names = list(sets) if len(sets) > 1 else ["set"]
     written = output.write_outputs(out, evaluation)
     failures = evaluation.failures

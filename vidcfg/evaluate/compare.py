@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.evaluate.run import Evaluation
 from vidcfg.media.pictures import is_frame_folder
 from vidcfg.metrics.paired import cluster_means
+from vidcfg.places import told
 from vidcfg.progress import printable
 from vidcfg.report.compare import FLOORS, LEVEL, Change, find
 from vidcfg.report.formats import change_text
@@ -28,11 +30,13 @@ WORDS = {
 """How a rise and a fall of what decides is said."""
 
 
-def find_sets(videos: Sequence[str | Path]) -> dict[str, list[Item]]:
+def find_sets(
+    videos: Sequence[str | Path], addresses: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[Item]]:
     """The videos by set: a set a folder if several folders are all that is given, else one, `""`.
 
     A folder of pictures is a video. Sets are called as their folders; names of their videos begin
-    with the set.
+    with the set. `addresses` tells what paths are copies of: nothing is called as a copy.
 
     Raises:
         ValueError: a folder holds no videos.
@@ -48,11 +52,18 @@ def find_sets(videos: Sequence[str | Path]) -> dict[str, list[Item]]:
         named = {printable(name): find_items([place]) for name, place in zip(names, places)}
     for name, items in named.items():
         if not items:
-            raise ValueError(f"no videos in {name or ', '.join(map(str, videos))}.")
-    return {
-        name: [replace(item, name=f"{name}/{item.name}") if name else item for item in items]
-        for name, items in named.items()
-    }
+            where = name or ", ".join(map(str, videos))
+            raise ValueError(f"no videos in {told(where, addresses)}.")
+    made: dict[str, list[Item]] = {}
+    for name, items in named.items():
+        called = told(name, addresses)
+        made[called] = []
+        for item in items:
+            inner, place = (told(text, addresses) for text in (item.name, str(item.path)))
+            address = place if place != str(item.path) else None
+            whole = f"{called}/{inner}" if called else inner
+            made[called].append(replace(item, name=whole, address=address))
+    return made
 
 
 def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:

@@ -17,7 +17,8 @@ from vidcfg.progress import printable
 class Item:
     """A video to score. What is not known is None. `name` is what reports call it.
 
-    With `from_name` the prompt is the file's name, for want of another.
+    With `from_name` the prompt is the file's name, for want of another. `address` is set where
+    `path` is a copy that goes.
     """
 
     path: Path
@@ -28,6 +29,12 @@ class Item:
     enlarge: int = 1
     unit_key: str | None = None
     from_name: bool = False
+    address: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the video is, for whoever reads the results."""
+        return self.address or str(self.path)
 
     @property
     def text(self) -> str | None:

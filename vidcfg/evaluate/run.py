@@ -160,7 +160,7 @@ def row(record: Record, item: Item | None = None, *, content: str | None = None)
 
     By the `content` of the file a report knows it again outside the results' folder.
     """
-    facts = {"schema": SCHEMA, "path": printable(str(item.path)) if item else None}
+    facts = {"schema": SCHEMA, "path": printable(item.place) if item else None}
     facts |= {key: getattr(item, key, None) for key in ("prompt", "seed", "unit_key")}
     facts |= {"content": content} if content else {}
     return facts | record.to_dict()

@@ -44,7 +44,8 @@ class Scored:
 
 def unread(item: Item, reason: str) -> Scored:
     """A video that could not be scored: one record, `read`, with the reason."""
-    facts = {"status": "failed", "skipped_reason": printable(reason)}
+    reason = printable(reason.replace(str(item.path), item.place))
+    facts = {"status": "failed", "skipped_reason": reason}
     failed = Record("read", None, 0, "decode", **facts)
     return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
 

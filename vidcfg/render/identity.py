@@ -197,8 +197,8 @@ def what_changed(before: Any, after: Sources) -> str:
         versions = f"version {after['numerics']}, not {before['numerics']}"
         parts.append(f"the numerics of vidcfg are {versions}")
     for name in {**before, **after}:
-        contents = {before.get(name), after.get(name)} - {None}
-        if name != "numerics" and len(contents) > 1:
+        old, new = before.get(name), after.get(name)
+        if name != "numerics" and None not in (old, new) and old != new:
             parts.append(f"the content of {name} is another")
     return " and ".join(parts)
 

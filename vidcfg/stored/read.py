@@ -4,7 +4,6 @@ Stores, records and baselines may be made by strangers. Nothing of them is used 
 name that becomes a path passes `inside`, each file `parse` with its shape.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from vidcfg.metrics.record import LARGEST, SCHEMA, Record
-from vidcfg.stored.shapes import DoneFile, RenderFile, RowPlace
+from vidcfg.stored.shapes import RenderFile, RowPlace
 
 AGAIN = "Remove it and run the command that wrote it again."
 
@@ -244,35 +243,6 @@ def arrays_of(data: bytes, where: str | Path) -> dict[str, np.ndarray]:
         if vector.ndim != 1 or vector.dtype.kind != "f" or not np.isfinite(vector).all():
             raise ResultsError(f"{where}: {name} is no vector of finite numbers. {AGAIN}")
     return found
-
-
-def small_files(folder: Path) -> tuple[dict[str, bytes], list[str]]:
-    """The JSON files of a finished unit, by name, and the names of the others.
-
-    Raises:
-        ResultsError: DONE tells another size of a file, another content of one of these, or there
-            are no records.
-    """
-    small, others = {}, []
-    done = text_of(inside(folder, "DONE"))
-    for name, facts in fields_of(done, "DONE", DoneFile).items():
-        path = f"{folder}/{name}"
-        if os.path.islink(path):
-            inside(folder, name)
-        if not os.path.isfile(path):
-            raise ResultsError(f"{name} is missing")
-        if os.path.getsize(path) != facts["size"]:
-            raise ResultsError(f"{name} has another size than DONE says")
-        if not name.endswith((".json", ".jsonl")):
-            others.append(name)
-            continue
-        with open(path, "rb") as file:
-            small[name] = file.read()
-        if hashlib.sha256(small[name]).hexdigest() != facts["sha256"]:
-            raise ResultsError(f"{name} has another content than DONE says")
-    if "records.jsonl" not in small:
-        raise ResultsError("records.jsonl is missing")
-    return small, others
 
 
 class Once:

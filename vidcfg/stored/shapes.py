@@ -80,6 +80,7 @@ class PlanData(TypedDict, total=False):
     check: PlannedCheck
     metrics: list[str]
     planned: dict[str, Count | None]
+    sources: dict[str, dict[str, str | int | None]]
     config: dict[str, Any]
 
 

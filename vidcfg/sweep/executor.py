@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import queue
 import signal
 import sys
 import threading
@@ -24,6 +25,9 @@ STICKY = (
 """Texts of errors after which the process cannot use its GPU again."""
 
 MAX_MESSAGE = 600
+
+STEP_SECONDS = 1.0
+"""Between two steps that a worker in another process tells."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,41 @@ def carry_out(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
     yield {"kind": kind, "message": message, "seconds": time.perf_counter() - begin}
 
 
+def with_steps(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
+    """`carry_out`, and between its results `step` of `steps` and `what` takes them, about one a
+    second and the last of each run.
+
+    Steps come in the midst of a call, by `worker.on_step`, so the job runs in its own thread.
+    """
+    found: queue.SimpleQueue = queue.SimpleQueue()
+    told = -STEP_SECONDS
+
+    def on_step(done: int, total: int, *, what: str) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if done == total or now - told >= STEP_SECONDS:
+            told = now
+            found.put({"step": done, "steps": total, "what": what})
+
+    def work() -> None:
+        try:
+            for result in carry_out(worker, job):
+                found.put(result)
+        except BaseException as error:
+            found.put(error)
+
+    worker.on_step = on_step
+    # Not waited for when the process ends: it may be at something that takes hours.
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        result = found.get()
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+        if "kind" in result:
+            return
+
+
 def kind_of(error: BaseException) -> str:
     """`oom`, `sticky` or `error`, by the exception and those that it was raised from.
 
@@ -93,7 +132,7 @@ def kind_of(error: BaseException) -> str:
     names = {base.__name__ for one in chain for base in type(one).__mro__}
     texts = [str(one).lower() for one in chain if isinstance(one, RuntimeError)]
     if names & {"OutOfMemoryError", "MemoryError"} or _says(
-        texts, ("out of memory", "can't allocate memory")
+        texts, ("out of memory", "can't allocate memory", "can't start new thread")
     ):
         return "oom"
     return "sticky" if _says(texts, STICKY) else "error"

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,10 +59,31 @@ def join(address: str | None, need: Need) -> bool:
         return True
     _check_address(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise _not_joined(address, error) from None
     return True
+
+
+def _init(**options: Any) -> None:
+    """`ray.init`, without the handler of SIGTERM that it puts in place of that of this process.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came meanwhile.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if is_main else None
+    try:
+        ray.init(**options)
+    except SystemExit as end:
+        # What Ray's handler raises. It would end the process with 15, and say nothing.
+        if end.code == signal.SIGTERM:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        # Without one of ours, that of Ray is better than none: it lets Ray end in order.
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start_here(need: Need) -> None:
@@ -71,7 +94,7 @@ def _start_here(need: Need) -> None:
             f"workers.cpus_per_worker: {cores} or less."
         )
     start = partial(
-        ray.init,
+        _init,
         address="local",
         num_cpus=cores,
         include_dashboard=False,

@@ -13,14 +13,14 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray import exceptions as lost
 
-from vidcfg.sweep.executor import Event, carry_out, kind_of, one_line
+from vidcfg.sweep.executor import Event, kind_of, one_line, with_steps
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_cluster import ClusterError, Need, describe_cluster, join, places
 
@@ -40,8 +40,9 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENC
 class RenderActor:
     """What runs in a Ray worker process: one model, loaded once, and one job at a time.
 
-    `worker` names a class as "module:Name"; it is made from `spec` and has `.load()` and
-    `.run(job)`. The constructor only keeps its arguments: an exception in it would cost the actor.
+    `worker` names a class as "module:Name"; it is made from `spec`, has `.load()` and `.run(job)`,
+    and tells its steps to what `.on_step` is set to. The constructor only keeps its arguments: an
+    exception in it would cost the actor.
     """
 
     def __init__(self, worker: str, spec: Any, *, threads: int, has_gpu: bool):
@@ -71,8 +72,8 @@ class RenderActor:
         return None
 
     def run(self, job: Any) -> Iterator[dict[str, Any]]:
-        """One job, as `carry_out` says it."""
-        yield from carry_out(self.worker, job)
+        """One job, as `with_steps` says it."""
+        yield from with_steps(self.worker, job)
 
     def _limit_threads(self) -> None:
         """For libraries that were imported before their variables could be set."""
@@ -87,7 +88,8 @@ class _Place:
     """Room for one worker, and how far it is: empty, placing, loading, idle or busy.
 
     `answer` is awaited: a reference, or those of a job, whose units' `results` come one by one.
-    `deaths` counts the workers in a row that died here before they had the model.
+    `steps` is how far its run is, and of how many. `deaths` counts the workers in a row that died
+    here before they had the model.
     """
 
     state: str = "empty"
@@ -96,6 +98,7 @@ class _Place:
     name: str = ""
     job: Job | None = None
     results: tuple[dict[str, Any], ...] = ()
+    steps: tuple[int, int] = (0, 0)
     began: float = 0.0
     limit: float | int = math.inf
     deaths: int = 0
@@ -111,14 +114,22 @@ class RayExecutor:
         address: of a Ray cluster ("auto": the one that this machine belongs to); None starts Ray
             on this machine and ends it with `close`.
         worker: "module:Name" of a class made from `spec`, with `.load()` and `.run(job)`.
+        on_step: called with (done, total, what=...) about once a second while a job is sampled:
+            the steps of all runs together.
 
     `num_workers` is `workers.num`, or fewer where this machine alone cannot hold as many.
     """
 
     def __init__(
-        self, spec: Any, workers: Any, address: str | None = None, *, worker: str = WORKER
+        self,
+        spec: Any,
+        workers: Any,
+        address: str | None = None,
+        *,
+        worker: str = WORKER,
+        on_step: Callable[..., None] | None = None,
     ):
-        self.spec, self.worker = spec, worker
+        self.spec, self.worker, self.on_step = spec, worker, on_step
         self.address = None if address == "local" else address
         self.need = Need(cpus=workers.cpus_per_worker, gpus=workers.gpus_per_worker)
         self.time_limit: float | int | None = getattr(workers, "time_limit", None)
@@ -180,7 +191,7 @@ class RayExecutor:
         """Events that happened, as soon as there are any, or none after `timeout` seconds.
 
         Raises:
-            ClusterError: if after half an hour no worker has found a place on any machine.
+            ClusterError: if no worker finds a place in half an hour, or our own Ray has died.
         """
         end = time.monotonic() + timeout
         while True:
@@ -228,7 +239,7 @@ class RayExecutor:
     ) -> None:
         """The worker at this place is at something, which may take `limit` seconds."""
         place.state, place.answer, place.began = state, answer, time.monotonic()
-        place.limit, place.results = place.began + limit, ()
+        place.limit, place.results, place.steps = place.began + limit, (), (0, 0)
 
     def _dismiss(self, place: _Place) -> None:
         """Kill the worker, whatever it is at, and leave its place empty."""
@@ -248,6 +259,10 @@ class RayExecutor:
                 self._dismiss(place)
 
     def _check_placement(self) -> None:
+        is_placing = any(place.state == "placing" for place in self.places)
+        if is_placing and self.owns_ray and self.address is None and not places(self.need):
+            why = "Ray has died on this machine (its raylet ended, perhaps for lack of memory)"
+            raise ClusterError(f"{why}. Run the same command again: what is finished stays.")
         if self.has_loaded or not self.first_hire:
             return
         if any(place.state not in ("empty", "placing") for place in self.places):
@@ -302,6 +317,10 @@ class RayExecutor:
             self._ask(place, "idle", None)
             place.deaths, self.has_loaded = 0, True
             return []
+        if "step" in found:
+            place.answer, place.steps = answer, (found["step"], found["steps"])
+            self._tell_steps(found["what"])
+            return []
         if "kind" not in found:
             place.answer, place.results = answer, (*place.results, found)
             return [Event(place.job, place.name, "unit", (found,))]
@@ -309,6 +328,13 @@ class RayExecutor:
         if kind == "sticky":
             return [self._finish(place, "lost", is_alive=False, **found)]
         return [self._finish(place, kind, is_alive=True, **found)]
+
+    def _tell_steps(self, what: str) -> None:
+        """The steps of `what`, or of all runs where there are several."""
+        runs = [place.steps for place in self.places if place.steps[1]]
+        if self.on_step:
+            done, total = map(sum, zip(*runs))
+            self.on_step(done, total, what=what if len(runs) == 1 else f"{len(runs)} runs")
 
     def _died_before_ready(self, place: _Place, message: str) -> list[Event]:
         place.deaths += 1

@@ -15,7 +15,7 @@ from vidcfg.stored.read import arrays_of, records_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
-from vidcfg.sweep.store import DamagedFileError, NoStoreError, Store, StoreError
+from vidcfg.sweep.store import NoStoreError, Store, StoreError
 from vidcfg.sweep.tell import made_by
 from vidcfg.sweep.worker import Worker
 
@@ -91,13 +91,13 @@ def make_executor(
     address: str | None = None,
     on_step: Callable[..., None] | None = None,
 ) -> Executor:
-    """This process for `workers.num: 0`, whose steps `on_step` follows, else Ray."""
+    """This process for `workers.num: 0`, else Ray; `on_step` follows the steps of runs."""
     workers = plan.sweep.workers
     if workers.num == 0:
         return InProcess(Worker(store.url, on_step=on_step), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
-    return RayExecutor(store.url, workers, address)
+    return RayExecutor(store.url, workers, address, on_step=on_step)
 
 
 def run_sweep(
@@ -187,11 +187,8 @@ def self_check(store: Store, plan: Plan, done: set[str]) -> dict[str, Any]:
     `equal` is None while no pair is complete.
     """
 
-    def frames(key: str) -> str:
-        video = (store.read_json(f"{store.unit(key)}/record.json") or {}).get("video", {})
-        if "frames_sha256" not in video:
-            raise DamagedFileError(f"the record of the unit {key} lacks video.frames_sha256.")
-        return video["frames_sha256"]
+    def frames(key: str) -> str | None:
+        return store.render_of(key).get("video", {}).get("frames_sha256")
 
     pairs = [pair for pair in plan.check_pairs if done.issuperset(pair)]
     unequal = [pair for pair in pairs if len(set(map(frames, pair))) > 1]

@@ -1,14 +1,12 @@
 """Where a sweep keeps its results: a folder, or any place that fsspec can reach.
 
-A unit counts as done when its `DONE` is there, every file that it names has the size and, up to a
-few megabytes, the content that it says, and its video, record, records and features read back. On
-a local disk the whole directory appears by one rename; on an object store `DONE` is written last.
-What stands in its place without being it (a file, a link, half a unit) is moved to `damaged/`.
+A unit counts as done when it is whole (`vidcfg.stored.unit`), content included. On a local disk
+the whole directory appears by one rename; on an object store `DONE` is written last. What stands
+in its place without being it (a file, a link, half a unit) is moved to `damaged/`.
 """
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import random
@@ -27,29 +25,15 @@ from vidcfg.files import (
     temporary_beside,
 )
 from vidcfg.places import is_url, reach
-from vidcfg.stored.read import ResultsError, arrays_of, parse, records_of
-from vidcfg.stored.shapes import DoneFile, RenderFile, shape_of
-
-DONE = "DONE"
-HASHED_BYTES = 4 << 20
-"""Larger files count by their size alone: a resumed sweep need not read all of its videos."""
+from vidcfg.stored.read import ResultsError, fields_of, parse
+from vidcfg.stored.shapes import RenderFacts, shape_of
+from vidcfg.stored.unit import DONE, facts_of, read_unit
 
 WRITES = 8
 """So often a unit is written to an object store, where two drivers may be at it at once."""
 
 PAUSE_SECONDS = 0.5
 """Between two of these writes at most so much more each time, by chance: one of the two wins."""
-
-
-NEEDED = {"video", "record.json", "records.jsonl"}
-"""What every unit has."""
-
-READ = {
-    "record.json": lambda data: parse(data, "record.json", RenderFile)["video"]["frames_sha256"],
-    "records.jsonl": lambda data: [*records_of(data.decode(), "records.jsonl")],
-    "features.npz": lambda data: arrays_of(data, "features.npz"),
-}
-"""How the files are read that the sweep itself goes on with."""
 
 
 class StoreError(RuntimeError):
@@ -107,6 +91,18 @@ class Store:
         except ResultsError as error:
             raise DamagedFileError(str(error)) from None
 
+    def render_of(self, key: str) -> dict[str, Any]:
+        """What is read of the render of a unit that is done.
+
+        Raises:
+            DamagedFileError: if it is damaged.
+        """
+        name = f"{self.unit(key)}/record.json"
+        try:
+            return fields_of(self.read(name) or b"", self.path(name), RenderFacts)
+        except ResultsError as error:
+            raise DamagedFileError(str(error)) from None
+
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder of the store, sorted."""
         try:
@@ -156,25 +152,11 @@ class Store:
         return self._is_whole(self.path(self.unit(key)))
 
     def _is_whole(self, folder: str) -> bool:
-        if self.is_local and os.path.islink(folder):
-            return False
         try:
-            done = parse(self.fs.cat_file(f"{folder}/{DONE}"), folder, DoneFile)
-            names = {name.split(".")[0] if name.startswith("video.") else name for name in done}
-            return names >= NEEDED and all(
-                self._fits(f"{folder}/{name}", facts) for name, facts in done.items()
-            )
-        except (OSError, ValueError, KeyError):
+            read_unit(folder, None if self.is_local else self.fs, with_content=True)
+        except (OSError, ResultsError):
             return False
-
-    def _fits(self, path: str, facts: Mapping[str, Any]) -> bool:
-        """Whether a file is as `DONE` says; raises an error where it does not read back."""
-        name = path.rsplit("/", 1)[-1]
-        if facts["size"] > HASHED_BYTES and name not in READ:
-            return self.fs.size(path) == facts["size"]
-        data = self.fs.cat_file(path)
-        READ.get(name, len)(data)
-        return _facts(data) == facts
+        return True
 
     def done_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
@@ -191,7 +173,7 @@ class Store:
         """
         if self.is_done(key):
             return False
-        facts = {name: _facts(data) for name, data in files.items()}
+        facts = {name: facts_of(data) for name, data in files.items()}
         whole = {**files, DONE: json.dumps(facts, sort_keys=True).encode()}
         with self._told():
             if self.is_local:
@@ -288,7 +270,3 @@ class Store:
                     "again: what is finished stays."
                 ) from error
             raise StoreError(f"the store {self.url} cannot be written: {error}") from error
-
-
-def _facts(data: bytes) -> dict[str, Any]:
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

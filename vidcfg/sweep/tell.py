@@ -76,7 +76,7 @@ def _cost(plan: Plan) -> str:
 
 def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
     """How many units each version of vidcfg and its numerics has made."""
-    records = [store.read_json(f"{store.unit(key)}/record.json") or {} for key in done]
+    records = [store.render_of(key) for key in done]
 
     def told(record: dict[str, Any], name: str, inner: str) -> Any:
         found = record.get(name)

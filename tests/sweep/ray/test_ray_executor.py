@@ -2,12 +2,15 @@
 
 import logging
 import os
+import signal
+import sys
 import time
 
 import pytest
 import ray
 from ray_driving import jobs_of, lines, run_all
 
+from vidcfg import cli
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_cluster import ClusterError, Need, join
 
@@ -40,6 +43,20 @@ def test_units_of_a_job_run_in_one_process_in_order(executor_of, tmp_path):
     assert len({result["pid"] for result in event.results}) == 1
     assert event.job == job
     assert event.seconds > 0
+
+
+def test_steps_are_told_while_a_job_runs_those_of_several_together(executor_of):
+    executor, told = executor_of(2), []
+    executor.on_step = lambda done, total, *, what: told.append((done, total, what))
+    events = run_all(executor, [Job("a", ("meet:2", "steps:3")), Job("b", ("meet:2-", "steps:5"))])
+    assert [event.kind for event in events] == ["done", "done"]
+    assert {result["key"] for event in events for result in event.results} == {
+        *("meet:2", "steps:3", "meet:2-", "steps:5")
+    }
+    # Of the steps within a second the first alone.
+    first, both = told
+    assert first in ((1, 6, "a kite"), (1, 10, "a kite"))
+    assert both == (2, 16, "2 runs")
 
 
 def test_workers_are_created_only_for_jobs(executor_of, tmp_path):
@@ -149,6 +166,31 @@ def test_ray_that_does_not_start_is_tried_once_more(failures, monkeypatch):
     assert len(asked) == 2
     assert asked[0] == asked[1]
     assert len(ended) == failures
+
+
+@pytest.mark.parametrize("when", ["while Ray starts", "later"])
+def test_sigterm_is_ours_though_ray_has_a_handler_of_its_own(when, monkeypatch, capsys):
+    def init(**options):
+        # The beginning of what it does.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if when != "later":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+
+    def todo(arguments):
+        join(None, Need(cpus=1, gpus=0))
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert cli.run(cli.parser("demo", ""), todo, []) == 130
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "vidcfg demo: interrupted\n"
 
 
 def test_a_worker_beyond_this_machine_is_one_line_with_what_there_is(monkeypatch):

@@ -153,6 +153,19 @@ def test_no_place_within_the_limit_says_what_the_cluster_has(executor_of, monkey
         executor.wait(30)
 
 
+def test_a_ray_of_our_own_that_has_died_is_not_waited_for(executor_of, monkeypatch):
+    executor = executor_of(1, cpus=64)
+    executor.submit(Job("a", ("ok:a",)))
+    assert executor.wait(0.1) == []
+    # As after a SIGKILL of its raylet: no machine is left.
+    monkeypatch.setattr(executor, "owns_ray", True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False}])
+    with pytest.raises(
+        ray_executor.ClusterError, match=r"has died on .* Run the same command again"
+    ):
+        executor.wait(30)
+
+
 def task_error(cause):
     return lost.RayTaskError("run", "traceback", cause).as_instanceof_cause()
 
@@ -196,6 +209,7 @@ def kinds():
     yield MemoryError(), "oom"
     yield RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "oom"
     yield RuntimeError("CUDA error: out of memory"), "oom"
+    yield RuntimeError("can't start new thread"), "oom"
     yield chained(torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("decoding")), "oom"
     yield RuntimeError("CUDA error: device-side assert triggered"), "sticky"
     yield RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "sticky"
