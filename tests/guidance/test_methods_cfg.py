@@ -65,7 +65,7 @@ def test_weights_do_not_matter_once_strengths_are_known():
 
 
 def test_table_of_methods_holds_methods_under_their_own_names():
-    made = {"multi": multi(("style", 1.0))}
+    made = {"multi": multi(("style", 1.0)), "distilled": RULES["distilled"](adapter="a")}
     for name, kind in RULES.items():
         method = made.get(name) or kind()
         assert isinstance(method, Method)

@@ -48,4 +48,4 @@ class Distilled(Rule):
         return tuple(strength_F.tolist()) if branch == self.student.branch else None
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": 1.0 * (strength == 1)}
+        return {"cond": 0 * strength + (strength == 1)}
