@@ -15,6 +15,7 @@ strengths of its own.
 
 import argparse
 import inspect
+import itertools
 import logging
 import math
 import sys
@@ -26,12 +27,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from train_mini.loop import Clock, Log, Stop, descend, load_model, run_loop, save_model
+from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 import vidcfg
 from vidcfg import cli
 from vidcfg.guidance.layout import per_frame
-from vidcfg.pipelines.changes.distilled import StrengthAdapter, adapted
+from vidcfg.pipelines.changes.distilled import StrengthAdapter, adapted, tokens_in
 from vidcfg.pipelines.changes.layers import all_layers
 from vidcfg.pipelines.families import family_of
 from vidcfg.pipelines.family import Family
@@ -73,8 +74,8 @@ class Teacher:
         self.config, self.prompts = config, prompts
 
     def settings(self, rng: np.random.Generator) -> list[vidcfg.Guidance]:
-        """One for each sample: log-uniform scales up to `HIGHEST`; uniform, decaying, or with
-        weights that change freely along the frames."""
+        """One for each sample: log-uniform scales up to `HIGHEST`; uniform, falling or rising
+        along the frames."""
         made = []
         for _ in range(self.batch):
             frames = [
@@ -129,14 +130,14 @@ def call_of(pipe: Any, config: RenderConfig, prompts: list[str]) -> dict[str, An
     return call | {"prompt": prompts, "output_type": "latent"}
 
 
-def lessons(teacher: Teacher, *, first: int, seed: int) -> Iterator[Seen]:
-    """Steps of the teacher from number `first` on, those of a batch of videos in random order."""
-    length = teacher.config.sampling.num_steps
-    for run in range(first // length, sys.maxsize):
+def lessons(teacher: Teacher, clock: Clock, *, seed: int) -> Iterator[Seen]:
+    """Steps of the teacher from that of the clock on, of each batch of videos in random order."""
+    begin, skipped = divmod(clock.step, teacher.config.sampling.num_steps)
+    for run in itertools.count(begin):
         rng = np.random.default_rng((seed, run))
         steps = teacher.run(int(rng.integers(2**31)))
-        skipped = first - run * length if run == first // length else 0
         yield from (steps[i] for i in rng.permutation(len(steps))[skipped:])
+        skipped = 0
 
 
 def loss_of(adapter: StrengthAdapter, module: Any, family: Family, seen: Seen) -> Tensor:
@@ -161,8 +162,7 @@ def width_of(module: Any, family: Family, seen: Seen) -> tuple[int, int]:
     layers = all_layers(module, family.blocks)
 
     def note(block: Any, given: Any, output: Any) -> None:
-        made = output if isinstance(output, tuple) else (output,)
-        found.append(next(x for x in made if x is not None).shape[-1])
+        found.append(tokens_in(family.blocks, output).shape[-1])
 
     handle = layers[0].block.register_forward_hook(note)
     with torch.no_grad():
@@ -188,22 +188,15 @@ def teach(teacher: Teacher, given: argparse.Namespace, log: Log, stop: Stop) -> 
     weights = list(adapter.parameters())
     optimizer = torch.optim.AdamW(weights, lr=given.rate, weight_decay=0.0)
     clock, checkpoint = Clock(0.0, given.steps), given.out.with_suffix(".checkpoint")
-    load_model(checkpoint, adapter, optimizer, clock)
-    steps = lessons(teacher, first=clock.step, seed=given.seed)
+    steps = lessons(teacher, clock, seed=given.seed)
 
     def train_step(step: int, progress: float) -> dict[str, float]:
         rate = min(1.0, (step + 1) / 20) * min(1.0, 2 * (1 - progress))
         loss = loss_of(adapter, module, family, next(steps))
         return descend(loss, weights, optimizer, rate=given.rate * rate)
 
-    run_loop(
-        "the adapter",
-        clock,
-        train_step,
-        save=lambda: save_model(checkpoint, adapter, optimizer, clock),
-        log=log,
-        stop=stop,
-    )
+    how = {"log": log, "stop": stop}
+    run_model("the adapter", checkpoint, adapter, optimizer, clock, train_step, **how)
     adapter.save(given.out)
     return adapter
 
@@ -223,7 +216,7 @@ def compare(teacher: Teacher, path: Path, *, count: int) -> list[str]:
             guidance = vidcfg.Guidance(frames=frames, **own)
             call = call_of(teacher.pipe, teacher.config, prompts)
             key = method if isinstance(method, str) else "none" if method is None else "distilled"
-            with vidcfg.guide(teacher.pipe, guidance) as trace:
+            with vidcfg.guide(teacher.pipe, guidance, **teacher.negative) as trace:
                 rng = np.random.default_rng(2**31 + 1)
                 output = teacher.pipe(**call, generator=generators(rng, prompts))
             made[key] = output[0] if isinstance(output, tuple) else next(iter(output.values()))
@@ -262,10 +255,16 @@ def run(given: argparse.Namespace) -> int:
     for name in ("steps", "batch", "rank"):
         if getattr(given, name) < 1:
             raise ValueError(f"--{name} is {getattr(given, name)}, but must be at least 1.")
+    if not 0 < given.rate < math.inf:
+        raise ValueError(f"--rate is {given.rate}, but must be above 0, such as 0.002.")
+    if given.prompts and not given.prompts.is_file():
+        raise ValueError(f"--prompts is {given.prompts}, which is no file.")
     config = load_render_config(given.config, given.set)
     prompts = [prompt.text for prompt in config.prompts]
     if given.prompts:
         prompts = [line for line in given.prompts.read_text().splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"{given.prompts} holds no prompt. Write one a line.")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     log, stop = Log(given.out.with_suffix(".log.jsonl")), Stop()
     stop.listen()

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from train_mini.config import TrainConfig
 from train_mini.data import draw_range, to_pixels
-from train_mini.loop import Clock, Log, Stop, descend, load_model, run_loop, save_model
+from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 from vidcfg.mini.codec import CausalVAE
 
@@ -80,7 +80,6 @@ def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | Non
         return
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     clock = Clock(settings.minutes, settings.max_steps)
-    load_model(checkpoint, vae, optimizer, clock)
 
     def train_step(step: int, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -92,15 +91,8 @@ def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | Non
             loss = decoder_loss(vae, batch, latents)
         return descend(loss, weights, optimizer, rate=settings.learning_rate * rate)
 
-    run_loop(
-        "codec",
-        clock,
-        train_step,
-        save=lambda: save_model(checkpoint, vae, optimizer, clock),
-        log=log,
-        stop=stop,
-        checkpoint_minutes=config.checkpoint_minutes,
-    )
+    how = {"log": log, "stop": stop, "checkpoint_minutes": config.checkpoint_minutes}
+    run_model("codec", checkpoint, vae, optimizer, clock, train_step, **how)
     vae.save_pretrained(folder)
     log.note("codec: done", steps=clock.step)
 

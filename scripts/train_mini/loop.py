@@ -148,18 +148,35 @@ def save_state(path: Path, clock: Clock, **state) -> None:
         torch.save({**state, "step": clock.step, "seconds": clock.seconds}, part)
 
 
-def save_model(path: Path, model, optimizer, clock: Clock) -> None:
-    """The checkpoint of a stage with one model and one optimizer."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    save_state(path, clock, **state)
+def run_model(
+    stage: str,
+    checkpoint: Path,
+    model: Any,
+    optimizer: Any,
+    clock: Clock,
+    train_step: Callable[[int, float], dict[str, float]],
+    **how: Any,
+) -> None:
+    """`run_loop` of a stage with one model and one optimizer, from its checkpoint where there is
+    one; `how` as for that.
 
-
-def load_model(path: Path, model, optimizer, clock: Clock) -> None:
-    """Continue from `path` where it exists."""
+    Raises:
+        ValueError: the checkpoint is of another model.
+    """
     import torch
 
-    if path.is_file():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError:
+            what = f"{checkpoint} is of a model of other sizes"
+            raise ValueError(f"{what}. Remove it, or write to another place.") from None
         optimizer.load_state_dict(state["optimizer"])
         clock.step, clock.seconds = state["step"], state["seconds"]
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_state(checkpoint, clock, **state)
+
+    run_loop(stage, clock, train_step, save=save, **how)

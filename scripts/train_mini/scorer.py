@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 from train_mini.config import TrainConfig
 from train_mini.data import sample_clip
-from train_mini.loop import Clock, Log, Stop, descend, load_model, run_loop, save_model
+from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 from vidcfg.mini.codec import CausalVAE
 from vidcfg.mini.scorer import Scorer
@@ -105,7 +105,6 @@ def train_scorer(config: TrainConfig, log: Log, *, stop: Stop | None = None) -> 
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.02)
     clock, checkpoint = Clock(settings.minutes, settings.max_steps), config.run_dir / "scorer.pt"
-    load_model(checkpoint, model, optimizer, clock)
 
     def train_step(step: int, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -114,14 +113,7 @@ def train_scorer(config: TrainConfig, log: Log, *, stop: Stop | None = None) -> 
         loss = scorer_loss(model, degrade(video, vae, generator), *rest)
         return descend(loss, weights, optimizer, rate=settings.learning_rate * rate)
 
-    run_loop(
-        "scorer",
-        clock,
-        train_step,
-        save=lambda: save_model(checkpoint, model, optimizer, clock),
-        log=log,
-        stop=stop,
-        checkpoint_minutes=config.checkpoint_minutes,
-    )
+    how = {"log": log, "stop": stop, "checkpoint_minutes": config.checkpoint_minutes}
+    run_model("scorer", checkpoint, model, optimizer, clock, train_step, **how)
     model.save_pretrained(folder)
     log.note("scorer: done", steps=clock.step)

@@ -101,10 +101,10 @@ class Composite(Method):
             for branch, values in term.deltas(s, w).items()
         }
 
-    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+    def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
         rows = self._rows(strength_F, weight_F)
-        told = [term.told(branch, s, w) for term, s, w in rows if branch in term.branches]
-        return tuple(each for each in told if each is not None) or None
+        tags = [term.tag(branch, s, w) for term, s, w in rows if branch in term.branches]
+        return tuple(tag for tag in tags if tag is not None) or None
 
     def is_off(self, strength: Rows, weight: Rows) -> Any:
         rows = self._rows(strength, weight)

@@ -258,9 +258,9 @@ def plan_run(
         steps = [_step(row, method[k], k) for row, method in zip(rows, methods)]
         for _ in range(counts[k]):
             wanted: dict[tuple, None] = {}
-            for i, (branches, told, effect) in enumerate(steps):
+            for i, (branches, tags, effect) in enumerate(steps):
                 texts_seen = (texts[i].get(branch) for branch in branches)
-                seen = tuple(zip(branches, zip(texts_seen, told)))
+                seen = tuple(zip(branches, zip(texts_seen, tags)))
                 wanted |= {(branch, trajectories[i], given): None for branch, given in seen}
                 path = (trajectories[i], seen, effect)
                 trajectories[i] = ("after", known.setdefault(path, len(known)))
@@ -274,9 +274,9 @@ def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple, 
     makes its result; None where that is `cond`."""
     strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
     branches = required_branches(method, strength_F, weight_F, row.always)
-    told = tuple(method.told(branch, strength_F, weight_F) for branch in branches)
+    tags = tuple(method.tag(branch, strength_F, weight_F) for branch in branches)
     if not any(method.active(strength_F, weight_F)):
-        return branches, told, None
+        return branches, tags, None
     deltas = method.deltas(strength_F, weight_F)
     moves = tuple((branch, tuple(values.tolist())) for branch, values in deltas.items())
-    return branches, told, (method.key, row.rule, moves)
+    return branches, tags, (method.key, row.rule, moves)

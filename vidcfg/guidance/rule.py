@@ -128,7 +128,7 @@ class Method(ConfigModel):
         others = (branch for branch in self.branches if branch != "cond")
         return {b: b if b.startswith("condition:") else seen.get(b, "cond") for b in others}
 
-    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+    def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
         """What the strengths of a step tell the model itself in a branch, hashable; None nothing.
 
         Two samples that differ in it cannot share the evaluation.
@@ -227,8 +227,8 @@ class StepOf(Method):
     def sources(self) -> dict[str, str]:
         return self.rule.sources()
 
-    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
-        return self.rule.told(branch, strength_F, weight_F)
+    def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+        return self.rule.tag(branch, strength_F, weight_F)
 
     def is_off(self, strength: Rows, weight: Rows) -> Any:
         return self.rule.is_off(strength, weight)
@@ -308,22 +308,12 @@ class Compared(AgainstUncond):
     space: Space = "prediction"
 
 
-class AwayFrom(Rule):
-    """Move a worse prediction towards, and past, the plain one, frame by frame.
-
-        guided_f = cond_f + (strength_f - 1) * (cond_f - perturbed_f)
-
-    `change` says how the model, or its input, is changed for the perturbed pass, which sees all
-    that `cond` sees, the positive prompt included, with or without other rules beside it. A
-    strength of 1 returns `cond` bit for bit (off) and runs no perturbed pass. w = strength - 1 is
-    what peers call pag_scale, slg scale, stg_scale.
-    """
-
-    base = "cond"
+class WithChange(Rule):
+    """A rule of `cond` and of a pass of its own, for which `change` says what is changed."""
 
     @property
     def change(self) -> Change:
-        """What is changed for the perturbed pass."""
+        """What is changed for that pass."""
         raise NotImplementedError
 
     @property
@@ -340,6 +330,20 @@ class AwayFrom(Rule):
 
     def changes(self) -> dict[str, Change]:
         return {self.change.branch: self.change}
+
+
+class AwayFrom(WithChange):
+    """Move a worse prediction towards, and past, the plain one, frame by frame.
+
+        guided_f = cond_f + (strength_f - 1) * (cond_f - perturbed_f)
+
+    `change` says how the model, or its input, is changed for the perturbed pass, which sees all
+    that `cond` sees, the positive prompt included, with or without other rules beside it. A
+    strength of 1 returns `cond` bit for bit (off) and runs no perturbed pass. w = strength - 1 is
+    what peers call pag_scale, slg scale, stg_scale.
+    """
+
+    base = "cond"
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {self.change.branch: 1 - strength}

@@ -2,9 +2,10 @@
 
 import inspect
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from vidcfg.progress import listed
 
 
 def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | None) -> list[str]:
@@ -27,18 +28,13 @@ def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | Non
     for word, names in names_of_word.items():
         together.setdefault(tuple(names), []).append(f"'{word}'")
     return [
-        f"{_named(names)}: the model does not know {', '.join(words)}."
+        f"{listed(names, 1)}: the model does not know {', '.join(words)}."
         for names, words in together.items()
     ] + [
-        f"{_named(names)}: longer than the {max_length} tokens that the model reads. "
+        f"{listed(names, 1)}: longer than the {max_length} tokens that the model reads. "
         f"It does not see: '{cut}'"
         for cut, names in names_of_end.items()
     ]
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]}{more}"
 
 
 def _lost(text: str, tokenizer: Any, max_length: int | None) -> tuple[list[str], str]:

@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
-from vidcfg.guidance.perturbation import Change, Student
-from vidcfg.guidance.rule import Rows, Rule, rule
+from vidcfg.guidance.perturbation import Student
+from vidcfg.guidance.rule import Rows, WithChange, rule
 
 
 @rule("distilled")
-class Distilled(Rule):
+class Distilled(WithChange):
     """One pass of the model with an adapter that imitates `cfg` at any strength of any frame.
 
         guided = student(x_t, strength_1, ..., strength_F)
@@ -26,26 +26,15 @@ class Distilled(Rule):
     adapter: str = Field(min_length=1, description="a file that scripts/distill.py wrote")
 
     @property
-    def student(self) -> Student:
+    def change(self) -> Student:
         return Student(self.adapter)
 
     @property
     def base(self) -> str:
-        return self.student.branch
+        return self.change.branch
 
-    @property
-    def branches(self) -> tuple[str, ...]:
-        return ("cond", self.student.branch)
-
-    @property
-    def isolated(self) -> frozenset[str]:
-        return frozenset({self.student.branch})
-
-    def changes(self) -> dict[str, Change]:
-        return {self.student.branch: self.student}
-
-    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
-        return tuple(strength_F.tolist()) if branch == self.student.branch else None
+    def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+        return tuple(strength_F.tolist()) if branch == self.base else None
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": 0 * strength + (strength == 1)}

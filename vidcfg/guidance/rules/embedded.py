@@ -25,7 +25,7 @@ class Embedded(Rule):
     branches = ("cond", "embedded")
     base = "cond"
 
-    def told(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
+    def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
         return scale_at(strength_F, weight_F) if branch == "embedded" else None
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vidcfg.guidance.perturbation import Student
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
 from vidcfg.pipelines.changes.layers import Layer, all_layers, forward_replaced, token_grid
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Blocks, Family
 
 STRENGTH = "strength_of_frames"
 """What the engine calls the further input of the student's branch."""
@@ -123,12 +123,10 @@ def adapted(
             f"the adapter is for {size['num_layers']} blocks, and this {type(module).__name__} "
             f"has {len(layers)}. Take the one that was made of this model."
         )
-    returns = family.blocks.returns
-    place = returns.index("hidden_states") if "hidden_states" in returns else 0
     with contextlib.ExitStack() as stack:
         for layer in layers:
             grid = token_grid(family, module, arguments, layer.index)
-            wrap = functools.partial(_adapting, layer, adapter, strength, grid, place)
+            wrap = functools.partial(_adapting, layer, adapter, strength, grid, family.blocks)
             stack.enter_context(forward_replaced(layer, layer.block, wrap))
         yield
 
@@ -138,15 +136,14 @@ def _adapting(
     adapter: StrengthAdapter,
     strength: Tensor,
     grid: tuple,
-    place: int,
+    blocks: Blocks,
     forward: Callable,
 ) -> Callable:
-    """A block whose video tokens, at a place among what it returns, go through the adapter."""
+    """A block whose video tokens go through the adapter."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        made = list(output) if isinstance(output, tuple) else [output]
-        tokens = made[place if len(made) > 1 else 0]
+        tokens = tokens_in(blocks, output)
         # The frames have to be those of the strengths, and no other tokens among theirs.
         wanted = (strength.shape[1], prod(grid), adapter.size["width"])
         if (grid[0], *tokens.shape[1:]) != wanted:
@@ -155,10 +152,20 @@ def _adapting(
                 f"and the adapter takes {wanted[2]} channels of {wanted[0]} frames with no token "
                 f"of text among them. Use guidance.method: cfg."
             )
-        made[place if len(made) > 1 else 0] = adapter(layer.index, tokens, strength)
-        return tuple(made) if isinstance(output, tuple) else made[0]
+        changed = adapter(layer.index, tokens, strength)
+        if not isinstance(output, tuple):
+            return changed
+        return tuple(changed if part is tokens else part for part in output)
 
     return run
+
+
+def tokens_in(blocks: Blocks, output: Any) -> Tensor:
+    """The video tokens among what a block returns."""
+    if not isinstance(output, tuple):
+        return output
+    named = "hidden_states" in blocks.returns
+    return output[blocks.returns.index("hidden_states") if named and len(output) > 1 else 0]
 
 
 @changes_model(Student)
