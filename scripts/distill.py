@@ -42,7 +42,10 @@ HIGHEST = 12.0
 HELD_OUT = {
     "uniform 2": (2.0, "uniform"),
     "uniform 7": (7.0, "uniform"),
-    "keyframes 5": (5.0, {"kind": "keyframes", "at": ["first", "last"], "floor": 0.3}),
+    "keyframes 5": (
+        5.0,
+        {"kind": "keyframes", "at": ["first", "last"], "floor": 0.3, "reach": 6},
+    ),
     "decay 9": (9.0, {"kind": "decay", "end": 0.2}),
 }
 """Settings that the end compares; training draws others."""

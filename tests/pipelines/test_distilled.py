@@ -127,6 +127,15 @@ def test_frames_of_strength_1_are_the_plain_prediction_and_samples_have_their_ow
         assert torch.equal(guided[0, :, f], (cond if off else student)[0, :, f])
     assert set(is_off) == {True, False}
     assert not torch.equal(cond[0], student[0])
+    # The second sample gets what it gets beside another of its own strengths.
+    with vidcfg.guide(wan.pipe, [both[1]] * 2):
+        _, _, alike = record_inside(wan, generators(0, 1))
+    assert torch.equal(alike[0][1], guided[1])
+    assert not torch.equal(alike[0][0], guided[0])
+    with vidcfg.guide(wan.pipe, [both[0], vidcfg.Guidance(scale=4.0, method=method)]):
+        _, _, stronger = record_inside(wan, generators(0, 1))
+    assert torch.equal(stronger[0][0], guided[0])
+    assert not torch.equal(stronger[0][1], guided[1])
 
 
 def test_the_plan_does_not_share_what_the_strength_tells_the_model():
@@ -181,3 +190,9 @@ def test_a_tiny_wan_learns_from_its_own_guidance(wan, tmp_path, monkeypatch):
     log, stop = distill.Log(tmp_path / "log.jsonl"), distill.Stop()
     distill.teach(teacher, given, log, stop)
     assert error(StrengthAdapter.load(given.out)) < 0.9 * error(plain)
+    # The table of the end: half of the passes, nearer to the teacher than the plain model.
+    rows = distill.compare(teacher, given.out, count=2)[2:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in distill.HELD_OUT]
+    assert all(row.endswith("| 6, 3 |") for row in rows)
+    of_decay = [float(cell.split()[0]) for cell in rows[3].split(" | ")[1:3]]
+    assert of_decay[0] > of_decay[1]
