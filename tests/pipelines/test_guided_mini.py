@@ -88,3 +88,11 @@ def test_bfloat16_equals_the_stock_pipeline_bit_for_bit():
     with vidcfg.guide(pipe, guidance, negative_prompt=negative):
         ours = pipe(**call, guidance_scale=1.0, generator=generators()).frames
     assert torch.equal(ours, stock)
+
+
+def test_an_empty_list_of_negative_prompts_is_refused(mini):
+    with (
+        pytest.raises(ValueError, match="negative_prompt holds 0 texts for 2 prompts"),
+        vidcfg.guide(mini, 4.0, negative_prompt=[]),
+    ):
+        latents(mini)

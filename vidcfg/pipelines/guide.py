@@ -63,8 +63,8 @@ def guide(
             "this pipeline is already inside a vidcfg.guide block: guidance would be applied "
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
-    settings, negative_prompt = _settings(guidance, family), negative_prompt or ""
-    cls, session = type(pipe), None
+    settings, cls, session = _settings(guidance, family), type(pipe), None
+    negative_prompt = "" if negative_prompt is None else negative_prompt
     if family.guiders:
         trace, changed = guided_modular(pipe, family, settings, negative_prompt, negative, fps)
     else:

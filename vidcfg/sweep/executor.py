@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from vidcfg.progress import one_line
 from vidcfg.sweep.jobs import Job
 
 STICKY = (
@@ -76,7 +77,7 @@ def carry_out(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
     try:
         yield from worker.run(job)
     except Exception as error:
-        kind, message = kind_of(error), one_line(error)
+        kind, message = kind_of(error), message_of(error)
     if kind == "oom":
         # Here the error is gone, and with it the frames that held the tensors.
         gc.collect()
@@ -151,10 +152,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def one_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """`Type: text` on one line, at most 600 characters."""
-    text = " ".join(str(error).split())
-    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    kind, text = type(error).__name__, one_line(error, None)
+    message = text if text == kind else f"{kind}: {text}"
     return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 3]}..."
 
 
@@ -200,7 +201,7 @@ class InProcess:
                     self.worker.load()
                 self._is_loaded = True
             except Exception as error:
-                return [Event(job, "this process", "model", message=one_line(error))]
+                return [Event(job, "this process", "model", message=message_of(error))]
             self._steps, self._results = carry_out(self.worker, job), []
             self._end = None if limit is None else time.monotonic() + limit
 

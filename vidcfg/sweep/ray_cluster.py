@@ -11,6 +11,8 @@ from typing import Any
 
 import ray
 
+from vidcfg.progress import one_line
+
 OBJECT_STORE_BYTES = 80 * 2**20
 """Results are small and travel with their replies; Ray's least size is enough."""
 
@@ -111,7 +113,7 @@ def _start_here(need: Need) -> None:
             start()
         except Exception as error:
             ray.shutdown()
-            text = " ".join(str(error).split())[:300].rstrip(".")
+            text = one_line(error).rstrip(".")
             raise ClusterError(
                 f"Ray did not start on this machine, tried twice: {text}. Try again when it is "
                 "less busy, or use --workers 0 to run in this process."
@@ -143,7 +145,7 @@ def _check_address(address: str) -> None:
 
 
 def _not_joined(address: str, error: Exception) -> ClusterError:
-    text = " ".join(str(error).split())
+    text = one_line(error, None)
     if isinstance(error, OSError) or "Failed to connect to GCS" in text:
         return ClusterError(
             f"no Ray cluster at --address {address}. Start one with `ray start --head`, give "

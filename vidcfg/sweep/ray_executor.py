@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray import exceptions as lost
 
-from vidcfg.sweep.executor import Event, kind_of, one_line, with_steps
+from vidcfg.sweep.executor import Event, kind_of, message_of, with_steps
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.ray_cluster import ClusterError, Need, describe_cluster, join, places
 
@@ -67,7 +67,7 @@ class RenderActor:
             worker.load()
             self._limit_threads()
         except Exception as error:
-            return one_line(error)
+            return message_of(error)
         self.worker = worker
         return None
 
@@ -303,8 +303,8 @@ class RayExecutor:
         except lost.RayError as error:
             if place.state == "busy":
                 kind, is_alive = _fate(error)
-                return [self._finish(place, kind, is_alive=is_alive, message=one_line(error))]
-            return self._died_before_ready(place, one_line(error))
+                return [self._finish(place, kind, is_alive=is_alive, message=message_of(error))]
+            return self._died_before_ready(place, message_of(error))
 
         # It is placed, has the model, or has run its job
         if place.state == "placing":

@@ -11,7 +11,7 @@ from ray import exceptions as lost
 from ray_driving import jobs_of, lines, run_all, wait_until
 
 from vidcfg.sweep import ray_executor
-from vidcfg.sweep.executor import kind_of, one_line
+from vidcfg.sweep.executor import kind_of, message_of
 from vidcfg.sweep.jobs import Job
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -223,10 +223,10 @@ def test_errors_are_sorted_by_what_they_mean_for_the_process():
 
 
 def test_a_message_is_one_line_of_bounded_length():
-    message = one_line(ValueError("a\n  b\tc" + "d" * 5000))
+    message = message_of(ValueError("a\n  b\tc" + "d" * 5000))
     assert message.startswith("ValueError: a b cd")
     assert len(message) == 600
-    assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert message_of(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 def test_workers_without_work_are_let_go_on_a_cluster(executor_of, monkeypatch):

@@ -16,6 +16,7 @@ from vidcfg.pipelines.arguments import images_of
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
+from vidcfg.progress import one_line
 
 _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 """Denoiser -> its weak models, or their weights; they live as long as the denoiser itself."""
@@ -204,8 +205,7 @@ def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:
             local_files_only=folder.is_dir(),
         )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"the weak model {weak.checkpoint} cannot be loaded as a {type(module).__name__}: "
-            f"{reason}. Name a folder or repository that holds it, and subfolder."
+            f"{one_line(error)}. Name a folder or repository that holds it, and subfolder."
         ) from error
