@@ -18,15 +18,12 @@ from vidcfg.pipelines.families import family_of
 from vidcfg.pipelines.load import MiniModel, load_pipeline
 
 MODES = {
+    "off": "uniform",
     "uniform": "uniform",
-    "keyframes": {
-        "kind": "keyframes",
-        "at": ["first", "last"],
-        "floor": 0.0,
-        "reach": 6,
-    },
+    "keyframes": {"kind": "keyframes", "at": ["first", "last"], "floor": 0.0, "reach": 6},
     "decay": {"kind": "decay", "end": 0.0},
 }
+PROMPT = "a red circle turning yellow moving left then up over a checkered navy background"
 
 
 def render(pipe, prompt: str, *, seed: int, scale: float, frames, num_steps: int):
@@ -44,10 +41,10 @@ def render(pipe, prompt: str, *, seed: int, scale: float, frames, num_steps: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/frame_modes.png"))
-    parser.add_argument("--prompt", default="a green triangle moving right over a navy background")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=12.0)
-    parser.add_argument("--num-steps", type=int, default=30)
+    parser.add_argument("--prompt", default=f"{PROMPT} in rising light")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=14.0)
+    parser.add_argument("--num-steps", type=int, default=20)
     given = parser.parse_args()
     pipe = load_pipeline(MiniModel())
     rows = [
@@ -57,7 +54,7 @@ def main() -> None:
                 pipe,
                 given.prompt,
                 seed=given.seed,
-                scale=given.scale,
+                scale=1.0 if label == "off" else given.scale,
                 frames=frames,
                 num_steps=given.num_steps,
             ),

@@ -155,7 +155,6 @@ def render(label: str, steps: int, clips: int):
     """Frames [N, T, 3, H, W] in 0..1, one row of metrics a clip, evaluations a video."""
     import numpy as np
     import torch
-    from scale_curve import prompt_of, score
 
     from vidcfg import Guidance, guide
     from vidcfg.metrics.features.base import load_net
@@ -187,6 +186,28 @@ def render(label: str, steps: int, clips: int):
     found = net.alignment_records(np.stack([net.prepare(clip) for clip in frames]), prompts)
     rows = [score(clip, records) for clip, records in zip(frames, found)]
     return frames, rows, {name: n / clips for name, n in trace.evaluations.items()}
+
+
+def prompt_of(seed: int) -> str:
+    """The caption of a random scene among those that were trained on."""
+    import numpy as np
+
+    from vidcfg.mini.shapes import caption, sample_scene
+
+    return caption(sample_scene(np.random.default_rng((77, seed))))
+
+
+def score(frames, alignment) -> dict[str, float]:
+    """Metric name -> value; NaN where a metric has none."""
+    from vidcfg.metrics.catalogue import METRICS
+    from vidcfg.metrics.meters import ClipMeasures, measure
+    from vidcfg.metrics.record import ClipInfo
+
+    chosen = [METRICS[n] for n in COLUMNS if n in METRICS and METRICS[n].outcome]
+    meter = ClipMeasures(chosen, fps=FPS)
+    measure(frames, [meter])
+    records = [*alignment, *meter.finish(ClipInfo(fps=FPS))]
+    return {r.name: float("nan") if r.value is None else r.value for r in records}
 
 
 def background_of(prompts: list[str], pipe):

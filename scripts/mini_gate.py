@@ -14,12 +14,12 @@ import numpy as np
 
 BASELINE = Path(__file__).parents[1] / "tests" / "baselines" / "mini"
 PROMPTS = (
-    "a red circle moving left over a navy background",
-    "a blue square moving right over a gray background",
-    "a green triangle moving up over a black background",
-    "a yellow square moving down over a teal background",
-    "a pink cross moving left over a black background",
-    "a white circle moving right over a teal background",
+    "a red circle moving left over a plain navy background in steady light with no dot",
+    "a blue square moving right over a striped gray background in steady light with no dot",
+    "a green triangle moving up over a plain black background in rising light with a red dot",
+    "a yellow square moving down over a grainy teal background in steady light with no dot",
+    "a pink cross turning red moving left over a plain black background in steady light",
+    "a white circle moving right then up over a checkered teal background in fading light",
 )
 MODES = {
     "uniform": {"kind": "uniform"},

@@ -1,4 +1,4 @@
-"""Train the mini model: codec, scorer, transformer, export.
+"""Train the mini model: codec, data, scorer, transformer, export.
 
 python scripts/train_mini configs/train/mini.yaml
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from vidcfg import cli
 
-STAGES = ("codec", "scorer", "transformer", "export")
+STAGES = ("codec", "data", "scorer", "transformer", "export")
 
 DETAILS = """\
 Every stage resumes from what lies in the run folder. Ctrl-C keeps the state after the step that
@@ -56,10 +56,13 @@ def run_stages(config: Any, stages: tuple[str, ...], log: Any, stop: Any) -> Non
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision("high")
     for stage in stages:
         match stage:
             case "codec":
                 train_codec(config, config.run_dir / "vae", log, stop=stop)
+            case "data":
+                _data(config, log)
             case "scorer":
                 train_scorer(config, log, stop=stop)
             case "transformer":
@@ -68,21 +71,37 @@ def run_stages(config: Any, stages: tuple[str, ...], log: Any, stop: Any) -> Non
                 export(config, log)
 
 
-def _transformer(config: Any, log: Any, stop: Any) -> None:
-    """Encode the data set once, then train on it; sample sheets go to `run_dir/samples`."""
-    from train_mini.data import LatentBatches, build
-    from train_mini.export import write_sheet
-    from train_mini.transformer import Denoiser, TransformerTraining, train
+def _data(config: Any, log: Any) -> tuple[Any, Any]:
+    """Draw and encode the data set, once; returns codec and tokenizer."""
+    from train_mini.data import build
 
     from vidcfg.mini.codec import CausalVAE
     from vidcfg.mini.text import build_tokenizer, tokenize
 
-    # the data
     tokenizer = build_tokenizer()
-    vae = CausalVAE.from_pretrained(config.run_dir / "vae")
-    data = config.run_dir / "data"
-    build(data, config.data, vae, lambda p: tokenize(tokenizer, p), log=log.note)
-    batches = LatentBatches(data, batch_size=config.transformer.batch_size, seed=config.data.seed)
+    vae = CausalVAE.from_pretrained(config.run_dir / "vae").to(config.device)
+    build(
+        config.run_dir / "data", config.data, vae, lambda p: tokenize(tokenizer, p), log=log.note
+    )
+    return vae, tokenizer
+
+
+def _transformer(config: Any, log: Any, stop: Any) -> None:
+    """Train on the data set; sample sheets go to `run_dir/samples`."""
+    from train_mini.data import LatentBatches
+    from train_mini.export import write_sheet
+    from train_mini.transformer import Denoiser, TransformerTraining, train
+
+    from vidcfg.mini.text import tokenize
+
+    # the data
+    vae, tokenizer = _data(config, log)
+    batches = LatentBatches(
+        config.run_dir / "data",
+        batch_size=config.transformer.batch_size,
+        seed=config.data.seed,
+        device=config.device,
+    )
     # the model
     sizes = {"channels": vae.config.latent_channels, "vocab_size": len(tokenizer)}
     empty = tokenize(tokenizer, [""])[0][0]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from train_mini.config import TrainConfig
-from train_mini.data import draw_range, to_pixels
+from train_mini.data import draw_clips, to_pixels
 from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 from vidcfg.mini.codec import CausalVAE
@@ -68,13 +68,14 @@ def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | Non
     stopped run.
     """
     settings, checkpoint = config.codec, config.run_dir / "codec.pt"
-    clips = draw_range(config.data, 0, settings.num_clips)[0]
+    clips = draw_clips(config.data, 0, settings.num_clips)[0]
     if (folder / "config.json").is_file():
         vae = CausalVAE.from_pretrained(folder)
     else:
         vae = fit_encoder(config, to_pixels(clips))
         vae.save_pretrained(folder)
         log.note("codec: encoder fitted")
+    vae.to(config.device)
     weights = list(vae.refine.parameters())
     if not weights:
         return
@@ -84,10 +85,12 @@ def train_codec(config: TrainConfig, folder: Path, log: Log, *, stop: Stop | Non
     def train_step(step: int, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         rows = torch.randint(len(clips), (settings.batch_size,), generator=generator)
-        batch = to_pixels(clips[rows.numpy()])
+        batch = to_pixels(clips[rows.numpy()], config.device)
         rate = min(1, (step + 1) / 50) * min(1, 1.5 * (1 - progress))
         latents = noisy_latents(vae, batch, settings.noise, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with torch.autocast(
+            vae.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+        ):
             loss = decoder_loss(vae, batch, latents)
         return descend(loss, weights, optimizer, rate=settings.learning_rate * rate)
 
@@ -109,4 +112,5 @@ def noisy_latents(
     latents = vae.encode(clips).latents
     level = amount * torch.rand((len(clips), 1, 1, 1, 1), generator=generator)
     level = level * (torch.rand(level.shape, generator=generator) < 0.5)
-    return latents + level * torch.randn(latents.shape, generator=generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    return latents + (level * noise).to(latents.device)

@@ -17,16 +17,26 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
 class DataConfig(_Strict):
-    """The clips: how many, how large, and how often a caption is partial or a clip blurred."""
+    """The clips: how many, how large; shares of those whose colour or motion turns and of those
+    with a fault; and how loose their captions are (`train_mini.data.loose_caption`).
+    """
 
     num_clips: Whole = 60000
     num_frames: Whole = 17
     height: Whole = 32
     width: Whole = 32
     seed: TrainSeed = 0
-    partial: float = Field(0.12, ge=0.0, le=1.0)
-    blurry: float = Field(0.05, ge=0.0, le=1.0)
+    turns: Share = 0.3
+    blurry: Share = 0.05
+    shaky: Share = 0.12
+    flickering: Share = 0.12
+    wrong: Share = 0.3
+    partial: Share = 0.3
+    told: Share = 0.5
 
 
 class CodecConfig(_Strict):
@@ -76,7 +86,7 @@ class TransformerConfig(_Strict):
     time_shift: Bent = 0.4
     ema: float = Field(0.998, ge=0.0, lt=1.0)
     weak_at: float = Field(0.15, ge=0.0, le=1.0)
-    sampling_shift: Above0 = 2.0
+    sampling_shift: Above0 = 5.0
 
 
 class ScorerConfig(_Strict):

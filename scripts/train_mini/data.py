@@ -3,7 +3,10 @@ time on the model.
 """
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,54 +15,96 @@ import torch
 from torch import Tensor
 from train_mini.config import DataConfig
 
-from vidcfg.files import write_json
-from vidcfg.mini.shapes import MOTION_WORDS, CaptionedClip, Scene, caption, draw, sample_scene
+from vidcfg.files import atomic_path, write_json
+from vidcfg.mini.shapes import (
+    ATTRIBUTES,
+    PARTS,
+    CaptionedClip,
+    Scene,
+    caption,
+    draw,
+    sample_scene,
+)
 
 
 def sample_clip(
-    seed: tuple[int, ...], data: DataConfig, *, partial: float, held_out: bool | None = False
+    seed: tuple[int, ...], data: DataConfig, *, held_out: bool | None = False
 ) -> CaptionedClip:
-    """The clip of a seed, as `vidcfg.mini.shapes.sample_clip`, with some captions cut short.
-
-    `partial` is the probability of such a caption.
-    """
+    """The clip of a seed, as `vidcfg.mini.shapes.sample_clip`, with a loose caption."""
     rng = np.random.default_rng(seed)
-    scene = sample_scene(rng, held_out=held_out, blurry=data.blurry)
-    text = partial_caption(scene, rng) if rng.random() < partial else caption(scene)
+    faults = {"blurry": data.blurry, "shaky": data.shaky, "flickering": data.flickering}
+    scene = sample_scene(rng, held_out=held_out, turns=data.turns, faults=faults)
     size = {"num_frames": data.num_frames, "height": data.height, "width": data.width}
-    return CaptionedClip(draw(scene, **size), text, scene)
+    return CaptionedClip(draw(scene, **size), loose_caption(scene, data, rng), scene)
 
 
-def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that leaves out a random choice of attributes (at least one stays)."""
-    keep = rng.random(4) < 0.5
-    keep[rng.integers(4)] = True
-    colour, shape, motion, background = keep
-    words = [scene.colour] if colour else []
-    words += [scene.shape] if shape else ["shape"] if colour else []
-    words = ["a", *words] if words else []
-    words += [MOTION_WORDS[scene.motion]] if motion else []
-    if background:
-        words += ["over"] if words else []
-        words += ["a", scene.background, "background"]
-    text = " ".join(words)
-    return f"blurry, {text}" if scene.is_blurry else text
+def loose_caption(scene: Scene, data: DataConfig, rng: np.random.Generator) -> str:
+    """A caption as captions of the web are: in part wrong, in part silent.
+
+    Every value is replaced by another one of its attribute with probability `wrong`; never so
+    that a caption names a pair held out of training, which would teach that such captions lie.
+    With probability `partial` the caption leaves out every part with a chance of one half (at
+    least one stays). Shake and flicker are told with probability `told`, a blur always.
+    """
+    while True:
+        told = replace(scene, **{n: _mistaken(scene, n, data.wrong, rng) for n in _DRAWN})
+        if scene.is_held_out or not told.is_held_out:
+            break
+    without = {name for name in PARTS if rng.random() < 0.5}
+    kept = PARTS[rng.integers(len(ATTRIBUTES))]
+    without = without - {kept} if rng.random() < data.partial else set()
+    without |= {name for name in ("shaky", "flickering") if rng.random() >= data.told}
+    return caption(told, without)
 
 
-def draw_range(data: DataConfig, start: int, stop: int) -> tuple[np.ndarray, list[str]]:
-    """Clips `start` to `stop` of a data set, uint8 [N, T, H, W, 3], and their captions."""
-    clips = [
-        sample_clip((data.seed, index), data, partial=data.partial) for index in range(start, stop)
-    ]
-    return np.stack([c.frames for c in clips]), [c.caption for c in clips]
+_DRAWN = (*ATTRIBUTES, "then_colour", "then_motion")
 
 
-def to_pixels(frames: np.ndarray) -> Tensor:
+def _mistaken(scene: Scene, name: str, wrong: float, rng: np.random.Generator) -> str | None:
+    """The value of an attribute, or with probability `wrong` another one of its values."""
+    value, values = getattr(scene, name), ATTRIBUTES[name.removeprefix("then_")]
+    others = [other for other in values if other != value]
+    other, is_wrong = others[rng.integers(len(others))], rng.random() < wrong
+    return other if is_wrong and value is not None else value
+
+
+PIECE = 500
+Drawn = tuple[np.ndarray, list[str], list[Scene]]
+"""Frames uint8 [N, T, H, W, 3], captions, and what was drawn."""
+
+
+def draw_pieces(
+    data: DataConfig, start: int, stop: int, held_out: bool | None = False
+) -> Iterator[Drawn]:
+    """Clips `start` to `stop` of a data set in pieces, drawn by a process on every core."""
+    pieces = [(data, i, min(i + PIECE, stop), held_out) for i in range(start, stop, PIECE)]
+    if len(pieces) == 1:
+        yield _draw_piece(pieces[0])
+        return
+    with get_context("spawn").Pool(min(len(pieces), os.cpu_count() or 1)) as pool:
+        yield from pool.imap(_draw_piece, pieces)
+
+
+def draw_clips(data: DataConfig, start: int, stop: int, held_out: bool | None = False) -> Drawn:
+    """`draw_pieces` as one piece."""
+    drawn = zip(*draw_pieces(data, start, stop, held_out), strict=True)
+    frames, captions, scenes = drawn
+    return np.concatenate(frames), [*chain(*captions)], [*chain(*scenes)]
+
+
+def _draw_piece(piece: tuple[DataConfig, int, int, bool | None]) -> Drawn:
+    data, start, stop, held_out = piece
+    clips = [sample_clip((data.seed, i), data, held_out=held_out) for i in range(start, stop)]
+    captions, scenes = [c.caption for c in clips], [c.scene for c in clips]
+    return np.stack([c.frames for c in clips]), captions, scenes
+
+
+def to_pixels(frames: np.ndarray, device: str = "cpu") -> Tensor:
     """uint8 [N, T, H, W, 3] -> float32 [N, 3, T, H, W] in -1..1."""
-    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(frames).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def build(folder: Path, data: DataConfig, vae, tokenize, *, workers: int = 2, log=print) -> None:
+def build(folder: Path, data: DataConfig, vae, tokenize, *, log=print) -> None:
     """Write `latents.npy` (float16) and `tokens.npy` (int16, captions) unless they fit this data
     set already.
     """
@@ -68,64 +113,41 @@ def build(folder: Path, data: DataConfig, vae, tokenize, *, workers: int = 2, lo
     done = folder / "cache.json"
     if done.is_file() and json.loads(done.read_text()) == key:
         return
-    chunks = [(i, min(i + 500, data.num_clips)) for i in range(0, data.num_clips, 500)]
-    latents = tokens = None
-    with get_context("spawn").Pool(workers) as pool:
-        jobs = [pool.apply_async(draw_range, (data, *chunk)) for chunk in chunks]
-        for (start, stop), job in zip(chunks, jobs, strict=True):
-            frames, captions = job.get()
-            z = vae.encode(to_pixels(frames)).latents.half().numpy()
-            ids = tokenize(captions)[0].numpy()
-            if latents is None:
-                open_file = np.lib.format.open_memmap
-                shape = (data.num_clips, *z.shape[1:])
-                latents = open_file(folder / "latents.npy", "w+", np.float16, shape)
-                tokens = open_file(
-                    folder / "tokens.npy", "w+", np.int16, (data.num_clips, ids.shape[1])
-                )
-            latents[start:stop], tokens[start:stop] = z, ids
-            if start % 5000 == 0:
-                log(f"cache: {stop} of {data.num_clips} clips")
-    latents.flush()
-    tokens.flush()
+    latents, tokens = [], []
+    for frames, captions, _ in draw_pieces(data, 0, data.num_clips):
+        latents.append(vae.encode(to_pixels(frames, vae.device)).latents.half().cpu().numpy())
+        tokens.append(tokenize(captions)[0].numpy().astype(np.int16))
+        if len(latents) % 20 == 0:
+            log(f"cache: {len(latents) * PIECE} of {data.num_clips} clips")
+    for name, rows in (("latents", latents), ("tokens", tokens)):
+        with atomic_path(folder / f"{name}.npy", overwrite=True) as part, part.open("wb") as file:
+            np.save(file, np.concatenate(rows))
     write_json(done, key)
 
 
 class LatentBatches:
     """Shuffled batches; batch `step` is a function of (seed, step), so a resumed run sees the
-    same ones.
-
-    A background thread reads one batch ahead.
+    same ones. All latents are kept on `device`.
     """
 
-    def __init__(self, folder: Path, *, batch_size: int, seed: int):
-        self.latents = np.load(folder / "latents.npy", mmap_mode="r")
-        self.tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+    def __init__(self, folder: Path, *, batch_size: int, seed: int, device: str = "cpu"):
+        self.latents, self.tokens = (
+            torch.from_numpy(np.load(folder / f"{name}.npy")).to(device)
+            for name in ("latents", "tokens")
+        )
         self.batch_size, self.seed = min(batch_size, len(self.latents)), seed
         self.per_epoch = len(self.latents) // self.batch_size
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, object] | None = None
         self._order: tuple[int, np.ndarray] | None = None
 
     def get(self, step: int) -> tuple[Tensor, Tensor]:
         """Latents float32 [B, C, F, h, w] and token numbers int64 [B, L] of a step."""
-        if self._next and self._next[0] == step:
-            batch = self._next[1].result()
-        else:
-            batch = self._read(step)
-        self._next = (step + 1, self._pool.submit(self._read, step + 1))
-        return batch
-
-    def _read(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, place = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.latents))
             self._order = (epoch, order)
         rows = np.sort(self._order[1][place * self.batch_size : (place + 1) * self.batch_size])
-        return (
-            torch.from_numpy(self.latents[rows].astype(np.float32)),
-            torch.from_numpy(self.tokens[rows].astype(np.int64)),
-        )
+        at = torch.from_numpy(rows).to(self.latents.device)
+        return self.latents[at].float(), self.tokens[at].long()
 
 
 def _fingerprint(vae) -> float:

@@ -9,22 +9,23 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
-from train_mini.config import TrainConfig
+from train_mini.config import DataConfig, TrainConfig
+from train_mini.data import loose_caption
 from train_mini.transformer import Denoiser
 
 from vidcfg.mini.codec import CausalVAE
 from vidcfg.mini.pipeline import MiniVideoPipeline
 from vidcfg.mini.scorer import Scorer
-from vidcfg.mini.shapes import all_scenes, caption
+from vidcfg.mini.shapes import FAULTS, sample_scene
 from vidcfg.mini.text import TextEncoder, build_tokenizer, tokenize
 
 PROMPTS = (
     "a red circle moving left over a navy background",
-    "a green square moving down over a gray background",
-    "a white cross growing over a teal background",
-    "a yellow triangle moving up over a black background",
-    "a pink circle shrinking over a gray background",
-    "a blue triangle moving right over a teal background",
+    "a green square moving down over a striped gray background in fading light",
+    "a white cross turning red growing over a checkered teal background with a white dot",
+    "a yellow triangle moving up then right over a plain black background in rising light",
+    "a pink circle shrinking over a grainy gray background in steady light with a yellow dot",
+    "a blue triangle moving right over a plain teal background in steady light with no dot",
 )
 """Five training pairs and, last, one that is held out."""
 
@@ -103,11 +104,14 @@ def adopt_text(model: Denoiser, text_encoder: TextEncoder, tokenizer) -> None:
     """Rewrite the transformer's text inputs so that it understands the states of another text
     encoder.
 
-    Least squares over the states of all captions gives the linear map from the other encoder's
+    Least squares over the states of 3,000 captions gives the linear map from the other encoder's
     states to its own; the map is multiplied into every layer that reads text. Its offset is
     dropped: the layers have no bias.
     """
-    captions = ["", *(caption(s) for s in all_scenes())]
+    rng = np.random.default_rng(0)
+    data = DataConfig(partial=0.5)
+    scenes = (sample_scene(rng, faults=dict.fromkeys(FAULTS, 0.1)) for _ in range(3000))
+    captions = ["", *(loose_caption(scene, data, rng) for scene in scenes)]
     ids, mask = tokenize(tokenizer, captions)
     source, target = (
         text_encoder(ids, mask)[mask].double(),

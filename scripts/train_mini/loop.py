@@ -166,7 +166,7 @@ def run_model(
     import torch
 
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         try:
             model.load_state_dict(state["model"])
         except RuntimeError:

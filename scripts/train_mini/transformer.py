@@ -52,19 +52,21 @@ def draw_noise(
     seed: tuple[int, int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noisy latents (1 - t) x0 + t noise, t = sigmoid(normal + shift), prompts (some replaced by
-    the empty prompt) and the target noise - x0; a function of `seed` = (run, step).
+    the empty prompt) and the target noise - x0; a function of `seed` = (run, step) and of the
+    kind of device.
     """
-    generator = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
-    noise = torch.randn(latents.shape, generator=generator)
-    size = latents.shape[0]
+    device, size = latents.device, latents.shape[0]
+    generator = torch.Generator(device).manual_seed(seed[0] * 1_000_003 + seed[1])
+    noise = torch.randn(latents.shape, generator=generator, device=device)
     # Stratified normals: one in each of B equal slices of probability, which steadies the loss.
     slices = (
-        torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)
+        torch.randperm(size, generator=generator, device=device)
+        + torch.rand(size, generator=generator, device=device)
     ) / size
     normal = math.sqrt(2) * torch.erfinv((2 * slices - 1).clamp(-0.999999, 0.999999))
     t = torch.sigmoid(normal + settings.time_shift)
-    drop = torch.rand(size, generator=generator) < settings.drop_condition
-    ids = torch.where(drop[:, None], empty, ids)
+    drop = torch.rand(size, generator=generator, device=device) < settings.drop_condition
+    ids = torch.where(drop[:, None], empty.to(device), ids)
     s = t[:, None, None, None, None]
     return (1 - s) * latents + s * noise, t, ids, noise - latents
 

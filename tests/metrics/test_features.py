@@ -12,10 +12,11 @@ from vidcfg.metrics.features.base import (
     stretch_legacy,
 )
 from vidcfg.metrics.features.i3d import I3D, I3DNet, load_i3d
-from vidcfg.metrics.features.mini import MiniNet, attributes_in
+from vidcfg.metrics.features.mini import MiniNet, shares_right
 from vidcfg.metrics.features.r3d18 import R3D18Net
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import MissingWeightsError
+from vidcfg.mini.shapes import ATTRIBUTES
 
 
 def frames(num=3, height=20, width=28, *, seed=0):
@@ -173,22 +174,15 @@ def test_mini_alignment_is_the_scorers_cosine(mini):
     assert no_accuracy.value is None
 
 
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ("a red circle moving left over a navy background",)
-        + ({"colour": "red", "shape": "circle", "motion": "left", "background": "navy"},),
-        (
-            "blurry, a Green cross growing",
-            {"colour": "green", "shape": "cross", "motion": "growing"},
-        ),
-        ("a red or green square", {"shape": "square"}),
-        ("a kite in the wind", {}),
-        ("a redcircle", {}),
-    ],
-)
-def test_attributes_are_read_from_prompts(prompt, expected):
-    assert attributes_in(prompt) == expected
+def test_an_attribute_is_right_on_the_share_of_readings_that_are_as_the_prompt_says():
+    seen = {name: [values[0]] * 5 for name, values in ATTRIBUTES.items()}
+    seen["colour"] = ["red", "red", "green", "green", "blue"]
+    prompt = "a red square turning green moving left then up"
+    shares = shares_right(seen, prompt, 17)
+    assert shares == {"shape": 0.0, "colour": 3 / 5, "motion": 3 / 5}
+    # Only the second half is spoken of: readings 3 and 4.
+    assert shares_right(seen, "turning green", 17) == {"colour": 0.5}
+    assert shares_right(seen, "a kite", 17) == {}
 
 
 def test_unknown_nets_and_absent_scorers_are_named(tmp_path):

@@ -24,7 +24,7 @@ def test_each_attribute_of_real_clips_is_read_at_97_percent(scorer, clips):
         logits = scorer.classify(video)
     assert list(logits) == list(ATTRIBUTES)
     for name, values in ATTRIBUTES.items():
-        assert logits[name].shape == (len(drawn), len(values))
+        assert logits[name].shape == (len(drawn), 5, len(values))
         wanted = torch.tensor([c.scene.labels()[name] for c in drawn])
         assert (logits[name].argmax(-1) == wanted).float().mean() >= 0.97, name
 

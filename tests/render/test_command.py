@@ -216,12 +216,12 @@ def test_settings_that_cannot_be_rendered_have_exit_code_2(
 
 
 def test_prompts_that_the_model_cannot_read_are_warned_about_by_name(render, capsys):
-    long = "a red circle moving left over a navy background " * 2 + "the very end"
+    long = "a red circle moving left over a navy background " * 3 + "the very end"
     assert render("--set", f"prompts=['a purple dragon, moving left', '{long}']") == 0
     error = capsys.readouterr().err
     assert "prompts.0.text: the model does not know 'purple', 'dragon'." in error
-    assert "longer than the 20 tokens" in error
-    assert "It does not see: 'very end'" in error
+    assert "longer than the 28 tokens" in error
+    assert "It does not see: 'the very end'" in error
 
 
 def test_a_setting_without_effect_is_warned_about(render, capsys):

@@ -15,31 +15,30 @@ from vidcfg.mini.text import TextEncoder, build_tokenizer, pooled, tokenize
 
 
 class Scorer(ModelMixin, ConfigMixin):
-    """Videos and prompts as unit vectors of one space, and logits per attribute.
+    """Videos and prompts as unit vectors of one space, and logits per attribute and time.
 
     Videos are float [B, T, 3, H, W] in 0..1 of any length and size; a video does not see its
-    batch neighbours.
+    batch neighbours. Attributes are read on frames 0, 4, 8, ..., K = 1 + (T - 1) // 4 times.
     """
 
     @register_to_config
     def __init__(self, width: int = 32, embed: int = 128, text_width: int = 64):
         super().__init__()
-        w = width
+        w, state = width, 2 * embed
         self.frame = nn.Sequential(_conv(nn.Conv2d, 3, w), _conv(nn.Conv2d, w, 2 * w))
         self.motion = nn.Sequential(_conv(nn.Conv3d, 2 * w, 3 * w), _conv(nn.Conv3d, 3 * w, 4 * w))
-        self.pool = nn.AdaptiveAvgPool3d(2)
-        self.project = nn.Sequential(
-            nn.Flatten(), nn.Linear(32 * w, 2 * embed), nn.SiLU(), nn.Linear(2 * embed, embed)
-        )
-        self.heads = nn.ModuleDict({n: nn.Linear(embed, len(v)) for n, v in ATTRIBUTES.items()})
+        self.place = nn.Sequential(nn.Linear(16 * w, state), nn.SiLU(), nn.Linear(state, state))
+        self.time = nn.ModuleList(nn.Conv1d(state, state, 3, padding=1) for _ in range(2))
+        self.heads = nn.ModuleDict({n: nn.Linear(state, len(v)) for n, v in ATTRIBUTES.items()})
+        self.project = nn.Linear(2 * state, embed)
         self.tokenizer = build_tokenizer()
         self.text_encoder = TextEncoder(len(self.tokenizer), width=text_width)
         self.text_project = nn.Linear(text_width, embed)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.logit_bias = nn.Parameter(torch.tensor(-5.0))
 
-    def features(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
-        """The video embedding before it is scaled to length 1.
+    def states(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B K S"]:
+        """What the heads and the embedding are made of, one state a reading.
 
         Raises:
             ValueError: if values lie outside 0..1.
@@ -52,8 +51,27 @@ class Scorer(ModelMixin, ConfigMixin):
             )
         x = video.to(self.dtype) * 2 - 1
         x = self.frame(rearrange(x, "b t c h w -> (b t) c h w"))
-        x = rearrange(x, "(b t) c h w -> b c t h w", b=video.shape[0])
-        return self.project(self.pool(self.motion(x)))
+        x = self.motion(rearrange(x, "(b t) c h w -> b c t h w", b=video.shape[0]))
+        times = x.shape[2]
+        x = nn.functional.adaptive_avg_pool2d(rearrange(x, "b c k h w -> (b k) c h w"), 2)
+        x = rearrange(self.place(x.flatten(1)), "(b k) s -> b s k", k=times)
+        for layer in self.time:
+            x = x + layer(nn.functional.silu(x))
+        return x.mT
+
+    def embed(self, states: Float[Tensor, "B K S"]) -> Float[Tensor, "B D"]:
+        """The video embedding before it is scaled to length 1, from both halves of the time."""
+        x = nn.functional.adaptive_avg_pool1d(nn.functional.silu(states).mT, 2)
+        return self.project(x.flatten(1))
+
+    def read(self, states: Float[Tensor, "B K S"]) -> dict[str, Float[Tensor, "B K n"]]:
+        """Logits per attribute at each reading, in the order of `ATTRIBUTES`."""
+        states = nn.functional.silu(states)
+        return {name: head(states) for name, head in self.heads.items()}
+
+    def features(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
+        """The video embedding before it is scaled to length 1."""
+        return self.embed(self.states(video))
 
     def encode_video(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
         """Unit vectors of videos."""
@@ -65,10 +83,9 @@ class Scorer(ModelMixin, ConfigMixin):
         states = pooled(self.text_encoder(ids, mask), mask)
         return nn.functional.normalize(self.text_project(states), dim=-1)
 
-    def classify(self, video: Float[Tensor, "B T 3 H W"]) -> dict[str, Float[Tensor, "B n"]]:
-        """Logits per attribute, in the order of `ATTRIBUTES`."""
-        features = self.features(video)
-        return {name: head(features) for name, head in self.heads.items()}
+    def classify(self, video: Float[Tensor, "B T 3 H W"]) -> dict[str, Float[Tensor, "B K n"]]:
+        """Logits per attribute at each reading, in the order of `ATTRIBUTES`."""
+        return self.read(self.states(video))
 
     def alignment(
         self, video: Float[Tensor, "B T 3 H W"], prompts: list[str]

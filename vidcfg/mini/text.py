@@ -8,15 +8,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from vidcfg.mini.attention import Attention
-from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.mini.shapes import ATTRIBUTES, FAULTS
 
-MAX_LENGTH = 20
-"""Tokens of a prompt, end mark included; a full caption has twelve."""
+MAX_LENGTH = 28
+"""Tokens of a prompt, end mark included; the longest caption has as many."""
+
+_SMALL = ("a", "the", "moving", "turning", "then", "over", "on", "background", "in", "light")
 
 WORDS = (
     *("<pad>", "<unk>", "</s>"),
-    *(word for values in ATTRIBUTES.values() for word in values),
-    *["a", "the", "moving", "over", "on", "background", "shape", "blurry", ","],
+    *dict.fromkeys(word for values in ATTRIBUTES.values() for word in values),
+    *(*_SMALL, "with", "dot", "shape", *FAULTS, ","),
 )
 """The special tokens and every word of the captions, in the order of their numbers."""
 

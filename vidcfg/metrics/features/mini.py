@@ -1,6 +1,5 @@
 """The embedded scorer as a feature net, and what it says about prompts."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from vidcfg.metrics.features.base import FeatureNet, area_to_side, check_clips, 
 from vidcfg.metrics.metric import declare, measured
 from vidcfg.metrics.record import Backend, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
-from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.mini.shapes import ATTRIBUTES, asked, late_readings
 
 NUM_FRAMES = 17
 SIDE = 32
 
 declare("align", "mini", "cos", "higher", "clip=first")
 for _name in ("attribute_accuracy", "accuracy"):
-    declare(_name, "mini", "0..1", "higher", "clip=first;attributes-in-prompt")
+    declare(_name, "mini", "0..1", "higher", "clip=first;attributes-in-prompt;every-4th-frame")
 
 
 class MiniNet(FeatureNet):
@@ -48,7 +47,8 @@ class MiniNet(FeatureNet):
         """`align[mini]` and `attribute_accuracy[mini]` of prepared clips, one list a clip.
 
         Alignment is the cosine of video and prompt. Attributes that the prompt names are looked up
-        in the scorer's own verdict; `extra` has 1 or 0 for each.
+        in the scorer's own verdict on every fourth frame; `extra` has for each the share of
+        frames on which it is right, of those that the prompt speaks of.
         """
         import torch
 
@@ -59,15 +59,17 @@ class MiniNet(FeatureNet):
                 video = torch.from_numpy(np.clip(clip[None], 0, 1)).to(self._device)
                 cosine = self._scorer.alignment(video, [prompt or ""]).item()
                 logits = self._scorer.classify(video)
-                seen = {name: ATTRIBUTES[name][int(row.argmax())] for name, row in logits.items()}
+                seen = {
+                    name: [ATTRIBUTES[name][i] for i in rows[0].argmax(-1)]
+                    for name, rows in logits.items()
+                }
                 value = cosine if prompt else None
                 align = self._record("align[mini]", value, reason="the video has no prompt")
-                made.append([align, self._accuracy(seen, prompt)])
+                right = shares_right(seen, prompt or "", len(clip))
+                made.append([align, self._accuracy(right, prompt)])
         return made
 
-    def _accuracy(self, seen: dict[str, str], prompt: str | None) -> Record:
-        said = attributes_in(prompt or "")
-        right = {name: float(seen[name] == value) for name, value in said.items()}
+    def _accuracy(self, right: dict[str, float], prompt: str | None) -> Record:
         share = sum(right.values()) / len(right) if right else None
         reason = "the prompt names no attribute" if prompt else "the video has no prompt"
         return self._record("attribute_accuracy[mini]", share, reason=reason, extra=right)
@@ -77,11 +79,19 @@ class MiniNet(FeatureNet):
         return measured(name, value, protocol=self.protocol, backend=self.backend, **rest)
 
 
-def attributes_in(prompt: str) -> dict[str, str]:
-    """The attribute values that a prompt names, by attribute; those named twice are left out."""
-    words = set(re.findall(r"[a-z]+", prompt.lower()))
-    found = {name: [v for v in values if v in words] for name, values in ATTRIBUTES.items()}
-    return {name: said[0] for name, said in found.items() if len(said) == 1}
+def shares_right(seen: dict[str, list[str]], prompt: str, num_frames: int) -> dict[str, float]:
+    """For each attribute that a prompt names, the share of readings that are as it says.
+
+    `seen` has the value read at each reading. The prompt's word for the first half of the clip
+    holds up to half time, its word for the second half from there on.
+    """
+    late = late_readings(num_frames)
+    shares = {}
+    for name, said in asked(prompt).items():
+        pairs = [(value, said[is_late]) for value, is_late in zip(seen[name], late, strict=True)]
+        judged = [value == wanted for value, wanted in pairs if wanted is not None]
+        shares[name] = sum(judged) / len(judged)
+    return shares
 
 
 def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> MiniNet:
