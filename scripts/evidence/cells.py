@@ -17,7 +17,7 @@ import numpy as np
 from vidcfg.files import atomic_path, remembered_sha256
 from vidcfg.mini import MINI_PATH
 from vidcfg.mini.shapes import ATTRIBUTES
-from vidcfg.sweep.cells import cells_of
+from vidcfg.sweep.cells import cells_of, read_prompts
 from vidcfg.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
@@ -58,7 +58,6 @@ def load_sweeps(
     num: int | None = None,
     *,
     overrides: Sequence[str] = (),
-    folder: Path = CONFIGS,
     numerics: str = "",
 ) -> list[Work]:
     """Every cell of these sweeps, on their first `num` prompts (None: all).
@@ -68,13 +67,16 @@ def load_sweeps(
     """
     made = []
     for name in names:
-        sweep, document = load_sweep_config(folder / f"{name}.yaml", overrides)
-        for cell in cells_of(sweep, document=document):
-            prompts = tuple(prompt.text for prompt in cell.config.prompts[:num])
-            # The file of prompts and not its lines: more of them are the same work.
-            file = getattr(sweep.prompts, "file", None)
+        path = CONFIGS / f"{name}.yaml"
+        sweep, document = load_sweep_config(path, overrides)
+        # The file of prompts and not its lines: more of them are the same work.
+        file, prompts = getattr(sweep.prompts, "file", None), sweep.prompts
+        if file is not None:
+            prompts = read_prompts(path.parent / file)
+        texts = tuple(prompt.text for prompt in prompts[:num])
+        for cell in cells_of(sweep.model_copy(update={"prompts": prompts[:1]}), document=document):
             facts = (_facts(cell.config), METRICS, numerics, weights(), file)
-            made.append(Work(name, cell.id, cell.label, cell.config, prompts, digest_of(facts)))
+            made.append(Work(name, cell.id, cell.label, cell.config, texts, digest_of(facts)))
     return made
 
 

@@ -1,4 +1,4 @@
-"""docs/evidence.md: verdicts, tables of every sweep, what was predicted, and how to do it again."""
+"""docs/evidence.md: verdicts, tables of every sweep, predictions, and how to do it again."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,6 @@ from evidence.verdicts import SETS, Cells, SetValues, Verdict, bayes_share, pair
 
 from vidcfg.files import atomic_path, write_text
 from vidcfg.metrics.paired import needed_clips
-from vidcfg.metrics.record import mean_interval
 from vidcfg.mini.shapes import ATTRIBUTES
 
 REAL_CLIPS = 1024
@@ -87,11 +86,11 @@ def _verdicts(verdicts: Sequence[Verdict], num: int) -> Iterator[str]:
     count = {word: words.count(word) for word in ("holds", "does not hold", "cannot tell")}
     yield "## Verdicts\n"
     yield (
-        f"Of {len(verdicts)} claims {count['holds']} hold, {count['does not hold']} do not, and of "
-        f"{count['cannot tell']} it cannot be told. Up to {num} prompts, one seed each; intervals "
-        "of 95 % and tests are by prompt, of distances by random halves of the prompts. p-values "
-        "are adjusted for all claims together (false discovery rate 5 %); of several conditions "
-        "the weakest is shown.\n"
+        f"Of {len(verdicts)} claims {count['holds']} hold, {count['does not hold']} do not, and "
+        f"of {count['cannot tell']} it cannot be told. Up to {num} prompts, one seed each; "
+        "intervals of 95 % and tests are by prompt, those of distances by random halves of the "
+        "prompts. p-values are adjusted for all claims together (false discovery rate 5 %); of "
+        "several conditions the weakest is shown.\n"
     )
     rows = []
     for verdict in verdicts:
@@ -107,7 +106,7 @@ def _verdicts(verdicts: Sequence[Verdict], num: int) -> Iterator[str]:
             [
                 f"**{verdict.word}**",
                 claim["name"] + about,
-                str(claim["source"]).strip('"'),
+                str(claim["source"]),
                 f"{claim['metric']}: {figure}",
                 bound,
                 f"{found.n}{lost}",
@@ -171,9 +170,17 @@ def _table(name: str, cells: Cells, labels: Mapping[str, str], real: np.ndarray)
 
 def _mean(values: np.ndarray, factor: float) -> str:
     known = values[np.isfinite(values)] * factor
-    ends = mean_interval(known.tolist())
-    half = (ends[1] - ends[0]) / 2 if ends else float("nan")
-    return f"{known.mean():.3f} ± {half:.3f}" if len(known) else "none"
+    if not len(known):
+        return "none"
+    return f"{known.mean():.3f} ± {1.96 * known.std() / len(known) ** 0.5:.3f}"
+
+
+def wilson(share: float, num: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the mean of values in 0..1, which none has a wider spread than
+    right or wrong ones; it has a width where all are right."""
+    z2 = 1.96**2 / num
+    half = 1.96 * math.sqrt(share * (1 - share) / num + z2 / num / 4)
+    return (share + z2 / 2 - half) / (1 + z2), (share + z2 / 2 + half) / (1 + z2)
 
 
 def _bayes(cells: Cells, labels: Mapping[tuple, str], name: str) -> Iterator[str]:
@@ -186,16 +193,15 @@ def _bayes(cells: Cells, labels: Mapping[tuple, str], name: str) -> Iterator[str
             right = made.right[attribute]
             right = right[np.isfinite(right)]
             predicted = bayes_share(len(options), scale)
-            ends = mean_interval(right.tolist()) if len(right) > 1 else None
-            if ends is None:
+            if not len(right):
                 row.append("none")
                 continue
-            total += 1
-            is_apart = not ends[0] <= predicted <= ends[1]
-            parted += [(attribute, right.mean() - predicted)] * is_apart
+            measured, total = float(right.mean()), total + 1
+            low, high = wilson(measured, len(right))
+            is_apart = not low <= predicted <= high
+            parted += [(attribute, measured - predicted)] * is_apart
             mark = "**" if is_apart else ""
-            half = (ends[1] - ends[0]) / 2
-            row.append(f"{predicted:.3f} / {mark}{right.mean():.3f}{mark} ± {half:.3f}")
+            row.append(f"{predicted:.3f} / {mark}{measured:.3f}{mark} ({low:.3f} to {high:.3f})")
         rows.append(row)
     below = sum(gap < 0 for _, gap in parted)
     worst = min(parted, key=lambda pair: pair[1]) if parted else None
@@ -213,7 +219,8 @@ def _again(num: int, how: Mapping[str, Any]) -> Iterator[str]:
     precision = " --bfloat16" if how["bfloat16"] else ""
     yield "## Again\n"
     yield "```bash"
-    yield f"python scripts/evidence run --prompts {num}{precision}    # resumes; --dry-run: the cost"
+    yield f"python scripts/evidence run --prompts {num}{precision} --dry-run    # the cost"
+    yield f"python scripts/evidence run --prompts {num}{precision}              # resumes"
     yield f"python scripts/evidence run --only rules --prompts 32{precision} --out runs/some"
     yield f"python scripts/evidence page --prompts {num}"
     yield "```\n"
@@ -222,6 +229,6 @@ def _again(num: int, how: Mapping[str, Any]) -> Iterator[str]:
         f"Prompt i is drawn from seed i, in {'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
         f"{how.get('device', 'CPU')}; {versions}. Metrics: "
         + ", ".join(f"`{name}`" for name in METRICS)
-        + f"; distances against {REAL_CLIPS} drawn clips of trained pairs. The same settings run in "
-        "`vidcfg sweep configs/evidence/scale.yaml`, video by video and with all files kept.\n"
+        + f"; distances against {REAL_CLIPS} drawn clips of trained pairs. The files are sweeps: "
+        "`vidcfg sweep configs/evidence/scale.yaml` keeps every video, from one seed for all.\n"
     )

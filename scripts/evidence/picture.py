@@ -8,8 +8,6 @@ from evidence.cells import ALIGNMENT, FLICKER, Work
 from evidence.page import COLUMNS, SCALES
 from evidence.verdicts import Cells, SetValues
 
-from vidcfg.metrics.record import mean_interval
-
 INK = ("#1b5e9e", "#c4501b", "#2c7d4f", "#7a4da0")
 
 
@@ -27,7 +25,7 @@ def draw(path: Path, works: Sequence[Work], sweeps: Mapping[str, Cells], real: n
             _curve(axis, name, sweeps.get("scale", {}), INK[0], "trained pairs")
             if name == ALIGNMENT:
                 _curve(axis, name, sweeps.get("held_out", {}), INK[1], "held-out pairs")
-                axis.legend(frameon=False)
+                axis.legend(*axis.get_legend_handles_labels(), frameon=False)
         _sets(axes[1, 0], ("fd",), sweeps.get("scale", {}), real, "Fréchet distance")
         _sets(axes[1, 1], ("precision", "recall"), sweeps.get("scale", {}), real, "")
         _frames(axes[1, 2], sweeps.get("frames", {}))
@@ -54,8 +52,8 @@ def _curve(axis, metric: str, cells: Cells, colour: str, label: str) -> None:
     columns = [made.values[metric] * SCALES.get(metric, 1.0) for made in cells.values()]
     known = [column[np.isfinite(column)] for column in columns]
     axis.plot(_scales(cells), [c.mean() for c in known], "o-", color=colour, ms=4, label=label)
-    ends = [mean_interval(column.tolist()) or (np.nan, np.nan) for column in known]
-    axis.fill_between(_scales(cells), *zip(*ends), color=colour, alpha=0.2, lw=0)
+    mean, half = np.array([(c.mean(), 1.96 * c.std() / len(c) ** 0.5) for c in known]).T
+    axis.fill_between(_scales(cells), mean - half, mean + half, color=colour, alpha=0.2, lw=0)
 
 
 def _sets(axis, names: Sequence[str], cells: Cells, real: np.ndarray, title: str) -> None:
@@ -78,10 +76,8 @@ def _frames(axis, cells: Cells) -> None:
     axis.set_ylabel(COLUMNS[FLICKER])
     for mode, colour in zip(("uniform", "keyframes", "decay", "ramp"), INK):
         line = [made for id, made in cells.items() if id.startswith(mode)]
-        points = [
-            [np.nanmean(made.values[name]) for made in line] for name in (ALIGNMENT, FLICKER)
-        ]
+        x, y = ([np.nanmean(one.values[n]) for one in line] for n in (ALIGNMENT, FLICKER))
         if line:
-            axis.plot(points[0], 255 * np.array(points[1]), "o-", color=colour, ms=4, label=mode)
+            axis.plot(x, 255 * np.array(y), "o-", color=colour, ms=4, label=mode)
     if cells:
         axis.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ def test_crossing_is_linear_between_points_and_stops_at_the_highest_level():
     levels, values = np.array([0.5, 0.7, 0.9, 0.6]), np.array([1.0, 3.0, 4.0, 99.0])
     assert crossing(levels, values, 0.6) == pytest.approx(2.0)
     assert crossing(levels, values, 0.85) == pytest.approx(3.75)
+    assert crossing(levels, values, 0.9) == pytest.approx(4.0)
     assert math.isnan(crossing(levels, values, 0.95))
     assert math.isnan(crossing(levels, values, 0.4))
 
@@ -192,10 +194,10 @@ def test_pieces_are_read_as_the_whole(tmp_path):
     found = read(tmp_path, work)
     np.testing.assert_array_equal(found.values["mc_flicker"], whole.values["mc_flicker"])
     np.testing.assert_array_equal(found.features, whole.features)
-    # Fewer prompts are a part of it; those of another file are not.
+    # Fewer prompts are a part of it; files with a prompt that has changed are not read.
     assert len(read(tmp_path, load_sweeps(["rules"], 3)[0]).features) == 3
-    other = load_sweeps(["rules"], overrides=["prompts=[a kite]"])[0]
-    assert missing(tmp_path, other) == [0]
+    other = replace(work, prompts=(*work.prompts[:3], "a kite", work.prompts[4]))
+    assert missing(tmp_path, other) == [2, 3, 4]
 
 
 def test_claims_are_about_cells_that_there_are():
