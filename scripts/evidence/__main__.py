@@ -118,6 +118,7 @@ def _page(arguments: argparse.Namespace) -> int:
     from evidence.cells import CONFIGS, read
     from evidence.page import real_features, write_page
     from evidence.picture import draw
+    from evidence.sets import SetValues
     from evidence.verdicts import judge
 
     from vidcfg.settings.document import load_document
@@ -127,17 +128,18 @@ def _page(arguments: argparse.Namespace) -> int:
     how = json.loads((out / "settings.json").read_text())
     works = _works(arguments, "bfloat16" if how["bfloat16"] else "float32")
     sweeps: dict[str, dict[str, Any]] = {name: {} for name in arguments.only}
+    known = {work.digest: read(out, work) for work in works}
     for work in works:
-        sweeps[work.sweep][work.id] = read(out, work)
+        sweeps[work.sweep][work.id] = known[work.digest]
 
     # What it says
     document = load_document(CONFIGS / "claims.yaml")
     claims = [claim for claim in document.data["claims"] if claim["sweep"] in sweeps]
-    real = real_features(out)
-    verdicts = judge(claims, sweeps, real)
-    path = write_page(arguments.docs / "evidence.md", works, sweeps, verdicts, real, how)
+    sets = SetValues(real_features(out))
+    verdicts = judge(claims, sweeps, sets)
+    path = write_page(arguments.docs / "evidence.md", works, sweeps, verdicts, sets, how)
     picture = arguments.docs / "pictures" / "evidence.png"
-    draw(picture, works, sweeps, real)
+    draw(picture, works, sweeps, sets)
     cli.say(f"wrote {path} and {picture}")
     return cli.DONE
 

@@ -14,7 +14,7 @@ from evidence.cells import METRICS, Made, Work, missing, write_block
 
 from vidcfg.mini.shapes import ATTRIBUTES, caption, sample_scene
 
-CHUNK = 16
+CHUNK = 8
 """Clips that a process measures at a time."""
 
 
@@ -65,8 +65,8 @@ def make(
         sampling += time.perf_counter() - before
         chunks = _measured(frames, work, start, workers)
         waiting.append((work, start, evaluations, chunks))
-        # Few blocks wait at a time: frames take memory.
-        while len(waiting) > (2 if workers else 0):
+        # All processes have work, and not much more waits: frames take memory.
+        while sum(len(chunks) for *_, chunks in waiting) > 4 * workers:
             _keep(out, *waiting.popleft())
         past = time.perf_counter() - begin
         left = past / number * (len(tasks) - number)
@@ -149,7 +149,14 @@ def scorer() -> Any:
 @cache
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Processes are spawned: one that has used CUDA cannot be forked.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    """As many processes as cores share them best with one thread each."""
+    import cv2
+
+    cv2.setNumThreads(1)
 
 
 def _measured(frames: np.ndarray, work: Work, start: int, workers: int) -> list[Any]:

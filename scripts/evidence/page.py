@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from evidence.cells import ALIGNMENT, FLICKER, METRICS, Work, digest_of, weights
-from evidence.verdicts import SETS, Cells, SetValues, Verdict, bayes_share, paired
+from evidence.sets import SETS, SetValues
+from evidence.verdicts import Cells, Verdict, bayes_share, paired
 
 from vidcfg.files import atomic_path, write_text
 from vidcfg.metrics.paired import needed_clips
@@ -61,7 +62,7 @@ def write_page(
     works: Sequence[Work],
     sweeps: Mapping[str, Cells],
     verdicts: Sequence[Verdict],
-    real: np.ndarray,
+    sets: SetValues,
     how: Mapping[str, Any],
 ) -> Path:
     """Write the whole page."""
@@ -69,7 +70,7 @@ def write_page(
     labels = {(work.sweep, work.id): work.label for work in works}
     parts = [INTRO, *_verdicts(verdicts, num), *_power(sweeps, len(verdicts), num)]
     for name, cells in sweeps.items():
-        parts += _table(name, cells, {id: labels[name, id] for id in cells}, real)
+        parts += _table(name, cells, {id: labels[name, id] for id in cells}, sets)
         if name in ("scale", "held_out"):
             parts += _bayes(cells, labels, name)
     parts += _again(num, how)
@@ -147,11 +148,10 @@ def _power(sweeps: Mapping[str, Cells], num_claims: int, num: int) -> Iterator[s
     yield from _rows(["metric", "difference that matters", "spread", "prompts needed"], rows)
 
 
-def _table(name: str, cells: Cells, labels: Mapping[str, str], real: np.ndarray) -> Iterator[str]:
+def _table(name: str, cells: Cells, labels: Mapping[str, str], sets: SetValues) -> Iterator[str]:
     yield f"## {name.replace('_', ' ').capitalize()}\n"
     yield f"[configs/evidence/{name}.yaml](../configs/evidence/{name}.yaml)\n"
     has_sets = name != "held_out"
-    sets = SetValues(real)
     rows = []
     for id, made in cells.items():
         row = [labels[id], f"{made.evaluations:g}"]
@@ -160,7 +160,7 @@ def _table(name: str, cells: Cells, labels: Mapping[str, str], real: np.ndarray)
         row.append(_mean(made.values["align[mini]"], 1.0))
         row.append(_mean(made.values["dynamic_degree"], 1.0))
         for metric in SETS if has_sets else ():
-            values = sets.values(metric, id, made, slice(None))
+            values = sets.values(metric, made)
             row.append(f"{values[0]:.3f} ± {1.96 * values[1:].std():.3f}")
         rows.append(row)
     head = ["setting", "passes", *COLUMNS.values(), "cosine", "dynamic degree"]

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from evidence.cells import ALIGNMENT, FLICKER, Work
 from evidence.page import COLUMNS, SCALES
-from evidence.verdicts import Cells, SetValues
+from evidence.sets import SetValues
+from evidence.verdicts import Cells
 
 INK = ("#1b5e9e", "#c4501b", "#2c7d4f", "#7a4da0")
 
 
-def draw(path: Path, works: Sequence[Work], sweeps: Mapping[str, Cells], real: np.ndarray) -> None:
+def draw(path: Path, works: Sequence[Work], sweeps: Mapping[str, Cells], sets: SetValues) -> None:
     """Six panels; those of sweeps that are not there stay empty."""
     import matplotlib
 
@@ -26,8 +27,8 @@ def draw(path: Path, works: Sequence[Work], sweeps: Mapping[str, Cells], real: n
             if name == ALIGNMENT:
                 _curve(axis, name, sweeps.get("held_out", {}), INK[1], "held-out pairs")
                 axis.legend(*axis.get_legend_handles_labels(), frameon=False)
-        _sets(axes[1, 0], ("fd",), sweeps.get("scale", {}), real, "Fréchet distance")
-        _sets(axes[1, 1], ("precision", "recall"), sweeps.get("scale", {}), real, "")
+        _sets(axes[1, 0], ("fd",), sweeps.get("scale", {}), sets, "Fréchet distance")
+        _sets(axes[1, 1], ("precision", "recall"), sweeps.get("scale", {}), sets, "")
         _frames(axes[1, 2], sweeps.get("frames", {}))
         for axis in [*axes[0], *axes[1, :2]]:
             axis.set_xscale("log")
@@ -56,11 +57,10 @@ def _curve(axis, metric: str, cells: Cells, colour: str, label: str) -> None:
     axis.fill_between(_scales(cells), mean - half, mean + half, color=colour, alpha=0.2, lw=0)
 
 
-def _sets(axis, names: Sequence[str], cells: Cells, real: np.ndarray, title: str) -> None:
+def _sets(axis, names: Sequence[str], cells: Cells, sets: SetValues, title: str) -> None:
     axis.set_title(title or " and ".join(names))
-    sets = SetValues(real)
     for name, colour in zip(names, INK):
-        found = [sets.values(name, id, made, slice(None)) for id, made in cells.items()]
+        found = [sets.values(name, made) for made in cells.values()]
         middle = np.array([values[0] for values in found])
         half = np.array([1.96 * values[1:].std() for values in found])
         axis.plot(_scales(cells), middle, "o-", color=colour, ms=4, label=name)

@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 from evidence.cells import ALIGNMENT, Made
+from evidence.sets import SETS, SetValues
 
-from vidcfg.metrics.distances import frechet, prdc
 from vidcfg.metrics.paired import bootstrap_indices, sign_flip_p
 from vidcfg.report.compare import CLEAR, FLOORS, interval_of
 
-SETS = ("fd", "precision", "recall")
-HALVES, RESAMPLES = 100, 2000
-LEAST = 16
-"""Clips below which sets are not compared."""
+RESAMPLES = 2000
 MOST_LOST = 0.01
 """Above so large a share of prompts without a value nothing is said."""
 
@@ -61,18 +58,17 @@ class Verdict:
 
 
 def judge(
-    claims: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Cells], real: np.ndarray
+    claims: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Cells], sets: SetValues
 ) -> list[Verdict]:
-    """The verdict of every claim, in order; `real` are features of drawn clips."""
+    """The verdict of every claim, in order."""
     from scipy.stats import false_discovery_control
 
-    sets = {name: SetValues(real) for name in sweeps}
-    found = [found_of(c, sweeps[c["sweep"]], sets[c["sweep"]]) for c in claims]
+    found = [found_of(claim, sweeps[claim["sweep"]], sets) for claim in claims]
     both = [min(1.0, 2 * min(one.p_holds, one.p_fails)) for one in found]
     return list(map(Verdict, claims, found, false_discovery_control(both)))
 
 
-def found_of(claim: Mapping[str, Any], cells: Cells, sets: "SetValues") -> Found:
+def found_of(claim: Mapping[str, Any], cells: Cells, sets: SetValues) -> Found:
     """The figure of a claim.
 
     `of` is a sum of cells with weights, `each` a list of such sums that must all hold. A cell
@@ -134,11 +130,11 @@ def _signed(estimate: Estimate, claim: Mapping[str, Any]) -> Found:
 
 
 def _sum_of(
-    weights: Mapping[str, float], claim: Mapping, cells: Cells, rows: slice, sets: "SetValues"
+    weights: Mapping[str, float], claim: Mapping, cells: Cells, rows: slice, sets: SetValues
 ) -> Estimate:
     name, is_ratio = claim["metric"], bool(claim.get("relative"))
     if name in SETS:
-        return sets.sum_of(weights, name, cells, rows, is_ratio=is_ratio)
+        return _sum_of_sets(weights, claim, cells, rows, sets)
     values = paired(weights, name, cells, is_ratio=is_ratio)[rows]
     known = values[np.isfinite(values)]
     clusters = np.arange(len(known))
@@ -163,59 +159,25 @@ def paired(
     return total
 
 
-def _best(best: Mapping[str, Any], among: list[str], cells: Cells, sets: "SetValues") -> int:
+def _best(best: Mapping[str, Any], among: list[str], cells: Cells, sets: SetValues) -> int:
     """The place of the cell with the highest or lowest metric on even prompts."""
     name, even = best["metric"], slice(0, None, 2)
     if name in SETS:
-        values = [sets.values(name, cell, cells[cell], even)[0] for cell in among]
+        values = [sets.values(name, cells[cell], even)[0] for cell in among]
     else:
         values = [np.nanmean(cells[cell].values[name][even]) for cell in among]
     return int(np.argmax(values) if best["side"] == "highest" else np.argmin(values))
 
 
-class SetValues:
-    """Distances of whole sets to drawn clips, and their spread by random halves.
-
-    A statistic of a random half differs from that of the whole by about the standard error of
-    the whole: the variances are s^2 (2 / n - 1 / n) and s^2 / n.
-    """
-
-    def __init__(self, real: np.ndarray):
-        self.real, self._known = real, {}
-
-    def values(self, name: str, cell: str, made: Made, rows: slice) -> np.ndarray:
-        """The value of the whole set and of its halves [1 + H], the same halves in all cells."""
-        key = (name, cell, rows.start, rows.step)
-        if key not in self._known:
-            features = made.features[rows].astype(np.float64)
-            random, num = np.random.default_rng(0), len(features)
-            if num < LEAST:
-                return np.full(1 + HALVES, np.nan)
-            halves = [random.choice(num, num // 2, replace=False) for _ in range(HALVES)]
-            for kind in ("fd",) if name == "fd" else SETS[1:]:
-                self._known[(kind, *key[1:])] = np.empty(1 + HALVES)
-            for i, chosen in enumerate([slice(None), *halves]):
-                self._measure(name, key, i, features[chosen])
-        return self._known[key]
-
-    def _measure(self, name: str, key: tuple, i: int, features: np.ndarray) -> None:
-        if name == "fd":
-            self._known[key][i] = frechet(features, self.real)
-            return
-        found = prdc(self.real, features)
-        for kind in SETS[1:]:
-            self._known[(kind, *key[1:])][i] = getattr(found, kind)
-
-    def sum_of(
-        self, weights: Mapping[str, float], name: str, cells: Cells, rows: slice, *, is_ratio: bool
-    ) -> Estimate:
-        total = 0.0
-        for cell, weight in weights.items():
-            values = self.values(name, cell, cells[cell], rows)
-            total = total + weight * (np.log(values) if is_ratio else values)
-        num = len(next(iter(cells.values())).features[rows])
-        error = float(np.sqrt(np.mean((total[1:] - total[1:].mean()) ** 2)))
-        return _normal(float(total[0]), error, num, is_ratio=is_ratio)
+def _sum_of_sets(
+    weights: Mapping[str, float], claim: Mapping, cells: Cells, rows: slice, sets: SetValues
+) -> Estimate:
+    name, is_ratio, total = claim["metric"], bool(claim.get("relative")), 0.0
+    for cell, weight in weights.items():
+        values = sets.values(name, cells[cell], rows)
+        total = total + weight * (np.log(values) if is_ratio else values)
+    num = len(next(iter(cells.values())).features[rows])
+    return _normal(float(total[0]), float(total[1:].std()), num, is_ratio=is_ratio)
 
 
 def _normal(figure: float, error: float, n: int, *, lost: int = 0, is_ratio: bool) -> Estimate:

@@ -19,8 +19,10 @@ from evidence.cells import (
     write_block,
 )
 from evidence.make import draw_prompts
-from evidence.verdicts import SetValues, bayes_share, crossing, found_of, judge
+from evidence.sets import SetValues
+from evidence.verdicts import bayes_share, crossing, found_of, judge
 
+from vidcfg.metrics.distances import prdc
 from vidcfg.mini.shapes import ATTRIBUTES
 from vidcfg.settings.document import load_document
 
@@ -41,7 +43,7 @@ def claim(side="above", bound=0.0, metric="mc_flicker", **rest):
 
 def words(claims, cells, real=None):
     real = np.zeros((20, 3)) if real is None else real
-    return [verdict.word for verdict in judge(claims, {"s": cells}, real)]
+    return [verdict.word for verdict in judge(claims, {"s": cells}, SetValues(real))]
 
 
 def test_verdicts_follow_the_truth_of_paired_differences():
@@ -128,9 +130,20 @@ def test_spread_by_halves_is_the_standard_error():
     ratios = []
     for _ in range(20):
         cell = made(random.normal(0, 1, (NUM, 1)))
-        values = SetValues(real).values("fd", "a", cell, slice(None))
+        values = SetValues(real).values("fd", cell)
         ratios.append(values[1:].std() / (2 * 50 / math.sqrt(NUM)))
     assert np.mean(ratios) == pytest.approx(1, abs=0.05)
+
+
+def test_precision_and_recall_of_halves_are_those_of_the_metric():
+    random = np.random.default_rng(9)
+    real, features = random.normal(0, 1, (90, 4)), random.normal(0.5, 0.8, (60, 4))
+    found = [SetValues(real).values(name, made(features)) for name in ("precision", "recall")]
+    draw = np.random.default_rng(0)  # the first halves, by prdc itself
+    for i in range(3):
+        rows = draw.choice(60, 30, replace=False) if i else slice(None)
+        known = prdc(real, features[rows])
+        assert [found[0][i], found[1][i]] == pytest.approx([known.precision, known.recall])
 
 
 def test_crossing_is_linear_between_points_and_stops_at_the_highest_level():
