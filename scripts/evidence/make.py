@@ -1,0 +1,183 @@
+"""Sample the cells that are missing, many prompts at a time, and measure them beside it."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from evidence.cells import METRICS, Made, Work, missing, write_block
+
+from vidcfg.mini.shapes import ATTRIBUTES, caption, sample_scene
+
+CHUNK = 8
+"""Clips that a process measures at a time."""
+
+
+def draw_prompts(num: int, *, held_out: bool) -> list[str]:
+    """Different captions of random scenes, the same ones every time."""
+    random = np.random.default_rng((2026, int(held_out)))
+    found: dict[str, None] = {}
+    for _ in range(1000 * num):
+        if len(found) == num:
+            break
+        found.setdefault(caption(sample_scene(random, held_out=held_out)))
+    return list(found)
+
+
+def tasks_of(works: list[Work], out: Path, batch: int) -> list[tuple[Work, int, int]]:
+    """(cell, first prompt, end) of what is missing; cells that are equal once."""
+    made = []
+    for work in {work.digest: work for work in works}.values():
+        lacks = missing(out, work)
+        while lacks:
+            start = lacks[0]
+            stop = start
+            while stop in lacks and stop < start + batch:
+                stop += 1
+            made.append((work, start, stop))
+            lacks = [i for i in lacks if i >= stop]
+    return made
+
+
+def make(
+    tasks: list[tuple[Work, int, int]],
+    out: Path,
+    *,
+    workers: int,
+    bfloat16: bool,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Sample and measure; each task is kept as soon as it is measured."""
+    from vidcfg.pipelines.load import load_pipeline
+
+    if not tasks:
+        return
+    pipe = load_pipeline(tasks[0][0].config.model)
+    begin, waiting, sampling = time.perf_counter(), deque(), 0.0
+    for number, (work, start, stop) in enumerate(tasks, start=1):
+        before = time.perf_counter()
+        frames, evaluations = sample(pipe, work, start, stop, bfloat16=bfloat16)
+        sampling += time.perf_counter() - before
+        chunks = _measured(frames, work, start, workers)
+        waiting.append((work, start, evaluations, chunks))
+        # All processes have work, and not much more waits: frames take memory.
+        while sum(len(chunks) for *_, chunks in waiting) > 4 * workers:
+            _keep(out, *waiting.popleft())
+        past = time.perf_counter() - begin
+        left = past / number * (len(tasks) - number)
+        say(
+            f"{number} of {len(tasks)}: {work.sweep} {work.id} {start}-{stop}, {past:.0f} s "
+            f"({sampling:.0f} s of sampling), {left:.0f} s left"
+        )
+    while waiting:
+        _keep(out, *waiting.popleft())
+
+
+def sample(
+    pipe: Any, work: Work, start: int, stop: int, *, bfloat16: bool
+) -> tuple[np.ndarray, float]:
+    """Videos uint8 [N, T, H, W, 3] of prompts start..stop, each from the seed of its number, and
+    model evaluations of each."""
+    import torch
+
+    from vidcfg import guide
+    from vidcfg.media.video import to_uint8
+    from vidcfg.pipelines.schedulers import make_scheduler
+
+    config, own = work.config, pipe.scheduler
+    prompts, video = list(work.prompts[start:stop]), config.video
+    guidance = config.guidance.replace(share=False)
+    device = torch.device(pipe.device).type
+    try:
+        pipe.scheduler = make_scheduler(pipe, config.sampling)
+        mixed = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
+        with guide(pipe, guidance, fps=video.fps) as trace, mixed:
+            frames = pipe(
+                prompts,
+                num_frames=video.num_frames,
+                height=video.height,
+                width=video.width,
+                num_inference_steps=config.sampling.num_steps,
+                generator=[torch.Generator().manual_seed(i) for i in range(start, stop)],
+                guidance_scale=1.0,
+            ).frames
+    finally:
+        pipe.scheduler = own
+    count = sum(trace.evaluations.values()) / len(prompts)
+    return np.stack([to_uint8(np.asarray(clip, np.float32)) for clip in frames]), count
+
+
+def measure_clips(clips: np.ndarray, prompts: list[str], fps: float) -> Made:
+    """Metrics and features of uint8 clips [N, T, H, W, 3]."""
+    from vidcfg.metrics.catalogue import METRICS as KNOWN
+    from vidcfg.metrics.meters import ClipMeasures, measure
+    from vidcfg.metrics.record import ClipInfo
+
+    net = scorer()
+    frames = [np.ascontiguousarray(clip.transpose(0, 3, 1, 2)) for clip in clips]
+    prepared = np.stack([net.prepare(clip) for clip in frames])
+    free = [KNOWN[name] for name in METRICS if name in KNOWN]
+    values = {name: np.full(len(clips), np.nan) for name in METRICS}
+    right = {name: np.full(len(clips), np.nan) for name in ATTRIBUTES}
+    for i, (clip, judged) in enumerate(zip(frames, net.alignment_records(prepared, prompts))):
+        meter = ClipMeasures(free, fps=fps)
+        measure(clip, [meter])
+        for record in [*judged, *meter.finish(ClipInfo(fps=fps))]:
+            if record.name in values and record.value is not None:
+                values[record.name][i] = record.value
+            if record.name == "attribute_accuracy[mini]":
+                for name in set(record.extra) & set(right):
+                    right[name][i] = record.extra[name]
+    return Made(values, right, net.features(prepared).astype(np.float32))
+
+
+@cache
+def scorer() -> Any:
+    import torch
+
+    from vidcfg.metrics.features.base import load_net
+
+    torch.set_num_threads(1)
+    return load_net("mini", paths=None, device="cpu")
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Processes are spawned: one that has used CUDA cannot be forked.
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    """As many processes as cores share them best with one thread each."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _measured(frames: np.ndarray, work: Work, start: int, workers: int) -> list[Any]:
+    def pieces() -> Iterator[tuple[np.ndarray, list[str], float]]:
+        for first in range(0, len(frames), CHUNK):
+            clips = frames[first : first + CHUNK]
+            texts = list(work.prompts[start + first : start + first + len(clips)])
+            yield clips, texts, float(work.config.video.fps)
+
+    if not workers:
+        return [measure_clips(*piece) for piece in pieces()]
+    return [_pool(workers).submit(measure_clips, *piece) for piece in pieces()]
+
+
+def _keep(out: Path, work: Work, start: int, evaluations: float, chunks: list[Any]) -> None:
+    made = [chunk.result() if isinstance(chunk, Future) else chunk for chunk in chunks]
+
+    def joined(name: str) -> dict[str, np.ndarray]:
+        found = [getattr(one, name) for one in made]
+        return {key: np.concatenate([one[key] for one in found]) for key in found[0]}
+
+    features = np.concatenate([one.features for one in made])
+    whole = Made(joined("values"), joined("right"), features, evaluations)
+    write_block(out, work, start, whole)

@@ -1,0 +1,56 @@
+"""Distances of the videos of a cell, as a set, to drawn clips, and how far they may be off."""
+
+import numpy as np
+from evidence.cells import Made
+
+from vidcfg.metrics.distances import Moments, frechet
+
+SETS = ("fd", "precision", "recall")
+HALVES = 100
+LEAST = 16
+"""Clips below which sets are not compared."""
+NEIGHBOURS = 5
+
+
+class SetValues:
+    """The metrics of SETS of cells against the features of drawn clips [M, D]; each taken once.
+
+    Their spread is that of random halves, the same ones in all cells, so that differences of
+    cells stay paired by prompt. A statistic of a random half differs from that of the whole by
+    about the standard error of the whole: the variances are s^2 (2 / n - 1 / n) and s^2 / n.
+    """
+
+    def __init__(self, real: np.ndarray):
+        self.real, self._known = Moments(np.asarray(real, np.float64)), {}
+
+    def values(self, name: str, made: Made, rows: slice = slice(None)) -> np.ndarray:
+        """The value of the whole set, of these rows, and of its halves [1 + H]."""
+        key = (name == "fd", id(made), rows.start, rows.step)
+        if key not in self._known:
+            features = made.features[rows].astype(np.float64)
+            random, num = np.random.default_rng(0), len(features)
+            chosen = [np.arange(num)]
+            chosen += [np.sort(random.choice(num, num // 2, replace=False)) for _ in range(HALVES)]
+            of = self._frechet if name == "fd" else self._neighbours
+            found = of(features, chosen) if num >= LEAST else np.full((2, 1 + HALVES), np.nan)
+            # With the cell, so that its id stays its own.
+            self._known[key] = made, found
+        return self._known[key][1][1 if name == "recall" else 0]
+
+    def _frechet(self, features: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
+        return np.array([[frechet(features[rows], self.real) for rows in chosen]])
+
+    def _neighbours(self, features: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
+        """Precision and recall [2, 1 + H], as `vidcfg.metrics.distances.prdc` takes them, with the
+        distances taken once for all halves."""
+        from scipy.spatial.distance import cdist
+
+        between, within = cdist(self.real.features, features), cdist(features, features)
+        real = cdist(self.real.features, self.real.features)
+        radius = np.partition(real, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+        is_real = (between < radius[:, None]).any(axis=0)
+        found = np.empty((2, len(chosen)))
+        for i, rows in enumerate(chosen):
+            own = np.partition(within[np.ix_(rows, rows)], NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+            found[:, i] = is_real[rows].mean(), (between[:, rows] < own).any(axis=1).mean()
+        return found
