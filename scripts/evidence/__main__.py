@@ -114,6 +114,20 @@ def _device(works: list[Any]) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
+def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]:
+    """The cells of each sweep on --prompts, or on the first prompts that all its cells have."""
+    from evidence.cells import load_sweeps, missing
+
+    works = []
+    for name in arguments.only:
+        num = arguments.prompts
+        if num is None:
+            whole = load_sweeps([name], overrides=arguments.set, numerics=numerics)
+            num = min(min(missing(out, work), default=len(work.prompts)) for work in whole)
+        works += load_sweeps([name], num, overrides=arguments.set, numerics=numerics)
+    return works
+
+
 def _page(arguments: argparse.Namespace) -> int:
     from evidence.cells import CONFIGS, read
     from evidence.page import real_features, write_page
@@ -126,11 +140,10 @@ def _page(arguments: argparse.Namespace) -> int:
     # What is there
     out = Path(arguments.out)
     how = json.loads((out / "settings.json").read_text())
-    works = _works(arguments, "bfloat16" if how["bfloat16"] else "float32")
+    works = _there(arguments, out, "bfloat16" if how["bfloat16"] else "float32")
     sweeps: dict[str, dict[str, Any]] = {name: {} for name in arguments.only}
-    known = {work.digest: read(out, work) for work in works}
     for work in works:
-        sweeps[work.sweep][work.id] = known[work.digest]
+        sweeps[work.sweep][work.id] = read(out, work)
 
     # What it says
     document = load_document(CONFIGS / "claims.yaml")

@@ -235,7 +235,7 @@ def crossing(levels: np.ndarray, values: np.ndarray, level: float) -> float:
     return float(np.interp(level, rising, values[:stop]))
 
 
-def bayes_share(num_values: int, scale: float, wrong: float = 0.25) -> float:
+def bayes_share(num_values: int, scale: float, wrong: float) -> float:
     """How often an attribute of k values is as its prompt says at a guidance scale s, for exact
     predictions of a model whose captions name a wrong value with probability q:
 

@@ -185,7 +185,7 @@ def test_bayes_share_is_the_sharpened_posterior(scale):
     num, wrong = 6, 0.25
     says = [1 - wrong] + [wrong / (num - 1)] * (num - 1)
     mass = [share**scale / num for share in says]
-    assert bayes_share(num, scale) == pytest.approx(mass[0] / sum(mass))
+    assert bayes_share(num, scale, wrong) == pytest.approx(mass[0] / sum(mass))
 
 
 def test_pieces_are_read_as_the_whole(tmp_path):
