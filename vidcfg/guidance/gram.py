@@ -190,7 +190,7 @@ def spread(sums: Float64[Any, "B F 2"], frames: Float[Any, "B F ..."]) -> Float6
 
 
 def rows_of(*tensors: Any) -> list[Any]:
-    """Views (B, F, rows, N) of (B, F, ...) tensors, with rows of a few thousand elements.
+    """Views (B, F, C, rows, N) of (B, F, ...) tensors, with rows of a few thousand elements.
 
     Of numpy for float32 and float64 on a CPU, whose calls cost less than a piece does; the
     operators, `subtract`, `multiply` and `where` of both do the same, bit for bit.
@@ -199,7 +199,7 @@ def rows_of(*tensors: Any) -> list[Any]:
     rows = [t.flatten(2)[:, :, None] if flat else t.flatten(3) for t in tensors]
     size = rows[0].shape[-1]
     cut = next((k for k in range(1, 99) if size % k == 0 and size // k <= _ROW), 1)
-    rows = [row.unflatten(-1, (cut, size // cut)).flatten(2, 3) for row in rows]
+    rows = [row.unflatten(-1, (cut, size // cut)) for row in rows]
     is_plain = all(t.device.type == "cpu" and t.itemsize >= 4 for t in tensors)
     return [row.detach().numpy() for row in rows] if is_plain else rows
 
@@ -223,8 +223,10 @@ def joined(pieces: Sequence[Sequence[Any]], like: Float[Any, "B F ..."]) -> Floa
     """The sums of rows that were taken piece by piece, as n sums of every frame of `like`."""
     import torch
 
-    size = pieces[0][0].shape[-1]
-    parts = [[part.reshape(-1, size) for part in parts] for parts in zip(*pieces)]
+    parts = [
+        [part.reshape(part.shape[0] * part.shape[1], -1) for part in parts]
+        for parts in zip(*pieces)
+    ]
     if isinstance(parts[0][0], np.ndarray):
         sums = torch.from_numpy(np.stack([np.concatenate(each) for each in parts]))
     else:
@@ -234,13 +236,12 @@ def joined(pieces: Sequence[Sequence[Any]], like: Float[Any, "B F ..."]) -> Floa
 
 
 def _wide(rows: Any) -> Any:
-    """Rows in the dtype of sums; where nothing looks at a large mean again, in float64."""
+    """Rows in float32 or better."""
     import torch
 
     if isinstance(rows, np.ndarray):
         return rows
-    narrow = rows.device.type in ("cpu", "mps")
-    return rows.to(torch.promote_types(rows.dtype, torch.float32 if narrow else torch.float64))
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def _products(parts: Sequence[Any]) -> list[Any]:
@@ -250,9 +251,20 @@ def _products(parts: Sequence[Any]) -> list[Any]:
     """
     pairs = combinations_with_replacement(parts, 2)
     if not isinstance(parts[0], np.ndarray):
-        return [each.sum(-1) for each in (*parts, *(p * q for p, q in pairs))]
+        return [_added(p) for p in parts] + [_added(p, q) for p, q in pairs]
     ones = _ones(parts[0].shape[-1], parts[0].dtype)
     return [np.vecdot(p, ones) for p in parts] + [np.vecdot(p, q) for p, q in pairs]
+
+
+def _added(p: Any, q: Any = None) -> Any:
+    """The sum of `p`, or of `p * q`: one product at a time is in memory.
+
+    In float64 where nothing looks at a large mean again, which is all but the CPU.
+    """
+    exact = p if p.device.type in ("cpu", "mps") else p.double()
+    if q is not None:
+        exact = exact * q if exact is p else exact.mul_(q)
+    return exact.sum(-1)
 
 
 @lru_cache
@@ -267,7 +279,7 @@ def _moments(rows: Sequence[Any], num_others: int, shift: Any = None) -> Any:
         base, others, raw = piece[0], piece[1 : num_others + 1], piece[num_others + 1 : len(rows)]
         parts = [_wide(p) for p in (base, *(p - base for p in others), *raw)]
         if shift is not None:
-            parts = [part - piece[-1][..., i, None, None] for i, part in enumerate(parts)]
+            parts = [part - piece[-1][..., i, None, None, None] for i, part in enumerate(parts)]
         found.append(_products(parts))
     return joined(found, rows[0])
 
