@@ -5,6 +5,8 @@ import pytest
 import torch
 from guidance_cases import SURFACE_BF, B, F
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
@@ -19,6 +21,17 @@ SETTINGS = {
     "clip": {"method": "tcfg", "rescale": 0.7, "statistics": "clip"},
     "clamp": {"clamp": 3.0},
 }
+
+
+class OnlyCopiesThatWaitForNothing(TorchDispatchMode):
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        made = operator(*args, **kwargs)
+        tensors = (t for t in tree_leaves((args, made)) if isinstance(t, torch.Tensor))
+        is_copy = operator.overloadpacket in (torch.ops.aten.copy_, torch.ops.aten._to_copy)
+        if is_copy and len({t.device for t in tensors}) > 1:
+            assert kwargs.get("non_blocking"), f"{operator} between devices waits"
+        return made
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
@@ -38,5 +51,6 @@ def test_no_number_is_read_from_the_device(name, monkeypatch):
             step=0,
             level=(0.4, 0.6),
         )
-        guided, trace = denoiser.predict(inputs, lambda *_: torch.empty_like(noisy), Memory())
+        with OnlyCopiesThatWaitForNothing():
+            guided, trace = denoiser.predict(inputs, lambda *_: torch.empty_like(noisy), Memory())
     assert guided.device.type == trace.std_guided_BF.device.type == "cuda"

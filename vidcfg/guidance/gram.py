@@ -111,9 +111,9 @@ class Gram:
     def in_x0(self, a: float, b: float) -> "Gram":
         """The same for x0_b = a x_t + b p_b in place of p_b; raw vectors stay what they are."""
         change = self.mean.new_ones(len(self.branches))
-        change[: len(change) - len(self.raw)] = b
+        change[: len(change) - len(self.raw)].fill_(b)
         change = change.diag()
-        change[0, self.branches.index(NOISY)] = a
+        change[0, self.branches.index(NOISY)].fill_(a)  # an assignment would wait for the device
         scatter = change @ self.scatter @ change.T
         frames = None if self.per_frame is None else self.per_frame.in_x0(a, b)
         return replace(self, scatter=scatter, mean=self.mean @ change.T, per_frame=frames)
