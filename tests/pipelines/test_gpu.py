@@ -1,6 +1,8 @@
 """On a CUDA device: parity in bfloat16, attention kernels, offloading, and the overhead tool."""
 
 import importlib.util
+import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,36 @@ def test_mini_model_that_is_offloaded_equals_one_that_stays_on_the_device():
     stays, offloaded = (mini_latents("sdpa", "float32", offload=o) for o in (False, True))
     assert torch.equal(offloaded[0], stays[0])
     assert torch.equal(offloaded[1], stays[1])
+
+
+def waits(run) -> int:
+    """How often the CPU waits for the device."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in told)
+
+
+@pytest.mark.parametrize("setting", [{}, {"rescale": 0.7}, {"method": "apg"}])
+def test_a_guided_step_of_wan_waits_no_more_often_than_a_stock_one(setting):
+    tiny = on_cuda(BUILDERS["wan"](batch=1))
+
+    def stock(num_steps):
+        tiny.stock(4.3, generator=generators(0), num_inference_steps=num_steps)
+
+    def ours(num_steps):
+        with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=4.3, **setting), **tiny.negative):
+            tiny.unguided(generator=generators(0), num_inference_steps=num_steps)
+
+    more = {}
+    for run in (stock, ours):
+        run(3)
+        more[run.__name__] = waits(partial(run, 6)) - waits(partial(run, 3))
+    assert more["ours"] <= more["stock"], more
 
 
 def test_nan_is_named_when_the_run_ends():
