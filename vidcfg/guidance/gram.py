@@ -230,7 +230,7 @@ def joined(pieces: Sequence[Sequence[Any]], like: Float[Any, "B F ..."]) -> Floa
     if isinstance(parts[0][0], np.ndarray):
         sums = torch.from_numpy(np.stack([np.concatenate(each) for each in parts]))
     else:
-        sums = torch.stack([torch.cat(each) for each in parts])
+        sums = torch.stack([torch.cat(each) if len(each) > 1 else each[0] for each in parts])
     sums = sums.cpu() if sums.device.type == "mps" else sums
     return sums.double().sum(-1).T.unflatten(0, like.shape[:2])
 

@@ -149,6 +149,8 @@ class GuidedDenoiser:
             order += samples
 
         # Back into the order of the batch.
+        if len(outcomes) == 1:
+            return whole, outcomes[0].std_cond_BF, outcomes[0].std_guided_BF
         back = np.argsort(order)
         before, after = (
             torch.stack([rows[i] for i in back])
