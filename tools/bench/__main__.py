@@ -38,6 +38,8 @@ def section(name: str, device: str) -> str:
     import torch
     from harness import machine, measured, table
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch sees no CUDA device. Leave it out, or see doctor.")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     module = import_module(name)
