@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +24,14 @@ KERNELS = ("native", "_native_flash", "_native_efficient", "_native_math", "_nat
 
 
 def on_cuda(tiny):
+    """The pipeline and its embeddings: denoisers take the device of time from that of the text."""
     tiny.pipe.to("cuda")
-    return tiny
+    moved = {name: _moved(getattr(tiny, name)) for name in ("shape", "positive", "negative")}
+    return replace(tiny, **moved)
+
+
+def _moved(call: dict) -> dict:
+    return {k: v.to("cuda") if isinstance(v, torch.Tensor) else v for k, v in call.items()}
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
@@ -167,7 +174,10 @@ def test_kernels_of_torch_equal_the_stock_pipeline_with_the_same_kernel(kernel):
     with attention_backend(kernel):
         try:
             stock = tiny.stock(4.3, generator=generators(0, 1))
-        except RuntimeError:
+        except RuntimeError as error:
+            # "No available kernel" of SDPA, "No execution plans" of cuDNN: all else is a failure
+            if "No available kernel" not in str(error) and "execution plan" not in str(error):
+                raise
             pytest.skip("this kernel does not take the 12 channels a head of this tiny model")
         with vidcfg.guide(tiny.pipe, guidance, **tiny.negative):
             ours = tiny.unguided(generator=generators(0, 1))
