@@ -24,7 +24,7 @@ KERNELS = ("native", "_native_flash", "_native_efficient", "_native_math", "_nat
 
 
 def on_cuda(tiny):
-    """The pipeline and its embeddings: denoisers take the device of time from that of the text."""
+    """The pipeline on the device, and its embeddings, which a pipeline takes as they are."""
     tiny.pipe.to("cuda")
     moved = {name: _moved(getattr(tiny, name)) for name in ("shape", "positive", "negative")}
     return replace(tiny, **moved)
