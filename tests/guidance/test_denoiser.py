@@ -346,3 +346,30 @@ def test_equal_rows_reads_every_dtype_to_the_bit(dtype):
     assert equal_rows([rows], [0, 1, 2]) == [0, 1, 0]
     signs = torch.tensor([[0.0], [-0.0], [0.0]], dtype=torch.float32)
     assert equal_rows([signs], [0, 1, 2]) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(96, 160), (97, 151)])
+@pytest.mark.parametrize("axes", ["BCFHW", "BFCHW", "BFHWC", "tokens"])
+def test_planes_of_many_elements_are_guided_as_small_ones(axes, size, dtype):
+    """As of a video of 720p, where one channel of a frame is summed in several rows."""
+    generator = torch.Generator().manual_seed(0)
+    shape = {"BFCHW": (2, 3, 4, *size), "BFHWC": (2, 3, *size, 4)}.get(axes, (2, 4, 3, *size))
+    shape = (2, 3 * size[0] * size[1], 4) if axes == "tokens" else shape
+    cond, uncond, noisy = (torch.randn(shape, generator=generator).to(dtype) for _ in range(3))
+    ready = {"cond": cond, "uncond": uncond}
+    by_branch = {"cond": {}, "uncond": {}}
+    given = StepInputs(shared={"x": noisy}, by_branch=by_branch, num_frames=3, step=0)
+    strength = np.full((2, 1, 3), 4.3)
+    plain = denoiser([rule()] * 2, strength, axes=axes, share=False)
+    guided, _ = plain.predict(given, lambda _, names: ready[names[0]])
+    assert torch.equal(bits(guided), bits(uncond + 4.3 * (cond - uncond)))
+
+    limited = denoiser([rule(rescale=1.0)] * 2, strength, axes=axes, share=False)
+    guided, _ = limited.predict(given, lambda _, names: ready[names[0]])
+    spreads = [
+        limited.layout.frames(video, 3).double().flatten(2).std(2) for video in (guided, cond)
+    ]
+    # roundings, of the factor too
+    rtol = 1e-5 if dtype == torch.float32 else 1e-3
+    torch.testing.assert_close(*spreads, rtol=rtol, atol=0)

@@ -6,7 +6,7 @@ import torch
 from guidance_cases import LAYOUTS, B, F, into, video
 
 from vidcfg.guidance import gram as gram_module
-from vidcfg.guidance.gram import gram_of
+from vidcfg.guidance.gram import gram_of, launched_spread
 from vidcfg.guidance.layout import FrameLayout
 
 NAMES = ("uncond", "cond", "negative")
@@ -108,3 +108,25 @@ def test_base_may_be_any_branch():
     np.testing.assert_allclose(
         first.dot("uncond", "cond"), second.dot("uncond", "cond"), rtol=0, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_spread_of_one_launch_is_that_of_float64(mean, dtype):
+    frames = (torch.randn(2, 3, 5, 8, 12).movedim(2, 1) + mean).to(dtype)
+    want = frames.double().numpy().std(axis=(2, 3, 4))
+    # a rounding of float32 at the mean, beside a spread of 1
+    found = launched_spread(frames)
+    np.testing.assert_allclose(found, want, rtol=1e-6 + 2**-23 * mean)
+    assert found.dtype == torch.float64
+
+
+def test_sums_of_whole_frames_on_a_device_are_those_of_numpy(monkeypatch):
+    """The path of a GPU, in bfloat16, where the CPU takes torch too."""
+    monkeypatch.setattr("vidcfg.guidance.gram.HOST", ())
+    p, q = torch.randn(2, 2, 5, 3, 8, 12).bfloat16()
+    gram = gram_of({"p": p, "q": q})
+    flat = [t.double().numpy().reshape(2, 5, -1) for t in (p, q)]
+    want = (flat[0] * flat[1]).sum(-1)
+    # q - p is rounded to bfloat16: 2^-9 of each of 288 terms of size below 16
+    np.testing.assert_allclose(gram.dot("p", "q"), want, atol=2**-9 * 16 * 288**0.5)

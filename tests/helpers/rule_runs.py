@@ -61,12 +61,13 @@ def one_step(
     step: int = 0,
     memory: Memory | None = None,
     expert=None,
+    device="cpu",
     **options,
 ):
     """The guided (B, F, C, H, W), the trace and the branches of each call, of one step.
 
     `videos` are the predictions by branch. `strength` is (B, F), or (B, N, F) for N terms, the
-    same on all `steps`.
+    same on all `steps`. All is computed on `device`.
     """
     strength = np.asarray(strength, float)
     weight = np.ones_like(strength) if weight is None else np.asarray(weight, float)
@@ -76,7 +77,7 @@ def one_step(
     count = len(strength)
     samples = SampleRows((rule,) * count, *rows)
     noisy = video(99, batch=count) if noisy is None else noisy
-    ready = {name: into(axes, v.to(dtype)) for name, v in videos.items()}
+    ready = {name: into(axes, v.to(device, dtype)) for name, v in videos.items()}
     calls = []
 
     def evaluate(given, branches):
@@ -86,8 +87,8 @@ def one_step(
 
     inputs = StepInputs(
         shared={
-            "x": into(axes, noisy.to(dtype)),
-            "row": torch.arange(count)[:, None],
+            "x": into(axes, noisy.to(device, dtype)),
+            "row": torch.arange(count, device=device)[:, None],
         },
         by_branch={name: {} for name in (*videos, "cond")},
         num_frames=F,
@@ -152,7 +153,7 @@ def whole_run(rules, strength, weight, x, *, axes="BCFHW", experts=None, levels=
     for k in range(samples.num_steps):
         inputs = StepInputs(
             shared={"x": x},
-            by_branch={n: {"text": torch.full((len(x), 1), branch_text(n))} for n in names},
+            by_branch={n: {"text": x.new_full((len(x), 1), branch_text(n))} for n in names},
             num_frames=F,
             step=k,
             level=LEVEL,

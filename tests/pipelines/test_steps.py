@@ -263,3 +263,21 @@ def test_frames_at_other_timesteps_than_the_pipeline_tells_are_refused():
         FramePlace(family, table, {"timestep": torch.tensor([[900, 7], [901, 7]])})
     with pytest.raises(ValueError, match="base_num_frames that is not below num_frames"):
         FramePlace(family, [*table[:3], [(0, 1), (0, 2)]], {"timestep": timesteps})
+
+
+@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox"])
+def test_a_timestep_that_is_an_entry_of_the_list_is_told_without_reading_it(name, monkeypatch):
+    """A step on a GPU then waits for no number; the first call of a run reads the list."""
+    tiny = BUILDERS[name]()
+    stock = tiny.stock(3.0, generator=generators(0, 1))
+    monkeypatch.setattr(torch.Tensor, "unique", lambda given: pytest.fail("read"))
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative) as trace:
+        assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+    assert [step.step for step in trace.steps] == list(range(tiny.shape["num_inference_steps"]))
+
+
+def test_an_entry_of_another_list_is_read():
+    scheduler = _set(diffusers.DDIMScheduler(), 5)
+    place = _place(scheduler, scheduler.timesteps[1].expand(2))
+    assert place.goes_on({"timestep": scheduler.timesteps.flip(0)[1:2].expand(2)})
+    assert place.index == 3

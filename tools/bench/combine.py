@@ -3,12 +3,15 @@
 A step of ours is `GuidedDenoiser.predict` on predictions that are at hand: the branches a step
 needs, the rows that are equal (told by the plan on the first step), the rule and limits, the check
 for NaN, the spread of frames for the trace. The step of a peer is `forward` of its guider, for
-dynamic thresholding with what its schedulers do. Latents of a 480p clip of Wan 2.1, float32 and
-bfloat16; `frame` statistics, which no peer has for rescale, APG and Zero*, stand beside the same
-peer. K = 8 scales share one pair of predictions, as on the first step of a sweep.
+dynamic thresholding with what its schedulers do. Latents of a 480p clip of Wan 2.1 (and of 720p on
+a GPU), float32 and bfloat16; `frame` statistics, which no peer has for rescale, APG and Zero*,
+stand beside the same peer. K = 8 scales share one pair of predictions, as on the first step of a
+sweep.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,27 +30,32 @@ from vidcfg.guidance.plan import Memory, SampleRows
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.step import GuidedDenoiser
 
-SHAPE = (1, 16, 21, 60, 104)
+SHAPES = {"480p": (1, 16, 21, 60, 104), "720p": (1, 16, 21, 90, 160)}
 SCALE, NORM = 6.5, 400.0
 SCALES = tuple(2.0 + k for k in range(8))
 SIGMA = 0.65
-RMS = NORM / np.prod(SHAPE[1:]) ** 0.5
 
 
-def rows() -> list[Row]:
-    """Every rule in float32, then in bfloat16; then eight scales of three rules."""
+def rows(device: str) -> list[Row]:
+    """Every rule in float32, then in bfloat16; eight scales of three rules after each."""
     found = []
-    for dtype in (torch.float32, torch.bfloat16):
+    sizes = ("480p",) if device == "cpu" else tuple(SHAPES)
+    for size, dtype in product(sizes, (torch.float32, torch.bfloat16)):
         generator = torch.Generator().manual_seed(0)
-        uncond = torch.randn(SHAPE, generator=generator)
-        cond = uncond + 0.3 * torch.randn(SHAPE, generator=generator)
-        noisy = torch.randn(SHAPE, generator=generator)
-        found += _rows_of(*(t.to(dtype) for t in (cond, uncond, noisy)))
+        uncond, shift, noisy = (torch.randn(SHAPES[size], generator=generator) for _ in range(3))
+        cond = uncond + 0.3 * shift
+        name = str(dtype).removeprefix("torch.")
+        name = name if device == "cpu" else f"{size} {name}"
+        made = _rows_of(name, *(t.to(device, dtype) for t in (cond, uncond, noisy)))
+        if device != "cpu":  # whose goals and rounds are those of a CPU
+            made = [replace(row, device=device, goal=None, rounds=8) for row in made]
+        found += made
     return found
 
 
-def _rows_of(cond: torch.Tensor, uncond: torch.Tensor, noisy: torch.Tensor) -> list[Row]:
-    name = str(cond.dtype).removeprefix("torch.")
+def _rows_of(
+    name: str, cond: torch.Tensor, uncond: torch.Tensor, noisy: torch.Tensor
+) -> list[Row]:
     # Largest difference over largest value; a few roundings of the peer's chain in bfloat16.
     near = 1e-6 if cond.dtype == torch.float32 else 3e-2
 
@@ -83,7 +91,8 @@ def _rows_of(cond: torch.Tensor, uncond: torch.Tensor, noisy: torch.Tensor) -> l
             scale - 1, None, NORM, eta=0.3, use_original_formulation=True
         )
 
-    apg = {"kind": "apg", "eta": 0.3, "norm": RMS, "space": "prediction"}
+    norm = NORM / np.prod(cond.shape[1:]) ** 0.5  # as a root mean square
+    apg = {"kind": "apg", "eta": 0.3, "norm": norm, "space": "prediction"}
     zero = {"kind": "zero_star", "zero_init_steps": 0}
     threshold = {"percentile": 99.5, "floor": 1.0}
     cases = [
@@ -126,7 +135,7 @@ def _step(
     cond: torch.Tensor, uncond: torch.Tensor, noisy: torch.Tensor, rules: list[Guidance]
 ) -> Callable[[], torch.Tensor]:
     """A guided step of samples that see the same noise, on predictions that are at hand."""
-    count, num_frames = len(rules), SHAPE[2]
+    count, num_frames = len(rules), cond.shape[2]
     strength = np.stack([np.full((2, num_frames), rule.scale.value) for rule in rules])
     samples = SampleRows(tuple(rules), strength, np.ones_like(strength))
     denoiser = GuidedDenoiser(FrameLayout("BCFHW"), samples)

@@ -1,17 +1,19 @@
 """A row of the table of speed: a peer, ours, what both must agree in, and how they are timed.
 
 A file beside this one has a docstring, which says what is compared, and `rows()`, which makes the
-inputs and returns its rows. The names of files are what `python tools/bench` takes; none may be
-that of a library, which it would hide.
+inputs and returns its rows; `rows(device)` where it can run on a GPU. The names of files are what
+`python tools/bench` takes; none may be that of a library, which it would hide.
 """
 
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_BUSY = 20_000_000
+"""Cycles of a GPU, some 10 ms, in which the CPU launches what is timed."""
 LIBRARIES = ("numpy", "scipy", "torch", "opencv-python-headless", "av", "diffusers", "lpips")
 
 
@@ -21,7 +23,7 @@ class Row:
 
     `peer` holds no line of vidcfg; None where nobody else does it. `check()` runs before anything
     is timed: it asserts that both make the same, and says how nearly. `goal` is the ratio of the
-    peer's time to ours that is to be reached.
+    peer's time to ours that is to be reached. A `device` of "cuda" has its own clock.
     """
 
     name: str
@@ -31,32 +33,60 @@ class Row:
     note: str = ""
     goal: float | None = None
     rounds: int = 15
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of processor time of this process, and on the clock; the least of all rounds."""
+    """Seconds of processor time of this process, or of the GPU's work, and on the clock."""
 
-    cpu: float
+    own: float
     wall: float
 
     def __str__(self) -> str:
-        return f"{self.cpu:.3g} s" if self.cpu >= 1 else f"{1e3 * self.cpu:.3g} ms"
+        return f"{self.own:.3g} s" if self.own >= 1 else f"{1e3 * self.own:.3g} ms"
 
 
 def timed(row: Row) -> dict[str, Timing]:
     """The least times of `peer` and `ours`, run in turns, the first of each round by turns too."""
     sides = {"ours": row.ours} | ({"peer": row.peer} if row.peer else {})
     found: dict[str, list[Timing]] = {name: [] for name in sides}
+    take = _on_gpu if row.device == "cuda" else _on_cpu
     for number in range(row.rounds):
         for name in sorted(sides, reverse=number % 2 == 0):
-            cpu, wall = time.process_time(), time.perf_counter()
-            sides[name]()
-            found[name].append(Timing(time.process_time() - cpu, time.perf_counter() - wall))
+            found[name].append(take(sides[name]))
     return {
-        name: Timing(min(t.cpu for t in times), min(t.wall for t in times))
+        name: Timing(min(t.own for t in times), min(t.wall for t in times))
         for name, times in found.items()
     }
+
+
+def _on_cpu(run: Callable[[], object]) -> Timing:
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    return Timing(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def _on_gpu(run: Callable[[], object]) -> Timing:
+    """All on the clock; the GPU's own work of a short run, kept waiting until all is launched."""
+    own, wall = _between_events(run)
+    return Timing(own if wall > 0.1 else _between_events(run, _BUSY)[0], wall)
+
+
+def _between_events(run: Callable[[], object], busy: int = 0) -> tuple[float, float]:
+    """Seconds of the GPU and of the clock; the GPU first spins for so many cycles."""
+    import torch
+
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    wall = time.perf_counter()
+    if busy:
+        torch.cuda._sleep(busy)
+    began.record()
+    run()
+    ended.record()
+    torch.cuda.synchronize()
+    return began.elapsed_time(ended) / 1e3, time.perf_counter() - wall
 
 
 def measured(row: Row) -> list[str]:
@@ -66,7 +96,7 @@ def measured(row: Row) -> list[str]:
     ours, peer = times["ours"], times.get("peer")
     ratios = ["–", "–"]
     if peer:
-        ratios = [f"{peer.cpu / ours.cpu:.2f} x", f"{peer.wall / ours.wall:.2f} x"]
+        ratios = [f"{peer.own / ours.own:.2f} x", f"{peer.wall / ours.wall:.2f} x"]
     goal = f"{row.goal:g} x" if row.goal else "–"
     return [row.name, str(peer or "–"), str(ours), *ratios, goal, agreement, row.note]
 
@@ -94,13 +124,33 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / best / 1e9
 
 
-def machine() -> str:
-    """Processor, copy bandwidth and versions, in one line."""
-    facts = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(": ")[2] for line in facts.splitlines() if "model name" in line]
-    processor = models[0] if models else platform.processor() or platform.machine()
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return (
-        f"{processor}, one thread, copying at {copy_bandwidth():.1f} GB/s; "
-        f"Python {platform.python_version()}, {versions}"
-    )
+def machine(device: str) -> str:
+    """Processor or GPU, copy bandwidth and versions, in one line."""
+    if device == "cuda":
+        import torch
+
+        copied = f"{torch.cuda.get_device_name()}, copying at {device_bandwidth():.0f} GB/s"
+    else:
+        facts = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
+        models = [line.partition(": ")[2] for line in facts.splitlines() if "model name" in line]
+        processor = models[0] if models else platform.processor() or platform.machine()
+        copied = f"{processor}, one thread, copying at {copy_bandwidth():.1f} GB/s"
+    versions = ", ".join(f"{name} {found}" for name in LIBRARIES if (found := _version(name)))
+    return f"{copied}; Python {platform.python_version()}, {versions}"
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def device_bandwidth() -> float:
+    """Bytes read and written a second by the GPU that copies 1 GB, in GB/s."""
+    import torch
+
+    source = torch.ones(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    best = min(_on_gpu(lambda: target.copy_(source)).own for _ in range(5))
+    return 2 * source.nbytes / best / 1e9

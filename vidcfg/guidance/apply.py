@@ -35,6 +35,7 @@ def combine(
         out = base.new_empty((len(combination.off_BF), *base.shape[1:]))
     given = [predictions[branch] for branch in combination.delta_BF]
     given += [vectors[name] for name in combination.extra_BF]
+    out.view(*out.shape[:3], -1)  # Raises where its rows would be a copy, filled in its place.
     target, *inputs = rows_of(out, base, predictions.get("cond", base), *given)
     moved = len(combination.delta_BF)
 
@@ -91,12 +92,14 @@ def _add_up(
 
 
 def _beside(values_BF: Any, rows: Any) -> Any:
-    """One number per frame beside (B, F, rows, N) views, in float32 or better; no one waits."""
+    """One number per frame beside the views of `rows_of`, in float32 or better; no one waits."""
     if isinstance(rows, np.ndarray):
         values = np.asarray(values_BF)
-        return values.astype(values.dtype if values.dtype == bool else rows.dtype)[..., None, None]
+        return values.astype(values.dtype if values.dtype == bool else rows.dtype)[
+            ..., None, None, None
+        ]
     if isinstance(values_BF, np.ndarray):
         values_BF = torch.from_numpy(np.ascontiguousarray(values_BF))
     if values_BF.dtype != torch.bool:
         values_BF = values_BF.to(torch.promote_types(rows.dtype, torch.float32))
-    return values_BF.to(rows.device, non_blocking=True)[..., None, None]
+    return values_BF.to(rows.device, non_blocking=True)[..., None, None, None]

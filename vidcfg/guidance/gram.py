@@ -19,6 +19,9 @@ from vidcfg.guidance.shapes import Float, Float64
 NOISY = "x_t"
 """The name of the noisy sample among the vectors of a Gram."""
 
+HOST = ("cpu", "mps")
+"""Devices on which every number is at hand: a step may look at it, and sums piece by piece."""
+
 _PIECE = 2**18
 """Elements of one prediction worked on at a time on a CPU, so that they stay in its cache."""
 _ROW = 2**13
@@ -63,13 +66,13 @@ class Gram:
 
     @cached_property
     def _units(self) -> Any:
-        return self.mean.new_ones(len(self.branches)).diag()
+        return _at(self.mean, np.eye(len(self.branches)))
 
-    def average(self, x: Float64[Any, "*x V"]) -> Float64[Any, "B G"]:
+    def average(self, x: Float64[Any, "*x V"]) -> Float64[Any, "*n G"]:
         """The mean of sum_i x_i v_i."""
         return (self.mean * x).sum(-1)
 
-    def covariance(self, x: Float64[Any, "*x V"], y: Float64[Any, "*B V"]) -> Float64[Any, "B G"]:
+    def covariance(self, x: Float64[Any, "*x V"], y: Float64[Any, "*y V"]) -> Float64[Any, "*n G"]:
         """The biased covariance (divided by the count) of sum_i x_i v_i and sum_j y_j v_j."""
         return _bilinear(self.scatter, x, y) / self.count
 
@@ -110,10 +113,10 @@ class Gram:
 
     def in_x0(self, a: float, b: float) -> "Gram":
         """The same for x0_b = a x_t + b p_b in place of p_b; raw vectors stay what they are."""
-        change = self.mean.new_ones(len(self.branches))
-        change[: len(change) - len(self.raw)] = b
-        change = change.diag()
+        change = np.eye(len(self.branches))
+        change[: len(change) - len(self.raw)] *= b
         change[0, self.branches.index(NOISY)] = a
+        change = _at(self.mean, change)
         scatter = change @ self.scatter @ change.T
         frames = None if self.per_frame is None else self.per_frame.in_x0(a, b)
         return replace(self, scatter=scatter, mean=self.mean @ change.T, per_frame=frames)
@@ -126,6 +129,13 @@ class Gram:
         )
         frames = None if self.per_frame is None else self.per_frame.of_term(prefix)
         return replace(self, branches=branches, raw=raw, per_frame=frames)
+
+
+def _at(like: Any, values: np.ndarray) -> Any:
+    """Numbers that the host knows, made there and copied once, beside a tensor."""
+    import torch
+
+    return torch.from_numpy(values).to(like.device, like.dtype, non_blocking=True)
 
 
 def _bilinear(form: Any, x: Any, y: Any) -> Any:
@@ -168,9 +178,19 @@ def gram_of(
 
 def spread_of(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
     """The standard deviation (biased) of every frame, for less than a Gram takes."""
+    if frames.device.type not in HOST:
+        return launched_spread(frames)
     return spread(
         joined([sums_of(*piece) for piece in in_pieces(*rows_of(frames))], frames), frames
     )
+
+
+def launched_spread(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
+    """`spread_of` in one reduction around a running mean: a GPU pays for launches."""
+    import torch
+
+    wide = frames.to(torch.promote_types(frames.dtype, torch.float32))
+    return wide.std(tuple(range(2, frames.ndim)), correction=0).double()
 
 
 def sums_of(*rows: Any) -> list[Any]:
@@ -190,7 +210,7 @@ def spread(sums: Float64[Any, "B F 2"], frames: Float[Any, "B F ..."]) -> Float6
 
 
 def rows_of(*tensors: Any) -> list[Any]:
-    """Views (B, F, rows, N) of (B, F, ...) tensors, with rows of a few thousand elements.
+    """Views (B, F, C, rows, N) of (B, F, ...) tensors, with rows of a few thousand elements.
 
     Of numpy for float32 and float64 on a CPU, whose calls cost less than a piece does; the
     operators, `subtract`, `multiply` and `where` of both do the same, bit for bit.
@@ -199,7 +219,7 @@ def rows_of(*tensors: Any) -> list[Any]:
     rows = [t.flatten(2)[:, :, None] if flat else t.flatten(3) for t in tensors]
     size = rows[0].shape[-1]
     cut = next((k for k in range(1, 99) if size % k == 0 and size // k <= _ROW), 1)
-    rows = [row.unflatten(-1, (cut, size // cut)).flatten(2, 3) for row in rows]
+    rows = [row.unflatten(-1, (cut, size // cut)) for row in rows]
     is_plain = all(t.device.type == "cpu" and t.itemsize >= 4 for t in tensors)
     return [row.detach().numpy() for row in rows] if is_plain else rows
 
@@ -223,24 +243,27 @@ def joined(pieces: Sequence[Sequence[Any]], like: Float[Any, "B F ..."]) -> Floa
     """The sums of rows that were taken piece by piece, as n sums of every frame of `like`."""
     import torch
 
-    size = pieces[0][0].shape[-1]
-    parts = [[part.reshape(-1, size) for part in parts] for parts in zip(*pieces)]
+    parts = [
+        [part.reshape(part.shape[0] * part.shape[1], -1) for part in parts]
+        for parts in zip(*pieces)
+    ]
     if isinstance(parts[0][0], np.ndarray):
         sums = torch.from_numpy(np.stack([np.concatenate(each) for each in parts]))
     else:
-        sums = torch.stack([torch.cat(each) for each in parts])
+        sums = torch.stack([torch.cat(each) if len(each) > 1 else each[0] for each in parts])
     sums = sums.cpu() if sums.device.type == "mps" else sums
-    return sums.double().sum(-1).T.unflatten(0, like.shape[:2])
+    sums = sums.double()
+    whole = sums[..., 0] if sums.shape[-1] == 1 else sums.sum(-1)
+    return whole.T.unflatten(0, like.shape[:2])
 
 
 def _wide(rows: Any) -> Any:
-    """Rows in the dtype of sums; where nothing looks at a large mean again, in float64."""
+    """Rows in float32 or better."""
     import torch
 
     if isinstance(rows, np.ndarray):
         return rows
-    narrow = rows.device.type in ("cpu", "mps")
-    return rows.to(torch.promote_types(rows.dtype, torch.float32 if narrow else torch.float64))
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def _products(parts: Sequence[Any]) -> list[Any]:
@@ -250,9 +273,20 @@ def _products(parts: Sequence[Any]) -> list[Any]:
     """
     pairs = combinations_with_replacement(parts, 2)
     if not isinstance(parts[0], np.ndarray):
-        return [each.sum(-1) for each in (*parts, *(p * q for p, q in pairs))]
+        return [_added(p) for p in parts] + [_added(p, q) for p, q in pairs]
     ones = _ones(parts[0].shape[-1], parts[0].dtype)
     return [np.vecdot(p, ones) for p in parts] + [np.vecdot(p, q) for p, q in pairs]
+
+
+def _added(p: Any, q: Any = None) -> Any:
+    """The sum of `p`, or of `p * q`: one product at a time is in memory.
+
+    In float64 where nothing looks at a large mean again, which is all but the CPU.
+    """
+    exact = p if p.device.type in HOST else p.double()
+    if q is not None:
+        exact = exact * q if exact is p else exact.mul_(q)
+    return exact.sum(-1 if p.device.type in HOST else (2, 3, 4))
 
 
 @lru_cache
@@ -267,7 +301,7 @@ def _moments(rows: Sequence[Any], num_others: int, shift: Any = None) -> Any:
         base, others, raw = piece[0], piece[1 : num_others + 1], piece[num_others + 1 : len(rows)]
         parts = [_wide(p) for p in (base, *(p - base for p in others), *raw)]
         if shift is not None:
-            parts = [part - piece[-1][..., i, None, None] for i, part in enumerate(parts)]
+            parts = [part - piece[-1][..., i, None, None, None] for i, part in enumerate(parts)]
         found.append(_products(parts))
     return joined(found, rows[0])
 

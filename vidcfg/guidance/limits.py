@@ -57,11 +57,14 @@ class Rescale(ConfigModel):
         between frames the guided clip is no single combination of the branches, so its moments are
         gathered over its frames.
         """
+        import torch
+
         if x0 is not None:
             within = self.apply(combination.in_x0(*x0), gram.in_x0(*x0), statistics=statistics)
             return within.from_x0(*x0)
-        guided, terms = self._energy(gram, combination.coefficients(gram.branches), statistics)
-        cond, _ = self._energy(gram, gram.vector("cond")[None, None], statistics)
+        x_BFV = combination.coefficients(gram.branches)
+        both = torch.stack([x_BFV, gram.vector("cond").expand_as(x_BFV)])
+        (guided, cond), (terms, _) = self._energy(gram, both, statistics)
         has_spread = guided > terms * _NOISE
         ratio = (cond / guided.where(has_spread, 1.0)).sqrt()
         scales = has_spread & ~combination.without_cond()
@@ -76,11 +79,11 @@ class Rescale(ConfigModel):
         terms = (x.abs() * length).sum(-1) ** 2 + _NOISE * average**2
         centre = 0.0
         if statistics == "clip" and self.by == "std":
-            centre = average.mean(1, keepdim=True)
+            centre = average.mean(-1, keepdim=True)
         if self.by == "norm" or statistics == "clip":
             within, terms = within + (average - centre) ** 2, terms + (average - centre) ** 2
         if statistics == "clip":
-            within, terms = (e.mean(1, keepdim=True) for e in (within, terms))
+            within, terms = (e.mean(-1, keepdim=True) for e in (within, terms))
         return within, terms
 
 

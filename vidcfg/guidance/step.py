@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.apply import combine
-from vidcfg.guidance.gram import NOISY, SMALL, gram_of, spread, spread_of
+from vidcfg.guidance.gram import HOST, NOISY, SMALL, gram_of, spread, spread_of
 from vidcfg.guidance.layout import FrameLayout, per_frame
 from vidcfg.guidance.limits import clamp, frame_std
 from vidcfg.guidance.passes import (
@@ -78,7 +78,7 @@ class GuidedDenoiser:
 
         # Combine; NaN and Inf leave their mark on the spread of a frame.
         guided, before, after = self._combine(steps, sources, results, inputs, memory)
-        if before.device.type != "cuda":
+        if before.device.type in HOST:
             before, after = before.cpu().numpy(), after.cpu().numpy()
             if not np.isfinite(before + after).all():
                 _check_finite(results, inputs, self.layout)
@@ -149,6 +149,8 @@ class GuidedDenoiser:
             order += samples
 
         # Back into the order of the batch.
+        if len(outcomes) == 1:
+            return whole, outcomes[0].std_cond_BF, outcomes[0].std_guided_BF
         back = np.argsort(order)
         before, after = (
             torch.stack([rows[i] for i in back])
@@ -282,11 +284,11 @@ class SampleGroup:
             raw[NOISY] = self.noisy_frames(some, some.dtype)[: len(some)]
 
         # The coefficients of every frame, with rescale among them.
-        gram = None
-        if method.needs_gram or has_rescale or len(some) < len(guided):
+        gram, is_host = None, guided.device.type in HOST
+        if method.needs_gram or has_rescale or (is_host and len(some) < len(guided)):
             gram = gram_of(frames, base=method.base, raw=raw)
             place = {"device": gram.mean.device, "non_blocking": True}
-            strength_BF, weight_BF = (torch.from_numpy(v).to(**place) for v in self.surface)
+            strength_BF, weight_BF = torch.from_numpy(np.stack(self.surface)).to(**place)
         own = gram.clip() if method.needs_gram and guidance.statistics == "clip" else gram
         combination = method.coefficients(own, strength_BF, weight_BF, x0)
         if has_rescale:
@@ -296,7 +298,7 @@ class SampleGroup:
         # The sum, and the limits that act on it.
         has_limits = guidance.threshold is not None or guidance.clamp is not None
         is_tamed = method.is_limited and has_limits
-        measured = [] if gram is None and not is_tamed else None
+        measured = [] if is_host and gram is None and not is_tamed else None
         given = {"vectors": raw, "out": guided, "off_BF": off_BF, "measured": measured}
         combine(frames, combination, **given)
         if is_tamed:
@@ -307,8 +309,10 @@ class SampleGroup:
         if measured:
             (sums,) = measured
             before, after = spread(sums[..., :2], cond), spread(sums[..., 2:], guided)
+        elif not is_host or gram is None:
+            before, after = spread_of(cond), spread_of(guided)
         else:
-            before = spread_of(cond) if gram is None else gram.spread("cond")
+            before = gram.spread("cond")
             after = spread_of(guided) if is_tamed else frame_std(combination, gram)
         kept = {name: vectors[name] for name in method.remembers if name in vectors}
         return before.expand(after.shape), after, kept, combination.stop_BF

@@ -11,6 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
             for name, size in sizes.items():
                 self.refine[name] = _Refine(latent_channels, decoder_width, decoder_layers, size)
 
+    @apply_forward_hook
     def encode(self, x: Float[Tensor, "B 3 T H W"], return_dict: bool = True):
         """Code T = 1 + stride * (F - 1) frames as `latents` [B, C, F, H / patch, W / patch].
 
@@ -63,6 +65,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
         latents = rearrange(torch.cat(latents, dim=1), "b f h w c -> b c f h w")
         return AutoencoderTinyOutput(latents=latents) if return_dict else (latents,)
 
+    @apply_forward_hook
     def decode(self, z: Float[Tensor, "B C F h w"], return_dict: bool = True):
         """Turn F latent frames into `sample`, [B, 3, T = 1 + stride * (F - 1), H, W]."""
         z = rearrange(z, "b c f h w -> b f h w c")

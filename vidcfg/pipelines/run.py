@@ -23,7 +23,6 @@ from vidcfg.pipelines.steps import (
     FramePlace,
     RunFacts,
     RunPlace,
-    noise_level,
     solver_levels,
     step_of_call,
     steps_of,
@@ -190,7 +189,7 @@ class GuidedRun:
         if family.frame_levels is not None:
             level, step = None, call
         else:
-            level = noise_level(scheduler, call) if family.has_levels else None
+            level = self.place.levels[call] if family.has_levels else None
             step = step_of_call(scheduler, self.place.begin)[call]
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]

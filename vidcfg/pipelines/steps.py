@@ -57,8 +57,8 @@ class RunFacts:
 class RunPlace:
     """Where in its scheduler's list of timesteps each call of the denoiser is.
 
-    Found from the timestep that the model is given; `index` is the call's place in the list, and
-    `begin` that of the run's first call.
+    Found from the timestep that the model is given; `index` is the call's place in the list,
+    `begin` that of the run's first call, and `levels` the noise level of every entry.
 
     Raises:
         ValueError: where the model is given a timestep that is not in the list.
@@ -67,7 +67,10 @@ class RunPlace:
     def __init__(self, pipe: Any, family: Any, arguments: Mapping[str, Any]):
         self.pipe, self.family = pipe, family
         self.listed = pipe.scheduler.timesteps
+        # Read here, once a run: on a GPU a step waits for no number of the scheduler's.
         self.values = self.listed.detach().cpu()
+        calls = range(len(self.values) if family.has_levels else 0)
+        self.levels = [noise_level(pipe.scheduler, call) for call in calls]
         found = self._found(arguments)
         # A solver that calls twice lists a timestep twice; the pipeline or its scheduler know
         # which of them is the first.
@@ -109,7 +112,7 @@ class RunPlace:
             )
         exact, rounded = self.values.double(), self.values
         if hasattr(given, "dtype"):
-            rounded, given = self.values.to(given.dtype), given.unique().tolist()
+            rounded, given = self.values.to(given.dtype), self._read(given)
         to_model = self.family.model_timesteps
         exact, rounded = (to_model(values, scheduler).double() for values in (exact, rounded))
         rounding = float((exact - rounded).abs().max())
@@ -125,6 +128,19 @@ class RunPlace:
             f"pipeline changes timesteps on their way to the model, say how in "
             f"Family.model_timesteps."
         )
+
+    def _read(self, given: Any) -> list[float]:
+        """The timesteps in a tensor; where it is an entry of the list itself, from our copy."""
+        start = given.storage_offset() - self.listed.storage_offset()
+        is_entry = (
+            given.dtype == self.listed.dtype
+            and given.untyped_storage().data_ptr() == self.listed.untyped_storage().data_ptr()
+            and self.listed.is_contiguous()
+            and 0 <= start < len(self.values)
+            and all(n == 1 or step == 0 for n, step in zip(given.shape, given.stride()))
+        )
+        found = self.values[start : start + 1] if is_entry else given.unique()
+        return [float(timestep) for timestep in found.tolist()]
 
 
 class FramePlace:
