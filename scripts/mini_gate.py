@@ -15,11 +15,11 @@ import numpy as np
 BASELINE = Path(__file__).parents[1] / "tests" / "baselines" / "mini"
 PROMPTS = (
     "a red circle moving left over a plain navy background in steady light with no dot",
-    "a blue square moving right over a striped gray background in steady light with no dot",
-    "a green triangle moving up over a plain black background in rising light with a red dot",
-    "a yellow square moving down over a grainy teal background in steady light with no dot",
-    "a pink cross turning red moving left over a plain black background in steady light",
-    "a white circle moving right then up over a checkered teal background in fading light",
+    "a blue square moving right over a plain gray background in steady light with no dot",
+    "a green triangle moving up over a plain black background in steady light with no dot",
+    "a yellow square moving down over a plain teal background in steady light with no dot",
+    "a pink cross moving left over a plain black background in steady light with no dot",
+    "a white circle moving right over a plain teal background in steady light with no dot",
 )
 MODES = {
     "uniform": {"kind": "uniform"},

@@ -226,6 +226,12 @@ def _bayes(cells: Cells, labels: Mapping[tuple, str], name: str) -> Iterator[str
 def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     precision = " --bfloat16" if how["bfloat16"] else ""
     same = {num: [name for name in nums if nums[name] == num] for num in nums.values()}
+    yield "## Not measured\n"
+    yield (
+        "The share of dropped conditions in training (p_uncond) and the kind of null condition, "
+        "which need models of their own; batched against sequential passes, which is speed "
+        "([performance.md](performance.md)).\n"
+    )
     yield "## Again\n"
     yield "```bash"
     for num, names in same.items():

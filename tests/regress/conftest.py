@@ -7,17 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidcfg.mini.shapes import Scene, caption, draw
 from vidcfg.regress.clips import MeasuredClip, as_set
 from vidcfg.regress.measure import measure_frames
 from vidcfg.results import Key
 
-MORE_PROMPTS = (
-    "a red square moving up over a gray background",
-    "a green circle moving down over a navy background",
-    "a yellow circle growing over a gray background",
-    "a pink triangle moving right over a navy background",
-    "a white cross moving up over a black background",
-    "a blue circle shrinking over a teal background",
+SCENES = (
+    Scene("circle", "red", "left", "navy"),
+    Scene("square", "blue", "right", "gray"),
+    Scene("triangle", "green", "up", "black"),
+    Scene("square", "yellow", "down", "teal"),
+    Scene("cross", "pink", "left", "black"),
+    Scene("circle", "white", "right", "teal"),
+    Scene("square", "red", "up", "gray"),
+    Scene("circle", "green", "down", "navy"),
+    Scene("circle", "yellow", "growing", "gray"),
+    Scene("triangle", "pink", "right", "navy"),
+    Scene("cross", "white", "up", "black"),
+    Scene("circle", "blue", "shrinking", "teal"),
 )
 
 
@@ -37,10 +44,18 @@ def pipe(mini_gate):
 
 
 @pytest.fixture(scope="session")
-def long_renders(mini_gate, pipe):
-    """Twelve clips of 21 frames: 17 are judged, one more replaces a dropped one."""
-    prompts = (*mini_gate.PROMPTS, *MORE_PROMPTS)
-    return {prompt: mini_gate.render(pipe, prompt, num_frames=21) for prompt in prompts}
+def long_clips(pipe):
+    """Twelve drawn clips of 21 frames through the codec: 17 are judged, one more replaces a
+    dropped one.
+    """
+    import torch
+
+    drawn = np.stack([draw(scene, num_frames=21) for scene in SCENES])
+    video = torch.from_numpy(drawn).permute(0, 4, 1, 2, 3) / 127.5 - 1
+    with torch.no_grad():
+        coded = (pipe.vae(video).sample.permute(0, 2, 3, 4, 1) + 1) * 127.5
+    frames = coded.clamp(0, 255).round().byte().numpy()
+    return {caption(scene): clip for scene, clip in zip(SCENES, frames, strict=True)}
 
 
 @pytest.fixture(scope="session")

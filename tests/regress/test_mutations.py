@@ -1,4 +1,4 @@
-"""Faults put into real renders of the mini model: the gate names the metric and the frames."""
+"""Faults put into clips of the mini model's world: the gate names the metric and the frames."""
 
 import cv2
 import numpy as np
@@ -68,26 +68,26 @@ FAULTS = {
     "colour drift": (drifting, 24, "colour_drift", range(T - 5, T)),
     "stride pulse": (pulsing, 10, "stride_pulse", (0, 1, 4, 5, 8, 9, 12, 13)),
     "blur": (blurred, 0.6, "sharpness", range(T)),
-    "dropped frame": (dropped, 1, "motion_smoothness", range(AT - 2, AT + 3)),
+    "dropped frame": (dropped, 1, "judder", range(AT - 2, AT + 3)),
     "repeated frame": (repeated, 1, "freeze_share", (AT - 1, AT)),
     "freeze": (frozen, T - AT, "dynamic_degree", range(AT - 1, T)),
 }
 
 
 @pytest.fixture(scope="module")
-def base(long_renders, measured):
-    return measured({prompt: clip[:T] for prompt, clip in long_renders.items()}, "baseline")
+def base(long_clips, measured):
+    return measured({prompt: clip[:T] for prompt, clip in long_clips.items()}, "baseline")
 
 
-def gate(base, measured, long_renders, fault, strength):
-    clips = {prompt: fault(clip, strength) for prompt, clip in long_renders.items()}
+def gate(base, measured, long_clips, fault, strength):
+    clips = {prompt: fault(clip, strength) for prompt, clip in long_clips.items()}
     return check_clips(measured(clips, "faulty"), base)
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault_fails_and_is_named_with_its_frames(name, base, measured, long_renders):
+def test_fault_fails_and_is_named_with_its_frames(name, base, measured, long_clips):
     fault, strength, metric, frames = FAULTS[name]
-    outcome = gate(base, measured, long_renders, fault, strength)
+    outcome = gate(base, measured, long_clips, fault, strength)
     failed = [r.name for r in outcome.judgement.metrics if r.verdict == "FAIL"]
     assert outcome.judgement.exit_code == 1
     assert metric in failed, table(outcome)
@@ -97,28 +97,28 @@ def test_fault_fails_and_is_named_with_its_frames(name, base, measured, long_ren
 
 
 @pytest.mark.parametrize("name", ["alternation", "noise", "colour drift", "stride pulse", "blur"])
-def test_half_the_fault_is_reported(name, base, measured, long_renders):
+def test_half_the_fault_is_reported(name, base, measured, long_clips):
     fault, strength, metric, _ = FAULTS[name]
-    outcome = gate(base, measured, long_renders, fault, strength / 2)
+    outcome = gate(base, measured, long_clips, fault, strength / 2)
     assert outcome.verdict in ("FAIL", "INCONCLUSIVE"), table(outcome)
     result = next(r for r in outcome.judgement.metrics if r.name == metric)
     assert result.amount(result.change) in table(outcome)
 
 
 @pytest.mark.parametrize("name", ["dropped frame", "repeated frame", "freeze"])
-def test_fault_in_half_of_the_clips_is_reported(name, base, measured, long_renders):
+def test_fault_in_half_of_the_clips_is_reported(name, base, measured, long_clips):
     fault, strength, metric, _ = FAULTS[name]
     clips = {
         prompt: fault(clip, strength) if index % 2 else clip[:T]
-        for index, (prompt, clip) in enumerate(long_renders.items())
+        for index, (prompt, clip) in enumerate(long_clips.items())
     }
     outcome = check_clips(measured(clips, "partly faulty"), base)
     reported = {r.name for r in outcome.judgement.metrics if not r.exits_clean}
     assert metric in reported, table(outcome)
 
 
-def test_freeze_is_no_cure_for_flicker(base, measured, long_renders):
-    outcome = gate(base, measured, long_renders, frozen, T - AT)
+def test_freeze_is_no_cure_for_flicker(base, measured, long_clips):
+    outcome = gate(base, measured, long_clips, frozen, T - AT)
     results = {r.name: r for r in outcome.judgement.metrics}
     assert results["mc_flicker"].change < -0.1
     assert results["mc_flicker"].verdict == "INCONCLUSIVE"
@@ -126,8 +126,8 @@ def test_freeze_is_no_cure_for_flicker(base, measured, long_renders):
     assert results["freeze_share"].verdict == "FAIL"
 
 
-def test_identity_and_another_order_pass(base, measured, long_renders):
-    shuffled = dict(reversed(long_renders.items()))
+def test_identity_and_another_order_pass(base, measured, long_clips):
+    shuffled = dict(reversed(long_clips.items()))
     clips = {prompt: clip[:T] for prompt, clip in shuffled.items()}
     outcome = check_clips(measured(clips, "same"), base)
     assert outcome.verdict == "PASS"
@@ -135,9 +135,9 @@ def test_identity_and_another_order_pass(base, measured, long_renders):
 
 
 @pytest.mark.parametrize("codec", ["ffv1", "h264_lossless"])
-def test_lossless_encoding_changes_nothing(codec, base, measured, long_renders, tmp_path):
+def test_lossless_encoding_changes_nothing(codec, base, measured, long_clips, tmp_path):
     clips = {}
-    for index, (prompt, clip) in enumerate(long_renders.items()):
+    for index, (prompt, clip) in enumerate(long_clips.items()):
         path = write_video(tmp_path / f"{index}.mkv", clip[:T], fps=8, codec=codec)
         clips[prompt] = read_video(path).frames.transpose(0, 2, 3, 1)
     assert check_clips(measured(clips, "decoded"), base).verdict == "PASS"
