@@ -14,12 +14,12 @@ import numpy as np
 
 BASELINE = Path(__file__).parents[1] / "tests" / "baselines" / "mini"
 PROMPTS = (
-    "a red circle moving left over a plain navy background in steady light with no dot",
-    "a blue square moving right over a plain gray background in steady light with no dot",
-    "a green triangle moving up over a plain black background in steady light with no dot",
-    "a yellow square moving down over a plain teal background in steady light with no dot",
-    "a pink cross moving left over a plain black background in steady light with no dot",
-    "a white circle moving right over a plain teal background in steady light with no dot",
+    "a red circle moving left over a plain navy background",
+    "a blue square moving right over a plain gray background",
+    "a green triangle moving up over a plain black background",
+    "a yellow square moving down over a plain teal background",
+    "a pink cross moving left over a plain black background",
+    "a white circle moving right over a plain teal background",
 )
 MODES = {
     "uniform": {"kind": "uniform"},

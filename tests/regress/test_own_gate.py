@@ -45,4 +45,4 @@ def test_two_levels_of_flicker_in_the_renders_do_not_pass(mini_gate, renders, sc
 def test_baseline_is_small_and_without_videos(mini_gate):
     files = [path for path in mini_gate.BASELINE.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"baseline.json", "records.jsonl"}
-    assert sum(path.stat().st_size for path in files) < 190_000
+    assert sum(path.stat().st_size for path in files) < 170_000
