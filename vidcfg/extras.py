@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 EXTRA_OF = {
     **dict.fromkeys(("torch", "diffusers", "transformers", "accelerate"), "render"),
-    **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub"), "render"),
+    **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub", "matplotlib"), "render"),
     **dict.fromkeys(("ray", "pyarrow", "fsspec"), "sweep"),
     "s3fs": "s3",
     "gcsfs": "gs",

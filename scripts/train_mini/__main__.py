@@ -4,6 +4,7 @@ python scripts/train_mini configs/train/mini.yaml
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,10 @@ def run_stages(config: Any, stages: tuple[str, ...], log: Any, stop: Any) -> Non
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high")
+    if config.start:
+        stages = tuple(stage for stage in stages if stage not in ("codec", "scorer"))
+        for part in ("vae", "scorer"):
+            shutil.copytree(config.start / part, config.run_dir / part, dirs_exist_ok=True)
     for stage in stages:
         match stage:
             case "codec":
@@ -79,7 +84,7 @@ def _data(config: Any, log: Any) -> tuple[Any, Any]:
     from vidcfg.mini.text import build_tokenizer, tokenize
 
     tokenizer = build_tokenizer()
-    vae = CausalVAE.from_pretrained(config.run_dir / "vae").to(config.device)
+    vae = CausalVAE.from_pretrained(config.run_dir / "vae").float().to(config.device)
     build(
         config.run_dir / "data", config.data, vae, lambda p: tokenize(tokenizer, p), log=log.note
     )

@@ -103,7 +103,8 @@ class ScorerConfig(_Strict):
 
 class TrainConfig(_Strict):
     """A whole training run. `run_dir` holds caches, checkpoints, log and samples; `output` the
-    finished model.
+    finished model. `start` is the folder of a finished model whose transformer is trained on;
+    its codec, scorer and weak checkpoint are kept. Off: None, all are trained anew.
     """
 
     schema_: Literal[1] = Field(1, alias="schema")
@@ -115,6 +116,7 @@ class TrainConfig(_Strict):
     is_compiled: bool = False
     run_dir: Annotated[Path, Field(strict=False)] = Path("runs/mini")
     output: Annotated[Path, Field(strict=False)] = Path("runs/mini/export")
+    start: Annotated[Path, Field(strict=False)] | None = None
     checkpoint_minutes: Above0 = 4.0
     sample_minutes: Above0 = 12.0
     data: DataConfig = DataConfig()

@@ -5,6 +5,7 @@ time on the model.
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from multiprocessing import get_context
@@ -81,8 +82,9 @@ def draw_pieces(
     if len(pieces) == 1:
         yield _draw_piece(pieces[0])
         return
-    with get_context("spawn").Pool(min(len(pieces), os.cpu_count() or 1)) as pool:
-        yield from pool.imap(_draw_piece, pieces)
+    workers = min(len(pieces), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_draw_piece, pieces)
 
 
 def draw_clips(data: DataConfig, start: int, stop: int, held_out: bool | None = False) -> Drawn:

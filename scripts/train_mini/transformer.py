@@ -107,6 +107,8 @@ class TransformerTraining:
         self.config, self.settings = config, config.transformer
         torch.manual_seed(config.seed)
         self.model = Denoiser(self.settings, channels=channels, vocab_size=vocab_size)
+        if config.start:
+            self._start(config.start)
         self.model.to(config.device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizers = build_optimizers(self.model, self.settings)
@@ -148,6 +150,26 @@ class TransformerTraining:
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.clock.step, self.clock.seconds = state["step"], state["seconds"]
+
+    def _start(self, folder: Path) -> None:
+        """Take the weights of a finished model; its weak checkpoint, with the text encoder that
+        it reads, becomes that of this run.
+        """
+        transformer, weak_transformer, text_encoder = (
+            kind.from_pretrained(folder, subfolder=name, torch_dtype=torch.float32)
+            for kind, name in (
+                (STDiT, "transformer"),
+                (STDiT, "transformer_weak"),
+                (TextEncoder, "text_encoder"),
+            )
+        )
+        self.model.transformer.load_state_dict(transformer.state_dict())
+        self.model.text_encoder.load_state_dict(text_encoder.state_dict())
+        weak = self.config.run_dir / "transformer" / "weak.pt"
+        if not weak.is_file():
+            parts = {"transformer": weak_transformer, "text_encoder": text_encoder}
+            weak.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(nn.ModuleDict(parts).state_dict(), weak)
 
     def _backward(self, batch: tuple[Tensor, ...]) -> float:
         device = torch.device(self.config.device)

@@ -142,9 +142,11 @@ class Trace:
         A notebook shows it; `trace.plot().savefig("trace.png")` writes it.
 
         Raises:
+            ModuleNotFoundError: without matplotlib.
             ValueError: before the first run, or for a sample that the run has not.
         """
-        from vidcfg.guidance.trace_plot import plot_steps
+        with explained("trace.plot()", error=ModuleNotFoundError):
+            from vidcfg.guidance.trace_plot import plot_steps
 
         return plot_steps(self.steps, sample=sample, title=repr(self))
 

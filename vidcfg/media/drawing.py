@@ -4,8 +4,11 @@ from bisect import bisect_right
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import ImageDraw, ImageFont
+
+from vidcfg.extras import explained
 
 INK, MUTED, PAPER, OFF = (25, 25, 30), (115, 115, 125), (255, 255, 255), (200, 200, 204)
 COLOUR_MAP = "viridis"
@@ -13,8 +16,13 @@ COLOUR_MAP = "viridis"
 
 @cache
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as bundled with matplotlib, so that pictures look the same everywhere."""
-    from matplotlib import get_data_path
+    """DejaVu Sans as bundled with matplotlib, so that pictures look the same everywhere.
+
+    Raises:
+        MissingPackageError: without matplotlib.
+    """
+    with explained("a contact sheet"):
+        from matplotlib import get_data_path
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     path = Path(get_data_path()) / "fonts" / "ttf" / name
@@ -23,9 +31,9 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 @cache
 def _colour_table() -> np.ndarray:
-    from matplotlib import colormaps
-
-    return (colormaps[COLOUR_MAP](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    """RGB uint8 [256, 3] of `COLOUR_MAP`, the same as matplotlib's."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{COLOUR_MAP.upper()}"))[:, 0, ::-1]
 
 
 def strength_range(*strengths: np.ndarray | None) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from train_mini import data
 from train_mini.__main__ import main
 from train_mini.config import DataConfig, TransformerConfig, load_config
@@ -23,7 +24,7 @@ def in_process_drawing(monkeypatch):
     """Draw the cache in this process: starting workers costs seconds."""
 
     class Pool:
-        def __init__(self, workers):
+        def __init__(self, workers, mp_context):
             pass
 
         def __enter__(self):
@@ -32,11 +33,10 @@ def in_process_drawing(monkeypatch):
         def __exit__(self, *error):
             return False
 
-        def imap(self, function, pieces):
+        def map(self, function, pieces):
             return map(function, pieces)
 
-    context = type("Context", (), {"Pool": Pool})
-    monkeypatch.setattr(data, "get_context", lambda method: context)
+    monkeypatch.setattr(data, "ProcessPoolExecutor", Pool)
 
 
 def weights(folder):
@@ -86,6 +86,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_file, tmp_path, monkeypa
         # Memory alignment of reloaded weights may choose another kernel.
         torch.testing.assert_close(model_a[name], model_b[name], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(average_a[name], average_b[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_that_starts_from_a_finished_model_trains_that_one_on(tiny_file, tmp_path):
+    assert main([str(tiny_file(folder=tmp_path / "first"))]) == 0
+    again = tiny_file(2, tmp_path / "again")
+    rates = "warmup_steps: 2\n  learning_rate: 1.0e-12\n  matrix_rate: 1.0e-12"
+    text = again.read_text().replace("warmup_steps: 2", rates)
+    again.write_text(f"{text}start: {tmp_path / 'first' / 'export'}\n")
+    assert main([str(again)]) == 0
+
+    def read(run, part):
+        (file,) = (tmp_path / run / "export" / part).glob("*.safetensors")
+        return load_file(file)
+
+    for part in ("vae", "scorer", "transformer", "text_encoder"):
+        before, after = read("first", part), read("again", part)
+        assert before.keys() == after.keys()
+        for name in before:
+            torch.testing.assert_close(before[name], after[name], atol=2e-6, rtol=0)
+    assert (tmp_path / "again" / "export" / "transformer_weak" / "config.json").is_file()
+    assert weights(tmp_path / "again")[0] == 2
 
 
 def test_noisy_latents_lie_on_the_line_between_clip_and_noise():
