@@ -173,6 +173,29 @@ def test_a_drift_of_colour_has_its_length_under_a_pan(texture):
     assert (len(found[0].trace), found[0].n) == (9, 9)
 
 
+@pytest.mark.parametrize("pixels", [0, 1])
+def test_noise_reads_as_its_standard_deviation_on_luma(texture, pixels):
+    # 1 percentile of 64 pixels' variance below the mean; whole-pixel motion samples nothing.
+    wide = 0.2 + 0.6 * texture(96, 140, sigma=4.0)
+    frames = np.stack([wide[:, pixels * t : pixels * t + 120] for t in range(8)])[:, None]
+    frames = np.repeat(frames, 3, axis=1)
+    found = [warp_records(frames.astype(np.float32))["mc_noise"].value]
+    for sd in (0.004, 0.012):
+        noise = sd * np.random.default_rng(3).standard_normal(frames.shape)
+        on_luma = sd * np.linalg.norm([0.299, 0.587, 0.114])
+        found.append(warp_records((frames + noise).astype(np.float32))["mc_noise"].value)
+        assert found[-1] == pytest.approx(on_luma, rel=0.15)
+    assert found[0] < 0.1 * found[1]
+
+
+def test_flicker_of_whole_blocks_is_no_noise(texture):
+    still = np.repeat(0.2 + 0.6 * texture(96, 120, sigma=4.0)[None, None], 6, axis=0)
+    blinking = still + 0.02 * (-1) ** np.arange(6)[:, None, None, None]
+    records = warp_records(blinking.astype(np.float32))
+    assert records["mc_flicker"].value == pytest.approx(0.04, rel=0.01)
+    assert records["mc_noise"].value < 1e-4
+
+
 def test_noise_has_a_value():
     frames = np.random.default_rng(0).random((5, 3, 64, 80), dtype=np.float32)
     found = warp_records(frames)["mc_flicker"]

@@ -223,3 +223,57 @@ def test_a_cut_that_its_baseline_has_not_fails_in_a_single_clip(count):
         names = tuple(f"prompt {i}" for i in range(count))
         found = judge({"cuts": Pairs(new, base, names)}, Policy())
         assert only(found, "cuts").verdict == verdict
+
+
+def contrast_and_flicker(contrast, flicker, *, num=16):
+    """Judged by the default policy: the two metrics times these factors in every clip."""
+    rng = np.random.default_rng(5)
+    prompts = tuple(f"prompt {i}" for i in range(num))
+    made = {}
+    for name, factor, low in (("contrast", contrast, 0.15), ("mc_flicker", flicker, 0.03)):
+        base = rng.uniform(low, 2 * low, num)
+        floor = Policy().metrics[name].floor
+        made[name] = Pairs((base + floor) * factor - floor, base, prompts)
+    judged = judge(made, Policy())
+    return {name: only(judged, name) for name in made}
+
+
+def test_flicker_that_grows_with_the_contrast_of_the_picture_passes():
+    found = contrast_and_flicker(1.04, 1.04)
+    assert [result.verdict for result in found.values()] == ["PASS", "PASS"]
+    flicker = found["mc_flicker"]
+    assert flicker.explained == pytest.approx(0.04)
+    assert abs(flicker.change) < 0.001
+    assert flicker.reason.endswith("(beside +4.0% of contrast)")
+
+
+def test_flicker_that_grows_more_than_the_contrast_fails_by_the_rest():
+    flicker = contrast_and_flicker(1.03, 1.03 * 1.05)["mc_flicker"]
+    assert flicker.verdict == "FAIL"
+    assert flicker.change == pytest.approx(0.05, abs=0.002)
+
+
+def test_contrast_explains_no_more_than_it_may_rise():
+    found = contrast_and_flicker(1.3, 1.3)
+    assert [result.verdict for result in found.values()] == ["FAIL", "FAIL"]
+    margin = Policy().metrics["contrast"].margin
+    assert found["mc_flicker"].explained == pytest.approx(margin)
+    assert found["mc_flicker"].change == pytest.approx(1.3 / (1 + margin) - 1, abs=0.005)
+
+
+def test_contrast_that_falls_or_varies_by_chance_explains_nothing():
+    assert contrast_and_flicker(0.96, 1.05)["mc_flicker"].explained == 0
+    noise = around(0.01, 0.05)
+    assert contrast_and_flicker(np.exp(noise), 1.05)["mc_flicker"].explained == 0
+    # One prompt shows nothing.
+    assert contrast_and_flicker(1.04, 1.04, num=1)["mc_flicker"].explained == 0
+
+
+def test_a_metric_grows_with_one_that_is_checked_and_only_as_a_ratio():
+    with pytest.raises(ValueError, match="contrst', which is not checked. Write contrast"):
+        policy(a={"bad": "up", "margin": 0.02, "grows_with": "contrst"})
+    with pytest.raises(ValueError, match="needs scale: ratio, bad: up and of: value"):
+        policy(a={"bad": "down", "margin": 0.02, "grows_with": "contrast"})
+    # Where contrast is not looked at, it explains nothing.
+    rule = policy(mc_flicker={"guard": None})
+    assert only(judge({"mc_flicker": pairs(around(0.05, 0.01))}, rule), "mc_flicker").change > 0.04

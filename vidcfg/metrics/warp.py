@@ -31,6 +31,9 @@ SLOWEST = 0.25
 DRIFT_FRAMES = 8
 """Over so many frames texture is followed."""
 
+CALM = 25
+"""The percentile of blocks, by what pixels vary, that tells noise from wrong flow."""
+
 DARK = 16 / 255
 """Light explains little of how the colour of a block darker than this changes."""
 
@@ -42,13 +45,15 @@ class PathResidual:
     """What a frame lacks of its neighbours, by block [rows, columns], NaN where nothing is known.
 
     `flicker` follows the flow to each neighbour; `judder` a path of constant velocity through the
-    frame, and adds what is irregular in the motion. Both in intensity. `covered` is the share of
+    frame, and adds what is irregular in the motion. Both in intensity, and so is `noise`, what
+    pixels of a calm block have around the block's mean (`noise_of`). `covered` is the share of
     pixels whose path to both neighbours stays inside; `scale` is down and across, in pixels of the
     video for each pixel of a block. `steps` are `moved_and_turned`.
     """
 
     flicker: Float[np.ndarray, "rows columns"]
     judder: Float[np.ndarray, "rows columns"]
+    noise: float | None
     frame: int
     covered: float
     scale: tuple[float, float]
@@ -63,23 +68,42 @@ def path_residual(triple: Pair) -> PathResidual:
     backward, forward = resized(before.back, height, width), after.step
     even = (forward - backward) / 2
 
-    flicker, is_inside = _lacking(middle.ycc, follow(first.ycc, backward), after.moved)
-    judder, _ = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
+    rest, is_inside = _lacking(middle.ycc, follow(first.ycc, backward), after.moved)
+    irregular, is_known = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
+    flicker, judder = _lengths(rest, is_inside), _lengths(irregular, is_known)
+    noise = noise_of(rest[..., 0], is_inside)
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
     steps = moved_and_turned(np.ascontiguousarray(middle.ycc[..., 0]), even)
     covered = float(is_inside.mean())
-    return PathResidual(flicker, judder, triple.start + 1, covered, scale, steps)
+    return PathResidual(flicker, judder, noise, triple.start + 1, covered, scale, steps)
 
 
 def _lacking(
     here_HW3: np.ndarray, *neighbours: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Block lengths of a frame less the mean of two that follow it; where both are seen."""
+    """A frame less the mean of two that follow it, in levels; where both are seen."""
     (first, is_first), (second, is_second) = neighbours
-    is_inside = is_first & is_second
-    means = block_means(here_HW3 - (first + second) / 2, is_inside)
-    return np.linalg.norm(means, axis=-1) / 255, is_inside
+    return here_HW3 - (first + second) / 2, is_first & is_second
+
+
+def _lengths(rest_HW3: np.ndarray, is_known: np.ndarray) -> np.ndarray:
+    """Of the means of blocks, in intensity."""
+    return np.linalg.norm(block_means(rest_HW3, is_known), axis=-1) / 255
+
+
+def noise_of(rest_HW: np.ndarray, is_known: np.ndarray) -> float | None:
+    """Standard deviation of noise that is new in every frame, in intensity; None if none is known.
+
+    From what pixels of a block lack around its mean, in the calm quarter of the blocks, where
+    flow is right: x - (a + b) / 2 has 1.5 times the variance of each.
+    """
+    moments = block_means(np.stack([rest_HW, rest_HW**2], axis=-1), is_known)
+    spread = moments[..., 1] - moments[..., 0] ** 2
+    known = spread[np.isfinite(spread)]
+    if not known.size:
+        return None
+    return float(np.sqrt(max(np.percentile(known, CALM), 0.0) / 1.5)) / 255
 
 
 def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, float]:
@@ -122,6 +146,7 @@ class PathResiduals:
 
     flicker: list[float | None] = field(default_factory=list)
     judder: list[float | None] = field(default_factory=list)
+    noise: list[float | None] = field(default_factory=list)
     covered: list[float] = field(default_factory=list)
     steps: list[tuple[float, float]] = field(default_factory=list)
     worst: dict[str, Any] = field(default_factory=dict)
@@ -133,6 +158,7 @@ class PathResiduals:
         self.steps.append(new.steps)
         self.flicker.append(_mean(new.flicker))
         self.judder.append(_mean(new.judder))
+        self.noise.append(new.noise)
         known = np.isfinite(new.flicker)
         values = np.where(known, new.flicker, 0.0)
         self._sum, self._count = self._sum + values, self._count + known
@@ -223,6 +249,15 @@ def of_blocks(clip: Any) -> dict:
 @metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
 def of_worst_frame(clip: Any) -> dict:
     return outcome(clip, clip[PATH].flicker, peak)
+
+
+@metric(
+    *("mc_noise", "warp", "intensity", "lower"),
+    *(f"{PATH_PROTOCOL};within-blocks;luma;p{CALM}", [PATH]),
+    marks_still=True,
+)
+def of_noise(clip: Any) -> dict:
+    return outcome(clip, clip[PATH].noise, np.mean)
 
 
 @metric("mc_coverage", "warp", "0..1", "higher", *_FACTS)

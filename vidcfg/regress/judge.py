@@ -8,6 +8,7 @@ import numpy as np
 
 from vidcfg import cli
 from vidcfg.metrics.paired import cluster_means, holm, needed_clips
+from vidcfg.metrics.record import mean_interval
 from vidcfg.regress.change import FEWEST_PROMPTS, ODD, PairedChange, RepeatNoise, provable_p
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
@@ -29,7 +30,9 @@ class MetricResult:
     shows the change to be below `tolerance`, which comes from the policy or from `repeats`
     (`tolerance_from`).
     `detectable` is the change that is found with the policy's power, `needed_clips` how many would
-    decide (None: decided, or more than a million). `is_lost`: the verdict is on clips that lost
+    decide (None: decided, or more than a million). `explained` is the part of the change that a
+    rise of what the metric grows with accounts for; `change` and what follows is without it.
+    `is_lost`: the verdict is on clips that lost
     the metric; `is_unproven`: INCONCLUSIVE with a sign of harm. `tested` has the change of every
     clip, None where no clip has the metric on both sides.
     """
@@ -55,6 +58,7 @@ class MetricResult:
     p_adjusted: float | None = None
     detectable: float | None = None
     needed_clips: int | None = None
+    explained: float = 0.0
     lost: int = 0
     gained: int = 0
     is_lost: bool = False
@@ -128,7 +132,7 @@ def judge(
     SKIPPED unless they are required.
     """
     noise = noise or {}
-    every = [_measured(name, pairs.get(name), policy, noise) for name in policy.metrics]
+    every = [_measured(name, pairs, policy, noise) for name in policy.metrics]
     # A metric without a p-value cannot be tested and takes no part of alpha.
     found = {result.name: result for result in every if result.p is not None}
     weights = [policy.metrics[name].weight for name in found]
@@ -145,6 +149,11 @@ def judge(
             found[name] = replace(
                 found[name], verdict=INCONCLUSIVE, reason=reason, is_unproven=is_unproven
             )
+    for name, result in found.items():
+        if result.explained >= 0.0005:
+            other = policy.metrics[name].grows_with
+            reason = f"{result.reason} (beside {result.explained:+.1%} of {other})"
+            found[name] = replace(result, reason=reason)
     judged = [*found.values(), *(result for result in every if result.p is None)]
     judged.sort(key=lambda result: (ORDER.index(result.verdict), -result.size))
     counted = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
@@ -152,10 +161,10 @@ def judge(
 
 
 def _measured(
-    name: str, pairs: Pairs | None, policy: Policy, noise: Mapping[str, RepeatNoise]
+    name: str, every: Mapping[str, Pairs], policy: Policy, noise: Mapping[str, RepeatNoise]
 ) -> MetricResult:
     """All numbers but those of the verdict; without a clip on both sides `p` is None."""
-    rule = policy.metrics[name]
+    rule, pairs = policy.metrics[name], every.get(name)
     reason = "no clip of the baseline has a value" + ", and one is required" * rule.required
     verdict = INCONCLUSIVE if rule.required else SKIPPED
     result = MetricResult(name, verdict, reason, rule.is_ratio, rule.bad)
@@ -170,7 +179,8 @@ def _measured(
             reason = f"measurable in the baseline, lost in {lost} of {lost} clips"
             result = replace(result, verdict=FAIL, reason=reason, is_lost=True)
         return result
-    tested = _change(rule, pairs, both)
+    explained = _explained(rule, every, policy)
+    tested = _change(rule, pairs, both, explained)
     tested = replace(tested, repeats=noise.get(name), num_metrics=len(policy.metrics))
     low, high = (tested.shown(end) for end in tested.ends(policy.alpha)[:: tested.direction])
     tolerance = tested.tolerance(policy.alpha)
@@ -189,14 +199,35 @@ def _measured(
         tolerance_from="policy" if tolerance == own else "repeats",
         difference=tested.direction * tested.mean(tested.difference_n),
         at_least=rule.at_least,
+        explained=explained,
         p=tested.p,
         tested=tested,
     )
 
 
-def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray) -> PairedChange:
+def _explained(rule: MetricRule, every: Mapping[str, Pairs], policy: Policy) -> float:
+    """How much a metric grows with another one: the least rise of that one that is shown.
+
+    Relative; the lower end of its interval by prompt, from 0 to its margin, so that chance
+    explains nothing, and what is itself a regression explains no more than its margin.
+    """
+    other = every.get(rule.grows_with) if rule.grows_with in policy.metrics else None
+    if other is None:
+        return 0.0
+    of_other = policy.metrics[rule.grows_with]
+    both = np.isfinite(other.new_N) & np.isfinite(other.base_N)
+    change, _ = of_other.changes(other.new_N[both], other.base_N[both])
+    means = cluster_means(
+        change, np.unique(np.array(other.clusters_N)[both], return_inverse=True)[1]
+    )
+    found = mean_interval(means.tolist(), level=1 - 2 * policy.alpha)
+    return of_other.shown(min(max(found[0], 0.0), of_other.margin_of(1))) if found else 0.0
+
+
+def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray, explained: float) -> PairedChange:
+    """`explained` is what the base would have grown by anyway."""
     clusters = np.unique(pairs.clusters_N, return_inverse=True)[1][both]
-    change, difference = rule.changes(pairs.new_N[both], pairs.base_N[both])
+    change, difference = rule.changes(pairs.new_N[both], pairs.base_N[both] * (1 + explained))
     direction = rule.direction
     if rule.bad == "either" and cluster_means(change, clusters).mean() < 0:
         direction = -1

@@ -35,7 +35,9 @@ class MetricRule(ConfigModel):
 
     `weight` shares alpha out among the metrics. A `required` metric that cannot be measured keeps
     the gate from passing. `guard` names a metric that must not have got worse by more than its
-    own margin for this one to pass, such as motion for flicker.
+    own margin for this one to pass, such as motion for flicker. `grows_with` names a metric that
+    this one is proportional to, such as contrast for flicker in levels: a rise of it that is
+    shown, up to its margin, is no change of this one.
     """
 
     bad: Literal["up", "down", "either"] = Field(description="up, down or either")
@@ -48,8 +50,11 @@ class MetricRule(ConfigModel):
     weight: Positive = 1.0
     required: bool = False
     guard: str | None = None
+    grows_with: str | None = None
 
     def findings(self):
+        if self.grows_with and not (self.is_ratio and self.bad == "up" and self.of == "value"):
+            yield Finding(("grows_with",), "needs scale: ratio, bad: up and of: value. Delete it.")
         for name in ("margin", "tolerance"):
             if self.is_ratio and self.bad != "up" and (getattr(self, name) or 0) >= 1:
                 message = "is a loss of everything or more. Write for example 0.1 for 10 %."
@@ -110,23 +115,24 @@ class MetricRule(ConfigModel):
 
 
 _GUARDED = {"bad": "up", "at_least": TINY, "guard": "dynamic_degree"}
+_LEVELS = {**_GUARDED, "grows_with": "contrast"}
 _MOTION = {"bad": "down", "at_least": 0.05, "floor": 0.1}
 _SHARE = {"bad": "up", "scale": "difference"}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "mc_flicker": {
-        **_GUARDED,
+        **_LEVELS,
         "margin": 0.015,
         "tolerance": 0.05,
         "weight": 200.0,
         "required": True,
     },
-    "mc_flicker_p95": {"margin": 0.05, "tolerance": 0.15, **_GUARDED},
-    "mc_flicker_peak": {"margin": 0.2, "tolerance": 0.5, **_GUARDED},
-    "luminance_flicker": {"margin": 0.05, "tolerance": 0.1, **_GUARDED},
+    "mc_flicker_p95": {"margin": 0.05, "tolerance": 0.15, **_LEVELS},
+    "mc_flicker_peak": {"margin": 0.2, "tolerance": 0.5, **_LEVELS},
+    "luminance_flicker": {"margin": 0.05, "tolerance": 0.1, **_LEVELS},
     "motion_smoothness": {"of": "complement", "margin": 0.03, "tolerance": 0.05, **_GUARDED},
-    "judder": {"margin": 0.05, "tolerance": 0.1, **_GUARDED},
-    "judder_peak": {"margin": 0.2, "tolerance": 0.5, **_GUARDED},
+    "judder": {"margin": 0.05, "tolerance": 0.1, **_LEVELS},
+    "judder_peak": {"margin": 0.2, "tolerance": 0.5, **_LEVELS},
     "stride_pulse": {"margin": 0.03, "tolerance": 0.05, **_SHARE},
     "freeze_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "jump_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
@@ -186,6 +192,9 @@ class Policy(ConfigModel):
             elif rule.guard is not None and rule.guard not in self.metrics:
                 message = f"is '{rule.guard}', which is not checked. Add it to metrics, or null."
                 yield Finding(("metrics", name, "guard"), message)
+            if rule.grows_with not in (None, *self.metrics, *DEFAULTS):
+                message = f"is '{rule.grows_with}', which is not checked. Write contrast, or null."
+                yield Finding(("metrics", name, "grows_with"), message)
 
     def share(self, name: str, names: Iterable[str] | None = None) -> float:
         """The part of alpha at which a metric is tested before any other one has failed."""
