@@ -29,8 +29,16 @@ from vidcfg.metrics.record import ClipInfo
 from vidcfg.progress import Progress
 
 NAMES = (
-    *("mc_flicker", "mc_flicker_p95", "mc_flicker_peak", "mc_noise", "judder", "judder_peak"),
-    *("ghosting", "content_drift", "sharpness_pulse", "freeze_share", "stride_pulse"),
+    *("mc_flicker", "mc_flicker_p95", "mc_flicker_peak", "mc_flicker_colour", "mc_noise"),
+    *(
+        "judder",
+        "judder_peak",
+        "ghosting",
+        "content_drift",
+        "sharpness_pulse",
+        "freeze_share",
+        "stride_pulse",
+    ),
     *("colour_drift", "luminance_flicker", "hf_share", "second_diff", "frame_diff"),
 )
 

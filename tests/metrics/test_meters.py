@@ -75,6 +75,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "mc_flicker": mean_of_blocks(paths, "flicker"),
         "mc_flicker_p95": np.percentile(np.nanmean([p.flicker for p in paths], axis=0), 95),
         "mc_flicker_peak": peak_of_blocks(paths, "flicker"),
+        "mc_flicker_colour": 0.0,
         "mc_noise": np.mean([p.noise for p in paths]),
         "mc_coverage": np.mean([p.covered for p in paths]),
         "judder": mean_of_blocks(paths, "judder"),

@@ -188,6 +188,23 @@ def test_noise_reads_as_its_standard_deviation_on_luma(texture, pixels):
     assert found[0] < 0.1 * found[1]
 
 
+def test_flicker_of_colour_is_told_from_that_of_light(texture):
+    still = np.repeat(0.2 + 0.6 * texture(96, 120, sigma=4.0)[None, None], 6, axis=0)
+    still = np.repeat(still, 3, axis=1)
+    sign = 0.01 * (-1) ** np.arange(6)[:, None, None, None]
+    light = warp_records((still + sign).astype(np.float32))
+    assert light["mc_flicker"].value == pytest.approx(0.02, rel=0.01)
+    assert light["mc_flicker_colour"].value < 1e-4
+    # Red against green at equal luma: no luma flickers, and all that does is colour.
+    shift = np.array([0.587, -0.299, 0])[:, None, None]
+    colour = warp_records((still + sign * shift).astype(np.float32))
+    chroma = 0.02 * np.linalg.norm(
+        [-0.168736 * 0.587 + 0.331264 * 0.299, 0.5 * 0.587 + 0.418688 * 0.299]
+    )
+    assert colour["mc_flicker_colour"].value == pytest.approx(chroma, rel=0.01)
+    assert colour["mc_flicker"].value == pytest.approx(chroma, rel=0.01)
+
+
 def test_flicker_of_whole_blocks_is_no_noise(texture):
     still = np.repeat(0.2 + 0.6 * texture(96, 120, sigma=4.0)[None, None], 6, axis=0)
     blinking = still + 0.02 * (-1) ** np.arange(6)[:, None, None, None]

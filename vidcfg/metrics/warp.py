@@ -44,15 +44,17 @@ PATH_PROTOCOL = FLOW_PROTOCOL + ";second-difference;signed-blocks=8;ycc=bt601"
 class PathResidual:
     """What a frame lacks of its neighbours, by block [rows, columns], NaN where nothing is known.
 
-    `flicker` follows the flow to each neighbour; `judder` a path of constant velocity through the
-    frame, and adds what is irregular in the motion. Both in intensity, and so is `noise`, what
-    pixels of a calm block have around the block's mean (`noise_of`). `covered` is the share of
+    `flicker` follows the flow to each neighbour, `colour` is that of the colour differences alone;
+    `judder` follows a path of constant velocity through the frame, and adds what is irregular in
+    the motion; `noise` is what pixels of a calm block have around the block's mean (`noise_of`).
+    All in intensity. `covered` is the share of
     pixels whose path to both neighbours stays inside; `scale` is down and across, in pixels of the
     video for each pixel of a block. `steps` are `moved_and_turned`.
     """
 
     flicker: Float[np.ndarray, "rows columns"]
     judder: Float[np.ndarray, "rows columns"]
+    colour: Float[np.ndarray, "rows columns"]
     noise: float | None
     frame: int
     covered: float
@@ -70,13 +72,15 @@ def path_residual(triple: Pair) -> PathResidual:
 
     rest, is_inside = _lacking(middle.ycc, follow(first.ycc, backward), after.moved)
     irregular, is_known = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
-    flicker, judder = _lengths(rest, is_inside), _lengths(irregular, is_known)
+    lacks = block_means(rest, is_inside)
+    flicker, colour = _lengths(lacks), _lengths(lacks[..., 1:])
+    judder = _lengths(block_means(irregular, is_known))
     noise = noise_of(rest[..., 0], is_inside)
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
     steps = moved_and_turned(np.ascontiguousarray(middle.ycc[..., 0]), even)
     covered = float(is_inside.mean())
-    return PathResidual(flicker, judder, noise, triple.start + 1, covered, scale, steps)
+    return PathResidual(flicker, judder, colour, noise, triple.start + 1, covered, scale, steps)
 
 
 def _lacking(
@@ -87,9 +91,9 @@ def _lacking(
     return here_HW3 - (first + second) / 2, is_first & is_second
 
 
-def _lengths(rest_HW3: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """Of the means of blocks, in intensity."""
-    return np.linalg.norm(block_means(rest_HW3, is_known), axis=-1) / 255
+def _lengths(levels: Float[np.ndarray, "rows columns C"]) -> Float[np.ndarray, "rows columns"]:
+    """In intensity."""
+    return np.linalg.norm(levels, axis=-1) / 255
 
 
 def noise_of(rest_HW: np.ndarray, is_known: np.ndarray) -> float | None:
@@ -146,6 +150,7 @@ class PathResiduals:
 
     flicker: list[float | None] = field(default_factory=list)
     judder: list[float | None] = field(default_factory=list)
+    colour: list[float | None] = field(default_factory=list)
     noise: list[float | None] = field(default_factory=list)
     covered: list[float] = field(default_factory=list)
     steps: list[tuple[float, float]] = field(default_factory=list)
@@ -158,6 +163,7 @@ class PathResiduals:
         self.steps.append(new.steps)
         self.flicker.append(_mean(new.flicker))
         self.judder.append(_mean(new.judder))
+        self.colour.append(_mean(new.colour))
         self.noise.append(new.noise)
         known = np.isfinite(new.flicker)
         values = np.where(known, new.flicker, 0.0)
@@ -249,6 +255,12 @@ def of_blocks(clip: Any) -> dict:
 @metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
 def of_worst_frame(clip: Any) -> dict:
     return outcome(clip, clip[PATH].flicker, peak)
+
+
+@metric("mc_flicker_colour", "warp", "intensity", "lower", *_FACTS, marks_still=True)
+def of_colour(clip: Any) -> dict:
+    """Flicker of both colour differences, without that of luma."""
+    return outcome(clip, clip[PATH].colour, np.mean)
 
 
 @metric(
