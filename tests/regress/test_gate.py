@@ -176,8 +176,9 @@ def test_noise_of_repeats_widens_the_tolerance_and_proves_with_few_prompts():
     small, large = (pairs(around(mean, 0.05, num=4)) for mean in (0.03, 0.14))
     result = only(judge({"a": small}, rules, noise))
     assert (result.verdict, result.tolerance_from) == ("PASS", "repeats")
-    # The 95 % and 99 % points of t of 12 degrees, above those of 5 scaled to a deviation of 1.
-    reach = 0.025 * (1.7823 + 2.6810)
+    # The 95 % point of t of 12 degrees, and the 99.75 % point of 4 scaled to a deviation of 1:
+    # each is above the other one's.
+    reach = 0.025 * (1.7823 + 5.5976 / math.sqrt(2))
     assert math.log1p(result.tolerance) == pytest.approx(reach, rel=1e-3)
     assert only(judge({"a": large}, rules, noise)).verdict == "FAIL"
     assert only(judge({"a": large}, rules)).verdict == "INCONCLUSIVE"
