@@ -80,6 +80,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "mc_coverage": np.mean([p.covered for p in paths]),
         "judder": mean_of_blocks(paths, "judder"),
         "ghosting": np.log(np.divide(*np.sum([p.steps for p in paths], axis=0)[::-1])),
+        "echo_share": echo_share_of(paths),
         "content_drift": drift_along(flows, frames),
         "judder_peak": peak_of_blocks(paths, "judder"),
         "dynamic_degree": 2 * moved.mean(),
@@ -124,6 +125,11 @@ def drift_along(flows, frames):
     here = textures[0][start[:, 1].astype(int), start[:, 0].astype(int)]
     a, b = here[is_inside], there[is_inside]
     return 1 - a @ b / np.sqrt((a @ a) * (b @ b))
+
+
+def echo_share_of(paths):
+    (a, b), (c, d) = np.sum([p.echoes for p in paths], axis=0)
+    return a / b - c / d
 
 
 def mean_of_blocks(paths, which):

@@ -126,6 +126,26 @@ def test_an_echo_of_the_frame_before_is_ghosting(panning):
     assert warp_records(frames[:1].repeat(5, axis=0))["ghosting"].status == "skipped"
 
 
+def test_an_echo_of_the_frame_before_is_told_from_one_of_the_frame_after(texture):
+    # A textured square over a standing background: what it leaves stands where it was.
+    behind, square = 0.3 + 0.4 * texture(96, 120), 0.3 + 0.4 * texture(40, 40, seed=7)
+    frames = np.repeat(behind[None, None], 9, axis=0)
+    for t in range(9):
+        frames[t, 0, 28:68, 10 + 4 * t : 50 + 4 * t] = square
+    echo, ahead = frames.copy(), frames.copy()
+    echo[1:] = 0.65 * frames[1:] + 0.35 * frames[:-1]
+    ahead[:-1] = 0.65 * frames[:-1] + 0.35 * frames[1:]
+    found = {
+        name: warp_records(clip.astype(np.float32))["echo_share"].value
+        for name, clip in (("clean", frames), ("echo", echo), ("ahead", ahead))
+    }
+    assert abs(found["clean"]) < 0.01
+    assert found["echo"] > found["clean"] + 0.02
+    # Backwards in time the same is the frame after.
+    assert found["ahead"] < found["clean"] - 0.02
+    assert warp_records(frames[:1].repeat(5, axis=0))["echo_share"].status == "skipped"
+
+
 def test_content_that_turns_into_another_drifts(panning, texture):
     frames = panning(1, num_frames=17)
     other = texture(128, 128, seed=5)

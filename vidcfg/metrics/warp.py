@@ -49,7 +49,8 @@ class PathResidual:
     the motion; `noise` is what pixels of a calm block have around the block's mean (`noise_of`).
     All in intensity. `covered` is the share of
     pixels whose path to both neighbours stays inside; `scale` is down and across, in pixels of the
-    video for each pixel of a block. `steps` are `moved_and_turned`.
+    video for each pixel of a block. `steps` are `moved_and_turned`, `echoes` are `echo_of` the
+    frame before and the one after.
     """
 
     flicker: Float[np.ndarray, "rows columns"]
@@ -60,6 +61,7 @@ class PathResidual:
     covered: float
     scale: tuple[float, float]
     steps: tuple[float, float]
+    echoes: list[tuple[float, float]]
 
 
 def path_residual(triple: Pair) -> PathResidual:
@@ -70,7 +72,8 @@ def path_residual(triple: Pair) -> PathResidual:
     backward, forward = resized(before.back, height, width), after.step
     even = (forward - backward) / 2
 
-    rest, is_inside = _lacking(middle.ycc, follow(first.ycc, backward), after.moved)
+    from_first, from_last = follow(first.ycc, backward), after.moved
+    rest, is_inside = _lacking(middle.ycc, from_first, from_last)
     irregular, is_known = _lacking(middle.ycc, follow(first.ycc, -even), follow(last.ycc, even))
     lacks = block_means(rest, is_inside)
     flicker, colour = _lengths(lacks), _lengths(lacks[..., 1:])
@@ -78,9 +81,13 @@ def path_residual(triple: Pair) -> PathResidual:
     noise = noise_of(rest[..., 0], is_inside)
     full = triple.middle.shape[-2:]
     scale = full[0] / height, full[1] / width
-    steps = moved_and_turned(np.ascontiguousarray(middle.ycc[..., 0]), even)
-    covered = float(is_inside.mean())
-    return PathResidual(flicker, judder, colour, noise, triple.start + 1, covered, scale, steps)
+    luma = np.ascontiguousarray(middle.ycc[..., 0])
+    steps = moved_and_turned(luma, even)
+    is_moving = is_inside & (np.linalg.norm(even, axis=-1) > SLOWEST)
+    sides = (first, from_first[0]), (last, from_last[0])
+    echoes = [echo_of(luma, n.ycc[..., 0], m[..., 0], is_moving) for n, m in sides]
+    facts = triple.start + 1, float(is_inside.mean()), scale, steps, echoes
+    return PathResidual(flicker, judder, colour, noise, *facts)
 
 
 def _lacking(
@@ -128,6 +135,17 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
     return sums[0], sums[1]
 
 
+def echo_of(
+    here_HW: np.ndarray, there_HW: np.ndarray, moved_HW: np.ndarray, is_moving_HW: np.ndarray
+) -> tuple[float, float]:
+    """Sums of (x - m)(n - m) and (n - m)^2 over moving pixels of a frame x, with n the neighbour
+    and m the neighbour moved onto it: their ratio is the share of n that stands in x unmoved.
+    """
+    here, there, moved = (luma[is_moving_HW] for luma in (here_HW, there_HW, moved_HW))
+    left = there - moved
+    return float((here - moved) @ left), float(left @ left)
+
+
 def block_means(
     values_HWC: Float[np.ndarray, "H W C"], is_known: Bool[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "rows columns C"]:
@@ -154,6 +172,7 @@ class PathResiduals:
     noise: list[float | None] = field(default_factory=list)
     covered: list[float] = field(default_factory=list)
     steps: list[tuple[float, float]] = field(default_factory=list)
+    echoes: list[list[tuple[float, float]]] = field(default_factory=list)
     worst: dict[str, Any] = field(default_factory=dict)
     _sum: Any = 0.0
     _count: Any = 0
@@ -161,6 +180,7 @@ class PathResiduals:
     def append(self, new: PathResidual) -> None:
         self.covered.append(new.covered)
         self.steps.append(new.steps)
+        self.echoes.append(new.echoes)
         self.flicker.append(_mean(new.flicker))
         self.judder.append(_mean(new.judder))
         self.colour.append(_mean(new.colour))
@@ -304,6 +324,25 @@ def of_echoes(clip: Any) -> dict:
         reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
         return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
     return {"value": float(np.log(turned / moved)), "n": len(clip[PATH].steps)}
+
+
+@metric(
+    *("echo_share", "warp", "share", "lower"),
+    *(PATH_PROTOCOL + f";moving>={SLOWEST};before-after", [PATH]),
+    group="look",
+)
+def of_shares(clip: Any) -> dict:
+    """Share of the frame before that stands in a frame unmoved, less that of the frame after.
+
+    The second is what wrong flow and noise look like, which know no direction of time. 0 without
+    an echo; blind where all moves alike, for there an echo is a blur that moves along.
+    """
+    before, after = np.sum([np.zeros((2, 2)), *clip[PATH].echoes], axis=0)
+    if not (before[1] > 0 and after[1] > 0):
+        reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
+        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+    value = float(before[0] / before[1] - after[0] / after[1])
+    return {"value": value, "n": len(clip[PATH].echoes)}
 
 
 DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)
