@@ -39,6 +39,8 @@ IN_REAL_CLIPS = {
     "ghosting of 35 %": "echo_share",
     "content drifts, 50 %": "echo_share",
     "a frame dropped": "mc_flicker_p95",
+    "two frames swapped": "judder",
+    "noise of 2 levels": "mc_noise",
 }
 """Faults that other metrics see where things move each in its own way."""
 
@@ -78,11 +80,12 @@ Wan, LTX-2, HunyuanVideo, Kling, Luma, Veo and others (350 x 350, lossy), of whi
 *Same clip*: share of clips that score higher with the fault than without it; *pooled*: the same
 for different clips. VBench's temporal flickering ranks as `frame_diff` does.
 
-Three faults are seen by other metrics than in drawn scenes, found by looking at these clips. In a
+Five faults are seen by other metrics than in drawn scenes, found by looking at these clips. In a
 pan an echo is a blur along the motion, which `ghosting` tells; where things move each in its own
-way it stands still, which `echo_share` tells, as it does another picture that fades in. A dropped
-frame is no more uneven than motion of real clips is by itself (`judder` .81), but hides and bares
-more at once than flow explains.
+way it stands still, which `echo_share` tells, as it does another picture that fades in. Motion of
+real clips has peaks of its own, so that swapped frames show in the mean of `judder` and not in its
+peak, and a dropped one in neither (.81): it hides and bares more at once than flow explains. Noise
+is small in means over blocks, and these clips flicker more than drawn ones.
 
 | fault | named for it | same clip | quiet | pooled | quiet | `frame_diff`, same clip | pooled |
 |---|---|---|---|---|---|---|---|"""
