@@ -27,7 +27,7 @@ class QuickWorker:
             raise FileNotFoundError("the checkpoint /models/none is not there")
         if self.how == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.how == "fails later" and len(self._lines("loads.txt")) > 1:
+        if self.how == "fails later" and self._lines("loads.txt")[0] != str(os.getpid()):
             raise OSError("no space left on this machine")
         self.loads += 1
 

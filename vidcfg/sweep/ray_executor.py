@@ -346,12 +346,12 @@ class RayExecutor:
         )
 
     def _cannot_load(self, place: _Place, message: str) -> list[Event]:
-        """Fatal if no worker ever had the model or this is the last place; else it is left out."""
-        name = place.name
+        """Left out where another one has the model or loads it; fatal at the last place."""
+        name, others = place.name, [one for one in self.places if one is not place]
         self._dismiss(place)
         if not self.waiting:
             return []
-        if self.has_loaded and len(self.places) > 1:
+        if others and (self.has_loaded or any(one.state == "loading" for one in others)):
             logger.warning(f"worker {name} cannot load the model and is left out: {message}")
             self.places.remove(place)
             return []
