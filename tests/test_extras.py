@@ -69,6 +69,19 @@ def test_the_base_gates_measures_and_reports_without_any_extra(tmp_path):
     assert not any("Traceback" in text for text in said)
 
 
+def test_render_says_that_its_pictures_lack_a_package_before_it_samples(tmp_path):
+    code = WITHOUT.format(blocked=["matplotlib"], commands=[["render", "quickstart"]])
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    codes, said = json.loads(done.stdout)
+    assert codes == [2]
+    assert said[0].splitlines()[-1] == (
+        "vidcfg render: this needs matplotlib, which is not installed. "
+        "Type: pip install 'vidcfg[render]'"
+    )
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
 def test_another_extra_and_error_are_named_where_they_bring_all_that_is_needed():
     text = "LPIPS needs torch, which is not installed. Type: pip install 'vidcfg\\[metrics\\]'"
     with pytest.raises(OSError, match=text), explained("LPIPS", "metrics", OSError):

@@ -136,10 +136,16 @@ def load_config(path: str | Path, overrides: dict | None = None) -> TrainConfig:
         raise ValueError(f"{path}: no such file. Try configs/train/mini.yaml.")
     document = load_document(path)
     try:
-        return TrainConfig.model_validate({**document.data, **(overrides or {})})
+        config = TrainConfig.model_validate({**document.data, **(overrides or {})})
     except ValidationError as error:
         lines = [
             f"{document.locate(e['loc'])}: {'.'.join(map(str, e['loc']))}: {e['msg']}"
             for e in error.errors()
         ]
         raise ValueError("\n".join(lines)) from None
+    if config.start and not (config.start / "model_index.json").is_file():
+        raise ValueError(
+            f"{document.locate(('start',))}: start: {config.start} holds no model_index.json. "
+            "Name the folder of a finished model, such as vidcfg/mini/checkpoint."
+        )
+    return config

@@ -275,6 +275,9 @@ def test_a_metric_grows_with_one_that_is_checked_and_only_as_a_ratio():
         policy(a={"bad": "up", "margin": 0.02, "grows_with": "contrst"})
     with pytest.raises(ValueError, match="needs scale: ratio, bad: up and of: value"):
         policy(a={"bad": "down", "margin": 0.02, "grows_with": "contrast"})
+    other = {"bad": "up", "margin": 0.02, "scale": "difference"}
+    with pytest.raises(ValueError, match="'b', which is compared by difference. Write null"):
+        policy(a={"bad": "up", "margin": 0.02, "grows_with": "b"}, b=other)
     # Where contrast is not looked at, it explains nothing.
     rule = policy(mc_flicker={"guard": None})
     assert only(judge({"mc_flicker": pairs(around(0.05, 0.01))}, rule), "mc_flicker").change > 0.04

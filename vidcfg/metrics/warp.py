@@ -47,10 +47,9 @@ class PathResidual:
     `flicker` follows the flow to each neighbour, `colour` is that of the colour differences alone;
     `judder` follows a path of constant velocity through the frame, and adds what is irregular in
     the motion; `noise` is what pixels of a calm block have around the block's mean (`noise_of`).
-    All in intensity. `covered` is the share of
-    pixels whose path to both neighbours stays inside; `scale` is down and across, in pixels of the
-    video for each pixel of a block. `steps` are `moved_and_turned`, `echoes` are `echo_of` the
-    frame before and the one after.
+    All in intensity. `covered` is the share of pixels whose path to both neighbours stays inside;
+    `scale` is down and across, in pixels of the video for each pixel of a block. `steps` are
+    `moved_and_turned`, `echoes` are `echo_of` the frame before and the one after.
     """
 
     flicker: Float[np.ndarray, "rows columns"]
@@ -312,6 +311,12 @@ def of_worst_motion(clip: Any) -> dict:
     return outcome(clip, clip[PATH].judder, peak)
 
 
+def _unmoved(clip: Any) -> dict[str, Any]:
+    """What there is of an echo where nothing moves."""
+    reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
+    return averaged([], reason=reason)
+
+
 @metric(
     *("ghosting", "warp", "log", "lower"),
     *(PATH_PROTOCOL + f";moving>={SLOWEST}", [PATH]),
@@ -321,8 +326,7 @@ def of_echoes(clip: Any) -> dict:
     """Log of the change over a step across the motion to that along it: 0 without an echo."""
     moved, turned = (sum(sums) for sums in zip((0.0, 0.0), *clip[PATH].steps))
     if not (moved > 0 and turned > 0):
-        reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
-        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+        return _unmoved(clip)
     return {"value": float(np.log(turned / moved)), "n": len(clip[PATH].steps)}
 
 
@@ -339,8 +343,7 @@ def of_shares(clip: Any) -> dict:
     """
     before, after = np.sum([np.zeros((2, 2)), *clip[PATH].echoes], axis=0)
     if not (before[1] > 0 and after[1] > 0):
-        reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
-        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+        return _unmoved(clip)
     value = float(before[0] / before[1] - after[0] / after[1])
     return {"value": value, "n": len(clip[PATH].echoes)}
 

@@ -32,9 +32,9 @@ class MetricResult:
     `detectable` is the change that is found with the policy's power, `needed_clips` how many would
     decide (None: decided, or more than a million). `explained` is the part of the change that a
     rise of what the metric grows with accounts for; `change` and what follows is without it.
-    `is_lost`: the verdict is on clips that lost
-    the metric; `is_unproven`: INCONCLUSIVE with a sign of harm. `tested` has the change of every
-    clip, None where no clip has the metric on both sides.
+    `is_lost`: the verdict is on clips that lost the metric; `is_unproven`: INCONCLUSIVE with a
+    sign of harm. `tested` has the change of every clip, None where no clip has the metric on both
+    sides.
     """
 
     name: str
@@ -206,7 +206,7 @@ def _measured(
 
 
 def _explained(rule: MetricRule, every: Mapping[str, Pairs], policy: Policy) -> float:
-    """How much a metric grows with another one: the least rise of that one that is shown.
+    """How much a metric grows with the one that it is proportional to: the rise of that one.
 
     Relative; the lower end of its interval by prompt, from 0 to its margin, so that chance
     explains nothing, and what is itself a regression explains no more than its margin.

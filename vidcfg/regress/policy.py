@@ -195,6 +195,9 @@ class Policy(ConfigModel):
             if rule.grows_with not in (None, *self.metrics, *DEFAULTS):
                 message = f"is '{rule.grows_with}', which is not checked. Write contrast, or null."
                 yield Finding(("metrics", name, "grows_with"), message)
+            elif (other := self.metrics.get(rule.grows_with)) and not other.is_ratio:
+                message = f"is '{rule.grows_with}', which is compared by difference. Write null."
+                yield Finding(("metrics", name, "grows_with"), message)
 
     def share(self, name: str, names: Iterable[str] | None = None) -> float:
         """The part of alpha at which a metric is tested before any other one has failed."""

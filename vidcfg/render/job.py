@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib  # noqa: F401 - draws the sheets: said to be missing before a video is sampled
+
 from vidcfg.files import atomic_path
 from vidcfg.media.sheet import contact_sheet, surface_picture
 from vidcfg.media.write import encode_video

@@ -57,6 +57,8 @@ class Worker:
         Raises:
             ModelError: if it cannot be loaded.
         """
+        import vidcfg.render.job  # noqa: F401 - what it lacks is said before the model is loaded
+
         self._load(self.plan.config_of(self.plan.units[0]), level=0)
 
     def _load(self, config: RenderConfig, *, level: int) -> tuple[Any, dict[str, Any]]:

@@ -21,6 +21,13 @@ def test_unknown_keys_and_wrong_values_are_named_with_the_file(tmp_path):
     assert "full" in str(error.value)
 
 
+def test_a_start_that_is_no_model_is_refused_before_anything_is_written(tiny_file, tmp_path):
+    path = tiny_file()
+    path.write_text(f"{path.read_text()}start: {tmp_path / 'nowhere'}\n")
+    with pytest.raises(ValueError, match="nowhere holds no model_index.json. Name the folder"):
+        load_config(path)
+
+
 def test_a_missing_file_names_one_that_exists(tmp_path):
     with pytest.raises(ValueError, match=r"none.yaml: no such file. Try configs/train/mini.yaml"):
         load_config(tmp_path / "none.yaml")
