@@ -8,7 +8,7 @@ set -euo pipefail
 UV=${UV:-uv}
 FOLDER=${FOLDER:-/tmp/lower_bounds}
 cd "$(dirname "$0")/.."
-$UV venv --quiet --allow-existing --python "${PYTHON:-3.11}" "$FOLDER"
+$UV venv --quiet --clear --python "${PYTHON:-3.11}" "$FOLDER"
 $UV pip install --quiet --python "$FOLDER/bin/python" --resolution lowest-direct -e '.[test]'
 $UV pip list --quiet --python "$FOLDER/bin/python" --format freeze > "$FOLDER/versions.txt"
 exec "$FOLDER/bin/python" -m pytest -q "${@:-tests}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import in_pieces, joined, rows_of, sums_of
+from vidcfg.guidance.planes import planes, weighted
 from vidcfg.guidance.shapes import Bool, Float
 
 
@@ -35,8 +36,6 @@ def combine(
         out = base.new_empty((len(combination.off_BF), *base.shape[1:]))
     given = [predictions[branch] for branch in combination.delta_BF]
     given += [vectors[name] for name in combination.extra_BF]
-    out.view(*out.shape[:3], -1)  # Raises where its rows would be a copy, filled in its place.
-    target, *inputs = rows_of(out, base, predictions.get("cond", base), *given)
     moved = len(combination.delta_BF)
 
     # The numbers of every frame; None where there is nothing to do.
@@ -44,6 +43,17 @@ def combine(
     has_off = isinstance(off_BF, Tensor) or off_BF.any()
     numbers = [combination.gain_BF, combination.factor_BF, off_BF if has_off else None]
     numbers += [*combination.delta_BF.values(), *combination.extra_BF.values()]
+
+    # In one pass where the compiled loops serve.
+    inputs = [out, base, predictions.get("cond", base), *given]
+    arrays = planes(*inputs) if given and len({t.dtype for t in inputs}) == 1 else None
+    if arrays is not None:
+        sums = weighted(arrays, moved, numbers, measured is not None)
+        if measured is not None:
+            measured.append(sums)
+        return out
+    out.view(*out.shape[:3], -1)  # Raises where its rows would be a copy, filled in its place.
+    target, *inputs = rows_of(*inputs)
     numbers = [None if n is None else _beside(n, target) for n in numbers]
 
     # Piece by piece; the samples that share their predictions one after the other.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.layout import elements_per_frame
+from vidcfg.guidance.layout import SMALL, elements_per_frame
 from vidcfg.guidance.shapes import Float, Float64
 
 NOISY = "x_t"
@@ -26,8 +26,6 @@ _PIECE = 2**18
 """Elements of one prediction worked on at a time on a CPU, so that they stay in its cache."""
 _ROW = 2**13
 """Elements that a CPU sums in one go: more would take several threads, and lose digits."""
-SMALL = 2**15
-"""Elements that a CPU sums in one thread, so that no bit depends on how many samples they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,27 +160,28 @@ def gram_of(
     count, size = elements_per_frame(vectors[0]), len(vectors)
 
     # A second time around the mean where it is large against the spread.
-    rows = rows_of(*vectors)
-    mean, scatter = _centre(_moments(rows, len(others)), size, count)
+    mean, scatter = _centre(_moments(vectors, len(others)), size, count)
     if vectors[0].device.type == "cpu":
         far = (scatter.diagonal(dim1=-2, dim2=-1) < count * mean**2).flatten(1).any(1)
         for b in far.nonzero()[:, 0].tolist():
-            part = [row[b : b + 1] for row in rows]
+            part = [vector[b : b + 1] for vector in vectors]
             shift = mean[b : b + 1].to(torch.promote_types(vectors[0].dtype, torch.float32))
-            shift_ = shift.numpy() if isinstance(part[0], np.ndarray) else shift
-            sums = _moments(part, len(others), shift_)
-            residual, scatter[b : b + 1] = _centre(sums, size, count)
+            residual, scatter[b : b + 1] = _centre(_moments(part, len(others), shift), size, count)
             mean[b : b + 1] = shift + residual
     return Gram((base, *others, *raw), scatter, mean, count, tuple(raw))
 
 
 def spread_of(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
     """The standard deviation (biased) of every frame, for less than a Gram takes."""
+    from vidcfg.guidance.planes import moments, planes
+
     if frames.device.type not in HOST:
         return launched_spread(frames)
-    return spread(
-        joined([sums_of(*piece) for piece in in_pieces(*rows_of(frames))], frames), frames
-    )
+    arrays = planes(frames)
+    if arrays is not None:
+        return spread(moments(arrays, 0), frames)
+    sums = [sums_of(*piece) for piece in in_pieces(*rows_of(frames))]
+    return spread(joined(sums, frames), frames)
 
 
 def launched_spread(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
@@ -294,9 +293,16 @@ def _ones(size: int, dtype: Any) -> Any:
     return np.ones(size, dtype)
 
 
-def _moments(rows: Sequence[Any], num_others: int, shift: Any = None) -> Any:
+def _moments(vectors: Sequence[Any], num_others: int, shift: Any = None) -> Any:
     """Sums of v_i - shift_i, then of their products for i <= j: axes (B, F, these)."""
-    found = []
+    from vidcfg.guidance.planes import moments, planes
+
+    arrays = planes(*vectors)
+    if arrays is not None:
+        return moments(arrays, num_others, None if shift is None else shift.numpy())
+    rows, found = rows_of(*vectors), []
+    if shift is not None and isinstance(rows[0], np.ndarray):
+        shift = shift.numpy()
     for piece in in_pieces(*rows, *([] if shift is None else [shift])):
         base, others, raw = piece[0], piece[1 : num_others + 1], piece[num_others + 1 : len(rows)]
         parts = [_wide(p) for p in (base, *(p - base for p in others), *raw)]

@@ -11,6 +11,9 @@ from typing import Any
 _MOVED = {"BCFHW": (2, 1), "BFCHW": (1, 1), "BFHWC": (-1, 2)}
 """The axis that moves for a view (B, F, C, H, W), and where to."""
 
+SMALL = 2**15
+"""Elements that a CPU sums in one thread, so that no bit depends on how many samples they are."""
+
 
 @dataclass(frozen=True)
 class FrameLayout:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.layout import per_frame
-from vidcfg.guidance.shapes import Float, Float64
+from vidcfg.guidance.shapes import Bool, Float, Float64
 from vidcfg.settings.base import ConfigModel, Fraction, Positive, Range, refuse
 from vidcfg.settings.validation import number_advice
 
@@ -123,6 +123,34 @@ class Threshold(ConfigModel):
 
     percentile: Annotated[float, AfterValidator(Range(50, 100, above=True))] = 99.5
     floor: Positive = 1.0
+
+    def limit(
+        self,
+        noisy: Float[Any, "B F ..."],
+        guided: Float[Any, "B F ..."],
+        levels: tuple[float, float, float, float],
+        *,
+        statistics: str,
+        off_BF: Bool[Any, "B F"],
+    ) -> Float[Any, "B F ..."]:
+        """The prediction of the thresholded x0 = a noisy + b guided; what x0 keeps keeps its bits.
+
+        levels = (a, b, c, d), with the prediction as c noisy + d x0; `noisy` is in float32 or
+        better. In `guided` itself, but for frames that are off, where the compiled loops serve.
+        """
+        import torch
+
+        from vidcfg.guidance.planes import limit_x0, planes
+
+        a, b, c, d = levels
+        arrays = planes(noisy, guided) if noisy.dtype == torch.float32 else None
+        if arrays is not None:
+            limit_x0(*arrays, levels, self, statistics=statistics, off_BF=off_BF)
+            return guided
+        x0 = (noisy * a).add_(guided.to(noisy.dtype), alpha=b)
+        tamed = self.apply(x0, statistics=statistics)
+        kept = tamed == x0
+        return torch.where(kept, guided, tamed.mul_(d).add_(noisy, alpha=c).to(guided.dtype))
 
     def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
         """The thresholded x0, a new tensor."""

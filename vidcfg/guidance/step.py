@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.apply import combine
-from vidcfg.guidance.gram import HOST, NOISY, SMALL, gram_of, spread, spread_of
-from vidcfg.guidance.layout import FrameLayout, per_frame
+from vidcfg.guidance.gram import HOST, NOISY, gram_of, spread, spread_of
+from vidcfg.guidance.layout import SMALL, FrameLayout, per_frame
 from vidcfg.guidance.limits import clamp, frame_std
 from vidcfg.guidance.passes import (
     Evaluate,
@@ -29,6 +29,7 @@ from vidcfg.guidance.passes import (
     served_by,
 )
 from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
+from vidcfg.guidance.planes import room
 from vidcfg.guidance.prediction import coefficients
 from vidcfg.guidance.rule import Vectors
 from vidcfg.guidance.trace import ADVICE, NonFiniteError, StepTrace
@@ -124,7 +125,7 @@ class GuidedDenoiser:
         whole, out, outcomes, order = None, None, [], []
         if len(groups) > 1 and some is not None:
             shape, dtype = (len(steps), *some.shape[1:]), self.combine_dtype or some.dtype
-            whole = some.new_empty(shape, dtype=dtype)
+            whole = room(some, shape, dtype)
         for members in groups.values():
             group = SampleGroup(members, self.layout, inputs, self.combine_dtype)
             predictions = {
@@ -242,7 +243,7 @@ class SampleGroup:
             cond = predictions["cond"].to(out_dtype).expand(count, *only.shape[1:])
             return GuidedGroup(cond if out is None else out.copy_(cond), std, std, {})
         if out is None:
-            out = only.new_empty((count, *only.shape[1:]), dtype=out_dtype)
+            out = room(only, (count, *only.shape[1:]), out_dtype)
         some = next(iter(frames.values()))
         frames = {b: frames.get(b, some) for b in dict.fromkeys((*method.branches, method.base))}
         outs = self.layout.frames(out, num_frames)
@@ -337,13 +338,11 @@ class SampleGroup:
             alpha, sigma = self.inputs.known_level("guidance.threshold", instead)
             wide = torch.promote_types(torch.float32, guided.dtype)
             noisy, kind = self.noisy_frames(guided, wide), self.inputs.prediction
-            a, b = coefficients(kind, "sample", alpha, sigma)
-            x0 = (noisy * a).add_(guided.to(wide), alpha=b)
-            tamed = guidance.threshold.apply(x0, statistics=statistics)
-            kept = tamed == x0
-            a, b = coefficients("sample", kind, alpha, sigma)
-            changed = tamed.mul_(b).add_(noisy, alpha=a).to(guided.dtype)
-            guided = torch.where(kept, guided, changed)
+            levels = coefficients(kind, "sample", alpha, sigma)
+            levels += coefficients("sample", kind, alpha, sigma)
+            guided = guidance.threshold.limit(
+                noisy, guided, levels, statistics=statistics, off_BF=off_BF
+            )
         if guidance.clamp is not None:
             guided = clamp(guided, guidance.clamp, statistics=statistics)
         off = per_frame(torch.from_numpy(off_BF).to(cond.device, non_blocking=True), cond)

@@ -1,0 +1,318 @@
+"""Loops over large predictions on a CPU that read and write memory once, compiled by numba.
+
+Arrays are (B, C, F, N) in the order of memory: of float32, of float64, or of uint16, which are the
+bits of bfloat16; there every operation is taken in float32 and rounded, as torch does it. Nothing
+is reassociated or contracted but the sums of a block, which are added up in float64.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+_BLOCK = 2048
+"""Elements at a time: what is made of them stays in the first cache."""
+BINS = 4096
+"""The exponents of float32, and the first four binary digits of each."""
+
+
+@njit(cache=True, nogil=True)
+def moments(vectors: tuple, num_others: int, shift: np.ndarray, sums: np.ndarray) -> None:
+    """Add to `sums` (B, F, these) the sums of v_i - shift_i, then of their products for i <= j.
+
+    v_0 is the first vector, and is taken off from the `num_others` that follow; `shift` (B, F, V).
+    """
+    size = len(vectors)
+    count, channels, frames, length = vectors[0].shape
+    parts = np.empty((size, _BLOCK), shift.dtype)
+    for b, c, f in np.ndindex(count, channels, frames):
+        for low in range(0, length, _BLOCK):
+            width = min(_BLOCK, length - low)
+            for i in range(size):
+                rows = vectors[i][b, c, f, low : low + width]
+                if 0 < i <= num_others:
+                    _read_difference(rows, parts[0], parts[i])
+                else:
+                    _read(rows, parts[i])
+            place = size
+            for i in range(size):
+                _lower(parts[i, :width], shift[b, f, i])
+            for i in range(size):
+                sums[b, f, i] += _total(parts[i, :width])
+                for j in range(i, size):
+                    sums[b, f, place] += _product(parts[i, :width], parts[j, :width])
+                    place += 1
+
+
+@njit(cache=True, nogil=True)
+def weighted(
+    out: np.ndarray,
+    base: np.ndarray,
+    cond: np.ndarray,
+    parts: tuple,
+    num_moved: int,
+    surface: tuple,
+    off: np.ndarray,
+    amounts: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Fill `out` with factor * (gain * base + sum_i amount_i part_i), or `cond` where `off`.
+
+    From the first `num_moved` parts the base is taken off. `surface` is gain and factor (B, F),
+    `amounts` (P, B, F). Predictions of one row serve all samples. Unless it has no row, `sums`
+    (B, F, 4) gets the sums and sums of squares of cond and of the result.
+    """
+    gain, factor = surface
+    count, channels, frames, length = base.shape
+    per_row = len(out) // count
+    moved = np.empty((len(parts), _BLOCK + 48), gain.dtype)
+    first_room, kept_room = np.empty(_BLOCK, gain.dtype), np.empty(_BLOCK, gain.dtype)
+    total_room = np.empty(_BLOCK, gain.dtype)
+    for b, c, f in np.ndindex(count, channels, frames):
+        for low in range(0, length, _BLOCK):
+            width = min(_BLOCK, length - low)
+            first = _in_wide(base[b, c, f, low : low + width], first_room)
+            kept = _in_wide(cond[b, c, f, low : low + width], kept_room)
+            for i in range(len(parts)):
+                rows = parts[i][b, c, f, low : low + width]
+                if i < num_moved:
+                    _read_difference(rows, first, moved[i])
+                else:
+                    _read(rows, moved[i])
+            for k in range(b * per_row, (b + 1) * per_row):
+                target = out[k, c, f, low : low + width]
+                if off[k, f]:
+                    target[:] = cond[b, c, f, low : low + width]
+                else:
+                    _begin(first, moved[0], amounts[0, k, f], gain[k, f], target)
+                    for i in range(1, len(parts)):
+                        _add(moved[i], amounts[i, k, f], target)
+                    if factor[k, f] != 1:
+                        _multiply(target, factor[k, f])
+                if len(sums):
+                    total = _in_wide(target, total_room)
+                    for i, row in enumerate((kept, total)):
+                        found = _total_and_square(row)
+                        sums[k, f, 2 * i] += found[0]
+                        sums[k, f, 2 * i + 1] += found[1]
+
+
+@njit(cache=True, nogil=True)
+def count_sizes(
+    noisy: np.ndarray, guided: np.ndarray, level: tuple, row: np.ndarray, counts: np.ndarray
+) -> None:
+    """Add to `counts` (R, BINS) how many |a noisy + b guided|, level = (a, b), are in each bin.
+
+    `row` (B, F) says which row of counts is a frame's.
+    """
+    count, channels, frames, length = guided.shape
+    for b, c, f in np.ndindex(count, channels, frames):
+        into = counts[row[b, f]]
+        for low in range(0, length, _BLOCK):
+            high = min(length, low + _BLOCK)
+            x, p = noisy[b, c, f, low:high], guided[b, c, f, low:high]
+            for j in range(high - low):
+                into[_bin(_clean(x[j], p[j], level))] += 1
+
+
+@njit(cache=True, nogil=True)
+def sizes_of_bin(
+    noisy: np.ndarray,
+    guided: np.ndarray,
+    level: tuple,
+    row: np.ndarray,
+    picked: np.ndarray,
+    found: np.ndarray,
+    above: np.ndarray,
+) -> None:
+    """Put the sizes of one bin per row into `found`, and the least one of later bins into `above`.
+
+    `picked` (R, 2) is the bin, and where in `found` the next of its values goes.
+    """
+    count, channels, frames, length = guided.shape
+    for b, c, f in np.ndindex(count, channels, frames):
+        r = row[b, f]
+        wanted, place = picked[r]
+        x, p = noisy[b, c, f], guided[b, c, f]
+        for j in range(length):
+            size = abs(_clean(x[j], p[j], level))
+            at = _bin(size)
+            if at == wanted:
+                found[place] = size
+                place += 1
+            elif at > wanted and size < above[r]:
+                above[r] = size
+        picked[r, 1] = place
+
+
+@njit(cache=True, nogil=True)
+def limit_sizes(
+    noisy: np.ndarray,
+    guided: np.ndarray,
+    levels: tuple,
+    bounds: np.ndarray,
+    shrink: np.ndarray,
+    off: np.ndarray,
+) -> None:
+    """In `guided`, x0 = a noisy + b guided within `bounds` (B, F), times `shrink` (B, F).
+
+    levels = (a, b, back_a, back_b); what x0 keeps its bits there keeps them too, and so do frames
+    that are `off`.
+    """
+    a, b_, back_a, back_b = levels
+    count, channels, frames, length = guided.shape
+    for b, c, f in np.ndindex(count, channels, frames):
+        if off[b, f]:
+            continue
+        bound, times = bounds[b, f], shrink[b, f]
+        x, p = noisy[b, c, f], guided[b, c, f]
+        for j in range(length):
+            x0 = _clean(x[j], p[j], (a, b_))
+            tamed = min(max(x0, -bound), bound) * times
+            if tamed != x0:
+                changed = tamed * back_b + _wide(x[j]) * back_a
+                p[j] = _bits(_near(changed, p), p)
+
+
+# ---- One row of a block ----
+
+
+@njit(cache=True)
+def _read(rows: np.ndarray, into: np.ndarray) -> None:
+    for j in range(len(rows)):
+        into[j] = _wide(rows[j])
+
+
+@njit(cache=True)
+def _read_difference(rows: np.ndarray, first: np.ndarray, into: np.ndarray) -> None:
+    for j in range(len(rows)):
+        into[j] = _near(_wide(rows[j]) - first[j], rows)
+
+
+@njit(cache=True)
+def _lower(part: np.ndarray, shift: Any) -> None:
+    if shift != 0:
+        for j in range(len(part)):
+            part[j] -= shift
+
+
+@njit(cache=True)
+def _begin(
+    first: np.ndarray, part: np.ndarray, amount: Any, gain: Any, target: np.ndarray
+) -> None:
+    """target = gain first + amount part; a gain of 1 takes no time."""
+    if gain == 1:
+        for j in range(len(target)):
+            target[j] = _bits(_near(first[j] + _near(part[j] * amount, target), target), target)
+    else:
+        for j in range(len(target)):
+            base = _near(first[j] * gain, target)
+            target[j] = _bits(_near(base + _near(part[j] * amount, target), target), target)
+
+
+@njit(cache=True)
+def _add(part: np.ndarray, amount: Any, target: np.ndarray) -> None:
+    for j in range(len(target)):
+        total = _wide(target[j]) + _near(part[j] * amount, target)
+        target[j] = _bits(_near(total, target), target)
+
+
+@njit(cache=True)
+def _multiply(target: np.ndarray, factor: Any) -> None:
+    for j in range(len(target)):
+        target[j] = _bits(_near(_wide(target[j]) * factor, target), target)
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _total(row: np.ndarray) -> Any:
+    found = row.dtype.type(0)
+    for j in range(len(row)):
+        found += row[j]
+    return found
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _total_and_square(row: np.ndarray) -> tuple:
+    total, square = row.dtype.type(0), row.dtype.type(0)
+    for j in range(len(row)):
+        total += row[j]
+        square += row[j] * row[j]
+    return total, square
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _product(row: np.ndarray, other: np.ndarray) -> Any:
+    found = row.dtype.type(0)
+    for j in range(len(row)):
+        found += row[j] * other[j]
+    return found
+
+
+def _in_wide(rows, room):
+    """The rows to reckon with: themselves, or in `room`."""
+
+
+@overload(_in_wide)
+def _(rows, room):
+    if rows.dtype != types.uint16:
+        return lambda rows, room: rows
+
+    def widened(rows, room):
+        _read(rows, room)
+        return room[: len(rows)]
+
+    return widened
+
+
+# ---- One number: as it is, or the bits of a bfloat16 ----
+
+
+def _wide(value):
+    """A number to reckon with."""
+
+
+def _near(value, like):
+    """`value` rounded to what the array `like` can hold."""
+
+
+def _bits(value, like):
+    """A rounded value as it stands in `like`."""
+
+
+@overload(_wide)
+def _(value):
+    if value == types.uint16:
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    return lambda value: value
+
+
+@overload(_near)
+def _(value, like):
+    if like.dtype != types.uint16:
+        return lambda value, like: value
+
+    def nearest_even(value, like):
+        bits = np.float32(value).view(np.uint32)
+        odd = np.uint32((bits >> np.uint32(16)) & np.uint32(1))
+        up = np.uint32(bits + np.uint32(0x7FFF) + odd)
+        return np.uint32(up & np.uint32(0xFFFF0000)).view(np.float32)
+
+    return nearest_even
+
+
+@overload(_bits)
+def _(value, like):
+    if like.dtype != types.uint16:
+        return lambda value, like: value
+    return lambda value, like: np.uint16(np.float32(value).view(np.uint32) >> np.uint32(16))
+
+
+@njit(cache=True)
+def _clean(noisy: Any, guided: Any, level: tuple) -> Any:
+    return _wide(noisy) * level[0] + _wide(guided) * level[1]
+
+
+@njit(cache=True)
+def _bin(value: Any) -> Any:
+    return np.int64((np.float32(value).view(np.uint32) & np.uint32(0x7FFFFFFF)) >> np.uint32(19))

@@ -1,0 +1,148 @@
+"""Large predictions on a CPU, given to the compiled loops as they lie in memory."""
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcfg.guidance.layout import SMALL
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_ORDERS = (
+    lambda frames: frames.unsqueeze(1),
+    lambda frames: frames.transpose(1, 2),
+    lambda frames: frames.movedim(2, -1).unsqueeze(1),
+)
+"""From (B, F, C, ...) to how it may lie in memory: frames first, channels first, channels last."""
+
+
+def planes(*tensors: Tensor) -> list[np.ndarray] | None:
+    """Arrays (B, C, F, N) on the memory of (B, F, ...) tensors, bfloat16 as uint16.
+
+    None where the loops do not serve, and torch does the same: for small tensors, for those that
+    are no block of memory in the same order, for other devices and dtypes, and without numba.
+    """
+    if tensors[0].ndim < 3 or tensors[0][0].numel() <= SMALL or loops() is None:
+        return None
+    if any(t.device.type != "cpu" or t.dtype not in _DTYPES for t in tensors):
+        return None
+    for order in _ORDERS:
+        views = [order(t.detach()) for t in tensors]
+        if views[0].ndim > 3 and all(view.is_contiguous() for view in views):
+            return [_array(view.flatten(3)) for view in views]
+    return None
+
+
+def room(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """`like.new_empty`; what is large on a CPU is asked for by numpy, in huge pages.
+
+    The first touch of a large tensor takes a CPU longer than to fill it, of huge pages a sixth.
+    """
+    if like.device.type != "cpu" or prod(shape) <= 8 * SMALL or dtype not in _DTYPES:
+        return like.new_empty(shape, dtype=dtype)
+    bits = torch.uint16 if dtype == torch.bfloat16 else dtype
+    return torch.from_numpy(np.empty(shape, str(bits).removeprefix("torch."))).view(dtype)
+
+
+@lru_cache
+def loops() -> Any:
+    """The compiled loops, or None: without numba, or where it has no folder to keep them in."""
+    try:
+        from vidcfg.guidance import loops as compiled
+    except (ImportError, RuntimeError):
+        return None
+    return compiled
+
+
+def _array(view: Tensor) -> np.ndarray:
+    return (view.view(torch.uint16) if view.dtype == torch.bfloat16 else view).numpy()
+
+
+def moments(
+    vectors: list[np.ndarray], num_others: int, shift_BFV: np.ndarray | None = None
+) -> Tensor:
+    """The sums of `gram.gram_of`: of every v_i, then of v_i v_j for i <= j, (B, F, these)."""
+    count, _, num_frames, _ = vectors[0].shape
+    size = len(vectors)
+    shift = np.zeros((count, num_frames, size)) if shift_BFV is None else shift_BFV
+    sums = np.zeros((count, num_frames, size + size * (size + 1) // 2))
+    loops().moments(tuple(vectors), num_others, shift.astype(_wide(vectors[0])), sums)
+    return torch.from_numpy(sums)
+
+
+def weighted(
+    arrays: list[np.ndarray], num_moved: int, numbers: list[Any], is_measured: bool
+) -> Tensor | None:
+    """Fill the first of `arrays`, out, base, cond and parts, as `apply.combine` says it.
+
+    `numbers` are gain, factor, off and the amounts of the parts, (B, F) each, or None for nothing
+    to do. Where measured, the sums that `gram.spread` reads are returned, (B, F, 4).
+    """
+    out, base, cond, *parts = arrays
+    shape, dtype = (len(out), out.shape[2]), _wide(base)
+    gain, factor, off, *amounts = (None if n is None else np.asarray(n) for n in numbers)
+    gain, factor = (
+        np.ones(shape, dtype) if n is None else _filled(n, shape, dtype) for n in (gain, factor)
+    )
+    off = np.zeros(shape, bool) if off is None else _filled(off, shape, np.dtype(bool))
+    amounts = np.stack([_filled(n, shape, dtype) for n in amounts])
+    sums = np.zeros((len(out) if is_measured else 0, out.shape[2], 4))
+    loops().weighted(out, base, cond, tuple(parts), num_moved, (gain, factor), off, amounts, sums)
+    return torch.from_numpy(sums) if is_measured else None
+
+
+def limit_x0(
+    noisy: np.ndarray,
+    guided: np.ndarray,
+    levels: tuple[float, float, float, float],
+    threshold: Any,
+    *,
+    statistics: str,
+    off_BF: np.ndarray,
+) -> None:
+    """`limits.Threshold` on x0 = a noisy + b guided, in `guided` itself; off frames stay.
+
+    `levels` are a, b, and the numbers for the way back from x0.
+    """
+    kit, dtype = loops(), np.dtype(np.float32)
+    count, _, num_frames, _ = guided.shape
+    num_rows = count if statistics == "clip" else count * num_frames
+    row_BF = np.arange(num_rows).reshape(count, -1).repeat(num_frames * count // num_rows, axis=1)
+    to_x0 = tuple(dtype.type(v) for v in levels[:2])
+
+    # The percentile lies between two neighbours: they are in one bin, or the second is the least
+    # beyond it.
+    counts = np.zeros((num_rows, kit.BINS), np.int64)
+    kit.count_sizes(noisy, guided, to_x0, row_BF, counts)
+    position = threshold.percentile / 100 * (guided.size // num_rows - 1)
+    ends = counts.cumsum(1)
+    bins = (ends <= int(position)).sum(1)
+    sizes = np.take_along_axis(counts, bins[:, None], 1)[:, 0]
+    places = sizes.cumsum() - sizes
+    found, above = np.empty(sizes.sum(), dtype), np.full(num_rows, np.inf, dtype)
+    kit.sizes_of_bin(noisy, guided, to_x0, row_BF, np.stack([bins, places], 1), found, above)
+    q = np.empty(num_rows, dtype)
+    for r, (place, size) in enumerate(zip(places, sizes)):
+        rank = int(position) - (ends[r, bins[r]] - size)
+        held = np.sort(np.append(found[place : place + size], above[r]))
+        low, high = torch.from_numpy(held[rank : rank + 2])
+        q[r] = low.lerp(high, position - int(position)) if position > int(position) else low
+
+    # Within the bounds, and as a prediction.
+    bound_BF = np.maximum(q, dtype.type(threshold.floor))[row_BF]
+    shrink_BF = dtype.type(threshold.floor) / bound_BF
+    numbers = tuple(dtype.type(v) for v in levels)
+    off_BF = _filled(off_BF, row_BF.shape, np.dtype(bool))
+    kit.limit_sizes(noisy, guided, numbers, bound_BF, shrink_BF, off_BF)
+
+
+def _filled(values: np.ndarray, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(values, shape), dtype)
+
+
+def _wide(array: np.ndarray) -> np.dtype:
+    """What the loops reckon in."""
+    return np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
