@@ -121,6 +121,22 @@ def step_of(setting, *, batch, size, dtype=torch.float32, device=DEVICE):
     return lambda: denoiser.predict(given, lambda _, names: ready[names[0]], Memory())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", list(STEPS))
+def test_kernels_give_what_torch_gives(name, dtype, monkeypatch):
+    step = step_of(STEPS[name][0], batch=2, size=(60, 104), dtype=dtype)
+    found = {}
+    for kernels in ("", "triton"):
+        monkeypatch.setenv("VIDCFG_KERNELS", kernels)
+        guided, trace = step()
+        found[kernels] = (guided, trace.std_cond_BF, trace.std_guided_BF)
+    near = 1e-5 if dtype == torch.float32 else 2**-7
+    if name == "cfg":
+        assert torch.equal(found[""][0], found["triton"][0])
+    for ours, wanted in zip(found["triton"], found[""]):
+        torch.testing.assert_close(ours, wanted, rtol=near, atol=near)
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", list(STEPS))
 def test_memory_of_a_step_is_a_few_tensors_beyond_its_inputs(name, batch):

@@ -15,6 +15,8 @@ import jaxtyping
 from beartype import beartype
 
 _scope = jaxtyping.jaxtyped
+_COMPILED = ("vidcfg.guidance.loops", "vidcfg.guidance.kernels")
+"""Whose functions others compile from their source."""
 
 
 def checked(what):
@@ -23,8 +25,8 @@ def checked(what):
     Of a class the `__init__` that `dataclass` wrote is checked, as jaxtyping does; its methods
     come here by themselves.
     """
-    if getattr(what, "__module__", "") == "vidcfg.guidance.loops":
-        return what  # whose source numba compiles
+    if getattr(what, "__module__", "") in _COMPILED:
+        return what
     if inspect.isclass(what):
         if dataclasses.is_dataclass(what) and "__init__" in vars(what):
             what.__init__ = checked(what.__init__)

@@ -49,6 +49,7 @@ def rows(device: str) -> list[Row]:
         made = _rows_of(name, *(t.to(device, dtype) for t in (cond, uncond, noisy)))
         if device != "cpu":  # whose goals and rounds are those of a CPU
             made = [replace(row, device=device, goal=None, rounds=8) for row in made]
+            made += _kernels(name, *(t.to(device, dtype) for t in (cond, uncond)))
         found += made
     return found
 
@@ -125,6 +126,44 @@ def _rows_of(
         check = _agreement(theirs, mine, tolerance)
         found.append(Row(f"8 x {rule} {name}", theirs, mine, check, goal=goal, rounds=5))
     return found
+
+
+def _kernels(name: str, cond: torch.Tensor, uncond: torch.Tensor) -> list[Row]:
+    """Both kernels beside a copy of as many bytes."""
+    from vidcfg.guidance import kernels
+
+    frames = cond.shape[2]
+    blocks = [t.flatten(3) for t in (torch.empty_like(cond), uncond, cond)]
+    numbers = torch.ones(4, 1, frames, device=cond.device)
+    numbers[2], numbers[3] = 0, SCALE
+
+    def weigh() -> torch.Tensor:
+        kernels.weighted(*blocks, blocks[2:], 1, numbers)
+        return blocks[0].view_as(cond)
+
+    def copying(bytes_moved: int) -> Callable[[], object]:
+        source, target = torch.empty(
+            2, bytes_moved // 2, dtype=torch.uint8, device=cond.device
+        ).unbind()
+        return lambda: target.copy_(source)
+
+    def same() -> str:
+        assert torch.equal(weigh(), uncond + SCALE * (cond - uncond))
+        return "equal bits"
+
+    size = cond.numel() * cond.itemsize
+    options = {"goal": 0.8, "rounds": 8, "device": "cuda"}
+    return [
+        Row(f"kernel weighted {name}", copying(3 * size), weigh, same, "a copy", **options),
+        Row(
+            f"kernel moments {name}",
+            copying(2 * size),
+            lambda: kernels.moments(blocks[1:], 1),
+            _another,
+            "a copy",
+            **options,
+        ),
+    ]
 
 
 def _another() -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.gram import in_pieces, joined, rows_of, sums_of
-from vidcfg.guidance.planes import planes, weighted
+from vidcfg.guidance.gram import HOST, in_pieces, joined, rows_of, sums_of
+from vidcfg.guidance.planes import MOST, planes, weighted
 from vidcfg.guidance.shapes import Bool, Float
 
 
@@ -29,7 +29,7 @@ def combine(
     tensor does. A frame marked off (in `off_BF`, else in the combination) is a copy of `cond`.
     `vectors` are those that `extra_BF` names. Predictions of one row serve all B samples. Where
     `measured` is given, and every sample has predictions of its own, the sums that `spread` reads,
-    of cond and of the result, are appended to it.
+    of cond and of the result, are appended to it, on a GPU by the kernels alone.
     """
     base = predictions[combination.base]
     if out is None:
@@ -44,14 +44,17 @@ def combine(
     numbers = [combination.gain_BF, combination.factor_BF, off_BF if has_off else None]
     numbers += [*combination.delta_BF.values(), *combination.extra_BF.values()]
 
-    # In one pass where the compiled loops serve.
+    # In one pass where compiled loops or kernels serve.
     inputs = [out, base, predictions.get("cond", base), *given]
-    arrays = planes(*inputs) if given and len({t.dtype for t in inputs}) == 1 else None
+    is_plain = 0 < len(given) <= MOST and len({t.dtype for t in inputs}) == 1
+    arrays = planes(*inputs) if is_plain else None
     if arrays is not None:
         sums = weighted(arrays, moved, numbers, measured is not None)
         if measured is not None:
             measured.append(sums)
         return out
+    if out.device.type not in HOST:
+        measured = None
     out.view(*out.shape[:3], -1)  # Raises where its rows would be a copy, filled in its place.
     target, *inputs = rows_of(*inputs)
     numbers = [None if n is None else _beside(n, target) for n in numbers]

@@ -175,11 +175,11 @@ def spread_of(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
     """The standard deviation (biased) of every frame, for less than a Gram takes."""
     from vidcfg.guidance.planes import moments, planes
 
-    if frames.device.type not in HOST:
-        return launched_spread(frames)
     arrays = planes(frames)
     if arrays is not None:
         return spread(moments(arrays, 0), frames)
+    if frames.device.type not in HOST:
+        return launched_spread(frames)
     sums = [sums_of(*piece) for piece in in_pieces(*rows_of(frames))]
     return spread(joined(sums, frames), frames)
 
@@ -295,11 +295,11 @@ def _ones(size: int, dtype: Any) -> Any:
 
 def _moments(vectors: Sequence[Any], num_others: int, shift: Any = None) -> Any:
     """Sums of v_i - shift_i, then of their products for i <= j: axes (B, F, these)."""
-    from vidcfg.guidance.planes import moments, planes
+    from vidcfg.guidance.planes import MOST, moments, planes
 
-    arrays = planes(*vectors)
+    arrays = planes(*vectors) if len(vectors) <= MOST + 1 else None
     if arrays is not None:
-        return moments(arrays, num_others, None if shift is None else shift.numpy())
+        return moments(arrays, num_others, shift)
     rows, found = rows_of(*vectors), []
     if shift is not None and isinstance(rows[0], np.ndarray):
         shift = shift.numpy()

@@ -52,23 +52,21 @@ def weighted(
     cond: np.ndarray,
     parts: tuple,
     num_moved: int,
-    surface: tuple,
-    off: np.ndarray,
-    amounts: np.ndarray,
+    numbers: np.ndarray,
     sums: np.ndarray,
 ) -> None:
     """Fill `out` with factor * (gain * base + sum_i amount_i part_i), or `cond` where `off`.
 
-    From the first `num_moved` parts the base is taken off. `surface` is gain and factor (B, F),
-    `amounts` (P, B, F). Predictions of one row serve all samples. Unless it has no row, `sums`
-    (B, F, 4) gets the sums and sums of squares of cond and of the result.
+    From the first `num_moved` parts the base is taken off. `numbers` are gain, factor, off (0 or
+    1) and the amounts, (3 + P, B, F). Predictions of one row serve all samples. Unless it has no
+    row, `sums` (B, F, 4) gets the sums and sums of squares of cond and of the result.
     """
-    gain, factor = surface
+    gain, factor, off, amounts = numbers[0], numbers[1], numbers[2], numbers[3:]
     count, channels, frames, length = base.shape
     per_row = len(out) // count
-    moved = np.empty((len(parts), _BLOCK + 48), gain.dtype)
-    first_room, kept_room = np.empty(_BLOCK, gain.dtype), np.empty(_BLOCK, gain.dtype)
-    total_room = np.empty(_BLOCK, gain.dtype)
+    moved = np.empty((len(parts), _BLOCK + 48), numbers.dtype)
+    first_room, kept_room = np.empty(_BLOCK, numbers.dtype), np.empty(_BLOCK, numbers.dtype)
+    total_room = np.empty(_BLOCK, numbers.dtype)
     for b, c, f in np.ndindex(count, channels, frames):
         for low in range(0, length, _BLOCK):
             width = min(_BLOCK, length - low)
@@ -82,7 +80,7 @@ def weighted(
                     _read(rows, moved[i])
             for k in range(b * per_row, (b + 1) * per_row):
                 target = out[k, c, f, low : low + width]
-                if off[k, f]:
+                if off[k, f] != 0:
                     target[:] = cond[b, c, f, low : low + width]
                 else:
                     _begin(first, moved[0], amounts[0, k, f], gain[k, f], target)

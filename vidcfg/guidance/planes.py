@@ -1,5 +1,6 @@
-"""Large predictions on a CPU, given to the compiled loops as they lie in memory."""
+"""Large predictions, given as they lie in memory to compiled loops, or to kernels on a GPU."""
 
+import os
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from vidcfg.guidance.layout import SMALL
 
+MOST = 3
+"""Vectors beside the base that loops and kernels take."""
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 _ORDERS = (
     lambda frames: frames.unsqueeze(1),
@@ -19,20 +22,26 @@ _ORDERS = (
 """From (B, F, C, ...) to how it may lie in memory: frames first, channels first, channels last."""
 
 
-def planes(*tensors: Tensor) -> list[np.ndarray] | None:
-    """Arrays (B, C, F, N) on the memory of (B, F, ...) tensors, bfloat16 as uint16.
+def planes(*tensors: Tensor) -> list[Any] | None:
+    """Blocks (B, C, F, N) on the memory of (B, F, ...) tensors, for loops or kernels.
 
-    None where the loops do not serve, and torch does the same: for small tensors, for those that
-    are no block of memory in the same order, for other devices and dtypes, and without numba.
+    On a CPU arrays, bfloat16 as uint16; on a GPU, where kernels are asked for, tensors. None where
+    neither serves, and torch does the same: for small tensors, for those that are no block of
+    memory in the same order, for other dtypes, and without numba or Triton.
     """
-    if tensors[0].ndim < 3 or tensors[0][0].numel() <= SMALL or loops() is None:
+    first = tensors[0]
+    if first.ndim < 3 or first[0].numel() <= SMALL:
         return None
-    if any(t.device.type != "cpu" or t.dtype not in _DTYPES for t in tensors):
+    is_host = first.device.type == "cpu"
+    if any(t.device != first.device or t.dtype not in _DTYPES for t in tensors):
+        return None
+    if (loops() if is_host else kernels() if first.device.type == "cuda" else None) is None:
         return None
     for order in _ORDERS:
         views = [order(t.detach()) for t in tensors]
         if views[0].ndim > 3 and all(view.is_contiguous() for view in views):
-            return [_array(view.flatten(3)) for view in views]
+            blocks = [view.flatten(3) for view in views]
+            return [_array(block) for block in blocks] if is_host else blocks
     return None
 
 
@@ -61,37 +70,58 @@ def _array(view: Tensor) -> np.ndarray:
     return (view.view(torch.uint16) if view.dtype == torch.bfloat16 else view).numpy()
 
 
-def moments(
-    vectors: list[np.ndarray], num_others: int, shift_BFV: np.ndarray | None = None
-) -> Tensor:
+def kernels() -> Any:
+    """The kernels for a GPU, where VIDCFG_KERNELS=triton asks for them: they are not timed yet."""
+    if os.environ.get("VIDCFG_KERNELS") != "triton":
+        return None
+    from vidcfg.guidance import kernels as compiled
+
+    return compiled
+
+
+def moments(vectors: list[Any], num_others: int, shift_BFV: Tensor | None = None) -> Tensor:
     """The sums of `gram.gram_of`: of every v_i, then of v_i v_j for i <= j, (B, F, these)."""
+    if isinstance(vectors[0], Tensor):
+        return kernels().moments(vectors, num_others)
     count, _, num_frames, _ = vectors[0].shape
     size = len(vectors)
-    shift = np.zeros((count, num_frames, size)) if shift_BFV is None else shift_BFV
+    shift = np.zeros((count, num_frames, size)) if shift_BFV is None else shift_BFV.numpy()
     sums = np.zeros((count, num_frames, size + size * (size + 1) // 2))
     loops().moments(tuple(vectors), num_others, shift.astype(_wide(vectors[0])), sums)
     return torch.from_numpy(sums)
 
 
 def weighted(
-    arrays: list[np.ndarray], num_moved: int, numbers: list[Any], is_measured: bool
+    blocks: list[Any], num_moved: int, numbers: list[Any], is_measured: bool
 ) -> Tensor | None:
-    """Fill the first of `arrays`, out, base, cond and parts, as `apply.combine` says it.
+    """Fill the first of `blocks`, out, base, cond and parts, as `apply.combine` says it.
 
     `numbers` are gain, factor, off and the amounts of the parts, (B, F) each, or None for nothing
     to do. Where measured, the sums that `gram.spread` reads are returned, (B, F, 4).
     """
-    out, base, cond, *parts = arrays
-    shape, dtype = (len(out), out.shape[2]), _wide(base)
-    gain, factor, off, *amounts = (None if n is None else np.asarray(n) for n in numbers)
-    gain, factor = (
-        np.ones(shape, dtype) if n is None else _filled(n, shape, dtype) for n in (gain, factor)
-    )
-    off = np.zeros(shape, bool) if off is None else _filled(off, shape, np.dtype(bool))
-    amounts = np.stack([_filled(n, shape, dtype) for n in amounts])
+    out, base, cond, *parts = blocks
+    shape = (len(out), out.shape[2])
+    numbers = [n if n is not None else np.full(shape, i != 2) for i, n in enumerate(numbers)]
+    if isinstance(out, Tensor):
+        wide = torch.promote_types(out.dtype, torch.float32)
+        held = _on_device(numbers, shape, wide, out.device)
+        sums = kernels().weighted(out, base, cond, parts, num_moved, held)
+        return sums if is_measured else None
+    held = np.stack([np.broadcast_to(np.asarray(n), shape) for n in numbers]).astype(_wide(out))
     sums = np.zeros((len(out) if is_measured else 0, out.shape[2], 4))
-    loops().weighted(out, base, cond, tuple(parts), num_moved, (gain, factor), off, amounts, sums)
+    loops().weighted(out, base, cond, tuple(parts), num_moved, held, sums)
     return torch.from_numpy(sums) if is_measured else None
+
+
+def _on_device(
+    numbers: list[Any], shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """All numbers beside the predictions, in one copy where the host knows them all."""
+    if not any(isinstance(n, Tensor) for n in numbers):
+        known = np.stack([np.broadcast_to(n, shape) for n in numbers]).astype(np.float64)
+        return torch.from_numpy(known).to(device, dtype, non_blocking=True)
+    there = (torch.as_tensor(n).to(device, dtype, non_blocking=True) for n in numbers)
+    return torch.stack([n.expand(shape) for n in there])
 
 
 def limit_x0(
@@ -135,12 +165,8 @@ def limit_x0(
     bound_BF = np.maximum(q, dtype.type(threshold.floor))[row_BF]
     shrink_BF = dtype.type(threshold.floor) / bound_BF
     numbers = tuple(dtype.type(v) for v in levels)
-    off_BF = _filled(off_BF, row_BF.shape, np.dtype(bool))
+    off_BF = np.ascontiguousarray(np.broadcast_to(off_BF, row_BF.shape))
     kit.limit_sizes(noisy, guided, numbers, bound_BF, shrink_BF, off_BF)
-
-
-def _filled(values: np.ndarray, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(values, shape), dtype)
 
 
 def _wide(array: np.ndarray) -> np.dtype:

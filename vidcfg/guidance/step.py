@@ -299,7 +299,7 @@ class SampleGroup:
         # The sum, and the limits that act on it.
         has_limits = guidance.threshold is not None or guidance.clamp is not None
         is_tamed = method.is_limited and has_limits
-        measured = [] if is_host and gram is None and not is_tamed else None
+        measured = [] if (gram is None or not is_host) and not is_tamed else None
         given = {"vectors": raw, "out": guided, "off_BF": off_BF, "measured": measured}
         combine(frames, combination, **given)
         if is_tamed:
