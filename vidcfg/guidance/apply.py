@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import HOST, in_pieces, joined, rows_of, sums_of
-from vidcfg.guidance.planes import MOST, planes, weighted
+from vidcfg.guidance.layout import MOST
+from vidcfg.guidance.planes import planes, weighted
 from vidcfg.guidance.shapes import Bool, Float
 
 

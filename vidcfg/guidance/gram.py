@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.layout import SMALL, elements_per_frame
+from vidcfg.guidance.layout import MOST, SMALL, elements_per_frame
 from vidcfg.guidance.shapes import Float, Float64
 
 NOISY = "x_t"
@@ -295,7 +295,7 @@ def _ones(size: int, dtype: Any) -> Any:
 
 def _moments(vectors: Sequence[Any], num_others: int, shift: Any = None) -> Any:
     """Sums of v_i - shift_i, then of their products for i <= j: axes (B, F, these)."""
-    from vidcfg.guidance.planes import MOST, moments, planes
+    from vidcfg.guidance.planes import moments, planes
 
     arrays = planes(*vectors) if len(vectors) <= MOST + 1 else None
     if arrays is not None:

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidcfg.guidance.planes import MOST
+from vidcfg.guidance.layout import MOST
 
 _BLOCK = 2048
 

@@ -13,6 +13,8 @@ _MOVED = {"BCFHW": (2, 1), "BFCHW": (1, 1), "BFHWC": (-1, 2)}
 
 SMALL = 2**15
 """Elements that a CPU sums in one thread, so that no bit depends on how many samples they are."""
+MOST = 3
+"""Vectors beside the base that compiled loops and kernels take."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from vidcfg.guidance.layout import SMALL
 
-MOST = 3
-"""Vectors beside the base that loops and kernels take."""
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 _ORDERS = (
     lambda frames: frames.unsqueeze(1),
