@@ -154,7 +154,7 @@ def test_other_flow_schedulers_can_be_swapped_in(tiny_pipeline, name, settings):
 
 def test_saved_pipeline_loads_and_repeats_the_video(tiny_pipeline, tmp_path):
     tiny_pipeline.save_pretrained(tmp_path)
-    loaded = MiniVideoPipeline.from_pretrained(tmp_path, local_files_only=True)
+    loaded = MiniVideoPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     # Convolutions of the decoder choose their kernel by memory alignment.
     np.testing.assert_allclose(run(loaded), run(tiny_pipeline), atol=1e-5)

@@ -16,7 +16,6 @@ from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
-from vidcfg.pipelines.modular import guided_modular
 from vidcfg.pipelines.run import GuidedRun
 from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
 
@@ -66,6 +65,8 @@ def guide(
     settings, cls, session = _settings(guidance, family), type(pipe), None
     negative_prompt = "" if negative_prompt is None else negative_prompt
     if family.guiders:
+        from vidcfg.pipelines.modular import guided_modular
+
         trace, changed = guided_modular(pipe, family, settings, negative_prompt, negative, fps)
     else:
         given = negative_inputs(family, negative, negative_prompt)
