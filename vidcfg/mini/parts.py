@@ -6,6 +6,7 @@ takes to render.
 
 import functools
 import inspect
+import json
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ from torch import nn
 
 from vidcfg.files import write_json
 from vidcfg.progress import one_line
-from vidcfg.stored.read import parse
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -35,7 +35,7 @@ class Arguments(dict):
 
 def arguments_in(path: Path) -> dict[str, Any]:
     """The same from a file, with the name of the class as `_class_name`."""
-    return parse(path.read_bytes(), path, dict[str, Any], fix="Copy the checkpoint again.")
+    return json.loads(path.read_text("utf-8"))
 
 
 def keeps_arguments(init: Callable) -> Callable:
@@ -88,13 +88,13 @@ class Part(nn.Module):
         from safetensors.torch import load_file
 
         folder = Path(folder, subfolder or "")
-        given = arguments_in(folder / "config.json")
         try:
+            given = arguments_in(folder / "config.json")
             # Its first weights are drawn, which is not to show in what is drawn after.
             with torch.random.fork_rng(devices=()):
                 part = cls(**{name: v for name, v in given.items() if not name.startswith("_")})
             if torch.device(device).type != "meta":
                 part.load_state_dict(load_file(folder / WEIGHTS))
-        except (TypeError, RuntimeError, SafetensorError) as error:
+        except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder} holds no {cls.__name__}: {one_line(error)}") from error
         return part.to(device, torch_dtype).eval()
