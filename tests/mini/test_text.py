@@ -1,5 +1,7 @@
 import torch
+from tokenizers import Tokenizer
 
+from vidcfg.mini import MINI_PATH
 from vidcfg.mini.shapes import all_scenes, caption
 from vidcfg.mini.text import MAX_LENGTH, TextEncoder, build_tokenizer, tokenize
 from vidcfg.render.prompts import prompt_warnings
@@ -67,3 +69,17 @@ def test_saved_encoder_loads_bit_for_bit(tmp_path):
     encoder.save_pretrained(tmp_path)
     ids, mask = tokenize(tokenizer, ["a red circle", "a blue square moving left"])
     assert torch.equal(TextEncoder.from_pretrained(tmp_path)(ids, mask), encoder(ids, mask))
+
+
+def test_tokens_are_those_that_transformers_makes_of_the_same_file(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    path = str(MINI_PATH / "tokenizer" / "tokenizer.json")
+    marks = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    theirs = PreTrainedTokenizerFast(tokenizer_file=path, **marks, model_max_length=MAX_LENGTH)
+    prompts = ["", "A RED circle, moving!", "a <pad> kite </s> red", "red " * 40, "red " * 27]
+    want = theirs(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    for ours in (build_tokenizer(), Tokenizer.from_file(path)):
+        ids, mask = tokenize(ours, prompts)
+        assert torch.equal(ids, want.input_ids)
+        assert torch.equal(mask, want.attention_mask.bool())
