@@ -142,8 +142,13 @@ class MiniVideoPipeline:
             )
         stride, patch = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
         size = (1 + (num_frames - 1) // stride, height // patch, width // patch)
-        shape = (batch_size, self.transformer.config.in_channels, *size)
-        return _noise(shape, generator, device)
+        generators = generator if isinstance(generator, list) else [generator]
+        shape = (batch_size // len(generators), self.transformer.config.in_channels, *size)
+        drawn = [
+            torch.randn(shape, generator=each, device=each.device if each else device)
+            for each in generators
+        ]
+        return torch.cat(drawn).to(device, torch.float32)
 
     def check_inputs(self, prompt, prompt_embeds, num_frames, height, width, output_type) -> None:
         """Raise a ValueError that says what to type for arguments that do not fit."""
@@ -257,15 +262,6 @@ class MiniVideoPipeline:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         ids, mask = (x.to(device) for x in tokenize(self.tokenizer, prompts))
         return self.text_encoder(ids, mask), mask
-
-
-def _noise(shape: tuple[int, ...], generator: Any, device: str | torch.device) -> torch.Tensor:
-    """Float32 noise, drawn where the generator is; of several, each draws a sample."""
-    if isinstance(generator, list):
-        return torch.cat([_noise((1, *shape[1:]), each, device) for each in generator])
-    drawn_on = device if generator is None else generator.device
-    noise = torch.randn(shape, generator=generator, device=drawn_on, dtype=torch.float32)
-    return noise.to(device)
 
 
 def load_mini(
