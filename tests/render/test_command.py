@@ -315,7 +315,7 @@ import sys
 from vidcfg.render.__main__ import main
 assert main([*sys.argv[1:], "--seed", "1", "--set", "sampling.num_steps=2"]) == 0
 heavy = {"diffusers", "transformers", "accelerate", "torchvision", "xformers", "sympy"}
-heavy |= {"torch._dynamo", "torch._inductor", "scipy", "pandas", "huggingface_hub", "pyarrow"}
+heavy |= {"torch._dynamo", "torch._inductor", "numba", "scipy", "pandas", "huggingface_hub"}
 assert "torch" in sys.modules
 print(sorted(heavy & set(sys.modules)))
 """

@@ -151,10 +151,7 @@ class DiffusersModel(ConfigModel):
         """The pipeline that the checkpoint names, or that an adapter makes of it."""
         import diffusers
 
-        # From diffusers 0.42 on `torch_dtype` warns.
-        major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
-        in_dtype = {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}
-        options = {"local_files_only": self.folder is not None, **in_dtype}
+        options = {"local_files_only": self.folder is not None, "dtype": dtype}
         options["revision"] = self.revision
         where, adapter = str(self.folder or self.checkpoint), self.adapter
         if adapter is not None:
@@ -162,7 +159,7 @@ class DiffusersModel(ConfigModel):
             options[adapter.part] = getattr(diffusers, adapter.cls).from_pretrained(
                 str(motion) if motion.is_dir() else self.motion_adapter,
                 local_files_only=motion.is_dir(),
-                **in_dtype,
+                dtype=dtype,
             )
         cls = pipeline_class_of(self) or diffusers.DiffusionPipeline
         pipe = cls.from_pretrained(where, **options)
