@@ -162,7 +162,10 @@ def _xformers(torch: Any, q: Any) -> Line:
         why = ""
     except (ImportError, OSError) as error:
         why = one_line(error, 60)
-        state, effect = "missing", "diffusers does not load either, and nothing is rendered"
+        state, effect = (
+            "missing",
+            "diffusers does not load either: the mini model alone is rendered",
+        )
     except (RuntimeError, NotImplementedError, ValueError) as error:
         why = f"does not run here ({one_line(error, 80)})"
     finally:

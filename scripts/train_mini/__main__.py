@@ -108,7 +108,7 @@ def _transformer(config: Any, log: Any, stop: Any) -> None:
         device=config.device,
     )
     # the model
-    sizes = {"channels": vae.config.latent_channels, "vocab_size": len(tokenizer)}
+    sizes = {"channels": vae.config.latent_channels, "vocab_size": tokenizer.get_vocab_size()}
     empty = tokenize(tokenizer, [""])[0][0]
     run = TransformerTraining(config, **sizes, empty=empty)
 

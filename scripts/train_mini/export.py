@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from train_mini.config import DataConfig, TrainConfig
 from train_mini.data import loose_caption
@@ -15,6 +14,7 @@ from train_mini.transformer import Denoiser
 
 from vidcfg.mini.codec import CausalVAE
 from vidcfg.mini.pipeline import MiniVideoPipeline
+from vidcfg.mini.scheduler import FlowMatchEuler
 from vidcfg.mini.scorer import Scorer
 from vidcfg.mini.shapes import FAULTS, sample_scene
 from vidcfg.mini.text import TextEncoder, build_tokenizer, tokenize
@@ -39,7 +39,7 @@ def write_sheet(
         vae=vae.to(config.device),
         text_encoder=model.text_encoder,
         tokenizer=tokenizer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.transformer.sampling_shift),
+        scheduler=FlowMatchEuler(shift=config.transformer.sampling_shift),
     )
     pipe.set_progress_bar_config(disable=True)
     device = torch.device(config.device)
@@ -66,37 +66,26 @@ def export(config: TrainConfig, log) -> None:
     vae = CausalVAE.from_pretrained(config.run_dir / "vae")
     folder = config.run_dir / "transformer"
     state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
-    final = _denoiser(config, vae, len(tokenizer), state["average"])
+    final = _denoiser(config, vae, tokenizer.get_vocab_size(), state["average"])
     MiniVideoPipeline(
         transformer=final.transformer.half(),
         vae=vae,
         text_encoder=final.text_encoder.half(),
         tokenizer=tokenizer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.transformer.sampling_shift),
+        scheduler=FlowMatchEuler(shift=config.transformer.sampling_shift),
     ).save_pretrained(config.output)
     if (folder / "weak.pt").is_file():
         weak = torch.load(folder / "weak.pt", weights_only=True, map_location="cpu")
-        weak = _denoiser(config, vae, len(tokenizer), weak)
-        final = _denoiser(config, vae, len(tokenizer), state["average"])
+        weak = _denoiser(config, vae, tokenizer.get_vocab_size(), weak)
+        final = _denoiser(config, vae, tokenizer.get_vocab_size(), state["average"])
         adopt_text(weak, final.text_encoder, tokenizer)
         weak.transformer.half().save_pretrained(config.output / "transformer_weak")
     if (config.run_dir / "scorer" / "config.json").is_file():
         Scorer.from_pretrained(config.run_dir / "scorer").half().save_pretrained(
             config.output / "scorer"
         )
-    _clean(Path(config.output))
     size = sum(f.stat().st_size for f in Path(config.output).rglob("*") if f.is_file())
     log.note(f"export: {config.output}", step=state["step"], megabytes=size / 1e6)
-
-
-def _clean(folder: Path) -> None:
-    """Take local paths out of the configs, and name the tokenizer by the class that every
-    transformers version has."""
-    for path in folder.rglob("*.json"):
-        lines = path.read_text().splitlines()
-        lines = [line for line in lines if '"_name_or_path"' not in line]
-        text = "\n".join(lines) + "\n"
-        path.write_text(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
 
 
 @torch.no_grad()
@@ -132,5 +121,5 @@ def _denoiser(config: TrainConfig, vae: CausalVAE, vocab_size: int, weights: dic
     )
     model.load_state_dict(weights)
     model.transformer.set_attention_backend("sdpa")
-    model.transformer.register_to_config(attention_backend="sdpa")
+    model.transformer.config["attention_backend"] = "sdpa"
     return model.eval()

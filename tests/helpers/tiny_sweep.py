@@ -44,11 +44,10 @@ UNIT_FILES = {
 
 def save_tiny_model(folder: Path) -> Path:
     """A random model that renders in a few milliseconds a step."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     from vidcfg.mini.codec import CausalVAE
     from vidcfg.mini.model import STDiT
     from vidcfg.mini.pipeline import MiniVideoPipeline
+    from vidcfg.mini.scheduler import FlowMatchEuler
     from vidcfg.mini.text import TextEncoder, build_tokenizer
 
     with torch.random.fork_rng():
@@ -62,9 +61,9 @@ def save_tiny_model(folder: Path) -> Path:
         pipe = MiniVideoPipeline(
             transformer=transformer.eval(),
             vae=CausalVAE(latent_channels=4),
-            text_encoder=TextEncoder(len(tokenizer), width=16, num_heads=2),
+            text_encoder=TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2),
             tokenizer=tokenizer,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
+            scheduler=FlowMatchEuler(shift=2.0),
         )
         pipe.save_pretrained(folder)
     return folder

@@ -16,10 +16,9 @@ def tiny_transformer():
 
 @pytest.fixture
 def tiny_pipeline(tiny_transformer):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     from vidcfg.mini.codec import CausalVAE
     from vidcfg.mini.pipeline import MiniVideoPipeline
+    from vidcfg.mini.scheduler import FlowMatchEuler
     from vidcfg.mini.text import TextEncoder, build_tokenizer
 
     torch.manual_seed(1)
@@ -27,9 +26,9 @@ def tiny_pipeline(tiny_transformer):
     pipe = MiniVideoPipeline(
         transformer=tiny_transformer,
         vae=CausalVAE(latent_channels=4, decoder_width=8, decoder_layers=1),
-        text_encoder=TextEncoder(len(tokenizer), width=16, num_heads=2),
+        text_encoder=TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2),
         tokenizer=tokenizer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
+        scheduler=FlowMatchEuler(shift=2.0),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

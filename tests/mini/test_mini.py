@@ -80,6 +80,15 @@ def test_noise_of_a_seed_does_not_depend_on_its_place_in_the_batch(tiny_pipeline
     assert torch.equal(pair[1:], alone)
 
 
+@pytest.mark.parametrize("numbers", [(7,), (7, 3)])
+def test_noise_is_that_of_pipelines_of_diffusers(tiny_pipeline, numbers):
+    from diffusers.utils.torch_utils import randn_tensor
+
+    generators = [seeds(*numbers) if len(numbers) > 1 else seeds(*numbers)[0] for _ in range(2)]
+    ours = tiny_pipeline.prepare_latents(2, 5, 16, 12, device="cpu", generator=generators[0])
+    assert torch.equal(ours, randn_tensor((2, 4, 2, 4, 3), generator=generators[1]))
+
+
 def test_a_video_does_not_depend_on_its_batch_neighbours(tiny_pipeline):
     pair = run(tiny_pipeline, guidance_scale=3.0)
     alone = run(tiny_pipeline, PROMPTS[1:], (1,), guidance_scale=3.0)
@@ -154,7 +163,7 @@ def test_other_flow_schedulers_can_be_swapped_in(tiny_pipeline, name, settings):
 
 def test_saved_pipeline_loads_and_repeats_the_video(tiny_pipeline, tmp_path):
     tiny_pipeline.save_pretrained(tmp_path)
-    loaded = MiniVideoPipeline.from_pretrained(tmp_path, local_files_only=True)
+    loaded = MiniVideoPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     # Convolutions of the decoder choose their kernel by memory alignment.
     np.testing.assert_allclose(run(loaded), run(tiny_pipeline), atol=1e-5)

@@ -1,16 +1,18 @@
 import torch
+from tokenizers import Tokenizer
 
+from vidcfg.mini import MINI_PATH
 from vidcfg.mini.shapes import all_scenes, caption
 from vidcfg.mini.text import MAX_LENGTH, TextEncoder, build_tokenizer, tokenize
 from vidcfg.render.prompts import prompt_warnings
 
 
 def warnings(prompt: str) -> list[str]:
-    return prompt_warnings({"prompt": prompt}, build_tokenizer().backend_tokenizer, MAX_LENGTH)
+    return prompt_warnings({"prompt": prompt}, build_tokenizer(), MAX_LENGTH)
 
 
 def test_every_caption_is_known_and_fits():
-    tokenizer = build_tokenizer().backend_tokenizer
+    tokenizer = build_tokenizer()
     captions = {str(scene): caption(scene) for scene in all_scenes()}
     assert len(captions) == 576
     assert prompt_warnings(captions, tokenizer, MAX_LENGTH) == []
@@ -31,8 +33,8 @@ def test_empty_prompt_is_the_end_mark_alone():
     tokenizer = build_tokenizer()
     ids, mask = tokenize(tokenizer, ["", "a red circle"])
     assert mask.sum(1).tolist() == [1, 4]
-    assert ids[0, 0] == tokenizer.eos_token_id
-    assert (ids[0, 1:] == tokenizer.pad_token_id).all()
+    assert ids[0, 0] == tokenizer.token_to_id("</s>")
+    assert (ids[0, 1:] == tokenizer.token_to_id("<pad>")).all()
 
 
 def test_case_and_punctuation_do_not_matter_to_words():
@@ -45,7 +47,7 @@ def test_case_and_punctuation_do_not_matter_to_words():
 def test_states_of_real_tokens_do_not_depend_on_padding():
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
-    encoder = TextEncoder(len(tokenizer), width=16, num_heads=2).eval()
+    encoder = TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2).eval()
     ids, mask = tokenize(tokenizer, ["a red circle", "a blue square moving left"])
     full = encoder(ids, mask)
     short = encoder(ids[:, :8], mask[:, :8])
@@ -55,7 +57,7 @@ def test_states_of_real_tokens_do_not_depend_on_padding():
 def test_word_order_changes_the_states():
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
-    encoder = TextEncoder(len(tokenizer), width=16, num_heads=2).eval()
+    encoder = TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2).eval()
     ids, mask = tokenize(tokenizer, ["red circle", "circle red"])
     states = encoder(ids, mask)
     assert (states[0, 0] - states[1, 1]).abs().max() > 1e-3
@@ -63,7 +65,21 @@ def test_word_order_changes_the_states():
 
 def test_saved_encoder_loads_bit_for_bit(tmp_path):
     tokenizer = build_tokenizer()
-    encoder = TextEncoder(len(tokenizer), width=16, num_heads=2).eval()
+    encoder = TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2).eval()
     encoder.save_pretrained(tmp_path)
     ids, mask = tokenize(tokenizer, ["a red circle", "a blue square moving left"])
     assert torch.equal(TextEncoder.from_pretrained(tmp_path)(ids, mask), encoder(ids, mask))
+
+
+def test_tokens_are_those_that_transformers_makes_of_the_same_file(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    path = str(MINI_PATH / "tokenizer" / "tokenizer.json")
+    marks = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    theirs = PreTrainedTokenizerFast(tokenizer_file=path, **marks, model_max_length=MAX_LENGTH)
+    prompts = ["", "A RED circle, moving!", "a <pad> kite </s> red", "red " * 40, "red " * 27]
+    want = theirs(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    for ours in (build_tokenizer(), Tokenizer.from_file(path)):
+        ids, mask = tokenize(ours, prompts)
+        assert torch.equal(ids, want.input_ids)
+        assert torch.equal(mask, want.attention_mask.bool())

@@ -24,11 +24,10 @@ output: {dir: OUT, video: ffv1}
 
 @pytest.fixture(scope="session")
 def tiny_pipeline():
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     from vidcfg.mini.codec import CausalVAE
     from vidcfg.mini.model import STDiT
     from vidcfg.mini.pipeline import MiniVideoPipeline
+    from vidcfg.mini.scheduler import FlowMatchEuler
     from vidcfg.mini.text import TextEncoder, build_tokenizer
 
     with torch.random.fork_rng():
@@ -42,9 +41,9 @@ def tiny_pipeline():
         pipe = MiniVideoPipeline(
             transformer=transformer.eval(),
             vae=CausalVAE(latent_channels=4),
-            text_encoder=TextEncoder(len(tokenizer), width=16, num_heads=2),
+            text_encoder=TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2),
             tokenizer=tokenizer,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
+            scheduler=FlowMatchEuler(shift=2.0),
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe

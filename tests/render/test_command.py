@@ -50,7 +50,7 @@ def test_record_holds_what_is_needed_to_make_the_video_again(render, tmp_path):
         record["versions"]["torch"] == torch.__version__
     )
     assert record["versions"]["diffusers"] == diffusers.__version__
-    assert record["scheduler"]["class"] == "FlowMatchEulerDiscreteScheduler"
+    assert record["scheduler"]["class"] == "FlowMatchEuler"
     assert len(record["model"]["sha256"]) == 64
     # Latents are guided by the mean of their pixels: the last has weights 5/8 to 8/8.
     assert record["surface"]["latent_strength"][0] == pytest.approx([1, 1 + 5 * 2.5 / 8, 5.0625])
@@ -306,6 +306,22 @@ def test_shipped_model_renders_in_a_process_of_its_own(tmp_path):
     assert len(_names(tmp_path)) == 4
     assert "1 video in" in done.stdout
     assert "warning" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize("config", ["quickstart", "schedules", "autoguidance"])
+def test_the_embedded_model_loads_no_library_that_it_does_not_run(tmp_path, config):
+    code = """
+import sys
+from vidcfg.render.__main__ import main
+assert main([*sys.argv[1:], "--seed", "1", "--set", "sampling.num_steps=2"]) == 0
+heavy = {"diffusers", "transformers", "accelerate", "torchvision", "xformers", "sympy"}
+heavy |= {"torch._dynamo", "torch._inductor", "numba", "scipy", "pandas", "huggingface_hub"}
+assert "torch" in sys.modules
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = _python(code, config, "--prompt", "a red circle", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_log_tells_a_tracker_each_video_with_its_number_in_the_run(render, tmp_path, monkeypatch):

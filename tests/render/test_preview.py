@@ -32,7 +32,7 @@ def test_settings_in_one_line(config):
 def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
     from vidcfg.mini.text import build_tokenizer
 
-    tokenizer = build_tokenizer().backend_tokenizer
+    tokenizer = build_tokenizer()
     texts = {"prompts.0.text": "A red circle, moving Left over the moon"}
     unknown, cut = prompt_warnings(texts, tokenizer, 7)
     assert "does not know 'moon'." in unknown
@@ -43,7 +43,7 @@ def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
 def test_a_word_that_many_prompts_have_is_told_once():
     from vidcfg.mini.text import build_tokenizer
 
-    tokenizer = build_tokenizer().backend_tokenizer
+    tokenizer = build_tokenizer()
     texts = ["a moon over a sea", "a red moon", "a sea over a moon", "a tree on a hill"]
     told = prompt_warnings({f"prompts.{i}": text for i, text in enumerate(texts)}, tokenizer, None)
     assert told == [

@@ -5,6 +5,7 @@ inputs and returns its rows; `rows(device)` where it can run on a GPU. The names
 `python tools/bench` takes; none may be that of a library, which it would hide.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -38,7 +39,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of processor time of this process, or of the GPU's work, and on the clock."""
+    """Seconds of processor time of this process and those that it waited for, or of the GPU's
+    work, and on the clock."""
 
     own: float
     wall: float
@@ -62,9 +64,14 @@ def timed(row: Row) -> dict[str, Timing]:
 
 
 def _on_cpu(run: Callable[[], object]) -> Timing:
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, wall = _processor_time(), time.perf_counter()
     run()
-    return Timing(time.process_time() - cpu, time.perf_counter() - wall)
+    return Timing(_processor_time() - cpu, time.perf_counter() - wall)
+
+
+def _processor_time() -> float:
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def _on_gpu(run: Callable[[], object]) -> Timing:

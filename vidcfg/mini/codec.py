@@ -6,18 +6,20 @@ frame k > 0 is the pixel frames 4 (k - 1) + 1 .. 4 k and touches no other: the d
 neighbouring places, never neighbouring times.
 """
 
+from collections import namedtuple
+
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
-from diffusers.models.autoencoders.vae import DecoderOutput
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidcfg.mini.parts import Part, Sample, keeps_arguments
 
-class CausalVAE(ModelMixin, ConfigMixin):
+Encoded = namedtuple("Encoded", "latents")
+"""What the codec makes of a clip: a tuple of one."""
+
+
+class CausalVAE(Part):
     """Causal video autoencoder with stride `stride` in time and `patch` in space.
 
     Pixels are in -1..1; decoded ones are not clamped. Latents of real clips have about unit
@@ -26,7 +28,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
     `decoder_width` 0 leaves it out.
     """
 
-    @register_to_config
+    @keeps_arguments
     def __init__(
         self,
         latent_channels: int = 16,
@@ -46,8 +48,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
             for name, size in sizes.items():
                 self.refine[name] = _Refine(latent_channels, decoder_width, decoder_layers, size)
 
-    @apply_forward_hook
-    def encode(self, x: Float[Tensor, "B 3 T H W"], return_dict: bool = True):
+    def encode(self, x: Float[Tensor, "B 3 T H W"]) -> Encoded:
         """Code T = 1 + stride * (F - 1) frames as `latents` [B, C, F, H / patch, W / patch].
 
         Raises:
@@ -62,21 +63,18 @@ class CausalVAE(ModelMixin, ConfigMixin):
         latents = [self.first.encode(self.patches(x[:, :, :1], 1))]
         if x.shape[2] > 1:
             latents.append(self.group.encode(self.patches(x[:, :, 1:], self.stride)))
-        latents = rearrange(torch.cat(latents, dim=1), "b f h w c -> b c f h w")
-        return AutoencoderTinyOutput(latents=latents) if return_dict else (latents,)
+        return Encoded(rearrange(torch.cat(latents, dim=1), "b f h w c -> b c f h w"))
 
-    @apply_forward_hook
-    def decode(self, z: Float[Tensor, "B C F h w"], return_dict: bool = True):
+    def decode(self, z: Float[Tensor, "B C F h w"]) -> Sample:
         """Turn F latent frames into `sample`, [B, 3, T = 1 + stride * (F - 1), H, W]."""
         z = rearrange(z, "b c f h w -> b f h w c")
         frames = [self._decode("first", z[:, :1], 1)]
         if z.shape[1] > 1:
             frames.append(self._decode("group", z[:, 1:], self.stride))
-        sample = torch.cat(frames, dim=2)
-        return DecoderOutput(sample=sample) if return_dict else (sample,)
+        return Sample(torch.cat(frames, dim=2))
 
-    def forward(self, sample: Float[Tensor, "B 3 T H W"], return_dict: bool = True):
-        return self.decode(self.encode(sample).latents, return_dict=return_dict)
+    def forward(self, sample: Float[Tensor, "B 3 T H W"]) -> Sample:
+        return self.decode(self.encode(sample).latents)
 
     def _decode(self, name: str, z: Tensor, length: int) -> Tensor:
         x = getattr(self, name).decode(z)
@@ -99,11 +97,9 @@ class _Projection(nn.Module):
         if channels > size:
             raise ValueError(f"{channels} latent channels from {size} values. Use at most {size}.")
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(size, channels, generator=generator, dtype=torch.float32)
-        # There is no QR in half precision, which is the default dtype while a model is loaded.
-        basis = torch.linalg.qr(noise)[0].to(torch.get_default_dtype())
+        noise = torch.randn(size, channels, generator=generator)
         self.mean = nn.Parameter(torch.zeros(size), requires_grad=False)
-        self.basis = nn.Parameter(basis, requires_grad=False)
+        self.basis = nn.Parameter(torch.linalg.qr(noise)[0], requires_grad=False)
         self.spread = nn.Parameter(torch.ones(channels), requires_grad=False)
 
     def encode(self, x: Tensor) -> Tensor:

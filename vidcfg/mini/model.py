@@ -3,14 +3,12 @@
 import math
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from vidcfg.mini.attention import Attention, check_backend, rotary_table
+from vidcfg.mini.parts import Part, Sample, keeps_arguments
 from vidcfg.mini.text import pooled
 
 LAYOUTS = ("full", "factorised")
@@ -19,7 +17,7 @@ _ROWS = {"all": "b (f s) d", "space": "(b f) s d", "time": "(b s) f d"}
 """How attention sees f frames of s places: all at once, frame by frame, or place by place."""
 
 
-class STDiT(ModelMixin, ConfigMixin):
+class STDiT(Part):
     """Transformer over the latent positions of a video, one token per position.
 
     Every block is self-attention, cross-attention to the text and an MLP. With `attention: full`
@@ -29,7 +27,7 @@ class STDiT(ModelMixin, ConfigMixin):
     angles alone, so any F, H, W can be given.
     """
 
-    @register_to_config
+    @keeps_arguments
     def __init__(
         self,
         in_channels: int = 16,
@@ -102,7 +100,7 @@ class STDiT(ModelMixin, ConfigMixin):
         shift, scale = rearrange(self.modulation_out(emb), "b (n d) -> n b 1 d", n=2)
         x = self.proj_out(self.norm_out(x) * (1 + scale) + shift)
         sample = rearrange(x, "b (f h w) c -> b c f h w", f=f, h=h, w=w)
-        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+        return Sample(sample) if return_dict else (sample,)
 
 
 class _Block(nn.Module):

@@ -1,44 +1,101 @@
-"""The embedded text-to-video model as a diffusers pipeline, and the way to load it."""
+"""The embedded text-to-video model as a pipeline, called as those of diffusers."""
 
 import inspect
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
-from diffusers.utils.torch_utils import randn_tensor
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
 
-from vidcfg.mini import MINI_PATH, dtype_argument
+from vidcfg.files import write_json
+from vidcfg.mini import MINI_PATH
 from vidcfg.mini.codec import CausalVAE, check_length
 from vidcfg.mini.model import STDiT
-from vidcfg.mini.text import TextEncoder, tokenize
+from vidcfg.mini.scheduler import load_scheduler
+from vidcfg.mini.text import MAX_LENGTH, TextEncoder, tokenize
+from vidcfg.progress import Progress
+
+MODELS = {"transformer": STDiT, "vae": CausalVAE, "text_encoder": TextEncoder}
+"""The modules of the pipeline; each has a folder of its name."""
 
 
-class MiniVideoPipeline(DiffusionPipeline):
-    """Text to video with the ST-DiT: called like the diffusers Wan pipeline."""
+Videos = namedtuple("Videos", "frames")
+"""What a call returns: a tuple of one."""
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+
+class MiniVideoPipeline:
+    """Text to video with the ST-DiT: called like the diffusers Wan pipeline.
+
+    `scheduler` is `FlowMatchEuler` or one of diffusers for flows.
+    """
 
     def __init__(
         self,
         transformer: STDiT,
         vae: CausalVAE,
         text_encoder: TextEncoder,
-        tokenizer: PreTrainedTokenizerFast,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        tokenizer: Tokenizer,
+        scheduler: Any,
     ):
-        super().__init__()
-        self.register_modules(
-            transformer=transformer,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            scheduler=scheduler,
-        )
+        self.transformer, self.vae, self.text_encoder = transformer, vae, text_encoder
+        self.tokenizer, self.scheduler = tokenizer, scheduler
         self.vae_scale_factor_temporal = vae.config.stride
         self.vae_scale_factor_spatial = vae.config.patch
-        self.guidance_scale, self.num_timesteps = 1.0, 0
+        self.guidance_scale, self.num_timesteps, self.shows_progress = 1.0, 0, True
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        torch_dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        **models: Any,
+    ) -> "MiniVideoPipeline":
+        """What `save_pretrained` wrote, but for the `models` that are given by name.
+
+        The codec is small and stays in float32, so that its pixels are exact. On the device
+        `meta` no weight is read.
+
+        Raises:
+            OSError, ValueError: for a file that is missing or damaged.
+        """
+        dtypes = dict.fromkeys(MODELS, torch_dtype) | {"vae": torch.float32}
+        for name, kind in MODELS.items():
+            how = {"subfolder": name, "torch_dtype": dtypes[name], "device": device}
+            models[name] = models.get(name) or kind.from_pretrained(folder, **how)
+        words = (Path(folder) / "tokenizer" / "tokenizer.json").read_text("utf-8")
+        scheduler = load_scheduler(Path(folder) / "scheduler")
+        return cls(tokenizer=Tokenizer.from_str(words), scheduler=scheduler, **models)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder for each part, in the layout of diffusers."""
+        folder = Path(folder)
+        for name in (*MODELS, "scheduler"):
+            getattr(self, name).save_pretrained(folder / name)
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        self.tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+        limit = {"model_max_length": MAX_LENGTH}
+        write_json(folder / "tokenizer" / "tokenizer_config.json", limit)
+        write_json(folder / "model_index.json", {"_class_name": type(self).__name__})
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts by name: what another pipeline of this class can be made of."""
+        return {name: getattr(self, name) for name in (*MODELS, "tokenizer", "scheduler")}
+
+    device = _execution_device = property(lambda self: self.transformer.device)
+
+    def to(self, *place: Any) -> "MiniVideoPipeline":
+        """Move all models to a device, a dtype or both."""
+        for name in MODELS:
+            getattr(self, name).to(*place)
+        return self
+
+    def set_progress_bar_config(self, *, disable: bool = False) -> None:
+        """Whether a call shows its steps."""
+        self.shows_progress = not disable
 
     def encode_prompt(
         self,
@@ -85,8 +142,13 @@ class MiniVideoPipeline(DiffusionPipeline):
             )
         stride, patch = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
         size = (1 + (num_frames - 1) // stride, height // patch, width // patch)
-        shape = (batch_size, self.transformer.config.in_channels, *size)
-        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        generators = generator if isinstance(generator, list) else [generator]
+        shape = (batch_size // len(generators), self.transformer.config.in_channels, *size)
+        drawn = [
+            torch.randn(shape, generator=each, device=each.device if each else device)
+            for each in generators
+        ]
+        return torch.cat(drawn).to(device, torch.float32)
 
     def check_inputs(self, prompt, prompt_embeds, num_frames, height, width, output_type) -> None:
         """Raise a ValueError that says what to type for arguments that do not fit."""
@@ -139,7 +201,7 @@ class MiniVideoPipeline(DiffusionPipeline):
         # inputs
         self.check_inputs(prompt, prompt_embeds, num_frames, height, width, output_type)
         self.guidance_scale, is_guided = guidance_scale, guidance_scale > 1.0
-        device = self._execution_device
+        device = self.device
         given = (prompt_embeds, prompt_attention_mask)
         given += (negative_prompt_embeds, negative_prompt_attention_mask)
         embeds, mask, negative_embeds, negative_mask = self.encode_prompt(
@@ -154,7 +216,7 @@ class MiniVideoPipeline(DiffusionPipeline):
         self.num_timesteps = len(self.scheduler.timesteps)
         takes_noise = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if takes_noise else {}
-        with self.progress_bar(total=self.num_timesteps) as bar:
+        with Progress("steps", self.num_timesteps, quiet=not self.shows_progress) as bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 # one step
                 latents = state["latents"]
@@ -163,22 +225,20 @@ class MiniVideoPipeline(DiffusionPipeline):
                     negative = state["negative_prompt_embeds"]
                     uncond = self._predict(latents, t, negative, negative_mask)
                     velocity = uncond + guidance_scale * (velocity - uncond)
-                step = self.scheduler.step(velocity, t, latents, return_dict=False, **extra)
-                state["latents"] = step[0]
+                state["latents"] = self.scheduler.step(velocity, t, latents, **extra)[0]
                 # what a callback changes
                 if callback_on_step_end is not None:
                     tensors = {k: state[k] for k in callback_on_step_end_tensor_inputs}
                     state |= callback_on_step_end(self, i, t, tensors) or {}
-                bar.update()
+                bar.update(i + 1)
         # frames
         latents = state["latents"]
         frames = latents if output_type == "latent" else self.decode(latents, output_type)
-        self.maybe_free_model_hooks()
-        return WanPipelineOutput(frames=frames) if return_dict else (frames,)
+        return Videos(frames) if return_dict else (frames,)
 
     def decode(self, latents: torch.Tensor, output_type: str = "pt"):
         """Latents [B, C, F, h, w] -> frames in 0..1, clamped."""
-        video = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        video = self.vae.decode(latents.to(self.vae.dtype))[0].float()
         video = ((video + 1) / 2).clamp(0, 1).permute(0, 2, 1, 3, 4)
         if output_type == "pt":
             return video
@@ -194,7 +254,7 @@ class MiniVideoPipeline(DiffusionPipeline):
         )[0].float()
 
     def _encode(self, prompt, embeds, mask) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self._execution_device
+        device = self.device
         if embeds is not None:
             if mask is None:
                 mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
@@ -211,9 +271,7 @@ def load_mini(
 
     `weak` takes the transformer of an early training step, for guidance by a weaker model.
     """
+    how = {"torch_dtype": dtype, "device": device}
     part = "transformer_weak" if weak else "transformer"
-    transformer = STDiT.from_pretrained(MINI_PATH, subfolder=part, **dtype_argument(dtype))
-    # The codec is small, and its pixels stay exact.
-    dtypes = dtype_argument({"vae": torch.float32, "default": dtype})
-    pipe = MiniVideoPipeline.from_pretrained(MINI_PATH, transformer=transformer, **dtypes)
-    return pipe.to(device)
+    transformer = STDiT.from_pretrained(MINI_PATH, subfolder=part, **how)
+    return MiniVideoPipeline.from_pretrained(MINI_PATH, transformer=transformer, **how)

@@ -3,25 +3,24 @@
 import math
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidcfg.mini import MINI_PATH, dtype_argument
+from vidcfg.mini import MINI_PATH
+from vidcfg.mini.parts import Part, keeps_arguments
 from vidcfg.mini.shapes import ATTRIBUTES
 from vidcfg.mini.text import TextEncoder, build_tokenizer, pooled, tokenize
 
 
-class Scorer(ModelMixin, ConfigMixin):
+class Scorer(Part):
     """Videos and prompts as unit vectors of one space, and logits per attribute and time.
 
     Videos are float [B, T, 3, H, W] in 0..1 of any length and size; a video does not see its
     batch neighbours. Attributes are read on frames 0, 4, 8, ..., K = 1 + (T - 1) // 4 times.
     """
 
-    @register_to_config
+    @keeps_arguments
     def __init__(self, width: int = 32, embed: int = 128, text_width: int = 64):
         super().__init__()
         w, state = width, 2 * embed
@@ -32,7 +31,7 @@ class Scorer(ModelMixin, ConfigMixin):
         self.heads = nn.ModuleDict({n: nn.Linear(state, len(v)) for n, v in ATTRIBUTES.items()})
         self.project = nn.Linear(2 * state, embed)
         self.tokenizer = build_tokenizer()
-        self.text_encoder = TextEncoder(len(self.tokenizer), width=text_width)
+        self.text_encoder = TextEncoder(self.tokenizer.get_vocab_size(), width=text_width)
         self.text_project = nn.Linear(text_width, embed)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.logit_bias = nn.Parameter(torch.tensor(-5.0))
@@ -104,8 +103,7 @@ class Scorer(ModelMixin, ConfigMixin):
 
 def load_scorer(device: str | torch.device = "cpu") -> Scorer:
     """The embedded scorer, read from the package with no network."""
-    scorer = Scorer.from_pretrained(MINI_PATH, subfolder="scorer", **dtype_argument(torch.float32))
-    return scorer.to(device)
+    return Scorer.from_pretrained(MINI_PATH, subfolder="scorer", device=device)
 
 
 def _conv(kind: type[nn.Module], inputs: int, outputs: int) -> nn.Sequential:

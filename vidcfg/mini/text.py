@@ -1,13 +1,12 @@
 """The mini model's text side: a word-level tokenizer and a small transformer encoder."""
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
 
 from vidcfg.mini.attention import Attention
+from vidcfg.mini.parts import Part, keeps_arguments
 from vidcfg.mini.shapes import ATTRIBUTES, FAULTS
 
 MAX_LENGTH = 28
@@ -23,10 +22,8 @@ WORDS = (
 """The special tokens and every word of the captions, in the order of their numbers."""
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer() -> Tokenizer:
     """A word-level tokenizer (lower case, punctuation apart); every prompt ends in `</s>`."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
     index = {word: i for i, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(index, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -36,25 +33,30 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", index["</s>"])]
     )
-    marks = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **marks, padding_side="right", model_max_length=MAX_LENGTH
-    )
+    tokenizer.add_special_tokens(list(WORDS[:3]))
+    return tokenizer
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerFast, prompts: list[str]
+    tokenizer: Tokenizer, prompts: list[str]
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """Token numbers, padded to the longest allowed, and which of them are real."""
-    shape = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    out = tokenizer(prompts, **shape, return_token_type_ids=False)
-    return out.input_ids, out.attention_mask.bool()
+    """Token numbers, padded to the longest allowed, and which of them are real.
+
+    Of a prompt that is too long the first words are kept, and the end mark.
+    """
+    found = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]
+    found = [[*ids[:-1][: MAX_LENGTH - 1], ids[-1]] for ids in found]
+    pad = tokenizer.token_to_id("<pad>")
+    padded = [ids + [pad] * (MAX_LENGTH - len(ids)) for ids in found]
+    lengths = torch.tensor([len(ids) for ids in found])
+    mask = torch.arange(MAX_LENGTH) < lengths[:, None]
+    return torch.tensor(padded).reshape(mask.shape), mask
 
 
-class TextEncoder(ModelMixin, ConfigMixin):
+class TextEncoder(Part):
     """Token embeddings, learned positions and `num_layers` self-attention blocks."""
 
-    @register_to_config
+    @keeps_arguments
     def __init__(
         self,
         vocab_size: int = 64,

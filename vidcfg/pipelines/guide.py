@@ -16,7 +16,6 @@ from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
-from vidcfg.pipelines.modular import guided_modular
 from vidcfg.pipelines.run import GuidedRun
 from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
 
@@ -66,12 +65,13 @@ def guide(
     settings, cls, session = _settings(guidance, family), type(pipe), None
     negative_prompt = "" if negative_prompt is None else negative_prompt
     if family.guiders:
+        from vidcfg.pipelines.modular import guided_modular  # its guider is a class of diffusers
+
         trace, changed = guided_modular(pipe, family, settings, negative_prompt, negative, fps)
     else:
         given = negative_inputs(family, negative, negative_prompt)
         rules = [rule for setting in settings for rule in setting.method.terms]
-        inputs = {"negative": given} if given else {}
-        texts = BranchTexts(negative_prompt, _conditions(rules), inputs)
+        texts = BranchTexts(negative_prompt, _conditions(rules), given and {"negative": given})
         session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
         trace, changed = session.trace, _guided_methods(cls, family, session)
     # A subclass under the class's own name, so that nothing else in the process is changed.

@@ -77,7 +77,6 @@ class MiniModel(ConfigModel):
         """See `load_pipeline`."""
         import torch
 
-        from vidcfg.mini import dtype_argument
         from vidcfg.mini.pipeline import MiniVideoPipeline
 
         if not (self.folder / "model_index.json").is_file():
@@ -87,9 +86,8 @@ class MiniModel(ConfigModel):
                 f"embedded model."
             )
         dtype = torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype)
-        # The codec is small, and its pixels stay exact.
-        dtypes = dtype_argument({"vae": torch.float32, "default": dtype})
-        pipe = MiniVideoPipeline.from_pretrained(self.folder, **dtypes).to(device)
+        how = {"torch_dtype": dtype, "device": device}
+        pipe = MiniVideoPipeline.from_pretrained(self.folder, **how)
         pipe.transformer.set_attention_backend(self.attention)
         return pipe
 
@@ -153,9 +151,7 @@ class DiffusersModel(ConfigModel):
         """The pipeline that the checkpoint names, or that an adapter makes of it."""
         import diffusers
 
-        from vidcfg.mini import dtype_argument
-
-        options = {"local_files_only": self.folder is not None, **dtype_argument(dtype)}
+        options = {"local_files_only": self.folder is not None, "dtype": dtype}
         options["revision"] = self.revision
         where, adapter = str(self.folder or self.checkpoint), self.adapter
         if adapter is not None:
@@ -163,7 +159,7 @@ class DiffusersModel(ConfigModel):
             options[adapter.part] = getattr(diffusers, adapter.cls).from_pretrained(
                 str(motion) if motion.is_dir() else self.motion_adapter,
                 local_files_only=motion.is_dir(),
-                **dtype_argument(dtype),
+                dtype=dtype,
             )
         cls = pipeline_class_of(self) or diffusers.DiffusionPipeline
         pipe = cls.from_pretrained(where, **options)

@@ -80,9 +80,9 @@ def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:
         return type(current).from_config(config, **({} if shift is None else {key: shift}))
     if shift is None:
         shift = config.get("shift", config.get("flow_shift", 1.0))
+    if name == "flow_euler" and "FlowMatchEuler" in type(current).__name__:
+        return type(current).from_config(config, shift=shift)
     made = _diffusers(FLOW_SOLVERS[name])
-    if made is type(current) and name == "flow_euler":
-        return made.from_config(config, shift=shift)
     settings = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
     if "use_flow_sigmas" in inspect.signature(made).parameters:
         flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}

@@ -293,6 +293,7 @@ def _after_euler(scheduler: Any, step: int) -> Level | None:
 
 
 FIRST_ORDER = {
+    "FlowMatchEuler": _after_euler,
     "FlowMatchEulerDiscreteScheduler": _after_euler,
     "EulerDiscreteScheduler": _after_euler,
     "DDIMScheduler": _after_ddim,

@@ -36,6 +36,8 @@ def weightless(model: MiniModel | DiffusersModel) -> Any:
     if cls is None:
         raise NotKnownError(f"{model.folder} names a pipeline that is not in diffusers")
     try:
+        if model.kind == "mini":
+            return cls.from_pretrained(model.folder, device="meta")
         return _made(model, cls)
     except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
         what = f"the files in {model.folder} do not tell it: {one_line(error)}"
@@ -56,10 +58,10 @@ def _published(model: DiffusersModel) -> Any:
     return pipe
 
 
-def _made(model: MiniModel | DiffusersModel, cls: Any) -> Any:
+def _made(model: DiffusersModel, cls: Any) -> Any:
     import torch
 
-    folder, adapter = model.folder, getattr(model, "adapter", None)
+    folder, adapter = model.folder, model.adapter
     index = cls.load_config(folder, local_files_only=True)
     wanted, _ = cls._get_signature_keys(cls)
     with _silent():

@@ -46,7 +46,7 @@ def weights(folder):
 
 def test_all_stages_write_a_pipeline_that_loads_and_draws(tiny_file, tmp_path):
     assert main([str(tiny_file())]) == 0
-    pipe = MiniVideoPipeline.from_pretrained(tmp_path / "export", local_files_only=True)
+    pipe = MiniVideoPipeline.from_pretrained(tmp_path / "export")
     pipe = pipe.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     video = pipe(["growing", "a circle"], num_frames=5, height=8, width=12, num_inference_steps=2)
@@ -177,12 +177,13 @@ def test_weak_model_that_adopts_a_text_encoder_predicts_as_with_its_own(tiny_fil
     tokenizer = build_tokenizer()
     settings = load_config(tiny_file()).transformer
     torch.manual_seed(0)
-    weak = Denoiser(settings, channels=4, vocab_size=len(tokenizer)).eval()
+    sizes = {"channels": 4, "vocab_size": tokenizer.get_vocab_size()}
+    weak = Denoiser(settings, **sizes).eval()
     for name, parameter in weak.named_parameters():
         if float(parameter.detach().abs().max()) == 0 and "transformer" in name:
             torch.nn.init.normal_(parameter, std=0.2)
     # The other encoder's states are a rotation of its own: a linear map between them exists.
-    other = Denoiser(settings, channels=4, vocab_size=len(tokenizer)).text_encoder.eval()
+    other = Denoiser(settings, **sizes).text_encoder.eval()
     other.load_state_dict(weak.text_encoder.state_dict())
     rotation = torch.linalg.qr(torch.randn(16, 16))[0]
     other.register_forward_hook(lambda module, inputs, output: output @ rotation)
