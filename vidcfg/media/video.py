@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PIECE = 8
-"""Frames that are converted at once: more make copies that leave the cache, and cost memory."""
+PIECE = 2
+"""Frames that are converted at once: copies of more leave the cache, and cost memory."""
 
 
 class MediaError(ValueError):
