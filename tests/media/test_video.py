@@ -1,7 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from vidcfg.media.video import Video
+from vidcfg.media.video import PIECE, Video, to_uint8
 
 
 def _frames(dtype=np.uint8):
@@ -18,6 +20,33 @@ def test_every_uint8_level_survives_the_way_through_float():
 def test_frames_of_the_wanted_type_are_not_copied():
     levels = _frames()
     assert Video(levels, fps=8).as_uint8() is levels
+
+
+@pytest.mark.parametrize("num_frames", [1, PIECE, 2 * PIECE + 1])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 3, 0)])
+def test_levels_in_pieces_are_those_of_all_frames_at_once(num_frames, order):
+    """Values in between two levels too; frames that lie in memory in another order."""
+    rng = np.random.default_rng(0)
+    shape = (num_frames, 3, 4, 5)
+    halves = rng.integers(0, 511, shape).astype(np.float32) / np.float32(510)
+    stored = np.ascontiguousarray(halves.transpose(order)).transpose(np.argsort(order))
+    assert np.array_equal(to_uint8(stored), np.rint(halves * np.float32(255)).astype(np.uint8))
+
+
+def test_levels_need_no_more_memory_for_more_frames():
+    """Beyond the levels themselves: one piece in float, and the one before it."""
+
+    def beyond(num_frames):
+        frames = np.zeros((num_frames, 3, 32, 40), np.float32)
+        tracemalloc.start()
+        levels = to_uint8(frames)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - levels.nbytes
+
+    piece = PIECE * 3 * 32 * 40 * 4
+    assert 2 * piece <= beyond(3 * PIECE) <= 2.1 * piece
+    assert beyond(12 * PIECE) <= 2.1 * piece
 
 
 @pytest.mark.parametrize(

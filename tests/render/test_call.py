@@ -1,21 +1,25 @@
 """What a pipeline is called with, by the parameters of its own call, and what comes out of it."""
 
 import inspect
+import re
 from types import SimpleNamespace
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.video_processor import VideoProcessor
 from PIL import Image
 
-from vidcfg.media.video import MediaError
+from vidcfg.media.video import PIECE, MediaError
 from vidcfg.pipelines.families import FAMILIES
 from vidcfg.render.call import (
+    Levels,
     audio_of,
     call_arguments,
     check_made,
     check_shape,
+    converted_in_pieces,
     frames_of,
     image_note,
     load_image,
@@ -189,6 +193,67 @@ def test_videos_and_images_come_out_as_frames_of_every_sample():
     images = frames_of(SimpleNamespace(images=frames[:, 0]), FAMILIES["sdxl"])
     assert [image.shape for image in images] == [(1, 4, 6, 3)] * 2
     assert np.array_equal(images[1][0], frames[1, 0].astype(np.float32))
+
+
+def _processed(video, *, kind=Levels, **settings):
+    """The frames that a pipeline with diffusers' video processor returns."""
+    pipe = SimpleNamespace(video_processor=VideoProcessor(**settings))
+    with converted_in_pieces(pipe, what="the video 'x'"):
+        frames = pipe.video_processor.postprocess_video(video, output_type=kind("np"))
+    assert "postprocess_video" not in vars(pipe.video_processor)
+    return frames
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_frames", [1, PIECE, 2 * PIECE + 1])
+def test_levels_of_pieces_are_those_of_the_whole_video(dtype, num_frames):
+    generator = torch.Generator().manual_seed(0)
+    video = (0.7 * torch.randn(2, 3, num_frames, 6, 10, generator=generator)).to(dtype)
+    whole = VideoProcessor().postprocess_video(video, output_type="np")
+    levels = _processed(video)
+    assert levels.dtype == np.uint8
+    assert np.array_equal(levels, np.rint(whole * np.float32(255)))
+    assert len(np.unique(levels)) > 100
+    (first, second) = frames_of(SimpleNamespace(frames=levels), FAMILIES["wan"])
+    assert np.array_equal(first, levels[0])
+    assert second.base is not None, "not a copy"
+
+
+def test_a_video_processor_sees_a_few_frames_at_a_time():
+    seen = []
+
+    class Counting(VideoProcessor):
+        def postprocess(self, image, *arguments, **options):
+            seen.append(len(image))
+            return super().postprocess(image, *arguments, **options)
+
+    pipe = SimpleNamespace(video_processor=Counting())
+    with converted_in_pieces(pipe, what="x"):
+        video = torch.zeros(2, 3, 2 * PIECE + 1, 4, 6)
+        pipe.video_processor.postprocess_video(video=video, output_type=Levels("np"))
+    assert seen == [PIECE, PIECE, 1] * 2
+
+
+def test_a_pipeline_that_asks_for_float_frames_on_its_way_gets_them():
+    """As one with a safety checker does, which then makes levels of them itself."""
+    video = torch.rand(2, 3, 5, 4, 6)
+    want = VideoProcessor().postprocess_video(video, output_type="np")
+    assert np.array_equal(_processed(video, kind=str), want)
+    assert want.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1.5, "the video 'x': float frames reach from -0.25 to 1.5, they have to be in"),
+        (float("nan"), "the video 'x': frames contain NaN or Inf."),
+    ],
+)
+def test_range_of_pieces_is_that_of_the_whole_video(value, words):
+    video = torch.zeros(2, 3, 2 * PIECE + 1, 4, 6)
+    video[1, 0, 0, 0, 0], video[1, 1, -1, 2, 3] = -0.25, value
+    with pytest.raises(ValueError, match=re.escape(words)):
+        _processed(video, do_normalize=False)
 
 
 def test_audio_comes_out_sample_by_sample_with_its_rate():

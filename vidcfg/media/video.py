@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PIECE = 2
+"""Frames that are converted at once: copies of more leave the cache, and cost memory."""
+
 
 class MediaError(ValueError):
     """A video or picture that cannot be read or encoded; the message names it."""
@@ -64,10 +67,17 @@ def check_range(frames: np.ndarray, *, what: str) -> None:
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
-    """Uint8 levels of frames in [0, 1], rounded to the nearest; uint8 frames are not copied."""
+    """Uint8 levels of frames in [0, 1], rounded to the nearest; uint8 frames are not copied.
+
+    Beyond the result it needs the memory of `PIECE` frames, however many there are.
+    """
     if frames.dtype == np.uint8:
         return frames
-    return np.rint(frames * np.float32(255)).astype(np.uint8)
+    levels = np.empty(frames.shape, dtype=np.uint8)
+    for first in range(0, len(frames), PIECE):
+        piece = frames[first : first + PIECE] * np.float32(255)
+        levels[first : first + PIECE] = np.rint(piece, out=piece)
+    return levels
 
 
 def rgb_levels(frames_THWC: np.ndarray) -> np.ndarray:

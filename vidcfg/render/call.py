@@ -1,13 +1,20 @@
 """One prompt of a configuration as the arguments of a pipeline call, and what the call returns."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from inspect import Parameter
 from typing import Any
 
 import numpy as np
 
-from vidcfg.media.video import MediaError
+from vidcfg.media.video import PIECE, MediaError, check_range, to_uint8
 from vidcfg.render.config import Prompt, VideoShape
+
+
+class Levels(str):
+    """ "np", the `output_type` of a call whose frames may come as uint8: `converted_in_pieces`."""
+
+    __slots__ = ()
 
 
 def call_arguments(
@@ -32,7 +39,7 @@ def call_arguments(
         "prompt": prompt.text,
         **video.model_dump(exclude={"fps"}),
         "num_inference_steps": num_steps,
-        "output_type": "np",
+        "output_type": Levels("np"),
         **family.off(accepted),
     }
     if family.fps_is_whole and video.fps != round(video.fps):
@@ -157,14 +164,57 @@ def _kept(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int
     return left, top, left + kept_width, top + kept_height
 
 
+@contextlib.contextmanager
+def converted_in_pieces(pipe: Any, *, what: str) -> Iterator[None]:
+    """Within it a call with `output_type=Levels("np")` gives uint8 frames [B, T, H, W, 3].
+
+    The video processor of the pipeline gets a few frames of the decoded video at a time: no copy
+    of all of them is made in float, where they are decoded or here. The levels are those of
+    `to_uint8` on the whole. A pipeline without a video processor gives float frames.
+
+    Raises:
+        ValueError: as `check_range`, for the video `what`.
+    """
+    processor = getattr(pipe, "video_processor", None)
+    if processor is None:
+        yield
+        return
+    original = processor.postprocess_video
+
+    def postprocess(video: Any, output_type: str = "np", **options: Any) -> Any:
+        if not isinstance(output_type, Levels):
+            return original(video, output_type=output_type, **options)
+        batch, channels, num_frames, height, width = video.shape
+        levels_BTHWC = np.empty((batch, num_frames, height, width, channels), dtype=np.uint8)
+        ends = []
+        for levels_THWC, sample in zip(levels_BTHWC, video.split(1)):
+            for first in range(0, num_frames, PIECE):
+                part = slice(first, first + PIECE)
+                (piece,) = original(sample[:, :, part], output_type="np", **options)
+                ends += [piece.min(), piece.max()]
+                with np.errstate(invalid="ignore"):
+                    levels_THWC[part] = to_uint8(piece)
+        check_range(np.array(ends), what=what)
+        return levels_BTHWC
+
+    processor.postprocess_video = postprocess
+    try:
+        yield
+    finally:
+        del processor.postprocess_video
+
+
 def frames_of(output: Any, family: Any) -> list[np.ndarray]:
-    """The float32 frames [T, H, W, 3] of every sample of a call with `output_type="np"`.
+    """The frames [T, H, W, 3] of every sample of a call with `output_type="np"`: float32, or uint8
+    of `converted_in_pieces`.
 
     An image is a video of one frame.
     """
-    if family.is_image:
-        return [np.asarray(image, dtype=np.float32)[None] for image in output.images]
-    return [np.asarray(frames, dtype=np.float32) for frames in output.frames]
+    made = (
+        [np.asarray(image)[None] for image in output.images] if family.is_image else output.frames
+    )
+    clips = [np.asarray(frames) for frames in made]
+    return [c if c.dtype == np.uint8 else c.astype(np.float32, copy=False) for c in clips]
 
 
 def audio_of(output: Any, pipe: Any) -> list[tuple[np.ndarray, int]]:

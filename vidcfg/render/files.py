@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vidcfg.files import atomic_path, sha256_of, uninterrupted
+from vidcfg.files import atomic_path, sha256_of
 from vidcfg.progress import listed
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.identity import (
@@ -100,17 +100,16 @@ def _read(record: Path) -> dict[str, Any]:
 def write_together(contents: Mapping[Path, bytes], *, last: Path, overwrite: bool) -> None:
     """Write files under temporary names, then rename them, the file `last` after all others.
 
-    A Ctrl-C during the renames takes effect after them.
+    Called in a thread of its own, where no Ctrl-C comes between the renames.
 
     Raises:
         FileError: if one of them cannot be written; then no temporary file stays behind.
     """
-    with uninterrupted() as renaming, ExitStack() as stack:
+    with ExitStack() as stack:
         # The contexts are left in reverse order.
         for path in sorted(contents, key=lambda path: path != last):
             temporary = stack.enter_context(atomic_path(path, overwrite=overwrite))
             temporary.write_bytes(contents[path])
-        renaming()
         if overwrite:
             # The one of the previous set must not vouch for this one.
             last.unlink(missing_ok=True)

@@ -1,9 +1,13 @@
-"""Render every unit of a configuration, one after the other, each on its own."""
+"""Render every unit of a configuration, one after the other, each on its own.
+
+A video is encoded and written in a thread beside the sampling of the next one.
+"""
 
 import contextlib
-import functools
 import hashlib
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,9 @@ def render_units(
     noise drawn on the CPU by its own generator, so that no batch shape depends on the others.
     Files that are there are replaced with `overwrite`, and those of the units `replaced`.
 
+    `on_finished` is called once the files of a unit are there. After an error or Ctrl-C, the unit
+    that is sampled already is written first.
+
     Raises:
         ValueError: if model and settings do not fit each other.
         NonFiniteError: if a prediction holds NaN or Inf.
@@ -48,23 +55,71 @@ def render_units(
     progress = progress or Progress("videos", len(units), quiet=True)
     try:
         pipe.scheduler = make_scheduler(pipe, config.sampling)
-        with mini_threads(config), progress:
-            for count, unit in enumerate(units, start=1):
-                # sampled
-                on_step = functools.partial(progress.step, what=unit.stem.name)
-                (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
-                # written
-                if count == 1 and (overwrite or not surface_path.exists()):
-                    _write_surface(surface_path, config, rendered, overwrite=overwrite)
-                may_replace = overwrite or unit in replaced
-                _write(config, pipe, unit, rendered, model=model, overwrite=may_replace)
-                # told
+        with mini_threads(config), progress, _Beside() as beside:
+
+            def on_step(done: int, total: int) -> None:
+                beside.finish(wait_for_it=False)
+                progress.step(done, total, what=unit.stem.name)
+
+            def told(count: int, unit: Unit, rendered: Rendered) -> None:
                 line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
                 progress.update(count, line=line)
                 if on_finished is not None:
                     on_finished(unit, rendered)
+
+            for count, unit in enumerate(units, start=1):
+                (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
+                if count == 1 and (overwrite or not surface_path.exists()):
+                    _write_surface(surface_path, config, rendered, overwrite=overwrite)
+                record = make_record(config, unit, rendered, pipe=pipe, model=model)
+                may_replace = overwrite or unit in replaced
+                beside.start(
+                    partial(_write, config, unit, rendered, record, overwrite=may_replace),
+                    then=partial(told, count, unit, rendered),
+                )
+                # The next one is sampled without the frames of this one, once they are written.
+                del rendered
+            beside.finish()
     finally:
         pipe.scheduler = own_scheduler
+
+
+class _Beside:
+    """A thread beside this one for one thing at a time: `start` waits for what it does already.
+
+    What the thread raises is raised by the call that finds it finished. Ctrl-C, which comes to the
+    main thread alone, waits for the end of what is begun; a second one does not.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._begun: tuple[Future, Callable[[], None]] | None = None
+
+    def start(self, work: Callable[[], None], *, then: Callable[[], None]) -> None:
+        """Begin `work` there. Once it is done, one of the calls that follow runs `then` here."""
+        self.finish()
+        self._begun = self._pool.submit(work), then
+
+    def finish(self, *, wait_for_it: bool = True) -> None:
+        """Run what was to come then, if the work is done or is waited for."""
+        if self._begun is None:
+            return
+        future, then = self._begun
+        if wait_for_it:
+            wait([future])
+        if future.done():
+            self._begun = None
+            future.result()
+            then()
+
+    def __enter__(self) -> "_Beside":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self.finish()
+        finally:
+            self._pool.shutdown(wait=False)
 
 
 @contextlib.contextmanager
@@ -117,11 +172,10 @@ def _write_surface(
 
 def _write(
     config: RenderConfig,
-    pipe: Any,
     unit: Unit,
     rendered: Rendered,
+    record: dict[str, Any],
     *,
-    model: dict[str, Any],
     overwrite: bool,
 ) -> None:
     frames, output = rendered.frames_THWC, config.output
@@ -135,7 +189,6 @@ def _write(
         contents[unit.image] = as_png(frames[0])
     if rendered.audio is not None:
         contents[unit.audio] = as_wav(*rendered.audio)
-    record = make_record(config, unit, rendered, pipe=pipe, model=model)
     digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
     contents[unit.record] = to_json(record | {"contents": digests}).encode()
     # A video without its record was interrupted, and nobody counts on it.

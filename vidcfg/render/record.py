@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vidcfg import __version__
 from vidcfg.media.write import CODECS
 from vidcfg.render.config import RenderConfig
@@ -63,7 +65,10 @@ def make_record(
             "codec": config.output.video,
             "lossless": CODECS[config.output.video].lossless,
             "enlarge": config.output.enlarge,
-            "frames_sha256": hashlib.sha256(frames_THWC.tobytes()).hexdigest(),
+            # Of the frames where they lie: their bytes would be a copy.
+            "frames_sha256": hashlib.sha256(
+                np.ascontiguousarray(frames_THWC).reshape(-1)
+            ).hexdigest(),
         },
         "seconds": round(rendered.seconds, 3),
         "settings": unit_settings(config, unit),

@@ -17,7 +17,14 @@ import numpy as np
 from vidcfg.guidance.trace import Trace
 from vidcfg.media.sheet import spread_over_pixels
 from vidcfg.media.video import check_range, to_uint8
-from vidcfg.render.call import audio_of, call_arguments, check_made, check_shape, frames_of
+from vidcfg.render.call import (
+    audio_of,
+    call_arguments,
+    check_made,
+    check_shape,
+    converted_in_pieces,
+    frames_of,
+)
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.units import Unit
 
@@ -111,9 +118,9 @@ def sample_units(
 
     # The run, with all guidance in it
     begin = time.perf_counter()
-    negative = unit.prompt.negative
+    negative, what = unit.prompt.negative, f"the decoded video of '{name or unit.stem.name}'"
     guided = vidcfg.guide(pipe, guidance, negative_prompt=negative, fps=video.fps)
-    with guided as trace, _decoding_alone(pipe, count):
+    with guided as trace, _decoding_alone(pipe, count), converted_in_pieces(pipe, what=what):
         output = pipe(**call, generator=generators if count > 1 else generators[0])
     clips, sounds = frames_of(output, family), audio_of(output, pipe)
     assert len(clips) == count, "one video for each configuration"
@@ -122,7 +129,7 @@ def sample_units(
     seconds = (time.perf_counter() - begin) / count
     videos = []
     for index, frames in enumerate(clips):
-        check_range(frames, what=f"the decoded video of '{name or unit.stem.name}'")
+        check_range(frames, what=what)
         check_made(video, frames, pipe)
         pixels_of = family.frame_map(pipe).pixels_of(len(frames))
         audio = sounds[index] if sounds else None

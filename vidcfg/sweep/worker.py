@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -175,16 +176,19 @@ class Worker:
         """Measure, encode and commit one unit."""
         from vidcfg.render.record import make_record, to_json
 
-        # The record, as render makes it, and what a sweep adds
+        # Rows and features of the frames as they were sampled, beside their encoding
         begin = time.perf_counter()
+        with ThreadPoolExecutor(1) as beside:
+            encoded = beside.submit(_pictures_and_sound, config, unit, rendered)
+            rows, features = self._measured(key, config, unit, rendered)
+            seen = encoded.result()
+
+        # The record, as render makes it, and what a sweep adds
         record = make_record(config, unit, rendered, pipe=pipe, model=model)
-        seen = _pictures_and_sound(config, unit, rendered)
         record["files"] = {name.split(".")[0]: name for name in seen}
         record |= {"unit": key, "cell": self.plan.by_key[key].cell}
         record["job"] = {"id": job.id, "units": len(job.units), "level": job.level}
 
-        # Rows and features of the frames as they were sampled, before any encoding
-        rows, features = self._measured(key, config, unit, rendered)
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         files = seen | {"record.json": to_json(record).encode(), "records.jsonl": lines.encode()}
         if features:
