@@ -19,7 +19,7 @@ MIN_SIZE = 12
 MIN_COVERAGE = 0.5
 """Pairs that share less of their pixels are not trusted where pixels may be left out."""
 
-FLOW_PROTOCOL = "flow=dis-medium0@96..480;on=local-contrast5"
+FLOW_PROTOCOL = "flow=dis-medium0-stride4-descents6@96..480;on=local-contrast5"
 MASK_PROTOCOL = "mask=forward-backward+edges+border;coverage>=0.5"
 
 YCC = 255 * np.float32(
@@ -51,7 +51,10 @@ def textured(luma_HW: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 def dis_flow(
     first_HW: UInt8[np.ndarray, "H W"], second_HW: UInt8[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "H W 2"]:
-    """Dense inverse search flow (OpenCV, preset medium, to the finest scale), first to second.
+    """Dense inverse search flow (OpenCV), first to second.
+
+    Preset medium to the finest scale, with patches every 4 pixels in place of 3 and 6 descents in
+    place of 25: nearer to textures that move, in 7 tenths of the time.
 
     Raises:
         ValueError: if the shorter side is below 12 pixels.
@@ -68,6 +71,8 @@ def dis_flow(
     if not hasattr(_THREAD, "dis"):
         _THREAD.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         _THREAD.dis.setFinestScale(0)
+        _THREAD.dis.setPatchStride(4)
+        _THREAD.dis.setGradientDescentIterations(6)
     return _THREAD.dis.calc(first_HW, second_HW, None)
 
 
