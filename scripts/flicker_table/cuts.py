@@ -60,7 +60,10 @@ def faulty_clips(clip: np.ndarray) -> dict[str, np.ndarray]:
     made = {}
     for name, (fault, _) in FAULTS.items():
         faulty = fault(clip, np.random.default_rng([0, 3]))
-        for strength in (1,) if name in OF_ORDER else (1, 2, 4):
+        if name in OF_ORDER or len(faulty) != len(clip):
+            made[f"{name}, x1"] = faulty
+            continue
+        for strength in (1, 2, 4):
             made[f"{name}, x{strength}"] = clip + strength * (faulty - clip)
     return made
 
