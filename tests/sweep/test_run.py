@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import pytest
 from stand_in_trackers import stand_in
 from tiny_sweep import plan_of, starts
 
+from vidcfg.media import write
 from vidcfg.sweep import executor
 from vidcfg.sweep.cli import Logged, main
 from vidcfg.sweep.run import make_executor, put_plan, run_sweep, unit_records
@@ -60,6 +63,46 @@ def test_a_worker_elsewhere_tells_the_steps_of_a_shared_run_before_its_units(
     assert steps == [{"step": k, "steps": 3, "what": what} for k in (1, 2, 3)]
     assert [result.get("key") for result in found[3:6]] == list(job.units)
     assert end["kind"] == "done"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (3, 0, 1, 2)])
+def test_values_do_not_depend_on_how_frames_lie_in_memory(plan, store, monkeypatch, order):
+    made, measured, seen = plan("seeds=3", "metrics=[mini, flicker]"), Worker._measured, []
+
+    def measure(self, key, config, unit, rendered):
+        stored = np.ascontiguousarray(rendered.frames_THWC.transpose(order))
+        frames = stored.transpose(np.argsort(order))
+        other = replace(rendered, frames_THWC=frames)
+        seen.append([measured(self, key, config, unit, one) for one in (rendered, other)])
+        return seen[-1][0]
+
+    monkeypatch.setattr(Worker, "_measured", measure)
+    put_plan(store, made)
+    assert list(Worker(store.url).run(made.jobs(made.keys)[0]))
+    for (rows, features), (other_rows, other_features) in seen:
+        assert rows == other_rows
+        assert all(np.array_equal(features[name], other_features[name]) for name in features)
+        assert "mini" in features
+
+
+def test_a_unit_is_measured_beside_its_encoding(plan, store, monkeypatch):
+    made, measuring, seen = plan("seeds=3"), threading.Event(), []
+    measured, encode = Worker._measured, write.encode_video
+
+    def measure(*arguments):
+        measuring.set()
+        return measured(*arguments)
+
+    def encoded(*arguments, **options):
+        seen.append(measuring.wait(20))
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(Worker, "_measured", measure)
+    monkeypatch.setattr(write, "encode_video", encoded)
+    put_plan(store, made)
+    results = list(Worker(store.url).run(made.jobs(made.keys)[0]))
+    assert seen == [True] * len(results)
+    assert {result["status"] for result in results} == {"done"}
 
 
 def test_executed_evaluations_are_those_planned(store, done):

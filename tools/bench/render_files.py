@@ -9,6 +9,7 @@ at a lower quality than ours), and OpenCV (MPEG-4) where not. Time is that on th
 memory is that of a process that makes one video, beyond the decoded tensor and the uint8 frames.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -156,7 +157,9 @@ def row(video: torch.Tensor, folder: Path) -> Row:
 def peak_of(side: str, num_frames: int) -> float:
     """MB that one video needs at most, beyond what is there before and its levels."""
     command = [sys.executable, __file__, side, str(num_frames)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    # What is freed goes back at once, so that the heap of earlier work has no part in it.
+    plain = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    told = subprocess.run(command, env=plain, stdout=subprocess.PIPE, check=True).stdout
     return float(told.split()[-1])
 
 

@@ -69,11 +69,12 @@ def check_range(frames: np.ndarray, *, what: str) -> None:
 def to_uint8(frames: np.ndarray) -> np.ndarray:
     """Uint8 levels of frames in [0, 1], rounded to the nearest; uint8 frames are not copied.
 
-    Beyond the result it needs the memory of `PIECE` frames, however many there are.
+    Beyond the result, which lies in memory as `frames` do, it needs that of a few frames, however
+    many there are.
     """
     if frames.dtype == np.uint8:
         return frames
-    levels = np.empty(frames.shape, dtype=np.uint8)
+    levels = np.empty_like(frames, dtype=np.uint8)
     for first in range(0, len(frames), PIECE):
         piece = frames[first : first + PIECE] * np.float32(255)
         levels[first : first + PIECE] = np.rint(piece, out=piece)

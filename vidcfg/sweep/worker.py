@@ -223,7 +223,9 @@ class Worker:
             lossless=True,
             codec=None,
         )
-        return evaluate_frames(iter(frames), item, self.settings, clip=clip)
+        # Networks round differently where channels lie beside each other in memory.
+        each = (np.ascontiguousarray(frame) for frame in frames)
+        return evaluate_frames(each, item, self.settings, clip=clip)
 
     def _attempt(self, key: str, what: str, job: Job, **more: Any) -> None:
         line = {"time": round(time.time(), 3), "what": what, "job": job.id, "worker": self.name}
