@@ -212,3 +212,25 @@ def test_room_is_an_empty_tensor_of_that_kind(dtype):
         assert (made.shape, made.dtype, made.is_contiguous()) == (shape, dtype, True)
         made.fill_(2)
         assert made.sum(dtype=torch.float64) == 2 * made.numel()
+
+
+def test_room_of_a_step_before_is_taken_again_once_nobody_holds_it():
+    like, shape = torch.zeros(1), (3, 5, 1 << 17)
+    first = room(like, shape, torch.float32).fill_(1)
+    second = room(like, shape, torch.float32).fill_(2)
+    place, view = first.data_ptr(), first[1, 2:]
+    assert second.data_ptr() != place
+    del first
+    # A view holds it, and so does an array on a view.
+    third = room(like, shape, torch.float32).fill_(3)
+    assert third.data_ptr() != place
+    array = view.numpy()
+    del view, second, third
+    assert room(like, shape, torch.float32).fill_(4).data_ptr() != place
+    assert (array == 1).all()
+    # Of a run whose result is held until the next one is there, two are used in turns.
+    places, held = [], None
+    for _ in range(6):
+        held = room(like, shape, torch.float32)
+        places.append(held.data_ptr())
+    assert len(set(places[2:])) == 2

@@ -1,6 +1,9 @@
 """Large predictions, given as they lie in memory to compiled loops, or to kernels on a GPU."""
 
 import os
+import sys
+import threading
+from collections import deque
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -12,6 +15,7 @@ from torch import Tensor
 from vidcfg.guidance.layout import SMALL
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_ROOM = threading.local()
 _ORDERS = (
     lambda frames: frames.unsqueeze(1),
     lambda frames: frames.transpose(1, 2),
@@ -44,14 +48,23 @@ def planes(*tensors: Tensor) -> list[Any] | None:
 
 
 def room(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """`like.new_empty`; what is large on a CPU is asked for by numpy, in huge pages.
+    """`like.new_empty`; for what is large on a CPU, memory of a step before that nobody holds.
 
-    The first touch of a large tensor takes a CPU longer than to fill it, of huge pages a sixth.
+    The first touch of a large tensor takes a CPU longer than to fill it, of the huge pages that
+    numpy asks for a sixth. Tensors on an array count as holders of it, and so do their views.
     """
-    if like.device.type != "cpu" or prod(shape) <= 8 * SMALL or dtype not in _DTYPES:
+    size = prod(shape) * dtype.itemsize
+    if like.device.type != "cpu" or size <= 32 * SMALL:
         return like.new_empty(shape, dtype=dtype)
-    bits = torch.uint16 if dtype == torch.bfloat16 else dtype
-    return torch.from_numpy(np.empty(shape, str(bits).removeprefix("torch."))).view(dtype)
+    held = vars(_ROOM).setdefault("held", deque(maxlen=2))
+    for block in held:
+        # The queue, the name `block` and the argument.
+        if block.nbytes == size and sys.getrefcount(block) == 3:
+            break
+    else:
+        block = np.empty(size, np.uint8)
+        held.append(block)
+    return torch.from_numpy(block).view(dtype).view(shape)
 
 
 @lru_cache
