@@ -1,6 +1,7 @@
 """What all tests share: no hub, one thread per process, no deadline on slow machines."""
 
 import gc
+import logging
 import os
 import signal
 
@@ -34,11 +35,15 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True)
-def _own_ctrl_c():
-    """A command that was interrupted leaves its process to the next Ctrl-C; a test does not."""
-    handler = signal.getsignal(signal.SIGINT)
+def _as_before():
+    """A command that was interrupted leaves its process to the next Ctrl-C, and one that renders
+    takes the notes for itself; a test does not.
+    """
+    handler, logger = signal.getsignal(signal.SIGINT), logging.getLogger("vidcfg")
+    notes = logger.handlers, logger.propagate
     yield
     signal.signal(signal.SIGINT, handler)
+    logger.handlers, logger.propagate = notes
 
 
 @pytest.fixture
