@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from harness import Row
 from scipy.signal import detrend
-from sweep_grid import NUM_STEPS, PROMPT, BareLoop, config_of, grid, loaded
+from sweep_grid import NUM_STEPS, PROMPT, BareLoop, config_of, grid, loaded, trie_count
 
 from vidcfg.mini.scorer import load_scorer
 from vidcfg.mini.shapes import ATTRIBUTES
@@ -64,7 +64,9 @@ def rows() -> Iterator[Row]:
         return agreement(ours(NUM_CHECKED), peer(NUM_CHECKED))
 
     name = f"{len(schedules)} videos, sampled, scored and written"
-    note = f"checked on {len(schedules) * NUM_CHECKED // NUM_SCALES} of them"
+    counts = 2 * NUM_STEPS * len(schedules), trie_count(schedules) + 2 * NUM_STEPS
+    note = f"evaluations {counts[0]} : {counts[1]} = {counts[0] / counts[1]:.2f}; "
+    note += f"checked on {len(schedules) * NUM_CHECKED // NUM_SCALES} videos"
     yield Row(name, peer, ours, check, note, 3.0, rounds=1)
 
 
