@@ -174,6 +174,15 @@ def test_mini_alignment_is_the_scorers_cosine(mini):
     assert no_accuracy.value is None
 
 
+def test_a_clip_goes_through_the_scorer_once_for_features_and_records(mini, monkeypatch):
+    clips = np.stack([frames(num=5, height=32, width=32, seed=s) for s in (0, 1)])
+    features, states, seen = mini.features(clips), mini._scorer.states, []
+    monkeypatch.setattr(mini._scorer, "states", lambda video: seen.append(1) or states(video))
+    vectors, _ = mini.judge(clips, ["a red circle moving left", None])
+    assert np.array_equal(vectors, features)
+    assert len(seen) == 2
+
+
 def test_an_attribute_is_right_on_the_share_of_readings_that_are_as_the_prompt_says():
     seen = {name: [values[0]] * 5 for name, values in ATTRIBUTES.items()}
     seen["colour"] = ["red", "red", "green", "green", "blue"]

@@ -30,8 +30,7 @@ SIZE = {"num_frames": 17, "height": 32, "width": 32}
 def rows() -> Iterator[Row]:
     schedules = grid(NUM_SCALES, NUM_STEPS)
     configs = [config_of(schedule) for schedule in schedules]
-    pipe = load_pipeline(MiniModel(device="cpu"))
-    pipe.scheduler = make_scheduler(pipe, configs[0].sampling)
+    pipe = loaded(configs[0])
     (unit,) = units_of(configs[0])
     loop = BareLoop(pipe)
     shared = trie_count(schedules)
@@ -58,6 +57,13 @@ def rows() -> Iterator[Row]:
         note = f"evaluations {alone} : {shared} = {alone / shared:.2f}"
         goal = round(0.95 * alone / shared, 2)
         yield Row(f"{len(configs)} videos, {name}", peer, together, check, note, goal, rounds=1)
+
+
+def loaded(config: RenderConfig) -> Any:
+    """The mini model with the scheduler of a configuration."""
+    pipe = load_pipeline(MiniModel(device="cpu"))
+    pipe.scheduler = make_scheduler(pipe, config.sampling)
+    return pipe
 
 
 class BareLoop:

@@ -222,13 +222,15 @@ class _Gathered:
         for batch in batches((clip for _, clip in waiting), self.settings.batch_size):
             net = cached_net(name, self.settings)
             group = list(islice(items, len(batch)))
-            for item, vector in zip(group, net.features(batch)):
-                self.features[name][item.name] = vector
             if name == "mini":
-                judged = net.alignment_records(batch, [item.text for item in group])
+                vectors, judged = net.judge(batch, [item.text for item in group])
                 for item, found in zip(group, judged):
                     records, clip = self._scored[item.name].records, self.clips[item.name]
                     records += [replace(r, subject=item.name, clip=clip) for r in found]
+            else:
+                vectors = net.features(batch)
+            for item, vector in zip(group, vectors):
+                self.features[name][item.name] = vector
             for item in group:
                 self._keep(item)
 

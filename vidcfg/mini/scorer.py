@@ -72,9 +72,13 @@ class Scorer(Part):
         """The video embedding before it is scaled to length 1."""
         return self.embed(self.states(video))
 
+    def unit(self, states: Float[Tensor, "B K S"]) -> Float[Tensor, "B D"]:
+        """The video embedding scaled to length 1."""
+        return nn.functional.normalize(self.embed(states), dim=-1)
+
     def encode_video(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
         """Unit vectors of videos."""
-        return nn.functional.normalize(self.features(video), dim=-1)
+        return self.unit(self.states(video))
 
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "B D"]:
         """Unit vectors of prompts."""

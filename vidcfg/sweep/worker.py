@@ -245,9 +245,7 @@ def _pictures_and_sound(config: RenderConfig, unit: Any, rendered: Any) -> dict[
     frames, output = rendered.frames_THWC, config.output
     fps, codec, enlarge = config.video.fps, output.video, output.enlarge
     video = encode_video(frames, fps=fps, codec=codec, enlarge=enlarge)
-    sheet = io.BytesIO()
-    unit_sheet(config, unit, rendered).save(sheet, format="png")
-    made = {unit.video.name: video, "sheet.png": sheet.getvalue()}
+    made = {unit.video.name: video, "sheet.png": as_png(unit_sheet(config, unit, rendered))}
     if len(frames) == 1:
         made["image.png"] = as_png(frames[0])
     if rendered.audio is not None:

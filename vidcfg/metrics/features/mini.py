@@ -44,30 +44,38 @@ class MiniNet(FeatureNet):
     def alignment_records(
         self, clips: np.ndarray, prompts: Sequence[str | None]
     ) -> list[list[Record]]:
-        """`align[mini]` and `attribute_accuracy[mini]` of prepared clips, one list a clip.
+        """The records of `judge`."""
+        return self.judge(clips, prompts)[1]
 
-        Alignment is the cosine of video and prompt. Attributes that the prompt names are looked up
-        in the scorer's own verdict on every fourth frame; `extra` has for each the share of
-        frames on which it is right, of those that the prompt speaks of.
+    def judge(
+        self, clips: np.ndarray, prompts: Sequence[str | None]
+    ) -> tuple[np.ndarray, list[list[Record]]]:
+        """`features` of prepared clips, and `align[mini]` and `attribute_accuracy[mini]` of each.
+
+        A clip goes through the net once. Alignment is the cosine of video and prompt. Attributes
+        that the prompt names are looked up in the scorer's own verdict on every fourth frame;
+        `extra` has for each the share of frames on which it is right, of those that the prompt
+        speaks of.
         """
         import torch
 
         check_clips(clips)
-        made = []
+        scorer, vectors, made = self._scorer, [], []
         with torch.inference_mode():
             for clip, prompt in zip(clips, prompts):
                 video = torch.from_numpy(np.clip(clip[None], 0, 1)).to(self._device)
-                cosine = self._scorer.alignment(video, [prompt or ""]).item()
-                logits = self._scorer.classify(video)
+                states = scorer.states(video)
+                vectors.append(scorer.unit(states))
                 seen = {
                     name: [ATTRIBUTES[name][i] for i in rows[0].argmax(-1)]
-                    for name, rows in logits.items()
+                    for name, rows in scorer.read(states).items()
                 }
-                value = cosine if prompt else None
+                text = scorer.encode_text([prompt]) if prompt else None
+                value = None if text is None else (vectors[-1] * text).sum(-1).item()
                 align = self._record("align[mini]", value, reason="the video has no prompt")
                 right = shares_right(seen, prompt or "", len(clip))
                 made.append([align, self._accuracy(right, prompt)])
-        return made
+        return torch.cat(vectors).float().cpu().numpy(), made
 
     def _accuracy(self, right: dict[str, float], prompt: str | None) -> Record:
         share = sum(right.values()) / len(right) if right else None
