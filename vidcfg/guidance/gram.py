@@ -199,13 +199,20 @@ def sums_of(*rows: Any) -> list[Any]:
 
 def spread(sums: Float64[Any, "B F 2"], frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
     """The standard deviations of `frames`, of which these are the sums."""
-    count = elements_per_frame(frames)
-    mean = sums[..., 0] / count
-    variance = sums[..., 1] / count - mean**2
+    import torch
+
+    is_host = sums.device.type == "cpu"
+    numbers = sums.numpy() if is_host else sums
+    mean, square = numbers[..., 0], numbers[..., 1]
+    mean, square = mean / elements_per_frame(frames), square / elements_per_frame(frames)
+    variance = square - mean * mean
+    if not is_host:
+        return variance.clamp_min(0).sqrt()
     if frames.device.type == "cpu":
-        for b in (variance < mean**2).any(1).nonzero()[:, 0].tolist():
-            variance[b] = gram_of({"frames": frames[b : b + 1]}).spread("frames")[0] ** 2
-    return variance.clamp_min(0).sqrt()
+        for b in (variance < mean * mean).any(1).nonzero()[0].tolist():
+            variance[b] = gram_of({"frames": frames[b : b + 1]}).spread("frames")[0].numpy() ** 2
+    # NaN stays NaN.
+    return torch.from_numpy(np.sqrt(np.maximum(variance, 0)))
 
 
 def rows_of(*tensors: Any) -> list[Any]:

@@ -38,6 +38,10 @@ def moments(vectors: tuple, num_others: int, shift: np.ndarray, sums: np.ndarray
             place = size
             for i in range(size):
                 _lower(parts[i, :width], shift[b, f, i])
+            if size == 2:
+                for i, found in enumerate(_sums_of_pair(parts[0, :width], parts[1, :width])):
+                    sums[b, f, i] += found
+                continue
             for i in range(size):
                 sums[b, f, i] += _total(parts[i, :width])
                 for j in range(i, size):
@@ -72,7 +76,9 @@ def weighted(
             width = min(_BLOCK, length - low)
             first = _in_wide(base[b, c, f, low : low + width], first_room)
             kept = _in_wide(cond[b, c, f, low : low + width], kept_room)
-            for i in range(len(parts)):
+            # One difference for one sample is not kept.
+            is_alone = num_moved == len(parts) == per_row == 1 and off[b, f] == 0
+            for i in range(0 if is_alone else len(parts)):
                 rows = parts[i][b, c, f, low : low + width]
                 if i < num_moved:
                     _read_difference(rows, first, moved[i])
@@ -80,7 +86,10 @@ def weighted(
                     _read(rows, moved[i])
             for k in range(b * per_row, (b + 1) * per_row):
                 target = out[k, c, f, low : low + width]
-                if off[k, f] != 0:
+                if is_alone:
+                    rows = parts[0][b, c, f, low : low + width]
+                    _guide(first, rows, gain[k, f], amounts[0, k, f], factor[k, f], target)
+                elif off[k, f] != 0:
                     target[:] = cond[b, c, f, low : low + width]
                 else:
                     _begin(first, moved[0], amounts[0, k, f], gain[k, f], target)
@@ -196,6 +205,22 @@ def _lower(part: np.ndarray, shift: Any) -> None:
 
 
 @njit(cache=True)
+def _guide(
+    first: np.ndarray, rows: np.ndarray, gain: Any, amount: Any, factor: Any, target: np.ndarray
+) -> None:
+    """target = factor (gain first + amount (rows - first)); 1 and 1 take no time."""
+    if gain == 1 and factor == 1:
+        for j in range(len(target)):
+            moved = _near(_near(_wide(rows[j]) - first[j], target) * amount, target)
+            target[j] = _bits(_near(first[j] + moved, target), target)
+    else:
+        for j in range(len(target)):
+            moved = _near(_near(_wide(rows[j]) - first[j], target) * amount, target)
+            total = _near(_near(first[j] * gain, target) + moved, target)
+            target[j] = _bits(_near(total * factor, target), target)
+
+
+@njit(cache=True)
 def _begin(
     first: np.ndarray, part: np.ndarray, amount: Any, gain: Any, target: np.ndarray
 ) -> None:
@@ -237,6 +262,19 @@ def _total_and_square(row: np.ndarray) -> tuple:
         total += row[j]
         square += row[j] * row[j]
     return total, square
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _sums_of_pair(row: np.ndarray, other: np.ndarray) -> tuple:
+    zero = row.dtype.type(0)
+    first, second, square, product, other_square = zero, zero, zero, zero, zero
+    for j in range(len(row)):
+        first += row[j]
+        second += other[j]
+        square += row[j] * row[j]
+        product += row[j] * other[j]
+        other_square += other[j] * other[j]
+    return first, second, square, product, other_square
 
 
 @njit(cache=True, fastmath={"reassoc"})

@@ -112,13 +112,15 @@ def weighted(
     """
     out, base, cond, *parts = blocks
     shape = (len(out), out.shape[2])
-    numbers = [n if n is not None else np.full(shape, i != 2) for i, n in enumerate(numbers)]
+    numbers = [(i != 2) if n is None else n for i, n in enumerate(numbers)]
     if isinstance(out, Tensor):
         wide = torch.promote_types(out.dtype, torch.float32)
         held = _on_device(numbers, shape, wide, out.device)
         sums = kernels().weighted(out, base, cond, parts, num_moved, held)
         return sums if is_measured else None
-    held = np.stack([np.broadcast_to(np.asarray(n), shape) for n in numbers]).astype(_wide(out))
+    held = np.empty((len(numbers), *shape), _wide(out))
+    for i, number in enumerate(numbers):
+        held[i] = number
     sums = np.zeros((len(out) if is_measured else 0, out.shape[2], 4))
     loops().weighted(out, base, cond, tuple(parts), num_moved, held, sums)
     return torch.from_numpy(sums) if is_measured else None
