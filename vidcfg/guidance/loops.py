@@ -68,29 +68,28 @@ def weighted(
     gain, factor, off, amounts = numbers[0], numbers[1], numbers[2], numbers[3:]
     count, channels, frames, length = base.shape
     per_row = len(out) // count
-    moved = np.empty((len(parts), _BLOCK + 48), numbers.dtype)
-    first_room, kept_room = np.empty(_BLOCK, numbers.dtype), np.empty(_BLOCK, numbers.dtype)
-    total_room = np.empty(_BLOCK, numbers.dtype)
+    moved, first = np.empty((len(parts), _BLOCK), numbers.dtype), np.empty(_BLOCK, numbers.dtype)
     for b, c, f in np.ndindex(count, channels, frames):
+        # One difference for one sample is not kept.
+        is_alone = num_moved == len(parts) == per_row == 1 and off[b, f] == 0
         for low in range(0, length, _BLOCK):
             width = min(_BLOCK, length - low)
-            first = _in_wide(base[b, c, f, low : low + width], first_room)
-            kept = _in_wide(cond[b, c, f, low : low + width], kept_room)
-            # One difference for one sample is not kept.
-            is_alone = num_moved == len(parts) == per_row == 1 and off[b, f] == 0
-            for i in range(0 if is_alone else len(parts)):
-                rows = parts[i][b, c, f, low : low + width]
-                if i < num_moved:
-                    _read_difference(rows, first, moved[i])
-                else:
-                    _read(rows, moved[i])
+            source, kept = base[b, c, f, low : low + width], cond[b, c, f, low : low + width]
+            if not is_alone:
+                _read(source, first)
+                for i in range(len(parts)):
+                    rows = parts[i][b, c, f, low : low + width]
+                    if i < num_moved:
+                        _read_difference(rows, first, moved[i])
+                    else:
+                        _read(rows, moved[i])
             for k in range(b * per_row, (b + 1) * per_row):
                 target = out[k, c, f, low : low + width]
                 if is_alone:
                     rows = parts[0][b, c, f, low : low + width]
-                    _guide(first, rows, gain[k, f], amounts[0, k, f], factor[k, f], target)
+                    _guide(source, rows, gain[k, f], amounts[0, k, f], factor[k, f], target)
                 elif off[k, f] != 0:
-                    target[:] = cond[b, c, f, low : low + width]
+                    target[:] = kept
                 else:
                     _begin(first, moved[0], amounts[0, k, f], gain[k, f], target)
                     for i in range(1, len(parts)):
@@ -98,8 +97,7 @@ def weighted(
                     if factor[k, f] != 1:
                         _multiply(target, factor[k, f])
                 if len(sums):
-                    total = _in_wide(target, total_room)
-                    for i, row in enumerate((kept, total)):
+                    for i, row in enumerate((kept, target)):
                         found = _total_and_square(row)
                         sums[k, f, 2 * i] += found[0]
                         sums[k, f, 2 * i + 1] += found[1]
@@ -206,17 +204,19 @@ def _lower(part: np.ndarray, shift: Any) -> None:
 
 @njit(cache=True)
 def _guide(
-    first: np.ndarray, rows: np.ndarray, gain: Any, amount: Any, factor: Any, target: np.ndarray
+    source: np.ndarray, rows: np.ndarray, gain: Any, amount: Any, factor: Any, target: np.ndarray
 ) -> None:
-    """target = factor (gain first + amount (rows - first)); 1 and 1 take no time."""
+    """target = factor (gain source + amount (rows - source)); 1 and 1 take no time."""
     if gain == 1 and factor == 1:
         for j in range(len(target)):
-            moved = _near(_near(_wide(rows[j]) - first[j], target) * amount, target)
-            target[j] = _bits(_near(first[j] + moved, target), target)
+            first = _wide(source[j])
+            moved = _near(_near(_wide(rows[j]) - first, target) * amount, target)
+            target[j] = _bits(_near(first + moved, target), target)
     else:
         for j in range(len(target)):
-            moved = _near(_near(_wide(rows[j]) - first[j], target) * amount, target)
-            total = _near(_near(first[j] * gain, target) + moved, target)
+            first = _wide(source[j])
+            moved = _near(_near(_wide(rows[j]) - first, target) * amount, target)
+            total = _near(_near(first * gain, target) + moved, target)
             target[j] = _bits(_near(total * factor, target), target)
 
 
@@ -257,10 +257,12 @@ def _total(row: np.ndarray) -> Any:
 
 @njit(cache=True, fastmath={"reassoc"})
 def _total_and_square(row: np.ndarray) -> tuple:
-    total, square = row.dtype.type(0), row.dtype.type(0)
+    zero = _wide(row.dtype.type(0))
+    total, square = zero, zero
     for j in range(len(row)):
-        total += row[j]
-        square += row[j] * row[j]
+        value = _wide(row[j])
+        total += value
+        square += value * value
     return total, square
 
 
@@ -283,22 +285,6 @@ def _product(row: np.ndarray, other: np.ndarray) -> Any:
     for j in range(len(row)):
         found += row[j] * other[j]
     return found
-
-
-def _in_wide(rows, room):
-    """The rows to reckon with: themselves, or in `room`."""
-
-
-@overload(_in_wide)
-def _(rows, room):
-    if rows.dtype != types.uint16:
-        return lambda rows, room: rows
-
-    def widened(rows, room):
-        _read(rows, room)
-        return room[: len(rows)]
-
-    return widened
 
 
 # ---- One number: as it is, or the bits of a bfloat16 ----
