@@ -120,7 +120,7 @@ def weighted(
         return sums if is_measured else None
     held = np.empty((len(numbers), *shape), _wide(out))
     for i, number in enumerate(numbers):
-        held[i] = number
+        held[i] = number.numpy() if isinstance(number, Tensor) else number
     sums = np.zeros((len(out) if is_measured else 0, out.shape[2], 4))
     loops().weighted(out, base, cond, tuple(parts), num_moved, held, sums)
     return torch.from_numpy(sums) if is_measured else None
