@@ -57,14 +57,21 @@ def room(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if like.device.type != "cpu" or size <= 32 * SMALL:
         return like.new_empty(shape, dtype=dtype)
     held = vars(_ROOM).setdefault("held", deque(maxlen=2))
-    for block in held:
-        # The queue, the name `block` and the argument.
-        if block.nbytes == size and sys.getrefcount(block) == 3:
+    for block, count in zip(held, _reference_counts(held)):
+        if block.nbytes == size and count == _ALONE:
             break
     else:
         block = np.empty(size, np.uint8)
         held.append(block)
     return torch.from_numpy(block).view(dtype).view(shape)
+
+
+def _reference_counts(blocks: deque) -> list[int]:
+    return [sys.getrefcount(block) for block in blocks]
+
+
+_ALONE = _reference_counts(deque([np.empty(0)]))[0]
+"""The count of a block that only a queue holds: versions of Python differ in it."""
 
 
 @lru_cache
