@@ -6,19 +6,21 @@ python scripts/evidence run --prompts 32 --only scale
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidcfg import cli
 
 DETAILS = """\
-prompts   draw the prompts of configs/evidence (512 of trained pairs, 512 of held-out ones)
+prompts   draw the prompts of configs/evidence (512 of trained pairs, 512 of held-out ones, 16
+          to be drawn many times)
 run       sample and measure what is missing of the sweeps there, then stop
 page      write docs/evidence.md and its picture from what is there
 
 Videos are kept as metrics and features, a file for some prompts of a cell: `run` resumes, more
 --prompts add to what is there, and folders of several machines may be put together by copying.
-Prompt i is drawn from seed i. On CUDA the model runs there and --workers processes measure.
+Video i is drawn from seed i. On CUDA the model runs there and --workers processes measure.
 """
 
 
@@ -53,8 +55,9 @@ def _prompts(arguments: argparse.Namespace) -> int:
 
     from vidcfg.files import write_text
 
-    for name, held_out in (("prompts", False), ("held_out", True)):
-        found = draw_prompts(arguments.prompts or 512, held_out=held_out)
+    files = {"prompts": (512, False, 0), "held_out": (512, True, 0), "variety": (16, False, 512)}
+    for name, (num, held_out, start) in files.items():
+        found = draw_prompts(arguments.prompts or num, held_out=held_out, start=start)
         path = write_text(CONFIGS / f"{name}.txt", "\n".join(found) + "\n")
         cli.say(f"{len(found)} prompts in {path}")
     return cli.DONE
@@ -123,16 +126,18 @@ def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]
         num = arguments.prompts
         if num is None:
             whole = load_sweeps([name], overrides=arguments.set, numerics=numerics)
-            num = min(min(missing(out, work), default=len(work.prompts)) for work in whole)
+            first = (min(missing(out, work), default=len(work.prompts)) for work in whole)
+            num = min(first) // whole[0].seeds
         works += load_sweeps([name], num, overrides=arguments.set, numerics=numerics)
     return works
 
 
 def _page(arguments: argparse.Namespace) -> int:
     from evidence.cells import CONFIGS, read
-    from evidence.page import real_features, write_page
+    from evidence.drawn import EMBED, features_of_prompt, real_features
+    from evidence.page import write_page
     from evidence.picture import draw
-    from evidence.sets import SetValues
+    from evidence.sets import SetValues, by_prompt, even
     from evidence.verdicts import judge
 
     from vidcfg.settings.document import load_document
@@ -141,14 +146,21 @@ def _page(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     how = json.loads((out / "settings.json").read_text())
     works = _there(arguments, out, "bfloat16" if how["bfloat16"] else "float32")
+    real = real_features(out)
+    factor = even(real, (EMBED, real.shape[1] - EMBED))
+    asked = dict.fromkeys(text for work in works if work.seeds > 1 for text in work.prompts)
+    honest = {text: features_of_prompt(out, text) * factor for text in asked}
     sweeps: dict[str, dict[str, Any]] = {name: {} for name in arguments.only}
     for work in works:
-        sweeps[work.sweep][work.id] = read(out, work)
+        made = read(out, work)
+        made = replace(made, features=made.features * factor)
+        made = by_prompt(made, work.prompts, honest) if work.seeds > 1 else made
+        sweeps[work.sweep][work.id] = made
 
     # What it says
     document = load_document(CONFIGS / "claims.yaml")
     claims = [claim for claim in document.data["claims"] if claim["sweep"] in sweeps]
-    sets = SetValues(real_features(out))
+    sets = SetValues(real * factor)
     verdicts = judge(claims, sweeps, sets)
     path = write_page(arguments.docs / "evidence.md", works, sweeps, verdicts, sets, how)
     picture = arguments.docs / "pictures" / "evidence.png"

@@ -21,15 +21,19 @@ from vidcfg.sweep.cells import cells_of, read_prompts
 from vidcfg.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
-SWEEPS = ("scale", "held_out", "frames", "schedules", "rules", "steps")
+SWEEPS = ("scale", "held_out", "variety", "frames", "schedules", "rules", "steps")
 ALIGNMENT, FLICKER = "attribute_accuracy[mini]", "mc_flicker"
 METRICS = (ALIGNMENT, "align[mini]", FLICKER, "judder", "frame_diff", "dynamic_degree")
 METRICS += ("clipped_share", "saturation")
+FEATURES = "scorer;its-first-convolutions-at-2x2-places"
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One cell of a sweep on the first N of its prompts. Equal work has equal digests."""
+    """One cell of a sweep on the first N of its prompts, `seeds` videos of each.
+
+    `prompts` has one for each video. Equal work has equal digests.
+    """
 
     sweep: str
     id: str
@@ -37,11 +41,12 @@ class Work:
     config: Any
     prompts: tuple[str, ...]
     digest: str
+    seeds: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What was measured of N videos, one a prompt, in the order of the prompts.
+    """What was measured of N videos, in the order of the prompts.
 
     `values` are metrics by name [N], NaN where there is none; `right` the share of read times at
     which an attribute is as its prompt says [N], NaN where the prompt does not name it.
@@ -73,10 +78,12 @@ def load_sweeps(
         file, prompts = getattr(sweep.prompts, "file", None), sweep.prompts
         if file is not None:
             prompts = read_prompts(path.parent / file)
-        texts = tuple(prompt.text for prompt in prompts[:num])
+        seeds = len(sweep.seeds or (0,))
+        texts = tuple(prompt.text for prompt in prompts[:num] for _ in range(seeds))
         for cell in cells_of(sweep.model_copy(update={"prompts": prompts[:1]}), document=document):
-            facts = (_facts(cell.config), METRICS, numerics, weights(), file)
-            made.append(Work(name, cell.id, cell.label, cell.config, texts, digest_of(facts)))
+            facts = (_facts(cell.config), METRICS, FEATURES, numerics, weights(), file)
+            digest = digest_of(facts)
+            made.append(Work(name, cell.id, cell.label, cell.config, texts, digest, seeds))
     return made
 
 
@@ -130,7 +137,7 @@ def read(out: Path, work: Work) -> Made:
         raise ValueError(
             f"{out} lacks {len(lacks)} of {len(work.prompts)} videos of {work.sweep}: {work.id}. "
             f"Make them: python scripts/evidence run --only {work.sweep} "
-            f"--prompts {len(work.prompts)} --out {out}"
+            f"--prompts {len(work.prompts) // work.seeds} --out {out}"
         )
     blocks = _blocks(out, work)
     rows = np.concatenate([block["rows"] for block in blocks])

@@ -18,15 +18,15 @@ CHUNK = 8
 """Clips that a process measures at a time."""
 
 
-def draw_prompts(num: int, *, held_out: bool) -> list[str]:
-    """Different captions of random scenes, the same ones every time."""
+def draw_prompts(num: int, *, held_out: bool, start: int = 0) -> list[str]:
+    """Different captions of random scenes, the same ones every time, from the one at `start`."""
     random = np.random.default_rng((2026, int(held_out)))
     found: dict[str, None] = {}
-    for _ in range(1000 * num):
-        if len(found) == num:
+    for _ in range(1000 * (start + num)):
+        if len(found) == start + num:
             break
         found.setdefault(caption(sample_scene(random, held_out=held_out)))
-    return list(found)
+    return list(found)[start:]
 
 
 def tasks_of(works: list[Work], out: Path, batch: int) -> list[tuple[Work, int, int]]:
@@ -144,7 +144,24 @@ def measure_clips(clips: np.ndarray, prompts: list[str], fps: float) -> Made:
             if record.name == "attribute_accuracy[mini]":
                 for name in set(record.extra) & set(right):
                     right[name][i] = record.extra[name]
-    return Made(values, right, net.features(prepared).astype(np.float32))
+    return Made(values, right, features_of(prepared))
+
+
+def features_of(prepared: np.ndarray) -> np.ndarray:
+    """What sets are compared by, float32 [N, D]: what a clip shows, as the scorer reads it, then
+    how it looks, as means over time of the scorer's first convolutions at 2 x 2 places.
+
+    The first alone know what a caption could say and little else.
+    """
+    import torch
+
+    net, looks = scorer().scorer, []
+    with torch.inference_mode():
+        for clip in torch.from_numpy(prepared):
+            frames = net.frame(clip * 2 - 1)
+            looks.append(torch.nn.functional.adaptive_avg_pool2d(frames, 2).mean(0).flatten())
+    shown = scorer().features(prepared)
+    return np.concatenate([shown, torch.stack(looks).numpy()], axis=1).astype(np.float32)
 
 
 @cache

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence.cells import ALIGNMENT, FLICKER, METRICS, Work, digest_of, weights
-from evidence.sets import SETS, SetValues
+from evidence.cells import ALIGNMENT, FLICKER, METRICS, Work
+from evidence.drawn import CLIPS_OF_PROMPT, REAL_CLIPS
+from evidence.sets import BY_PROMPT, SETS, SetValues
 from evidence.verdicts import Cells, Verdict, bayes_share, paired
 
-from vidcfg.files import atomic_path, write_text
+from vidcfg.files import write_text
 from vidcfg.metrics.paired import needed_clips
 from vidcfg.mini.shapes import ATTRIBUTES
 
-REAL_CLIPS = 1024
 PILOT = 64
 """Prompts whose spread says how many a difference needs."""
 
@@ -46,22 +46,6 @@ run.
 """
 
 
-def real_features(out: Path) -> np.ndarray:
-    """Features of drawn clips of trained pairs [M, D]; kept in `out`."""
-    from evidence.make import scorer
-
-    from vidcfg.mini.shapes import sample_clip
-
-    digest = digest_of(weights())
-    path = out / f"real_{digest}.npy"
-    if not path.exists():
-        clips = (sample_clip((91, i)).frames.transpose(0, 3, 1, 2) for i in range(REAL_CLIPS))
-        rows = [scorer().features(scorer().prepare(clip)[None]) for clip in clips]
-        with atomic_path(path, overwrite=True) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.concatenate(rows))
-    return np.load(path)
-
-
 def write_page(
     path: Path,
     works: Sequence[Work],
@@ -71,12 +55,14 @@ def write_page(
     how: Mapping[str, Any],
 ) -> Path:
     """Write the whole page."""
-    nums = {work.sweep: len(work.prompts) for work in works}
+    nums = {work.sweep: len(work.prompts) // work.seeds for work in works}
+    seeds = {work.sweep: work.seeds for work in works}
     num = max(nums.values())
     labels = {(work.sweep, work.id): work.label for work in works}
     parts = [INTRO, *_verdicts(verdicts, num), *_power(sweeps, len(verdicts), num)]
     for name, cells in sweeps.items():
-        parts += _table(name, nums[name], cells, {id: labels[name, id] for id in cells}, sets)
+        videos = f"{nums[name]} prompts" + (f", {n} videos each" if (n := seeds[name]) > 1 else "")
+        parts += _table(name, videos, cells, {id: labels[name, id] for id in cells}, sets)
         if name in ("scale", "held_out"):
             parts += _bayes(cells, labels, name)
     parts += _again(nums, how)
@@ -155,11 +141,11 @@ def _power(sweeps: Mapping[str, Cells], num_claims: int, num: int) -> Iterator[s
 
 
 def _table(
-    name: str, num: int, cells: Cells, labels: Mapping[str, str], sets: SetValues
+    name: str, videos: str, cells: Cells, labels: Mapping[str, str], sets: SetValues
 ) -> Iterator[str]:
     yield f"## {name.replace('_', ' ').capitalize()}\n"
-    yield f"[configs/evidence/{name}.yaml](../configs/evidence/{name}.yaml), {num} prompts\n"
-    has_sets = name != "held_out"
+    yield f"[configs/evidence/{name}.yaml](../configs/evidence/{name}.yaml), {videos}\n"
+    of_sets = {"held_out": (), "variety": BY_PROMPT}.get(name, SETS)
     rows = []
     for id, made in cells.items():
         row = [labels[id], f"{made.evaluations:g}"]
@@ -167,12 +153,15 @@ def _table(
             row.append(_mean(made.values[metric], SCALES.get(metric, 1.0)))
         row.append(_mean(made.values["align[mini]"], 1.0))
         row.append(_mean(made.values["dynamic_degree"], 1.0))
-        for metric in SETS if has_sets else ():
+        for metric in of_sets:
+            if metric in BY_PROMPT:
+                row.append(_mean(made.values[metric], 1.0))
+                continue
             values = sets.values(metric, made)
             row.append(f"{values[0]:.3f} ± {1.96 * values[1:].std():.3f}")
         rows.append(row)
     head = ["setting", "passes", *COLUMNS.values(), "cosine", "dynamic degree"]
-    head += ["Fréchet", "precision", "recall"] if has_sets else []
+    head += [metric.replace("fd", "Fréchet") for metric in of_sets]
     yield from _rows(head, rows)
 
 
@@ -243,9 +232,12 @@ def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     yield "```\n"
     versions = ", ".join(f"{k} {v}" for k, v in how.get("versions", {}).items() if v)
     yield (
-        f"Prompt i is drawn from seed i, in {'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
+        f"Video i is drawn from seed i, in {'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
         f"{how.get('device', 'CPU')}; {versions}. Metrics: "
         + ", ".join(f"`{name}`" for name in METRICS)
-        + f"; distances against {REAL_CLIPS} drawn clips of trained pairs. The files are sweeps: "
+        + f"; distances against {REAL_CLIPS} drawn clips of trained pairs, by prompt against "
+        f"{CLIPS_OF_PROMPT} clips that its caption stands for (each value that it names is "
+        "another one with a probability of .3), by what the scorer reads and by how a clip looks "
+        "(means over time of the scorer's first convolutions). The files are sweeps: "
         "`vidcfg sweep configs/evidence/scale.yaml` keeps every video, from one seed for all.\n"
     )

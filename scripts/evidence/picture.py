@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from evidence.cells import ALIGNMENT, FLICKER, Work
 from evidence.page import COLUMNS, SCALES
-from evidence.sets import SetValues
+from evidence.sets import BY_PROMPT, SetValues
 from evidence.verdicts import Cells
 
 INK = ("#1b5e9e", "#c4501b", "#2c7d4f", "#7a4da0")
@@ -27,8 +27,12 @@ def draw(path: Path, works: Sequence[Work], sweeps: Mapping[str, Cells], sets: S
             if name == ALIGNMENT:
                 _curve(axis, name, sweeps.get("held_out", {}), INK[1], "held-out pairs")
                 axis.legend(*axis.get_legend_handles_labels(), frameon=False)
-        _sets(axes[1, 0], ("fd",), sweeps.get("scale", {}), sets, "Fréchet distance")
-        _sets(axes[1, 1], ("precision", "recall"), sweeps.get("scale", {}), sets, "")
+        _distance(axes[1, 0], sweeps.get("scale", {}), sets)
+        for metric, colour in zip(BY_PROMPT, INK):
+            _curve(axes[1, 1], metric, sweeps.get("variety", {}), colour, metric.split()[0])
+        axes[1, 1].set_title("precision and recall by prompt")
+        if "variety" in sweeps:
+            axes[1, 1].legend(frameon=False)
         _frames(axes[1, 2], sweeps.get("frames", {}))
         for axis in [*axes[0], *axes[1, :2]]:
             axis.set_xscale("log")
@@ -47,7 +51,7 @@ def _scales(cells: Cells) -> list[float]:
 
 
 def _curve(axis, metric: str, cells: Cells, colour: str, label: str) -> None:
-    axis.set_title(COLUMNS[metric])
+    axis.set_title(COLUMNS.get(metric, metric))
     if not cells:
         return
     columns = [made.values[metric] * SCALES.get(metric, 1.0) for made in cells.values()]
@@ -57,18 +61,13 @@ def _curve(axis, metric: str, cells: Cells, colour: str, label: str) -> None:
     axis.fill_between(_scales(cells), mean - half, mean + half, color=colour, alpha=0.2, lw=0)
 
 
-def _sets(axis, names: Sequence[str], cells: Cells, sets: SetValues, title: str) -> None:
-    axis.set_title(title or " and ".join(names))
-    for name, colour in zip(names, INK):
-        found = [sets.values(name, made) for made in cells.values()]
-        middle = np.array([values[0] for values in found])
-        half = np.array([1.96 * values[1:].std() for values in found])
-        axis.plot(_scales(cells), middle, "o-", color=colour, ms=4, label=name)
-        axis.fill_between(
-            _scales(cells), middle - half, middle + half, color=colour, alpha=0.2, lw=0
-        )
-    if len(names) > 1:
-        axis.legend(frameon=False)
+def _distance(axis, cells: Cells, sets: SetValues) -> None:
+    axis.set_title("Fréchet distance")
+    found = [sets.values("fd", made) for made in cells.values()]
+    middle = np.array([values[0] for values in found])
+    half = np.array([1.96 * values[1:].std() for values in found])
+    axis.plot(_scales(cells), middle, "o-", color=INK[0], ms=4)
+    axis.fill_between(_scales(cells), middle - half, middle + half, color=INK[0], alpha=0.2, lw=0)
 
 
 def _frames(axis, cells: Cells) -> None:

@@ -1,11 +1,16 @@
-"""Distances of the videos of a cell, as a set, to drawn clips, and how far they may be off."""
+"""Distances of the videos of a cell, as a set or by prompt, to drawn clips, and how far they may
+be off."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from evidence.cells import Made
 
-from vidcfg.metrics.distances import Moments, frechet
+from vidcfg.metrics.distances import Moments, frechet, prdc
 
 SETS = ("fd", "precision", "recall")
+BY_PROMPT = ("precision by prompt", "recall by prompt")
 HALVES = 100
 LEAST = 16
 """Clips below which sets are not compared."""
@@ -54,3 +59,29 @@ class SetValues:
             own = np.partition(within[np.ix_(rows, rows)], NEIGHBOURS, axis=1)[:, NEIGHBOURS]
             found[:, i] = is_real[rows].mean(), (between[:, rows] < own).any(axis=1).mean()
         return found
+
+
+def even(real: np.ndarray, parts: Sequence[int]) -> np.ndarray:
+    """A factor for every column [D], so that each part of the columns (their numbers) has the same
+    variance in all among drawn clips."""
+    sizes = [block.var(axis=0).sum() for block in np.split(real, np.cumsum(parts)[:-1], axis=1)]
+    return np.repeat(1 / np.sqrt(sizes), parts)
+
+
+def by_prompt(made: Made, prompts: Sequence[str], honest: Mapping[str, np.ndarray]) -> Made:
+    """Many videos of each prompt as one row a prompt: means of what was measured, and precision
+    and recall against the clips that its caption stands for (`honest`, features by prompt).
+
+    Only where the reference is of the same prompt does recall tell whether a strong scale leaves
+    out what the model knows: together, clips of many prompts cover all there is.
+    """
+    names = list(dict.fromkeys(prompts))
+    rows = {name: [i for i, prompt in enumerate(prompts) if prompt == name] for name in names}
+
+    def means(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {k: np.array([np.nanmean(c[rows[n]]) for n in names]) for k, c in columns.items()}
+
+    found = [prdc(honest[name], made.features[rows[name]], k=NEIGHBOURS) for name in names]
+    own = dict(zip(BY_PROMPT, np.array([(one.precision, one.recall) for one in found]).T))
+    middle = np.stack([made.features[rows[name]].mean(axis=0) for name in names])
+    return replace(made, values=means(made.values) | own, right=means(made.right), features=middle)

@@ -48,7 +48,7 @@ def loose_caption(scene: Scene, data: DataConfig, rng: np.random.Generator) -> s
     least one stays). Shake and flicker are told with probability `told`, a blur always.
     """
     while True:
-        told = replace(scene, **{n: _mistaken(scene, n, data.wrong, rng) for n in _DRAWN})
+        told = replace(scene, **{n: mistaken(scene, n, data.wrong, rng) for n in _DRAWN})
         if scene.is_held_out or not told.is_held_out:
             break
     without = {name for name in PARTS if rng.random() < 0.5}
@@ -61,7 +61,7 @@ def loose_caption(scene: Scene, data: DataConfig, rng: np.random.Generator) -> s
 _DRAWN = (*ATTRIBUTES, "then_colour", "then_motion")
 
 
-def _mistaken(scene: Scene, name: str, wrong: float, rng: np.random.Generator) -> str | None:
+def mistaken(scene: Scene, name: str, wrong: float, rng: np.random.Generator) -> str | None:
     """The value of an attribute, or with probability `wrong` another one of its values."""
     value, values = getattr(scene, name), ATTRIBUTES[name.removeprefix("then_")]
     others = [other for other in values if other != value]

@@ -163,7 +163,7 @@ def test_mini_alignment_is_the_scorers_cosine(mini):
     clips = np.stack([frames(num=5, height=32, width=32, seed=s) for s in (0, 1)])
     prompts = ["a red circle moving left over a navy background", None]
     (align, accuracy), (no_align, no_accuracy) = mini.alignment_records(clips, prompts)
-    scorer = mini._scorer
+    scorer = mini.scorer
     with torch.inference_mode():
         expected = scorer.alignment(torch.from_numpy(clips[:1]), prompts[:1]).item()
     assert align.value == pytest.approx(expected, abs=1e-6)
@@ -176,8 +176,8 @@ def test_mini_alignment_is_the_scorers_cosine(mini):
 
 def test_a_clip_goes_through_the_scorer_once_for_features_and_records(mini, monkeypatch):
     clips = np.stack([frames(num=5, height=32, width=32, seed=s) for s in (0, 1)])
-    features, states, seen = mini.features(clips), mini._scorer.states, []
-    monkeypatch.setattr(mini._scorer, "states", lambda video: seen.append(1) or states(video))
+    features, states, seen = mini.features(clips), mini.scorer.states, []
+    monkeypatch.setattr(mini.scorer, "states", lambda video: seen.append(1) or states(video))
     vectors, _ = mini.judge(clips, ["a red circle moving left", None])
     assert np.array_equal(vectors, features)
     assert len(seen) == 2

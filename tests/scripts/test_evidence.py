@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from evidence import __main__ as script
-from evidence import page
+from evidence import drawn
 from evidence.cells import (
     ALIGNMENT,
     CONFIGS,
@@ -18,8 +18,9 @@ from evidence.cells import (
     read,
     write_block,
 )
+from evidence.drawn import meant
 from evidence.make import draw_prompts
-from evidence.sets import SetValues
+from evidence.sets import SetValues, by_prompt, even
 from evidence.verdicts import bayes_share, crossing, found_of, judge
 
 from vidcfg.metrics.distances import prdc
@@ -146,6 +147,49 @@ def test_precision_and_recall_of_halves_are_those_of_the_metric():
         assert [found[0][i], found[1][i]] == pytest.approx([known.precision, known.recall])
 
 
+def test_recall_by_prompt_falls_where_clips_of_a_prompt_narrow():
+    """Each prompt keeps a part of its clips; all prompts together still cover all there is."""
+    random = np.random.default_rng(10)
+    prompts = [name for name in ("a", "b", "c") for _ in range(NUM // 2)]
+    honest = {name: random.uniform(0, 1, (300, 1)) for name in ("a", "b", "c")}
+    cells = {}
+    for name, share in (("wide", 1.0), ("narrow", 1 / 3)):
+        place = np.repeat([0.0, 1.0, 2.0], NUM // 2) * share * (share < 1)
+        values = {"mc_flicker": np.repeat([1.0, 2.0, 4.0], NUM // 2)}
+        found = random.uniform(0, share, len(prompts)) + place
+        cells[name] = by_prompt(made(found[:, None], len(prompts), **values), prompts, honest)
+    assert cells["wide"].values["recall by prompt"] == pytest.approx(np.ones(3), abs=0.02)
+    assert cells["narrow"].values["recall by prompt"] == pytest.approx(np.full(3, 1 / 3), abs=0.06)
+    assert cells["narrow"].values["precision by prompt"] == pytest.approx(np.ones(3), abs=0.05)
+    assert cells["wide"].values["mc_flicker"].tolist() == [1.0, 2.0, 4.0]
+    falls = claim("below", metric="recall by prompt", of={"wide": -1, "narrow": 1})
+    assert found_of(falls, cells, None).figure == pytest.approx(-2 / 3, abs=0.06)
+
+
+def test_parts_of_features_weigh_the_same():
+    random = np.random.default_rng(11)
+    real = random.normal(0, [1, 1, 50, 50, 50], (400, 5))
+    scaled = real * even(real, (2, 3))
+    assert scaled[:, :2].var(axis=0).sum() == pytest.approx(1)
+    assert scaled[:, 2:].var(axis=0).sum() == pytest.approx(1)
+
+
+def test_a_caption_stands_for_the_scenes_it_is_written_for():
+    """Of training clips with a certain caption's colour, so many have that colour: the same share
+    as among the scenes that are drawn for it."""
+    prompt = "a red circle moving left then up over a striped navy background in fading light"
+    prompt += " with no dot"
+    random = np.random.default_rng(12)
+    scenes = [meant(prompt, random) for _ in range(3000)]
+    said = {"shape": "circle", "colour": "red", "motion": "left", "texture": "striped"}
+    said |= {"background": "navy", "light": "fading", "dot": "no", "then_motion": "up"}
+    for name, value in said.items():
+        share = np.mean([getattr(scene, name) == value for scene in scenes])
+        assert share == pytest.approx(0.7, abs=0.035), name
+    assert not any(scene.is_held_out or scene.then_colour or scene.faults for scene in scenes)
+    assert len({scene.noise for scene in scenes}) == len(scenes)
+
+
 def test_crossing_is_linear_between_points_and_stops_at_the_highest_level():
     levels, values = np.array([0.5, 0.7, 0.9, 0.6]), np.array([1.0, 3.0, 4.0, 99.0])
     assert crossing(levels, values, 0.6) == pytest.approx(2.0)
@@ -233,7 +277,8 @@ def test_prompts_are_different_and_always_the_same():
 
 
 def test_from_sampling_to_the_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(page, "REAL_CLIPS", 24)
+    monkeypatch.setattr(drawn, "REAL_CLIPS", 24)
+    monkeypatch.setattr(drawn, "CLIPS_OF_PROMPT", 24)
     common = ["--only", "rules", "--prompts", "3", "--out", str(tmp_path / "runs")]
     common += ["--set", "set={sampling.num_steps: 2, model.device: cpu}"]
     assert script.main(["run", *common, "--batch", "2", "--part", "0/2"]) == 0
@@ -246,3 +291,17 @@ def test_from_sampling_to_the_page(tmp_path, monkeypatch, capsys):
     assert "| guidance (scale 12, rescale 0.7) | 4 |" in text
     assert (tmp_path / "pictures" / "evidence.png").stat().st_size > 10_000
     assert not json.loads((tmp_path / "runs" / "settings.json").read_text())["bfloat16"]
+
+
+def test_many_videos_of_a_prompt_are_one_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn, "REAL_CLIPS", 24)
+    monkeypatch.setattr(drawn, "CLIPS_OF_PROMPT", 24)
+    common = ["--only", "variety", "--prompts", "2", "--out", str(tmp_path / "runs")]
+    common += ["--set", "seeds=0-6", "--set", "set={sampling.num_steps: 1, model.device: cpu}"]
+    assert script.main(["run", *common]) == 0
+    assert script.main(["page", *common, "--docs", str(tmp_path)]) == 0
+    text = (tmp_path / "evidence.md").read_text()
+    assert "2 prompts, 7 videos each" in text
+    assert "| setting | passes | alignment |" in text
+    assert "| precision by prompt | recall by prompt |" in text
+    assert "| 2 |" in text  # a claim is of two prompts

@@ -31,14 +31,14 @@ class MiniNet(FeatureNet):
 
     def __init__(self, scorer: Any, *, sha256: str | None, source: str) -> None:
         self.backend = Backend("mini-scorer", sha256, source)
-        self._scorer = scorer.eval()
+        self.scorer = scorer.eval()
         self._device = next(scorer.parameters()).device
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         return area_to_side(frames, SIDE)
 
     def features(self, clips: np.ndarray) -> np.ndarray:
-        encode = self._scorer.encode_video
+        encode = self.scorer.encode_video
         return one_by_one(lambda clip: encode(clip[None]), clips, device=self._device)
 
     def alignment_records(
@@ -60,7 +60,7 @@ class MiniNet(FeatureNet):
         import torch
 
         check_clips(clips)
-        scorer, vectors, made = self._scorer, [], []
+        scorer, vectors, made = self.scorer, [], []
         with torch.inference_mode():
             for clip, prompt in zip(clips, prompts):
                 video = torch.from_numpy(np.clip(clip[None], 0, 1)).to(self._device)
