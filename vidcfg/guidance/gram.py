@@ -160,14 +160,20 @@ def gram_of(
     count, size = elements_per_frame(vectors[0]), len(vectors)
 
     # A second time around the mean where it is large against the spread.
-    mean, scatter = _centre(_moments(vectors, len(others)), size, count)
+    sums = _moments(vectors, len(others))
     if vectors[0].device.type == "cpu":
-        far = (scatter.diagonal(dim1=-2, dim2=-1) < count * mean**2).flatten(1).any(1)
-        for b in far.nonzero()[:, 0].tolist():
+        mean, scatter = _centre(sums.numpy(), size, count)
+        far = np.einsum("bfii->bfi", scatter) < count * mean**2
+        for b in far.any((1, 2)).nonzero()[0].tolist():
             part = [vector[b : b + 1] for vector in vectors]
-            shift = mean[b : b + 1].to(torch.promote_types(vectors[0].dtype, torch.float32))
-            residual, scatter[b : b + 1] = _centre(_moments(part, len(others), shift), size, count)
-            mean[b : b + 1] = shift + residual
+            wide = torch.promote_types(vectors[0].dtype, torch.float32)
+            shift = torch.from_numpy(mean[b : b + 1]).to(wide)
+            again = _moments(part, len(others), shift).numpy()
+            residual, scatter[b : b + 1] = _centre(again, size, count)
+            mean[b : b + 1] = shift.numpy() + residual
+        mean, scatter = torch.from_numpy(mean), torch.from_numpy(scatter)
+    else:
+        mean, scatter = _centre(sums, size, count)
     return Gram((base, *others, *raw), scatter, mean, count, tuple(raw))
 
 
@@ -321,10 +327,20 @@ def _moments(vectors: Sequence[Any], num_others: int, shift: Any = None) -> Any:
 
 def _centre(sums: Any, size: int, count: int) -> tuple[Any, Any]:
     """Mean (B, F, V) and scatter (B, F, V, V) from the sums of `_moments`."""
-    import torch
+    mean, places = sums[..., :size] / count, _places(size)
+    if isinstance(sums, np.ndarray):
+        products = sums[..., places]
+    else:
+        import torch
 
-    mean, products = sums[..., :size] / count, iter(sums[..., size:].unbind(-1))
-    upper = {(i, j): next(products) for i in range(size) for j in range(i, size)}
-    places = ((min(i, j), max(i, j)) for i in range(size) for j in range(size))
-    scatter = torch.stack([upper[place] for place in places], -1).unflatten(-1, (size, size))
-    return mean, scatter - count * mean[..., :, None] * mean[..., None, :]
+        products = torch.stack([sums[..., i] for i in places.flat], -1)
+        products = products.unflatten(-1, (size, size))
+    return mean, products - count * mean[..., :, None] * mean[..., None, :]
+
+
+@lru_cache
+def _places(size: int) -> np.ndarray:
+    """Where the sums of `_products` have that of v_i v_j, [V, V]."""
+    places = np.zeros((size, size), np.intp)
+    places[np.triu_indices(size)] = np.arange(size, size + size * (size + 1) // 2)
+    return np.maximum(places, places.T)
