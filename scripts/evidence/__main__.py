@@ -13,14 +13,15 @@ from typing import Any
 from vidcfg import cli
 
 DETAILS = """\
-prompts   draw the prompts of configs/evidence (512 of trained pairs, 512 of held-out ones, 16
-          to be drawn many times)
+prompts   draw the prompts of configs/evidence (512 of trained pairs and 512 others, 512 of
+          held-out pairs, 16 to be drawn many times)
 run       sample and measure what is missing of the sweeps there, then stop
 page      write docs/evidence.md and its picture from what is there
 
 Videos are kept as metrics and features, a file for some prompts of a cell: `run` resumes, more
 --prompts add to what is there, and folders of several machines may be put together by copying.
-Video i is drawn from seed i. On CUDA the model runs there and --workers processes measure.
+Video i of a sweep is drawn from its first seed + i. On CUDA the model runs there and --workers
+processes measure.
 """
 
 
@@ -56,6 +57,7 @@ def _prompts(arguments: argparse.Namespace) -> int:
     from vidcfg.files import write_text
 
     files = {"prompts": (512, False, 0), "held_out": (512, True, 0), "variety": (16, False, 512)}
+    files |= {"distance": (512, False, 528)}
     for name, (num, held_out, start) in files.items():
         found = draw_prompts(arguments.prompts or num, held_out=held_out, start=start)
         path = write_text(CONFIGS / f"{name}.txt", "\n".join(found) + "\n")
@@ -160,7 +162,7 @@ def _page(arguments: argparse.Namespace) -> int:
     # What it says
     document = load_document(CONFIGS / "claims.yaml")
     claims = [claim for claim in document.data["claims"] if claim["sweep"] in sweeps]
-    sets = SetValues(real * factor)
+    sets = SetValues(real * factor, first_of_look=EMBED)
     verdicts = judge(claims, sweeps, sets)
     path = write_page(arguments.docs / "evidence.md", works, sweeps, verdicts, sets, how)
     picture = arguments.docs / "pictures" / "evidence.png"

@@ -21,7 +21,7 @@ from vidcfg.sweep.cells import cells_of, read_prompts
 from vidcfg.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
-SWEEPS = ("scale", "held_out", "variety", "frames", "schedules", "rules", "steps")
+SWEEPS = ("scale", "distance", "held_out", "variety", "frames", "schedules", "rules", "steps")
 ALIGNMENT, FLICKER = "attribute_accuracy[mini]", "mc_flicker"
 METRICS = (ALIGNMENT, "align[mini]", FLICKER, "judder", "frame_diff", "dynamic_degree")
 METRICS += ("clipped_share", "saturation")
@@ -32,7 +32,8 @@ FEATURES = "scorer;its-first-convolutions-at-2x2-places"
 class Work:
     """One cell of a sweep on the first N of its prompts, `seeds` videos of each.
 
-    `prompts` has one for each video. Equal work has equal digests.
+    `prompts` has one for each video, of which the first is drawn from `first_seed`. Equal work
+    has equal digests.
     """
 
     sweep: str
@@ -42,6 +43,7 @@ class Work:
     prompts: tuple[str, ...]
     digest: str
     seeds: int = 1
+    first_seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +80,13 @@ def load_sweeps(
         file, prompts = getattr(sweep.prompts, "file", None), sweep.prompts
         if file is not None:
             prompts = read_prompts(path.parent / file)
-        seeds = len(sweep.seeds or (0,))
-        texts = tuple(prompt.text for prompt in prompts[:num] for _ in range(seeds))
+        seeds = sweep.seeds or (0,)
+        texts = tuple(prompt.text for prompt in prompts[:num] for _ in seeds)
         for cell in cells_of(sweep.model_copy(update={"prompts": prompts[:1]}), document=document):
-            facts = (_facts(cell.config), METRICS, FEATURES, numerics, weights(), file)
-            digest = digest_of(facts)
-            made.append(Work(name, cell.id, cell.label, cell.config, texts, digest, seeds))
+            facts = [_facts(cell.config), METRICS, FEATURES, numerics, weights(), file]
+            digest = digest_of(facts + [seeds[0]] * (seeds[0] > 0))
+            rest = (texts, digest, len(seeds), seeds[0])
+            made.append(Work(name, cell.id, cell.label, cell.config, *rest))
     return made
 
 

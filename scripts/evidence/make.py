@@ -92,8 +92,8 @@ def quicken(pipe: Any) -> None:
 def sample(
     pipe: Any, work: Work, start: int, stop: int, *, bfloat16: bool
 ) -> tuple[np.ndarray, float]:
-    """Videos uint8 [N, T, H, W, 3] of prompts start..stop, each from the seed of its number, and
-    model evaluations of each."""
+    """Videos uint8 [N, T, H, W, 3] of prompts start..stop, each from a seed of its own, and model
+    evaluations of each."""
     import torch
 
     from vidcfg import guide
@@ -102,6 +102,7 @@ def sample(
 
     config, own = work.config, pipe.scheduler
     prompts, video = list(work.prompts[start:stop]), config.video
+    seeds = range(work.first_seed + start, work.first_seed + stop)
     guidance = config.guidance.replace(share=False)
     device = torch.device(pipe.device).type
     try:
@@ -114,7 +115,7 @@ def sample(
                 height=video.height,
                 width=video.width,
                 num_inference_steps=config.sampling.num_steps,
-                generator=[torch.Generator().manual_seed(i) for i in range(start, stop)],
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 guidance_scale=1.0,
             ).frames
     finally:

@@ -40,7 +40,8 @@ The field's claims about classifier-free guidance, each held against the embedde
 training captions name each attribute wrongly with a probability of .3, so that guidance has
 something to do ([mini.md](mini.md)). Verdicts are of this model and of no other. Claims, figures
 and tests were written down ([claims.yaml](../configs/evidence/claims.yaml)) before the sweeps were
-run. Videos are made by 12 steps of UniPC where nothing else is said.
+run; one that the sweep over scales suggested has prompts and seeds of its own. Videos are made
+by 12 steps of UniPC where nothing else is said.
 
 ![Alignment, flicker, clipping and distance over the scale; frame weights](pictures/evidence.png)
 """
@@ -116,7 +117,7 @@ def _figure(value: float, metric: str, is_ratio: bool) -> str:
         return "unknown"
     if is_ratio:
         return f"{100 * value:+.1f} %"
-    return f"{value:+.4f}" if metric in ("fd", FLICKER) else f"{value:+.3f}"
+    return f"{value:+.4f}" if metric in ("fd", "fd of look", FLICKER) else f"{value:+.3f}"
 
 
 def _power(sweeps: Mapping[str, Cells], num_claims: int, num: int) -> Iterator[str]:
@@ -146,6 +147,7 @@ def _table(
     yield f"## {name.replace('_', ' ').capitalize()}\n"
     yield f"[configs/evidence/{name}.yaml](../configs/evidence/{name}.yaml), {videos}\n"
     of_sets = {"held_out": (), "variety": BY_PROMPT}.get(name, SETS)
+    names = {"fd": "Fréchet", "fd of look": "Fréchet of look"}
     rows = []
     for id, made in cells.items():
         row = [labels[id], f"{made.evaluations:g}"]
@@ -161,7 +163,7 @@ def _table(
             row.append(f"{values[0]:.3f} ± {1.96 * values[1:].std():.3f}")
         rows.append(row)
     head = ["setting", "passes", *COLUMNS.values(), "cosine", "dynamic degree"]
-    head += [metric.replace("fd", "Fréchet") for metric in of_sets]
+    head += [names.get(metric, metric) for metric in of_sets]
     yield from _rows(head, rows)
 
 
@@ -232,7 +234,8 @@ def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     yield "```\n"
     versions = ", ".join(f"{k} {v}" for k, v in how.get("versions", {}).items() if v)
     yield (
-        f"Video i is drawn from seed i, in {'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
+        "Video i is drawn from seed i (of `distance` from 512 + i), in "
+        f"{'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
         f"{how.get('device', 'CPU')}; {versions}. Metrics: "
         + ", ".join(f"`{name}`" for name in METRICS)
         + f"; distances against {REAL_CLIPS} drawn clips of trained pairs, by prompt against "

@@ -9,7 +9,7 @@ from evidence.cells import Made
 
 from vidcfg.metrics.distances import Moments, frechet, prdc
 
-SETS = ("fd", "precision", "recall")
+SETS = ("fd", "fd of look", "precision", "recall")
 BY_PROMPT = ("precision by prompt", "recall by prompt")
 HALVES = 100
 LEAST = 16
@@ -19,31 +19,38 @@ NEIGHBOURS = 5
 
 class SetValues:
     """The metrics of SETS of cells against the features of drawn clips [M, D]; each taken once.
+    Columns from `first_of_look` on are how a clip looks.
 
     Their spread is that of random halves, the same ones in all cells, so that differences of
     cells stay paired by prompt. A statistic of a random half differs from that of the whole by
     about the standard error of the whole: the variances are s^2 (2 / n - 1 / n) and s^2 / n.
     """
 
-    def __init__(self, real: np.ndarray):
-        self.real, self._known = Moments(np.asarray(real, np.float64)), {}
+    def __init__(self, real: np.ndarray, *, first_of_look: int = 0):
+        real = np.asarray(real, np.float64)
+        self.real, self.look = Moments(real), Moments(real[:, first_of_look:])
+        self.first_of_look, self._known = first_of_look, {}
 
     def values(self, name: str, made: Made, rows: slice = slice(None)) -> np.ndarray:
         """The value of the whole set, of these rows, and of its halves [1 + H]."""
-        key = (name == "fd", id(made), rows.start, rows.step)
+        what = name if name.startswith("fd") else ""
+        key = (what, id(made), rows.start, rows.step)
         if key not in self._known:
             features = made.features[rows].astype(np.float64)
             random, num = np.random.default_rng(0), len(features)
             chosen = [np.arange(num)]
             chosen += [np.sort(random.choice(num, num // 2, replace=False)) for _ in range(HALVES)]
-            of = self._frechet if name == "fd" else self._neighbours
+            if what == "fd of look":
+                features = features[:, self.first_of_look :]
+            of = self._frechet if what else self._neighbours
             found = of(features, chosen) if num >= LEAST else np.full((2, 1 + HALVES), np.nan)
             # With the cell, so that its id stays its own.
             self._known[key] = made, found
         return self._known[key][1][1 if name == "recall" else 0]
 
     def _frechet(self, features: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
-        return np.array([[frechet(features[rows], self.real) for rows in chosen]])
+        real = self.real if features.shape[1] == self.real.features.shape[1] else self.look
+        return np.array([[frechet(features[rows], real) for rows in chosen]])
 
     def _neighbours(self, features: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
         """Precision and recall [2, 1 + H], as `vidcfg.metrics.distances.prdc` takes them, with the
