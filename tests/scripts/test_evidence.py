@@ -19,12 +19,13 @@ from evidence.cells import (
     write_block,
 )
 from evidence.drawn import meant
-from evidence.make import draw_prompts
+from evidence.make import draw_prompts, sample
 from evidence.sets import SetValues, by_prompt, even
 from evidence.verdicts import bayes_share, crossing, found_of, judge
 
 from vidcfg.metrics.distances import prdc
 from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.pipelines.load import load_pipeline
 from vidcfg.settings.document import load_document
 
 NUM = 200
@@ -172,6 +173,30 @@ def test_parts_of_features_weigh_the_same():
     scaled = real * even(real, (2, 3))
     assert scaled[:, :2].var(axis=0).sum() == pytest.approx(1)
     assert scaled[:, 2:].var(axis=0).sum() == pytest.approx(1)
+
+
+def test_the_look_alone_is_compared():
+    random = np.random.default_rng(13)
+    real = random.normal(0, 1, (600, 4))
+    sets = SetValues(real, first_of_look=2)
+    shown, look = (made(real[:NUM] + np.array(by)) for by in ([3, 3, 0, 0], [0, 0, 3, 3]))
+    near, far = (sets.values("fd of look", cell)[0] for cell in (shown, look))
+    assert near < 0.1
+    assert far == pytest.approx(near + 18, abs=1)
+    assert sets.values("fd", shown)[0] == pytest.approx(sets.values("fd", look)[0], abs=1)
+
+
+def test_a_sweep_begins_at_the_seed_it_names():
+    short = {"overrides": ["set={sampling.num_steps: 1, model.device: cpu}"]}
+    (scale, *_), (distance, *_) = (load_sweeps([n], 2, **short) for n in ("scale", "distance"))
+    assert (scale.first_seed, distance.first_seed) == (0, 512)
+    pipe = load_pipeline(scale.config.model)
+    first, _ = sample(pipe, scale, 0, 2, bfloat16=False)
+    later = replace(scale, first_seed=1, prompts=scale.prompts[1:])
+    (again,), _ = sample(pipe, later, 0, 1, bfloat16=False)
+    # Of a batch of another size: a level apart at most.
+    assert abs(again.astype(int) - first[1]).max() <= 1
+    assert abs(again.astype(int) - first[0]).max() > 50
 
 
 def test_a_caption_stands_for_the_scenes_it_is_written_for():
