@@ -39,6 +39,10 @@ def draw(path: Path, works: Sequence[Work], sweeps: Mapping[str, Cells], sets: S
             axis.set_xticks([1, 2, 4, 8, 20, 40], ["1", "2", "4", "8", "20", "40"])
             axis.minorticks_off()
             axis.set_xlabel("guidance scale")
+        for axis, ticks in ((axes[0, 1], (0.5, 1, 2, 5, 10, 20)), (axes[1, 0], (0.1, 0.2, 0.5))):
+            axis.set_yscale("log")
+            axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.minorticks_off()
         num = len(works[0].prompts)
         figure.suptitle(f"Guidance on the embedded model: {num} prompts, 95 % intervals")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,11 +67,15 @@ def _curve(axis, metric: str, cells: Cells, colour: str, label: str) -> None:
 
 def _distance(axis, cells: Cells, sets: SetValues) -> None:
     axis.set_title("Fréchet distance")
-    found = [sets.values("fd", made) for made in cells.values()]
-    middle = np.array([values[0] for values in found])
-    half = np.array([1.96 * values[1:].std() for values in found])
-    axis.plot(_scales(cells), middle, "o-", color=INK[0], ms=4)
-    axis.fill_between(_scales(cells), middle - half, middle + half, color=INK[0], alpha=0.2, lw=0)
+    for name, label, colour in zip(("fd", "fd of look"), ("whole", "look"), INK):
+        found = [sets.values(name, made) for made in cells.values()]
+        middle = np.array([values[0] for values in found])
+        half = np.array([1.96 * values[1:].std() for values in found])
+        axis.plot(_scales(cells), middle, "o-", color=colour, ms=4, label=label)
+        low, high = middle - half, middle + half
+        axis.fill_between(_scales(cells), low, high, color=colour, alpha=0.2, lw=0)
+    if cells:
+        axis.legend(frameon=False)
 
 
 def _frames(axis, cells: Cells) -> None:

@@ -313,7 +313,7 @@ def test_from_sampling_to_the_page(tmp_path, monkeypatch, capsys):
     assert script.main(["page", *common, "--docs", str(tmp_path)]) == 0
     text = (tmp_path / "evidence.md").read_text()
     assert text.count("**cannot tell**") == 8  # three prompts cannot tell anything
-    assert "| guidance (scale 12, rescale 0.7) | 4 |" in text
+    assert "| unipc · guidance (scale 12, rescale 0.7) | 4 |" in text
     assert (tmp_path / "pictures" / "evidence.png").stat().st_size > 10_000
     assert not json.loads((tmp_path / "runs" / "settings.json").read_text())["bfloat16"]
 
