@@ -12,7 +12,7 @@ from vidcfg.files import atomic_path
 from vidcfg.mini.shapes import Scene, asked, draw, sample_clip, vary
 
 EMBED = 128
-"""The first columns of features: what a clip shows, as the scorer reads it. The rest is a look."""
+"""The first columns of features: what a clip shows, as the scorer reads it; its look follows."""
 REAL_CLIPS = 1024
 CLIPS_OF_PROMPT = 256
 WRONG = 0.3
@@ -36,9 +36,9 @@ def meant(prompt: str, random: np.random.Generator) -> Scene:
     """A scene as a training clip with this caption shows it: every value that it names is another
     one with probability WRONG, and the rest is drawn.
 
-    Values are named wrongly by turns of equal chance, so a value that is named stands for the
-    others as often as they are named in its place. Scenes that no training clip shows are drawn
-    again. The prompt names every attribute.
+    All values are drawn as often and named wrongly as often, so what a name stands for is what it
+    may be named. Scenes that no training clip shows are drawn again. The prompt names every
+    attribute.
     """
     from train_mini.data import mistaken
 

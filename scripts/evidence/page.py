@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from evidence.cells import ALIGNMENT, FLICKER, METRICS, Work
-from evidence.drawn import CLIPS_OF_PROMPT, REAL_CLIPS
+from evidence.drawn import CLIPS_OF_PROMPT, REAL_CLIPS, WRONG
 from evidence.sets import BY_PROMPT, SETS, SetValues
 from evidence.verdicts import Cells, Verdict, bayes_share, paired
 
@@ -29,8 +29,8 @@ MATTERS = (
 )
 """Metric, the difference that matters, whether it is a ratio, and how it is read."""
 
-WRONG = {"shape": 0.277, "colour": 0.281}
-"""Share of training captions that name an attribute wrongly, where it is not .3: captions that
+WRONG_OF = {"shape": 0.277, "colour": 0.281}
+"""Share of training captions that name an attribute wrongly, where it is not WRONG: captions that
 would name a held-out pair are drawn again (12,000 captions of the training data)."""
 
 INTRO = """\
@@ -191,7 +191,7 @@ def _bayes(cells: Cells, labels: Mapping[tuple, str], name: str) -> Iterator[str
         for attribute, options in ATTRIBUTES.items():
             right = made.right[attribute]
             right = right[np.isfinite(right)]
-            predicted = bayes_share(len(options), scale, WRONG.get(attribute, 0.3))
+            predicted = bayes_share(len(options), scale, WRONG_OF.get(attribute, WRONG))
             if not len(right):
                 row.append("none")
                 continue

@@ -28,37 +28,38 @@ class SetValues:
 
     def __init__(self, real: np.ndarray, *, first_of_look: int = 0):
         real = np.asarray(real, np.float64)
-        self.real, self.look = Moments(real), Moments(real[:, first_of_look:])
-        self.first_of_look, self._known = first_of_look, {}
+        self.columns = {"fd": slice(None), "fd of look": slice(first_of_look, None)}
+        self.real = {name: Moments(real[:, columns]) for name, columns in self.columns.items()}
+        self._known = {}
 
     def values(self, name: str, made: Made, rows: slice = slice(None)) -> np.ndarray:
         """The value of the whole set, of these rows, and of its halves [1 + H]."""
-        what = name if name.startswith("fd") else ""
+        what = name if name in self.columns else "neighbours"
         key = (what, id(made), rows.start, rows.step)
         if key not in self._known:
             features = made.features[rows].astype(np.float64)
             random, num = np.random.default_rng(0), len(features)
             chosen = [np.arange(num)]
             chosen += [np.sort(random.choice(num, num // 2, replace=False)) for _ in range(HALVES)]
-            if what == "fd of look":
-                features = features[:, self.first_of_look :]
-            of = self._frechet if what else self._neighbours
-            found = of(features, chosen) if num >= LEAST else np.full((2, 1 + HALVES), np.nan)
+            if num < LEAST:
+                found = np.full((2, 1 + HALVES), np.nan)
+            elif what in self.columns:
+                features, real = features[:, self.columns[what]], self.real[what]
+                found = np.array([[frechet(features[rows], real) for rows in chosen]])
+            else:
+                found = self._neighbours(features, chosen)
             # With the cell, so that its id stays its own.
             self._known[key] = made, found
         return self._known[key][1][1 if name == "recall" else 0]
-
-    def _frechet(self, features: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
-        real = self.real if features.shape[1] == self.real.features.shape[1] else self.look
-        return np.array([[frechet(features[rows], real) for rows in chosen]])
 
     def _neighbours(self, features: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
         """Precision and recall [2, 1 + H], as `vidcfg.metrics.distances.prdc` takes them, with the
         distances taken once for all halves."""
         from scipy.spatial.distance import cdist
 
-        between, within = cdist(self.real.features, features), cdist(features, features)
-        real = cdist(self.real.features, self.real.features)
+        drawn = self.real["fd"].features
+        between, within = cdist(drawn, features), cdist(features, features)
+        real = cdist(drawn, drawn)
         radius = np.partition(real, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
         is_real = (between < radius[:, None]).any(axis=0)
         found = np.empty((2, len(chosen)))
