@@ -13,8 +13,8 @@ from typing import Any
 from vidcfg import cli
 
 DETAILS = """\
-prompts   draw the prompts of configs/evidence (512 of trained pairs and 512 others, 512 of
-          held-out pairs, 16 to be drawn many times)
+prompts   draw the prompts of configs/evidence (512 of trained pairs, 512 and 1,024 others, 512
+          of held-out pairs, 16 to be drawn many times)
 run       sample and measure what is missing of the sweeps there, then stop
 page      write docs/evidence.md and its picture from what is there
 
@@ -57,7 +57,7 @@ def _prompts(arguments: argparse.Namespace) -> int:
     from vidcfg.files import write_text
 
     files = {"prompts": (512, False, 0), "held_out": (512, True, 0), "variety": (16, False, 512)}
-    files |= {"distance": (512, False, 528)}
+    files |= {"distance": (512, False, 528), "again": (1024, False, 1040)}
     for name, (num, held_out, start) in files.items():
         found = draw_prompts(arguments.prompts or num, held_out=held_out, start=start)
         path = write_text(CONFIGS / f"{name}.txt", "\n".join(found) + "\n")

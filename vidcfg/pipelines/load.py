@@ -49,7 +49,7 @@ class MiniModel(ConfigModel):
     checkpoint: Text | None = None
     device: Device = "auto"
     dtype: Dtype = "auto"
-    attention: Literal["sdpa", "xformers"] = "sdpa"
+    attention: Literal["sdpa", "math", "xformers"] = "sdpa"
 
     def findings(self):
         if self.attention == "xformers" and self.device == "cpu":
