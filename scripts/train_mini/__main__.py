@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     made.prog = "train_mini"
     made.add_argument("config", type=Path, help="a YAML file such as configs/train/mini.yaml")
     made.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    cli.add_set(made, "transformer.minutes=5")
     return made
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from train_mini.config import load_config
 
-    config = load_config(arguments.config)
+    config = load_config(arguments.config, arguments.set)
     from train_mini.loop import Log, Stop
 
     stop = Stop()

@@ -1,11 +1,12 @@
 """What a training file may say. Imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vidcfg.settings.document import load_document
+from vidcfg.settings.document import apply_overrides, load_document
 
 Whole = Annotated[int, Field(ge=1, le=10**9)]
 Above0 = Annotated[float, Field(gt=0, le=1e6)]
@@ -83,6 +84,7 @@ class TransformerConfig(_Strict):
     decay_from: float = Field(0.4, ge=0.0, le=1.0)
     clip_norm: Above0 = 1.0
     drop_condition: float = Field(0.1, ge=0.0, le=1.0)
+    null: Literal["text", "zeros", "learned"] = "text"
     time_shift: Bent = 0.4
     ema: float = Field(0.998, ge=0.0, lt=1.0)
     weak_at: float = Field(0.15, ge=0.0, le=1.0)
@@ -104,7 +106,8 @@ class ScorerConfig(_Strict):
 class TrainConfig(_Strict):
     """A whole training run. `run_dir` holds caches, checkpoints, log and samples; `output` the
     finished model. `start` is the folder of a finished model whose transformer is trained on;
-    its codec, scorer and weak checkpoint are kept. Off: None, all are trained anew.
+    its codec, scorer and weak checkpoint are kept. With `anew` the first two alone are, and the
+    transformer is a new one. Off: None, all are trained anew.
     """
 
     schema_: Literal[1] = Field(1, alias="schema")
@@ -117,6 +120,7 @@ class TrainConfig(_Strict):
     run_dir: Annotated[Path, Field(strict=False)] = Path("runs/mini")
     output: Annotated[Path, Field(strict=False)] = Path("runs/mini/export")
     start: Annotated[Path, Field(strict=False)] | None = None
+    anew: bool = False
     checkpoint_minutes: Above0 = 4.0
     sample_minutes: Above0 = 12.0
     data: DataConfig = DataConfig()
@@ -125,8 +129,8 @@ class TrainConfig(_Strict):
     scorer: ScorerConfig = ScorerConfig()
 
 
-def load_config(path: str | Path, overrides: dict | None = None) -> TrainConfig:
-    """Read a file of strict YAML.
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a file of strict YAML; `overrides` such as "transformer.minutes=5".
 
     Raises:
         ValueError: naming the file, the line and every wrong key or value.
@@ -134,9 +138,9 @@ def load_config(path: str | Path, overrides: dict | None = None) -> TrainConfig:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Try configs/train/mini.yaml.")
-    document = load_document(path)
+    document = apply_overrides(load_document(path), overrides)
     try:
-        config = TrainConfig.model_validate({**document.data, **(overrides or {})})
+        config = TrainConfig.model_validate(dict(document.data))
     except ValidationError as error:
         lines = [
             f"{document.locate(e['loc'])}: {'.'.join(map(str, e['loc']))}: {e['msg']}"
@@ -147,5 +151,9 @@ def load_config(path: str | Path, overrides: dict | None = None) -> TrainConfig:
         raise ValueError(
             f"{document.locate(('start',))}: start: {config.start} holds no model_index.json. "
             "Name the folder of a finished model, such as vidcfg/mini/checkpoint."
+        )
+    if config.anew and not config.start:
+        raise ValueError(
+            f"{document.locate(('anew',))}: anew has an effect beside `start` alone. Delete it."
         )
     return config

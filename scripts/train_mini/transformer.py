@@ -31,7 +31,10 @@ class Denoiser(nn.Module):
             attention_backend=settings.attention_backend,
         )
         self.text_encoder = TextEncoder(
-            vocab_size=vocab_size, width=settings.text_width, num_layers=settings.text_layers
+            vocab_size=vocab_size,
+            width=settings.text_width,
+            num_layers=settings.text_layers,
+            null=settings.null,
         )
         self.text_encoder.token.weight.data.mul_(0.5)
 
@@ -107,7 +110,7 @@ class TransformerTraining:
         self.config, self.settings = config, config.transformer
         torch.manual_seed(config.seed)
         self.model = Denoiser(self.settings, channels=channels, vocab_size=vocab_size)
-        if config.start:
+        if config.start and not config.anew:
             self._start(config.start)
         self.model.to(config.device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}

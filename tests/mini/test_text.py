@@ -1,3 +1,4 @@
+import pytest
 import torch
 from tokenizers import Tokenizer
 
@@ -61,6 +62,28 @@ def test_word_order_changes_the_states():
     ids, mask = tokenize(tokenizer, ["red circle", "circle red"])
     states = encoder(ids, mask)
     assert (states[0, 0] - states[1, 1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("null", ["zeros", "learned"])
+def test_the_null_stands_for_the_empty_text_alone(tmp_path, null):
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    encoder = TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2, null=null).eval()
+    plain = TextEncoder(tokenizer.get_vocab_size(), width=16, num_heads=2).eval()
+    plain.load_state_dict(encoder.state_dict(), strict=False)
+    ids, mask = tokenize(tokenizer, ["a red circle", "", "circle"])
+    states, want = encoder(ids, mask), plain(ids, mask)
+    vector = encoder.null if null == "learned" else torch.zeros(16)
+    assert torch.equal(states[[0, 2]], want[[0, 2]])
+    assert torch.equal(states[1], vector.expand(states.shape[1], -1))
+    assert not torch.equal(states[1], want[1])
+    encoder.save_pretrained(tmp_path)
+    assert torch.equal(TextEncoder.from_pretrained(tmp_path)(ids, mask), states)
+
+
+def test_an_unknown_null_is_refused():
+    with pytest.raises(ValueError, match="null is 'noise'. Use one of: text, zeros, learned"):
+        TextEncoder(null="noise")
 
 
 def test_saved_encoder_loads_bit_for_bit(tmp_path):

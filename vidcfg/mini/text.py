@@ -53,8 +53,16 @@ def tokenize(
     return torch.tensor(padded).reshape(mask.shape), mask
 
 
+NULLS = ("text", "zeros", "learned")
+"""What stands for no prompt: the states of the empty text, zeros, or a vector of its own."""
+
+
 class TextEncoder(Part):
-    """Token embeddings, learned positions and `num_layers` self-attention blocks."""
+    """Token embeddings, learned positions and `num_layers` self-attention blocks.
+
+    Raises:
+        ValueError: `null` is none of NULLS.
+    """
 
     @keeps_arguments
     def __init__(
@@ -64,12 +72,17 @@ class TextEncoder(Part):
         num_layers: int = 1,
         num_heads: int = 4,
         max_length: int = MAX_LENGTH,
+        null: str = "text",
     ):
         super().__init__()
+        if null not in NULLS:
+            raise ValueError(f"null is '{null}'. Use one of: {', '.join(NULLS)}.")
         self.token = nn.Embedding(vocab_size, width)
         self.position = nn.Parameter(torch.randn(max_length, width) * 0.1)
         self.blocks = nn.ModuleList(_TextBlock(width, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
+        if null == "learned":
+            self.null = nn.Parameter(torch.randn(width) * 0.1)
 
     def forward(
         self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]
@@ -78,7 +91,13 @@ class TextEncoder(Part):
         x = self.token(input_ids) + self.position[: input_ids.shape[1]]
         for block in self.blocks:
             x = block(x, attention_mask)
-        return self.norm(x)
+        x = self.norm(x)
+        if self.config.null == "text":
+            return x
+        # The empty text is its end mark alone.
+        is_empty = attention_mask.sum(dim=1) == 1
+        null = self.null if self.config.null == "learned" else torch.zeros_like(x[0, 0])
+        return torch.where(is_empty[:, None, None], null.to(x.dtype), x)
 
 
 class _TextBlock(nn.Module):

@@ -53,6 +53,11 @@ def test_traps_of_yaml_are_refused_with_their_line(tmp_path, text, words):
         load_config(path)
 
 
+def test_a_new_transformer_without_a_start_is_refused(tiny_file):
+    with pytest.raises(ValueError, match="--set anew=true: anew has an effect beside `start`"):
+        load_config(tiny_file(), ["anew=true"])
+
+
 def test_a_loaded_configuration_cannot_be_changed(tiny_file):
     config = load_config(tiny_file())
     with pytest.raises(ValueError, match="frozen"):

@@ -109,6 +109,23 @@ def test_a_run_that_starts_from_a_finished_model_trains_that_one_on(tiny_file, t
     assert weights(tmp_path / "again")[0] == 2
 
 
+def test_a_new_transformer_of_other_sizes_and_null_beside_a_finished_codec(tiny_file, tmp_path):
+    first, again = (tiny_file(2, tmp_path / name) for name in ("first", "again"))
+    assert main([str(first)]) == 0
+    start = tmp_path / "first" / "export"
+    with again.open("a") as file:
+        file.write(f"start: {start}\nanew: true\n")
+    changes = ["transformer.width=48", "transformer.null=learned"]
+    assert main([str(again), *(word for each in changes for word in ("--set", each))]) == 0
+    export = tmp_path / "again" / "export"
+    pipe = MiniVideoPipeline.from_pretrained(export)
+    assert pipe.transformer.config.width == 48
+    assert pipe.text_encoder.config.null == "learned"
+    assert pipe.text_encoder.null.shape == (16,)
+    part = "vae/diffusion_pytorch_model.safetensors"
+    assert (export / part).read_bytes() == (start / part).read_bytes()
+
+
 def test_noisy_latents_lie_on_the_line_between_clip_and_noise():
     settings = TransformerConfig(drop_condition=0.0)
     latents = torch.randn(6, 3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
