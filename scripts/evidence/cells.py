@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from vidcfg.files import atomic_path, remembered_sha256
-from vidcfg.mini import MINI_PATH
+from vidcfg.mini import FEW_STEPS, MINI_PATH, STRENGTH_ADAPTER
 from vidcfg.mini.shapes import ATTRIBUTES
+from vidcfg.render.identity import content_of
 from vidcfg.sweep.cells import cells_of, read_prompts
 from vidcfg.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
 SWEEPS = ("scale", "again", "distance", "held_out", "variety")
-SWEEPS += ("frames", "schedules", "rules", "steps")
+SWEEPS += ("frames", "schedules", "rules", "steps", "distilled", "few_steps", "dropout")
 ALIGNMENT, FLICKER = "attribute_accuracy[mini]", "mc_flicker"
 METRICS = (ALIGNMENT, "align[mini]", FLICKER, "judder", "frame_diff", "dynamic_degree")
 METRICS += ("clipped_share", "saturation")
@@ -85,7 +86,7 @@ def load_sweeps(
         texts = tuple(prompt.text for prompt in prompts[:num] for _ in seeds)
         for cell in cells_of(sweep.model_copy(update={"prompts": prompts[:1]}), document=document):
             facts = [_facts(cell.config), METRICS, FEATURES, numerics, weights(), file]
-            digest = digest_of(facts + [seeds[0]] * (seeds[0] > 0))
+            digest = digest_of(facts + [seeds[0]] * (seeds[0] > 0) + _taught(cell.config))
             rest = (texts, digest, len(seeds), seeds[0])
             made.append(Work(name, cell.id, cell.label, cell.config, *rest))
     return made
@@ -100,6 +101,15 @@ def _facts(config: Any) -> dict[str, Any]:
     render = config.to_dict()
     render["model"].pop("device", None)
     return {k: render[k] for k in ("model", "video", "sampling", "guidance")}
+
+
+def _taught(config: Any) -> list[str | None]:
+    """Hashes of what was trained beside the embedded model, of what a cell uses."""
+    place = config.model.checkpoint
+    found = [] if place is None else [FEW_STEPS if place == "few_steps" else place]
+    if getattr(config.guidance.method, "adapter", None) == "mini":
+        found.append(STRENGTH_ADAPTER)
+    return [content_of(path) for path in found]
 
 
 @cache

@@ -4,3 +4,9 @@ from pathlib import Path
 
 MINI_PATH = Path(__file__).parent / "checkpoint"
 """Folder of the embedded checkpoint."""
+
+FEW_STEPS = MINI_PATH.with_name("checkpoint_few_steps")
+"""Folder of its student of 4 steps without guidance (`model.checkpoint: few_steps`)."""
+
+STRENGTH_ADAPTER = MINI_PATH.with_name("strength_adapter.safetensors")
+"""Its adapter of the rule `distilled` (`adapter: mini`)."""

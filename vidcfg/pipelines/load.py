@@ -43,7 +43,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class MiniModel(ConfigModel):
-    """The model that ships with vidcfg; `checkpoint` is a folder with another training of it."""
+    """The model that ships with vidcfg; `checkpoint` is a folder with another training of it, or
+    `few_steps`, its student of 4 steps at scale 1."""
 
     kind: Literal["mini"] = "mini"
     checkpoint: Text | None = None
@@ -60,8 +61,8 @@ class MiniModel(ConfigModel):
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
-        if self.checkpoint is not None:
+        """Where its files are; those of the student are updates of the embedded model."""
+        if self.checkpoint not in (None, "few_steps"):
             return Path(self.checkpoint)
         return Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
 
@@ -77,6 +78,7 @@ class MiniModel(ConfigModel):
         """See `load_pipeline`."""
         import torch
 
+        from vidcfg.mini.few_steps import to_few_steps
         from vidcfg.mini.pipeline import MiniVideoPipeline
 
         if not (self.folder / "model_index.json").is_file():
@@ -88,6 +90,8 @@ class MiniModel(ConfigModel):
         dtype = torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype)
         how = {"torch_dtype": dtype, "device": device}
         pipe = MiniVideoPipeline.from_pretrained(self.folder, **how)
+        if self.checkpoint == "few_steps":
+            to_few_steps(pipe)
         pipe.transformer.set_attention_backend(self.attention)
         return pipe
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.files import remembered_sha256
-from vidcfg.mini import MINI_PATH
+from vidcfg.mini import FEW_STEPS, MINI_PATH, STRENGTH_ADAPTER
 from vidcfg.progress import Progress
 from vidcfg.render.config import Prompt, RenderConfig
 
@@ -46,6 +46,8 @@ def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, 
     model = config.model
     place, revision = model.folder or model.checkpoint, getattr(model, "revision", None)
     own = {"numerics": NUMERICS, "model.checkpoint": _content(place, revision, known)}
+    if (model.kind, model.checkpoint) == ("mini", "few_steps"):
+        own["model.few_steps"] = _content(FEW_STEPS, None, known)
     others = {**model.to_dict(), "checkpoint": None}
     return own | _contents(others, "model", known)
 
@@ -58,6 +60,8 @@ def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[st
     ]
     if any(getattr(change, "checkpoint", None) == "mini" for change in changes):
         found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
+    if any(getattr(change, "adapter", None) == "mini" for change in changes):
+        found["guidance: adapter"] = _content(STRENGTH_ADAPTER, None, known)
     return found
 
 

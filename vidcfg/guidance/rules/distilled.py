@@ -12,9 +12,9 @@ class Distilled(WithChange):
 
         guided = student(x_t, strength_1, ..., strength_F)
 
-    `adapter` is a file of `scripts/distill.py`. The unconditional side is that of its training: a
-    negative prompt is not read. Frames of strength 1 are the plain model's, bit for bit, which
-    takes a second pass on steps that have other frames too.
+    `adapter` is a file of `scripts/distill.py`; `mini` is the embedded model's. The unconditional
+    side is that of its training: a negative prompt is not read. Frames of strength 1 are the plain
+    model's, bit for bit, which takes a second pass on steps that have other frames too.
 
     Formula: d(s), d: the model with its adapter, at the strengths s
     Passes: 1, and 2 where some frames are off
@@ -23,7 +23,9 @@ class Distilled(WithChange):
         arXiv:2503.07274.
     """
 
-    adapter: str = Field(min_length=1, description="a file that scripts/distill.py wrote")
+    adapter: str = Field(
+        min_length=1, description="a file that scripts/distill.py wrote, or mini, the embedded one"
+    )
 
     @property
     def change(self) -> Student:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidcfg.guidance.perturbation import Student
+from vidcfg.mini import STRENGTH_ADAPTER
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
 from vidcfg.pipelines.changes.layers import Layer, all_layers, forward_replaced, token_grid
 from vidcfg.pipelines.family import Blocks, Family
@@ -69,13 +70,14 @@ class StrengthAdapter(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "StrengthAdapter":
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote; `mini` is the embedded model's.
 
         Raises:
             ValueError: there is no such file, or it holds something else.
         """
         from safetensors import SafetensorError, safe_open
 
+        path = STRENGTH_ADAPTER if path == "mini" else path
         try:
             with safe_open(path, framework="pt") as file:
                 size = {name: int(value) for name, value in (file.metadata() or {}).items()}
