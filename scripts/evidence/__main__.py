@@ -120,7 +120,8 @@ def _device(works: list[Any]) -> str:
 
 
 def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]:
-    """The cells of each sweep on --prompts, or on the first prompts that all its cells have."""
+    """The cells of each sweep on --prompts, or on the first prompts that all its cells have; a
+    sweep without any is left out."""
     from evidence.cells import load_sweeps, missing
 
     works = []
@@ -130,6 +131,9 @@ def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]
             whole = load_sweeps([name], overrides=arguments.set, numerics=numerics)
             first = (min(missing(out, work), default=len(work.prompts)) for work in whole)
             num = min(first) // whole[0].seeds
+        if num == 0:
+            cli.say(f"{name}: no prompt has all its cells; not on the page")
+            continue
         works += load_sweeps([name], num, overrides=arguments.set, numerics=numerics)
     return works
 
@@ -152,7 +156,7 @@ def _page(arguments: argparse.Namespace) -> int:
     factor = even(real, (EMBED, real.shape[1] - EMBED))
     asked = dict.fromkeys(text for work in works if work.seeds > 1 for text in work.prompts)
     honest = {text: features_of_prompt(out, text) * factor for text in asked}
-    sweeps: dict[str, dict[str, Any]] = {name: {} for name in arguments.only}
+    sweeps: dict[str, dict[str, Any]] = {work.sweep: {} for work in works}
     for work in works:
         made = read(out, work)
         made = replace(made, features=made.features * factor)
