@@ -21,6 +21,7 @@ from faults import FAULTS, IMMOVABLE
 from margins import margins
 from scenes import CLEAN, FLICKERS, FRAMES, draw
 
+from vidcfg import cli
 from vidcfg.files import write_json, write_text
 from vidcfg.media.read import read_video
 from vidcfg.metrics.catalogue import METRICS
@@ -227,51 +228,62 @@ def draw_picture(scored: dict, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/flicker_table"))
-    parser.add_argument("--seeds", type=int, default=4, help="clips of each scene (default: 4)")
-    parser.add_argument("--clips", type=Path, help="a folder of videos in place of drawn scenes")
-    parser.add_argument("--markdown", type=Path, help="write the page here, its picture beside it")
-    options = parser.parse_args(argv)
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser("flicker_table", __doc__.splitlines()[0])
+    made.prog = "flicker_table"
+    add = made.add_argument
+    cli.add_out(made, "where scored clips are kept", default="runs/flicker_table")
+    add("--seeds", type=int, default=4, help="clips of each scene (default: 4)")
+    add("--clips", type=Path, help="a folder of videos in place of drawn scenes")
+    add("--markdown", type=Path, help="write the page here, its picture beside it")
+    return made
 
-    options.out.mkdir(parents=True, exist_ok=True)
+
+def run(options: argparse.Namespace) -> int:
+    # what is asked for
+    out, page = Path(options.out), options.markdown
+    if options.clips and not options.clips.is_dir():
+        raise ValueError(f"--clips is {options.clips}, which is no folder. Name one of videos.")
+    if page and not page.parent.is_dir():
+        raise ValueError(f"--markdown is {page}, but there is no folder {page.parent}. Create it.")
+    out.mkdir(parents=True, exist_ok=True)
     todo = [(scene, seed) for seed in range(options.seeds) for scene in CLEAN | FLICKERS]
     if options.clips:
         todo = [(path, 0) for path in sorted(options.clips.iterdir()) if path.is_file()]
+    # scored, or read where it is there
     scored = {}
     with Progress("scenes", len(todo)) as progress:
         for done, (scene, seed) in enumerate(todo, 1):
             name = scene.stem if options.clips else scene.replace(" ", "_").replace(",", "")
-            path = options.out / f"{name}.{seed}.json"
+            path = out / f"{name}.{seed}.json"
             if not path.exists():
                 clean = read_frames(scene) if options.clips else draw(scene, seed)
                 write_json(path, score_scene(name, seed, clean))
             scored[scene, seed] = json.loads(path.read_text())
             progress.update(done)
-    if options.clips:
-        text = real_page(scored)
-        print(text)
-        if options.markdown:
-            write_text(options.markdown, text)
-        return 0
+    # told
+    text = real_page(scored) if options.clips else drawn_page(scored, out, options.seeds)
+    print(text)
+    if page:
+        write_text(page, text)
+    if page and not options.clips:
+        pictures = page.parent / "pictures"
+        pictures.mkdir(exist_ok=True)
+        draw_picture(scored, pictures / "flicker_table.png")
+    return cli.DONE
 
-    cuts = options.out / "cuts.md"
+
+def drawn_page(scored: dict, out: Path, seeds: int) -> str:
+    """The page of drawn scenes; cuts between them are scored once."""
+    cuts = out / "cuts.md"
     if not cuts.exists():
         write_text(cuts, section())
-    text = table(scored, options.seeds) + cuts.read_text(encoding="utf-8")
-    text += margins(
+    text = table(scored, seeds) + cuts.read_text(encoding="utf-8")
+    return text + margins(
         {fault: name for fault, (_, name) in FAULTS.items()},
         lambda fault, name: values(scored, fault, name, CLEAN),
     )
-    print(text)
-    if options.markdown:
-        write_text(options.markdown, text)
-        pictures = options.markdown.parent / "pictures"
-        pictures.mkdir(exist_ok=True)
-        draw_picture(scored, pictures / "flicker_table.png")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), run, None))

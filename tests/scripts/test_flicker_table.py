@@ -1,5 +1,6 @@
 """Drawn scenes with known faults: the metric named for a fault rises in scenes of every kind."""
 
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -95,3 +96,19 @@ def test_margins_of_the_gate_stand_beside_what_a_fault_adds_in_nine_of_ten_clips
     text = margins({"fault": "mc_flicker", "other": "ghosting"}, lambda fault, name: pairs)
     # The second of eleven; ghosting is no metric of the gate.
     assert text.splitlines()[-1] == "| fault | `mc_flicker` | 20.0% | 1.5% | 5.0% |"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--clips", "nowhere"], "--clips is nowhere, which is no folder. Name one of videos."),
+        (["--markdown", "nowhere/page.md"], "there is no folder nowhere. Create it."),
+    ],
+)
+def test_a_folder_that_is_not_there_is_told_before_anything_is_scored(options, words, tmp_path):
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "out"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
