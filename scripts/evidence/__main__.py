@@ -57,7 +57,7 @@ def _prompts(arguments: argparse.Namespace) -> int:
     from vidcfg.files import write_text
 
     files = {"prompts": (512, False, 0), "held_out": (512, True, 0), "variety": (16, False, 512)}
-    files |= {"distance": (512, False, 528), "again": (1024, False, 1040)}
+    files |= {"distance": (512, False, 528), "confirm": (1024, False, 1040)}
     for name, (num, held_out, start) in files.items():
         found = draw_prompts(arguments.prompts or num, held_out=held_out, start=start)
         path = write_text(CONFIGS / f"{name}.txt", "\n".join(found) + "\n")

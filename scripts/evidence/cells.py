@@ -22,7 +22,7 @@ from vidcfg.sweep.cells import cells_of, read_prompts
 from vidcfg.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
-SWEEPS = ("scale", "again", "distance", "held_out", "variety")
+SWEEPS = ("scale", "confirm", "distance", "held_out", "variety")
 SWEEPS += ("frames", "schedules", "rules", "steps", "distilled", "few_steps", "dropout")
 ALIGNMENT, FLICKER = "attribute_accuracy[mini]", "mc_flicker"
 METRICS = (ALIGNMENT, "align[mini]", FLICKER, "judder", "frame_diff", "dynamic_degree")

@@ -244,7 +244,7 @@ def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     yield "```\n"
     versions = ", ".join(f"{k} {v}" for k, v in how.get("versions", {}).items() if v)
     yield (
-        "Video i is drawn from seed i (of `distance` from 512 + i, of `again` from 1040 + i), in "
+        "Video i is drawn from seed i (of `distance` from 512 + i, of `confirm` from 1040 + i), in "
         f"{'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
         f"{how.get('device', 'CPU')}; {versions}. Metrics: "
         + ", ".join(f"`{name}`" for name in METRICS)
