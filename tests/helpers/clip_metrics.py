@@ -3,11 +3,18 @@
 import numpy as np
 
 from vidcfg.metrics.catalogue import METRICS
+from vidcfg.metrics.flow import Pair, View
 from vidcfg.metrics.meters import ClipMeasures, measure
 from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
 from vidcfg.metrics.record import ClipInfo
 
 EIGHT_FPS = ClipInfo(fps=8.0)
+
+
+def pair_of(first, second, middle=None):
+    """Two frames, or the first and the last of three with both pairs of neighbours."""
+    halves = None if middle is None else (pair_of(first, middle), pair_of(middle, second))
+    return Pair((View(first), View(second)), lag=1 if middle is None else 2, halves=halves)
 
 
 def meter_of(*families, stride=4, fps=8.0, without=()):

@@ -8,8 +8,7 @@ from vidcfg.metrics.features.base import (
     area_to_side,
     check_clips,
     load_net,
-    stretch_centred,
-    stretch_legacy,
+    stretch,
 )
 from vidcfg.metrics.features.i3d import I3D, I3DNet, load_i3d
 from vidcfg.metrics.features.mini import MiniNet, shares_right
@@ -106,7 +105,7 @@ def test_legacy_resize_samples_at_multiples_of_the_scale():
     clip = np.broadcast_to(row, (1, 3, 2, 4)).copy()
     # 4 -> 8: positions 0, 0.5, 1, ... 3.5; the last one repeats the edge.
     expected = np.minimum(np.arange(8) / 2, 3) / 3
-    np.testing.assert_allclose(stretch_legacy(clip, 2, 8)[0, 0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(stretch(clip, 2, 8, is_legacy=True)[0, 0, 0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(31, 45), (10, 14), (224, 224)])
@@ -115,7 +114,7 @@ def test_centred_resize_is_that_of_torch(size):
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(clip), size, mode="bilinear", align_corners=False
     )
-    np.testing.assert_allclose(stretch_centred(clip, *size), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(stretch(clip, *size), expected.numpy(), atol=1e-5)
 
 
 def test_area_resize_averages_blocks_and_leaves_small_frames():

@@ -118,7 +118,7 @@ def test_backbone_file_fills_every_tensor(tmp_path, name):
     stored = checkpoint(model)
     write = torch.save if path.suffix == ".pth" else save_file
     write(stored | {"classifier.1.weight": torch.zeros(2)}, path)
-    loaded = load_lpips("alex", paths={"lpips-alex": path})
+    loaded = load_lpips("alex", path)
     for key, tensor in loaded._model.net.state_dict().items():
         assert torch.equal(tensor, stored["features." + key.partition(".")[2]])
     assert loaded.backend.sha256 == weights.remembered_sha256(path)
@@ -134,7 +134,8 @@ def test_values_are_comparable_where_the_weights_are_those_that_were_tried(
     right = {"sha256": weights.remembered_sha256(path), "tried": "yes"}
     for facts in (right, right | {"tried": None}, right | {"sha256": "0" * 64}):
         monkeypatch.setitem(weights.WEIGHTS, "lpips-squeeze", replace(weight, **facts))
-        loaded = load_lpips("squeeze", paths={"lpips-squeeze": path})
+        load_lpips.cache_clear()
+        loaded = load_lpips("squeeze", path)
         assert loaded.is_published is (facts is right)
     loaded.is_published = True
     meter = LpipsMeter(loaded)
@@ -160,7 +161,7 @@ def test_fetched_weights_reach_the_values_of_the_published_example(
         np.asarray(Image.open(folder / f"ex_{name}.png").convert("RGB")).transpose(2, 0, 1)
         for name in ("ref", "p0", "p1")
     )
-    loaded = load_lpips(net)
+    loaded = load_lpips(net, weights.find_weights(f"lpips-{net}"))
     found = distance(loaded, np.stack([reference, reference]), np.stack(others))
     assert found == pytest.approx(values, abs=0.0005)
     assert loaded.is_published
@@ -183,5 +184,5 @@ def test_file_that_is_no_backbone_is_refused(tmp_path, broken):
 
 
 def test_unknown_backbone_is_named():
-    with pytest.raises(ValueError, match="Known: alex, squeeze, vgg"):
-        load_lpips("resnet")
+    with pytest.raises(MissingWeightsError, match="lpips-resnet.*Known: .*lpips-alex.*lpips-vgg"):
+        weights.find_weights("lpips-resnet")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from clip_metrics import meter_of, plain_values
+from clip_metrics import meter_of, pair_of, plain_values
 from clip_metrics import records_of as records_of_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates
 from vidcfg.media.video import Video
 from vidcfg.metrics import appearance, flicker, motion, warp
 from vidcfg.metrics import flow as flow_module
-from vidcfg.metrics.flow import Pair, View, search_size
+from vidcfg.metrics.flow import View, search_size
 from vidcfg.metrics.frames import light
 from vidcfg.metrics.meters import measure, measure_video
 from vidcfg.metrics.metric import WEIGHT_FREE, metrics_of
@@ -58,14 +58,14 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
     found = {name: record.value for name, record in records_of(frames).items()}
     difference = np.diff(frames.astype(np.float64), axis=0)
     change, energy = np.abs(difference).mean((1, 2, 3)), (difference**2).mean((1, 2, 3))
-    flows = [Pair(a, b).forward for a, b in zip(frames, frames[1:])]
+    flows = [pair_of(a, b).forward for a, b in zip(frames, frames[1:])]
     moved = np.array([motion.motion_of(flow, fps=8) for flow in flows])
     triples = zip(frames[:-2:2], frames[2::2], frames[1:-1:2])
-    paths = [warp.path_residual(Pair(*t)) for t in zip(frames, frames[2:], frames[1:])]
+    paths = [warp.path_residual(pair_of(*t)) for t in zip(frames, frames[2:], frames[1:])]
     sharp = [light(f).sharpness for f in frames]
     distances = flicker.distances_of(frames)
     frequency, power = flicker.temporal_spectrum(distances, flicker.periodic_hann(10))
-    steps = [warp.colour_step(Pair(a, b)) for a, b in zip(frames, frames[1:])]
+    steps = [warp.colour_step(pair_of(a, b)) for a, b in zip(frames, frames[1:])]
     colours = np.cumsum([np.zeros(3), *steps], axis=0)
     contrasts = [light(f).contrast for f in frames]
     expected = plain_values(frames) | {
@@ -84,7 +84,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "content_drift": drift_along(flows, frames),
         "judder_peak": peak_of_blocks(paths, "judder"),
         "dynamic_degree": 2 * moved.mean(),
-        "motion_smoothness": np.mean([motion.smoothness(Pair(*t)) for t in triples]),
+        "motion_smoothness": np.mean([motion.smoothness(pair_of(*t)) for t in triples]),
         "freeze_share": motion.frozen(change).mean(),
         "jump_share": motion.jumps(change, moved).mean(),
         "cuts": 0,
@@ -109,7 +109,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
 def drift_along(flows, frames):
     """Texture lost over the first 8 frames, at their own size (which is that of the search)."""
     textures = [View(f).search.astype(float) - 128 for f in (frames[0], frames[8])]
-    searched = [Pair(a, b).there for a, b in zip(frames[:8], frames[1:9])]
+    searched = [pair_of(a, b).there for a, b in zip(frames[:8], frames[1:9])]
     height, width = textures[0].shape
     points = np.stack(np.mgrid[:height, :width], axis=-1).reshape(-1, 2)[:, ::-1].astype(float)
     start, is_inside = points.copy(), np.ones(len(points), dtype=bool)
@@ -242,7 +242,7 @@ def test_flow_is_searched_at_a_middling_size(size, searched):
 
 def test_flow_of_a_large_frame_is_in_its_own_pixels(texture):
     wide = texture(800, 816, sigma=6.0)
-    pair = Pair(wide[None, :, :800], wide[None, :, 8:808])
+    pair = pair_of(wide[None, :, :800], wide[None, :, 8:808])
     middle = pair.forward[200:-200, 200:-200]
     np.testing.assert_allclose(middle.mean(axis=(0, 1)), (-8, 0), atol=0.1)
     assert pair.coverage > 0.95

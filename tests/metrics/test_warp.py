@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from clip_metrics import motion_trace, records_of
+from clip_metrics import motion_trace, pair_of, records_of
 from scipy.stats import chi2
 
-from vidcfg.metrics.flow import Pair, dis_flow, follow, sample, textured, visible
+from vidcfg.metrics.flow import dis_flow, follow, linear, places, textured, visible
 from vidcfg.metrics.warp import block_means
 from vidcfg.regress.policy import Policy
 
@@ -310,15 +310,18 @@ def test_texture_ignores_brightness_and_contrast(texture):
 
 
 def test_sampling_interpolates_linearly_and_repeats_the_border():
-    image = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
+    image = np.arange(12, dtype=np.float32).reshape(3, 4)
     flow = np.zeros((3, 4, 2), dtype=np.float32)
     flow[0, 0] = (0.25, 0.5)
     flow[1, 3] = (5, 0)
-    values, inside = sample(image, flow)
-    assert values[0, 0, 0] == 0.25 + 0.5 * 4
-    assert values[1, 3, 0] == 7
-    assert not inside[1, 3]
-    assert inside.sum() == 11
+    values = linear(image, *places(flow))
+    assert values[0, 0] == 0.25 + 0.5 * 4
+    assert values[1, 3] == 7
+    values[0, 0] = 0
+    np.testing.assert_array_equal(values, image)
+    # What leaves the picture is not seen in it.
+    seen = visible(flow, np.zeros_like(flow))
+    assert not seen[1, 3]
 
 
 def test_consistent_constant_flows_occlude_nothing_but_the_border():
@@ -343,7 +346,7 @@ def test_disagreeing_flows_and_motion_edges_are_masked():
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_flow_of_a_small_frame_is_in_its_own_pixels(panning, size):
     frames = panning(2, num_frames=2, size=size)
-    flow = Pair(frames[0], frames[1]).forward
+    flow = pair_of(frames[0], frames[1]).forward
     assert flow.shape == (size, size, 2)
     middle = flow[size // 4 : -size // 4, size // 4 : -size // 4]
     np.testing.assert_allclose(middle.mean(axis=(0, 1)), (-2, 0), atol=0.1)
@@ -363,4 +366,4 @@ def test_flow_does_not_depend_on_the_number_of_threads():
 def test_frames_too_small_for_flow_are_an_error_with_the_limit():
     frames = np.zeros((2, 3, 8, 40), dtype=np.uint8)
     with pytest.raises(ValueError, match="8 x 40, optical flow needs 12"):
-        _ = Pair(frames[0], frames[1]).forward
+        _ = pair_of(frames[0], frames[1]).forward

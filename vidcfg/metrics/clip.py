@@ -22,16 +22,10 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 FRAMES_PER_SECOND = 8
 
+_PROTOCOL = "up-to-8-fps;crop=torchvision"
+declare("clip_score", "clip", "100*cos", "higher", f"raw-cosine;every-frame-{_PROTOCOL}")
 declare(
-    "clip_score",
-    "clip",
-    "100*cos",
-    "higher",
-    "raw-cosine;every-frame-up-to-8-fps;crop=torchvision",
-)
-declare(
-    *("clip_consistency", "clip", "cos", "higher", "adjacent-frames-up-to-8-fps;crop=torchvision"),
-    group="look",
+    *("clip_consistency", "clip", "cos", "higher", f"adjacent-frames-{_PROTOCOL}"), group="look"
 )
 
 

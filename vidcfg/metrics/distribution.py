@@ -127,6 +127,7 @@ def distribution_records(
     reason.
     """
     made, other_and_real = [], sets.baseline()
+    smaller = min(len(sets.generated), len(sets.real))
     for distance in DISTANCES:
         # What the values are, and what they would be between real clips.
         reason, baseline = "", None
@@ -147,34 +148,30 @@ def distribution_records(
             if estimated is None:
                 rest |= {"value": None, "reason": reason, "status": "skipped"}
             else:
-                rest |= _valued(estimated, sets)
+                value, error = astuple(estimated)
+                extra = {"n_real": len(sets.real)}
+                if error is not None:
+                    rest["interval"] = (value - 1.96 * error, value + 1.96 * error)
                 if baseline is not None:
-                    rest["extra"]["real_against_real"] = baseline[index].value
-                    rest["extra"]["real_against_real_n"] = [len(x) for x in other_and_real]
+                    extra["real_against_real"] = baseline[index].value
+                    extra["real_against_real_n"] = [len(x) for x in other_and_real]
+                if note := _note(name, smaller):
+                    extra["note"] = note
+                is_comparable = is_published and smaller >= LITERATURE_N
+                rest |= {"value": value, "extra": extra, "comparable_to_literature": is_comparable}
             made.append(measured(distance_name(name, net), **rest))
-    enough = min(len(sets.generated), len(sets.real)) >= LITERATURE_N
-    return [_with_note(r, sets, is_comparable=is_published and enough) for r in made]
-
-
-def _valued(estimated: Estimated, sets: Sets) -> dict[str, Any]:
-    value, error = astuple(estimated)
-    made = {"value": value, "extra": {"n_real": len(sets.real)}}
-    if error is not None:
-        made["interval"] = (value - 1.96 * error, value + 1.96 * error)
     return made
 
 
-def _with_note(record: Record, sets: Sets, *, is_comparable: bool) -> Record:
-    if record.value is None:
-        return record
-    notes, smaller = [], min(len(sets.generated), len(sets.real))
-    if smaller < LITERATURE_N:
+def _note(name: str, num_clips: int) -> str:
+    """What to know of a distance between sets of which the smaller has so many clips."""
+    notes = []
+    if num_clips < LITERATURE_N:
         notes.append(
-            f"{smaller} clips; {LITERATURE_N} on each side are needed to compare with literature"
+            f"{num_clips} clips; {LITERATURE_N} on each side are needed to compare with literature"
         )
-    if record.name.startswith(("fd[", "fvd[")):
+    if name == "fd":
         notes.append("biased upwards at this size, as real against real is")
-    if record.name.startswith(("precision", "recall")) and smaller < RELIABLE_PRDC:
+    if name in ("precision", "recall") and num_clips < RELIABLE_PRDC:
         notes.append(f"below {RELIABLE_PRDC} clips this is mostly noise")
-    extra = record.extra | ({"note": "; ".join(notes)} if notes else {})
-    return replace(record, extra=extra, comparable_to_literature=is_comparable)
+    return "; ".join(notes)

@@ -76,23 +76,6 @@ def dis_flow(
     return _THREAD.dis.calc(first_HW, second_HW, None)
 
 
-def sample(
-    image_HWC: Float[np.ndarray, "H W C"], flow_HW2: Float[np.ndarray, "H W 2"]
-) -> tuple[Float[np.ndarray, "H W C"], Bool[np.ndarray, "H W"]]:
-    """Bilinear samples of the image at p + flow(p), and where that lies inside the image.
-
-    A whole-number flow gives the image's own values bit for bit. Outside, the border is repeated
-    and the mask is False.
-    """
-    height, width, channels = image_HWC.shape
-    x, y = places(flow_HW2)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    # OpenCV rounds places to 1/32 pixel in images of two channels, and in no others.
-    if channels == 2:
-        image_HWC = np.concatenate([image_HWC, image_HWC[..., :1]], axis=-1)
-    return linear(image_HWC, x, y).reshape(height, width, -1)[..., :channels], inside
-
-
 def places(
     flow_HW2: Float[np.ndarray, "H W 2"], *, top: int = 0
 ) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
@@ -117,7 +100,11 @@ def follow(
 
 
 def linear(image: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
-    """Bilinear samples of a float image at these places, the border repeated outside."""
+    """Bilinear samples of a float image at these places, the border repeated outside.
+
+    Whole-number places give the image's own values bit for bit, but in images of two channels,
+    where OpenCV rounds places to 1/32 pixel.
+    """
     import cv2
 
     return cv2.remap(image, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -135,7 +122,11 @@ def visible(
 
     Source: Ruder et al. 2016, arXiv:1604.08610; Lai et al. 2018, arXiv:1808.00449.
     """
-    returned, inside = sample(backward_HW2, forward_HW2)
+    height, width = forward_HW2.shape[:2]
+    x, y = places(forward_HW2)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    # A third channel, for the sake of exact places.
+    returned = linear(np.dstack([backward_HW2, backward_HW2[..., 0]]), x, y)[..., :2]
     squared = _squared(forward_HW2)
     mismatch = _squared(forward_HW2 + returned)
     occluded = mismatch > 0.01 * (squared + _squared(returned)) + 0.5
@@ -192,17 +183,22 @@ class View:
 class Pair:
     """Two frames [C, H, W] of a clip, `lag` apart; what is asked for is computed once.
 
-    `start` counts the frames before the first, `middle` is the frame between them at a lag of 2.
-    `shared_views` and `shared_halves` are `views` and `halves` that other pairs use as well.
+    `start` counts the frames before the first; `halves` are, at a lag of 2, the pairs of both
+    frames with the one between them.
     """
 
-    first: np.ndarray
-    second: np.ndarray
-    middle: np.ndarray | None = None
+    views: tuple[View, View]
     lag: int = 1
     start: int = 0
-    shared_views: tuple[View, View] | None = None
-    shared_halves: tuple["Pair", "Pair"] | None = None
+    halves: tuple["Pair", "Pair"] | None = None
+
+    @property
+    def first(self) -> np.ndarray:
+        return self.views[0].frame
+
+    @property
+    def second(self) -> np.ndarray:
+        return self.views[1].frame
 
     @cached_property
     def difference(self) -> np.ndarray:
@@ -214,17 +210,6 @@ class Pair:
         """Mean absolute and mean squared difference, in [0, 1]."""
         frames = self.first, self.second
         return mean_size(*frames), mean_square(*frames)
-
-    @cached_property
-    def views(self) -> tuple[View, View]:
-        """Both frames at the size of the search."""
-        return self.shared_views or (View(self.first), View(self.second))
-
-    @cached_property
-    def halves(self) -> tuple["Pair", "Pair"]:
-        """The pairs (first, middle) and (middle, second)."""
-        ends = (self.first, self.middle), (self.middle, self.second)
-        return self.shared_halves or tuple(Pair(*pair) for pair in ends)
 
     @cached_property
     def there(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """LPIPS between neighbouring frames, plain and with motion taken out."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +22,6 @@ from vidcfg.metrics.weight_files import (
     named,
     refusing,
 )
-
-NETS = ("alex", "squeeze", "vgg")
 
 SMALLEST = 32
 """Below this shorter side AlexNet's last layers have nothing to see."""
@@ -173,30 +171,20 @@ def label(settings: Any) -> str:
 def load_meter(settings: Any, *, prompt: str | None, fps: float) -> LpipsMeter:
     """The meter of one clip; the net is loaded once a process."""
     # Without the weights there is no need to load torch.
-    find_weights(f"lpips-{settings.lpips_net}", paths=settings.paths)
-    net = _loaded(settings.lpips_net, tuple(sorted(settings.paths.items())), settings.device)
+    path = find_weights(f"lpips-{settings.lpips_net}", paths=settings.paths)
+    net = load_lpips(settings.lpips_net, path, device=settings.device)
     return LpipsMeter(net, batch_size=settings.batch_size)
 
 
 @lru_cache(maxsize=2)
-def _loaded(net: str, paths: tuple, device: str) -> Lpips:
-    return load_lpips(net, paths=dict(paths), device=device)
-
-
-def load_lpips(
-    net: str, *, paths: Mapping[str, str | Path] | None = None, device: str = "cpu"
-) -> Lpips:
+def load_lpips(net: str, path: Path, *, device: str = "cpu") -> Lpips:
     """LPIPS with an ImageNet backbone from a local file and the heads of the lpips package.
 
     Values are comparable with published ones where the file is one that was tried on such.
 
     Raises:
-        MissingWeightsError: no backbone file, or one that does not fit.
-        ValueError: `net` is none of alex, squeeze, vgg.
+        MissingWeightsError: a file that does not fit.
     """
-    if net not in NETS:
-        raise ValueError(f"LPIPS has no net {net!r}. Known: {', '.join(NETS)}.")
-    path = find_weights(f"lpips-{net}", paths=paths)
     model = empty_lpips(net)
     load_backbone(model, path)
     backend, weight = backend_of(f"lpips-0.1-{net}", path), named(f"lpips-{net}")

@@ -77,7 +77,7 @@ def measure(frames: Iterable[np.ndarray], meters: Sequence[Meter]) -> int:
         for lag in [lag for lag in lags if lag < len(recent)]:
             pair = neighbours if lag == 1 else _pair(recent, lag, count)
             if lag == 2:
-                pair = replace(pair, middle=recent[-2].frame, shared_halves=(before, neighbours))
+                pair = replace(pair, halves=(before, neighbours))
             for meter in meters:
                 if lag in meter.lags:
                     meter.add_pair(pair)
@@ -86,9 +86,7 @@ def measure(frames: Iterable[np.ndarray], meters: Sequence[Meter]) -> int:
 
 
 def _pair(recent: Sequence[View], lag: int, last: int) -> Pair:
-    views = recent[-1 - lag], recent[-1]
-    frames = (view.frame for view in views)
-    return Pair(*frames, lag=lag, start=last - lag, shared_views=views)
+    return Pair((recent[-1 - lag], recent[-1]), lag=lag, start=last - lag)
 
 
 class ClipMeasures(Meter):

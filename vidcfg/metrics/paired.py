@@ -172,7 +172,9 @@ def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray
 
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    p = _checked_p(p_values)
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values have to be from 0 to 1, not {p_values}.")
     w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != p.shape or not (w > 0).all():
         raise ValueError(f"{w.shape} weights above 0 are needed for {len(p)} p-values.")
@@ -182,13 +184,6 @@ def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
-
-
-def _checked_p(p_values: Values) -> np.ndarray:
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p-values have to be from 0 to 1, not {p_values}.")
-    return p
 
 
 def minimum_detectable_effect(

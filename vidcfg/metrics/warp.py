@@ -11,8 +11,9 @@ colour differences. Nothing is left out but paths that leave the picture, so tha
 explain is charged.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import trend
 from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, follow, resized
-from vidcfg.metrics.metric import Quantity, averaged, metric
+from vidcfg.metrics.metric import Quantity, averaged, declare, metric
 
 BLOCK = 8
 """Side of a block in pixels, of frames that are reduced to a shorter side of 480 at most."""
@@ -78,8 +79,7 @@ def path_residual(triple: Pair) -> PathResidual:
     flicker, colour = _lengths(lacks), _lengths(lacks[..., 1:])
     judder = _lengths(block_means(irregular, is_known))
     noise = noise_of(rest[..., 0], is_inside)
-    full = triple.middle.shape[-2:]
-    scale = full[0] / height, full[1] / width
+    scale = middle.frame.shape[-2] / height, middle.frame.shape[-1] / width
     luma = np.ascontiguousarray(middle.ycc[..., 0])
     steps = moved_and_turned(luma, even)
     is_moving = is_inside & (np.linalg.norm(even, axis=-1) > SLOWEST)
@@ -161,29 +161,19 @@ def block_means(
     return np.where(shares >= 0.5, means / np.maximum(shares, 0.5), np.nan)
 
 
-@dataclass(eq=False)
 class PathResiduals:
-    """Of a clip: means by frame and by block, and where flicker is worst."""
+    """Of a clip: `traces` of its inner frames by name, with the means of what is by block; flicker
+    by block, and where it is `worst`.
+    """
 
-    flicker: list[float | None] = field(default_factory=list)
-    judder: list[float | None] = field(default_factory=list)
-    colour: list[float | None] = field(default_factory=list)
-    noise: list[float | None] = field(default_factory=list)
-    covered: list[float] = field(default_factory=list)
-    steps: list[tuple[float, float]] = field(default_factory=list)
-    echoes: list[list[tuple[float, float]]] = field(default_factory=list)
-    worst: dict[str, Any] = field(default_factory=dict)
-    _sum: Any = 0.0
-    _count: Any = 0
+    def __init__(self) -> None:
+        self.traces: dict[str, list] = defaultdict(list)
+        self.worst: dict[str, Any] = {}
+        self._sum, self._count = 0.0, 0
 
     def append(self, new: PathResidual) -> None:
-        self.covered.append(new.covered)
-        self.steps.append(new.steps)
-        self.echoes.append(new.echoes)
-        self.flicker.append(_mean(new.flicker))
-        self.judder.append(_mean(new.judder))
-        self.colour.append(_mean(new.colour))
-        self.noise.append(new.noise)
+        for name, value in vars(new).items():
+            self.traces[name].append(_mean(value) if isinstance(value, np.ndarray) else value)
         known = np.isfinite(new.flicker)
         values = np.where(known, new.flicker, 0.0)
         self._sum, self._count = self._sum + values, self._count + known
@@ -196,8 +186,8 @@ class PathResiduals:
 
     def by_block(self) -> Float[np.ndarray, "blocks"]:
         """The mean flicker over time of each block that is known at some time."""
-        known = np.asarray(self._count) > 0
-        return np.asarray(self._sum)[known] / np.asarray(self._count)[known]
+        known = self._count > 0
+        return self._sum[known] / self._count[known]
 
 
 class TextureDrift(list):
@@ -241,74 +231,55 @@ def _mean(blocks: np.ndarray) -> float | None:
 
 
 PATH = Quantity(path_residual, lag=2, least=MIN_SIZE, into=PathResiduals)
-_FACTS = (PATH_PROTOCOL, [PATH])
 
 
-def outcome(clip: Any, trace: Sequence[float | None], reduce: Any) -> dict[str, Any]:
-    """`reduce` of what is known in `trace` of inner frames, with coverage and the worst block."""
-    found = clip[PATH]
-    known = [value for value in trace if value is not None]
-    made = averaged(known, reason=clip.too_small(PATH))
-    if not known:
-        return made
-    extra = {"coverage": float(np.mean(found.covered)), "worst": found.worst}
-    return made | {"value": float(reduce(known)), "trace": tuple(trace), "extra": extra}
+def along_path(name: str, trace: str, reduce: Callable, protocol: str = "", **how: Any) -> None:
+    """Register `reduce` (known values, paths) of a trace of inner frames.
+
+    Its records have the coverage and the worst block. `how` as in `Metric`.
+    """
+
+    def outcome(clip: Any) -> dict[str, Any]:
+        paths = clip[PATH]
+        known = [value for value in paths.traces[trace] if value is not None]
+        made = averaged(known, reason=clip.too_small(PATH))
+        if not known:
+            return made
+        extra = {"coverage": float(np.mean(paths.traces["covered"])), "worst": paths.worst}
+        value = float(reduce(known, paths))
+        return made | {"value": value, "trace": tuple(paths.traces[trace]), "extra": extra}
+
+    facts = (name, "warp", "intensity", "lower", PATH_PROTOCOL + protocol, [PATH])
+    declare(*facts, outcome=outcome, marks_still=True, **how)
 
 
-def peak(values: Sequence[float]) -> float:
+def mean(values: Sequence[float], paths: PathResiduals) -> float:
+    return np.mean(values)
+
+
+def peak(values: Sequence[float], paths: PathResiduals) -> float:
     """How far the worst frame stands above the median frame."""
-    return float(np.max(values) - np.median(values))
+    return np.max(values) - np.median(values)
 
 
-@metric("mc_flicker", "warp", "intensity", "lower", *_FACTS, marks_still=True)
-def of_frames(clip: Any) -> dict:
-    return outcome(clip, clip[PATH].flicker, np.mean)
+def worst_blocks(values: Sequence[float], paths: PathResiduals) -> float:
+    return np.percentile(paths.by_block(), 95)
 
 
-@metric("mc_flicker_p95", "warp", "intensity", "lower", *_FACTS, marks_still=True)
-def of_blocks(clip: Any) -> dict:
-    blocks = clip[PATH].by_block()
-    return outcome(clip, clip[PATH].flicker, lambda _: np.percentile(blocks, 95))
+along_path("mc_flicker", "flicker", mean)
+along_path("mc_flicker_p95", "flicker", worst_blocks)
+along_path("mc_flicker_peak", "flicker", peak, of_shots="max")
+along_path("mc_flicker_colour", "colour", mean)
+along_path("mc_noise", "noise", mean, f";within-blocks;luma;p{CALM}")
 
 
-@metric("mc_flicker_peak", "warp", "intensity", "lower", *_FACTS, marks_still=True, of_shots="max")
-def of_worst_frame(clip: Any) -> dict:
-    return outcome(clip, clip[PATH].flicker, peak)
-
-
-@metric("mc_flicker_colour", "warp", "intensity", "lower", *_FACTS, marks_still=True)
-def of_colour(clip: Any) -> dict:
-    """Flicker of both colour differences, without that of luma."""
-    return outcome(clip, clip[PATH].colour, np.mean)
-
-
-@metric(
-    *("mc_noise", "warp", "intensity", "lower"),
-    *(f"{PATH_PROTOCOL};within-blocks;luma;p{CALM}", [PATH]),
-    marks_still=True,
-)
-def of_noise(clip: Any) -> dict:
-    return outcome(clip, clip[PATH].noise, np.mean)
-
-
-@metric("mc_coverage", "warp", "0..1", "higher", *_FACTS)
+@metric("mc_coverage", "warp", "0..1", "higher", PATH_PROTOCOL, [PATH])
 def of_coverage(clip: Any) -> dict:
-    return averaged(clip[PATH].covered, reason=clip.too_small(PATH))
+    return averaged(clip[PATH].traces["covered"], reason=clip.too_small(PATH))
 
 
-@metric("judder", "warp", "intensity", "lower", *_FACTS, marks_still=True, group="motion")
-def of_motion(clip: Any) -> dict:
-    return outcome(clip, clip[PATH].judder, np.mean)
-
-
-@metric(
-    *("judder_peak", "warp", "intensity", "lower", *_FACTS),
-    marks_still=True,
-    of_shots="max",
-    group="motion",
-)
-def of_worst_motion(clip: Any) -> dict:
-    return outcome(clip, clip[PATH].judder, peak)
+along_path("judder", "judder", mean, group="motion")
+along_path("judder_peak", "judder", peak, of_shots="max", group="motion")
 
 
 def _unmoved(clip: Any) -> dict[str, Any]:
@@ -324,10 +295,11 @@ def _unmoved(clip: Any) -> dict[str, Any]:
 )
 def of_echoes(clip: Any) -> dict:
     """Log of the change over a step across the motion to that along it: 0 without an echo."""
-    moved, turned = (sum(sums) for sums in zip((0.0, 0.0), *clip[PATH].steps))
+    steps = clip[PATH].traces["steps"]
+    moved, turned = (sum(sums) for sums in zip((0.0, 0.0), *steps))
     if not (moved > 0 and turned > 0):
         return _unmoved(clip)
-    return {"value": float(np.log(turned / moved)), "n": len(clip[PATH].steps)}
+    return {"value": float(np.log(turned / moved)), "n": len(steps)}
 
 
 @metric(
@@ -341,11 +313,12 @@ def of_shares(clip: Any) -> dict:
     The second is what wrong flow and noise look like, which know no direction of time. 0 without
     an echo; blind where all moves alike, for there an echo is a blur that moves along.
     """
-    before, after = np.sum([np.zeros((2, 2)), *clip[PATH].echoes], axis=0)
+    echoes = clip[PATH].traces["echoes"]
+    before, after = np.sum([np.zeros((2, 2)), *echoes], axis=0)
     if not (before[1] > 0 and after[1] > 0):
         return _unmoved(clip)
     value = float(before[0] / before[1] - after[0] / after[1])
-    return {"value": value, "n": len(clip[PATH].echoes)}
+    return {"value": value, "n": len(echoes)}
 
 
 DRIFT = Quantity(lambda pair: pair, lag=1, least=MIN_SIZE, into=TextureDrift)

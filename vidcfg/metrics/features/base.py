@@ -118,31 +118,17 @@ def area_to_side(frames: np.ndarray, side: int) -> np.ndarray:
     return np.clip(np.stack(small).transpose(0, 3, 1, 2), 0, 1)
 
 
-def stretch_legacy(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resize as in TensorFlow 1: output pixel i samples at i * scale, no antialiasing.
+def stretch(frames: np.ndarray, height: int, width: int, *, is_legacy: bool = False) -> np.ndarray:
+    """Bilinear resize without antialiasing, the ratio of the sides not kept; float32 in [0, 1].
 
-    The ratio of the sides is not kept. This is what the published FVD of google-research does.
+    Pixel centres are aligned, as by torch's `align_corners=False`. Legacy is TensorFlow 1, and the
+    published FVD of google-research: output pixel i samples at i * scale.
     """
     frames = to_unit(frames)
-    sizes = zip((height, width), frames.shape[-2:])
-    return _sampled(frames, *(np.arange(n, dtype=np.float64) * (old / n) for n, old in sizes))
-
-
-def stretch_centred(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resize with pixel centres aligned, no antialiasing: torch's `align_corners=False`.
-
-    The ratio of the sides is not kept.
-    """
-    frames = to_unit(frames)
-    sizes = zip((height, width), frames.shape[-2:])
-    centres = ((np.arange(n, dtype=np.float64) + 0.5) * (old / n) - 0.5 for n, old in sizes)
-    return _sampled(frames, *(np.maximum(centre, 0) for centre in centres))
-
-
-def _sampled(frames: np.ndarray, *positions: np.ndarray) -> np.ndarray:
-    """Bilinear samples at rows and columns; the last row and column are repeated."""
-    for axis, position in zip((2, 3), positions):
-        last = frames.shape[axis] - 1
+    for axis, size in ((2, height), (3, width)):
+        offset, last = 0.0 if is_legacy else 0.5, frames.shape[axis] - 1
+        position = (np.arange(size, dtype=np.float64) + offset) * ((last + 1) / size) - offset
+        position = np.maximum(position, 0)
         lower = np.minimum(np.floor(position).astype(int), last)
         part = (position - lower).astype(np.float32)
         part = part[:, None] if axis == 2 else part

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch_centred, stretch_legacy
+from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, find_weights, refusing
 
@@ -136,15 +136,15 @@ class I3DNet(FeatureNet):
         if protocol not in ("google", "styleganv"):
             raise ValueError(f"protocol is {protocol!r}, allowed are 'google' and 'styleganv'.")
         self.backend, self.is_published = backend, is_published
-        resize = "bilinear-legacy" if protocol == "google" else "bilinear-centred"
-        self.protocol = f"{protocol};resize=224sq-{resize};T={NUM_FRAMES};stride=1;clip=first"
-        self.protocol += f";bn-eps={BATCH_NORM_EPSILON:g}"
-        self.is_biased_covariance = protocol == "styleganv"
-        self._stretch = stretch_legacy if protocol == "google" else stretch_centred
+        self._is_legacy = protocol == "google"
+        resize = "legacy" if self._is_legacy else "centred"
+        self.protocol = f"{protocol};resize=224sq-bilinear-{resize};T={NUM_FRAMES};stride=1"
+        self.protocol += f";clip=first;bn-eps={BATCH_NORM_EPSILON:g}"
+        self.is_biased_covariance = not self._is_legacy
         self._model, self._device = model.eval().to(device), device
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
-        return self._stretch(frames, SIDE, SIDE)
+        return stretch(frames, SIDE, SIDE, is_legacy=self._is_legacy)
 
     def features(self, clips: np.ndarray) -> np.ndarray:
         def encode(clip: Tensor) -> Tensor:

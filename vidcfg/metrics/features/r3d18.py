@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch_centred
+from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import backend_of, find_weights, refusing
 
@@ -28,7 +28,7 @@ class R3D18Net(FeatureNet):
         self._model, self._device = model.eval().to(device), device
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
-        return stretch_centred(frames, 128, 171)[:, :, 8:120, 30:142]
+        return stretch(frames, 128, 171)[:, :, 8:120, 30:142]
 
     def features(self, clips: np.ndarray) -> np.ndarray:
         mean, std = (torch.tensor(v, device=self._device).reshape(3, 1, 1, 1) for v in (MEAN, STD))
