@@ -10,7 +10,7 @@ ROWS = [("cond", 0), ("cond", 2), ("uncond", 0), ("uncond", 1), ("uncond", 2)]
 
 
 def cut(batched, micro_batch=None):
-    return model_calls(ROWS, batched=batched, micro_batch=micro_batch)
+    return model_calls(ROWS, batched=batched, micro_batch=micro_batch, isolated=frozenset())
 
 
 def test_sequential_is_one_call_per_branch_in_order_of_appearance():

@@ -106,8 +106,35 @@ class FrameMap(ABC):
         return np.concatenate(pieces, axis=-1)
 
 
+class StridedMap(FrameMap):
+    """Every latent makes `ratio` pixel frames, but for the first one, which makes `first`."""
+
+    ratio: int
+
+    @abstractmethod
+    def first(self, decoded: int) -> int:
+        """What the first of so many latent frames makes."""
+
+    def __post_init__(self):
+        _count("frame map: ratio", self.ratio)
+
+    def decoded_length(self, decoded: int) -> int:
+        """The pixel frames of so many latent frames without padding."""
+        return self.first(decoded) + self.ratio * (decoded - 1)
+
+    def num_pixels(self, num_latents: int) -> int:
+        return self.decoded_length(_count("num_latents", num_latents))
+
+    def makes(self, num_pixels: int) -> bool:
+        return sum(self.latent_sizes(num_pixels)) == num_pixels
+
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        decoded = (num_pixels - 1) // self.ratio + 1
+        return [self.first(decoded)] + [self.ratio] * (decoded - 1)
+
+
 @dataclass(frozen=True)
-class CausalMap(FrameMap):
+class CausalMap(StridedMap):
     """Latent 0 makes pixel 0; latent k makes pixels ratio (k - 1) + 1 to ratio k.
 
     Lengths: ratio k + 1. Wan and HunyuanVideo have ratio 4, LTX 8, Mochi 6.
@@ -115,25 +142,41 @@ class CausalMap(FrameMap):
 
     ratio: int
 
-    def __post_init__(self):
-        _count("frame map: ratio", self.ratio)
-
     @property
     def lengths(self) -> str:
         return f"{self.ratio}k + 1"
 
-    def num_pixels(self, num_latents: int) -> int:
-        return 1 + self.ratio * (_count("num_latents", num_latents) - 1)
-
-    def makes(self, num_pixels: int) -> bool:
-        return (num_pixels - 1) % self.ratio == 0
-
-    def latent_sizes(self, num_pixels: int) -> list[int]:
-        return [1] + [self.ratio] * ((num_pixels - 1) // self.ratio)
+    def first(self, decoded: int) -> int:
+        return 1
 
 
 @dataclass(frozen=True)
-class CogVideoXMap(FrameMap):
+class BlockMap(StridedMap):
+    """Every latent makes `ratio` pixel frames, the first one too. Lengths: ratio k. Allegro: 4."""
+
+    ratio: int
+
+    @property
+    def lengths(self) -> str:
+        return f"{self.ratio}k"
+
+    def first(self, decoded: int) -> int:
+        return self.ratio
+
+
+@dataclass(frozen=True)
+class OneToOneMap(StridedMap):
+    """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
+
+    ratio = 1
+    lengths = "1 or more"
+
+    def first(self, decoded: int) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class CogVideoXMap(StridedMap):
     """CogVideoX: L latents decode to ratio (L - 1) + 1 frames for odd L, to ratio L for even L.
 
     The decoder works on chunks of 2 latents (the first of 3 when L is odd). A chunk of 2 gives
@@ -149,29 +192,26 @@ class CogVideoXMap(FrameMap):
     patch_frames: int | None = None
 
     def __post_init__(self):
-        _count("frame map: ratio", self.ratio)
+        super().__post_init__()
         if self.patch_frames is not None:
             _count("frame map: patch_frames", self.patch_frames)
+
+    @property
+    def lengths(self) -> str:
+        return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
+
+    def first(self, decoded: int) -> int:
+        return 1 if decoded % 2 == 1 else self.ratio
 
     def num_pixels(self, num_latents: int) -> int:
         """The decoded length; where padding may be in front, the one with an odd latent count.
 
         A padded count does not tell how much of it is padding: with patch_frames = 2, 22 latents
         are 81 frames (1 padding, 21 decoded) or 88 (22 decoded). v1.5 is made for 16k + 1 frames
-        (81, 161), whose decoded latents are odd in number, so 81 is the answer;
-        `num_pixels_options` gives both.
+        (81, 161), whose decoded latents are odd in number, so 81 is the answer.
 
         Raises:
             ValueError: if `num_latents` is not a multiple of `patch_frames`.
-        """
-        options = self.num_pixels_options(num_latents)
-        odd = [pixels for pixels in options if pixels % (2 * self.ratio) == 1]
-        return max(odd or options)
-
-    def num_pixels_options(self, num_latents: int) -> list[int]:
-        """Every length whose padded latents are `num_latents`, shortest first.
-
-        Raises ValueError as `num_pixels` does.
         """
         _count("num_latents", num_latents)
         patch = self.patch_frames or 1
@@ -180,47 +220,12 @@ class CogVideoXMap(FrameMap):
                 f"num_latents is {num_latents}, but this denoiser sees multiples of {patch} "
                 f"latent frames. Use {num_latents - num_latents % patch + patch}."
             )
-        fewest = max(1, num_latents - patch + 1)
-        return [self._decoded_length(decoded) for decoded in range(fewest, num_latents + 1)]
-
-    @property
-    def lengths(self) -> str:
-        return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
-
-    def makes(self, num_pixels: int) -> bool:
-        return self._decoded_length((num_pixels - 1) // self.ratio + 1) == num_pixels
+        decoded = range(max(1, num_latents - patch + 1), num_latents + 1)
+        return self.decoded_length(max([n for n in decoded if n % 2] or decoded))
 
     def latent_sizes(self, num_pixels: int) -> list[int]:
-        decoded = (num_pixels - 1) // self.ratio + 1
-        first = 1 if decoded % 2 == 1 else self.ratio
-        padding = -decoded % (self.patch_frames or 1)
-        return [0] * padding + [first] + [self.ratio] * (decoded - 1)
-
-    def _decoded_length(self, decoded: int) -> int:
-        return self.ratio * (decoded - 1) + 1 if decoded % 2 == 1 else self.ratio * decoded
-
-
-@dataclass(frozen=True)
-class BlockMap(FrameMap):
-    """Every latent makes `ratio` pixel frames, the first one too. Lengths: ratio k. Allegro: 4."""
-
-    ratio: int
-
-    def __post_init__(self):
-        _count("frame map: ratio", self.ratio)
-
-    @property
-    def lengths(self) -> str:
-        return f"{self.ratio}k"
-
-    def num_pixels(self, num_latents: int) -> int:
-        return self.ratio * _count("num_latents", num_latents)
-
-    def makes(self, num_pixels: int) -> bool:
-        return num_pixels % self.ratio == 0
-
-    def latent_sizes(self, num_pixels: int) -> list[int]:
-        return [self.ratio] * (num_pixels // self.ratio)
+        sizes = super().latent_sizes(num_pixels)
+        return [0] * (-len(sizes) % (self.patch_frames or 1)) + sizes
 
 
 @dataclass(frozen=True)
@@ -247,19 +252,3 @@ class BesideMap(FrameMap):
 
     def latent_sizes(self, num_pixels: int) -> list[int]:
         return [0] * self.before + self.video.latent_sizes(num_pixels) + [0] * self.after
-
-
-@dataclass(frozen=True)
-class OneToOneMap(FrameMap):
-    """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
-
-    lengths = "1 or more"
-
-    def num_pixels(self, num_latents: int) -> int:
-        return _count("num_latents", num_latents)
-
-    def makes(self, num_pixels: int) -> bool:
-        return True
-
-    def latent_sizes(self, num_pixels: int) -> list[int]:
-        return [1] * num_pixels

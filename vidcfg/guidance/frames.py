@@ -339,14 +339,6 @@ class ListedWeights(FrameWeights):
 
     values: Annotated[tuple[ListedWeight, ...], Field(strict=False, min_length=1), AsTuple]
 
-    @property
-    def is_uniform(self) -> bool:
-        return set(self.values) == {1.0}
-
-    @property
-    def is_off(self) -> bool:
-        return set(self.values) == {0.0}
-
     def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         if len(self.values) != num_frames:
             what = f"has {len(self.values)} weights, but the clip has {num_frames} frames."

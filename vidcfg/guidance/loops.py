@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+Array = np.ndarray
+
 _BLOCK = 2048
 """Elements at a time: what is made of them stays in the first cache."""
 BINS = 4096
@@ -18,7 +20,7 @@ BINS = 4096
 
 
 @njit(cache=True, nogil=True)
-def moments(vectors: tuple, num_others: int, shift: np.ndarray, sums: np.ndarray) -> None:
+def moments(vectors: tuple, num_others: int, shift: Array, sums: Array) -> None:
     """Add to `sums` (B, F, these) the sums of v_i - shift_i, then of their products for i <= j.
 
     v_0 is the first vector, and is taken off from the `num_others` that follow; `shift` (B, F, V).
@@ -37,7 +39,8 @@ def moments(vectors: tuple, num_others: int, shift: np.ndarray, sums: np.ndarray
                     _read(rows, parts[i])
             place = size
             for i in range(size):
-                _lower(parts[i, :width], shift[b, f, i])
+                if shift[b, f, i] != 0:
+                    parts[i, :width] -= shift[b, f, i]
             if size == 2:
                 for i, found in enumerate(_sums_of_pair(parts[0, :width], parts[1, :width])):
                     sums[b, f, i] += found
@@ -51,13 +54,7 @@ def moments(vectors: tuple, num_others: int, shift: np.ndarray, sums: np.ndarray
 
 @njit(cache=True, nogil=True)
 def weighted(
-    out: np.ndarray,
-    base: np.ndarray,
-    cond: np.ndarray,
-    parts: tuple,
-    num_moved: int,
-    numbers: np.ndarray,
-    sums: np.ndarray,
+    out: Array, base: Array, cond: Array, parts: tuple, num_moved: int, numbers: Array, sums: Array
 ) -> None:
     """Fill `out` with factor * (gain * base + sum_i amount_i part_i), or `cond` where `off`.
 
@@ -104,9 +101,7 @@ def weighted(
 
 
 @njit(cache=True, nogil=True)
-def count_sizes(
-    noisy: np.ndarray, guided: np.ndarray, level: tuple, row: np.ndarray, counts: np.ndarray
-) -> None:
+def count_sizes(noisy: Array, guided: Array, level: tuple, row: Array, counts: Array) -> None:
     """Add to `counts` (R, BINS) how many |a noisy + b guided|, level = (a, b), are in each bin.
 
     `row` (B, F) says which row of counts is a frame's.
@@ -123,13 +118,13 @@ def count_sizes(
 
 @njit(cache=True, nogil=True)
 def sizes_of_bin(
-    noisy: np.ndarray,
-    guided: np.ndarray,
+    noisy: Array,
+    guided: Array,
     level: tuple,
-    row: np.ndarray,
-    picked: np.ndarray,
-    found: np.ndarray,
-    above: np.ndarray,
+    row: Array,
+    picked: Array,
+    found: Array,
+    above: Array,
 ) -> None:
     """Put the sizes of one bin per row into `found`, and the least one of later bins into `above`.
 
@@ -153,12 +148,7 @@ def sizes_of_bin(
 
 @njit(cache=True, nogil=True)
 def limit_sizes(
-    noisy: np.ndarray,
-    guided: np.ndarray,
-    levels: tuple,
-    bounds: np.ndarray,
-    shrink: np.ndarray,
-    off: np.ndarray,
+    noisy: Array, guided: Array, levels: tuple, bounds: Array, shrink: Array, off: Array
 ) -> None:
     """In `guided`, x0 = a noisy + b guided within `bounds` (B, F), times `shrink` (B, F).
 
@@ -184,28 +174,19 @@ def limit_sizes(
 
 
 @njit(cache=True)
-def _read(rows: np.ndarray, into: np.ndarray) -> None:
+def _read(rows: Array, into: Array) -> None:
     for j in range(len(rows)):
         into[j] = _wide(rows[j])
 
 
 @njit(cache=True)
-def _read_difference(rows: np.ndarray, first: np.ndarray, into: np.ndarray) -> None:
+def _read_difference(rows: Array, first: Array, into: Array) -> None:
     for j in range(len(rows)):
         into[j] = _near(_wide(rows[j]) - first[j], rows)
 
 
 @njit(cache=True)
-def _lower(part: np.ndarray, shift: Any) -> None:
-    if shift != 0:
-        for j in range(len(part)):
-            part[j] -= shift
-
-
-@njit(cache=True)
-def _guide(
-    source: np.ndarray, rows: np.ndarray, gain: Any, amount: Any, factor: Any, target: np.ndarray
-) -> None:
+def _guide(source: Array, rows: Array, gain: Any, amount: Any, factor: Any, target: Array) -> None:
     """target = factor (gain source + amount (rows - source)); 1 and 1 take no time."""
     if gain == 1 and factor == 1:
         for j in range(len(target)):
@@ -221,9 +202,7 @@ def _guide(
 
 
 @njit(cache=True)
-def _begin(
-    first: np.ndarray, part: np.ndarray, amount: Any, gain: Any, target: np.ndarray
-) -> None:
+def _begin(first: Array, part: Array, amount: Any, gain: Any, target: Array) -> None:
     """target = gain first + amount part; a gain of 1 takes no time."""
     if gain == 1:
         for j in range(len(target)):
@@ -235,20 +214,20 @@ def _begin(
 
 
 @njit(cache=True)
-def _add(part: np.ndarray, amount: Any, target: np.ndarray) -> None:
+def _add(part: Array, amount: Any, target: Array) -> None:
     for j in range(len(target)):
         total = _wide(target[j]) + _near(part[j] * amount, target)
         target[j] = _bits(_near(total, target), target)
 
 
 @njit(cache=True)
-def _multiply(target: np.ndarray, factor: Any) -> None:
+def _multiply(target: Array, factor: Any) -> None:
     for j in range(len(target)):
         target[j] = _bits(_near(_wide(target[j]) * factor, target), target)
 
 
 @njit(cache=True, fastmath={"reassoc"})
-def _total(row: np.ndarray) -> Any:
+def _total(row: Array) -> Any:
     found = row.dtype.type(0)
     for j in range(len(row)):
         found += row[j]
@@ -256,7 +235,7 @@ def _total(row: np.ndarray) -> Any:
 
 
 @njit(cache=True, fastmath={"reassoc"})
-def _total_and_square(row: np.ndarray) -> tuple:
+def _total_and_square(row: Array) -> tuple:
     zero = _wide(row.dtype.type(0))
     total, square = zero, zero
     for j in range(len(row)):
@@ -267,7 +246,7 @@ def _total_and_square(row: np.ndarray) -> tuple:
 
 
 @njit(cache=True, fastmath={"reassoc"})
-def _sums_of_pair(row: np.ndarray, other: np.ndarray) -> tuple:
+def _sums_of_pair(row: Array, other: Array) -> tuple:
     zero = row.dtype.type(0)
     first, second, square, product, other_square = zero, zero, zero, zero, zero
     for j in range(len(row)):
@@ -280,7 +259,7 @@ def _sums_of_pair(row: np.ndarray, other: np.ndarray) -> tuple:
 
 
 @njit(cache=True, fastmath={"reassoc"})
-def _product(row: np.ndarray, other: np.ndarray) -> Any:
+def _product(row: Array, other: Array) -> Any:
     found = row.dtype.type(0)
     for j in range(len(row)):
         found += row[j] * other[j]

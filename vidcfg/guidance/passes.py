@@ -1,8 +1,8 @@
 """How the rows of a step become model calls: one per branch, all at once, or in small pieces."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,10 +79,6 @@ class StepInputs:
             )
         return self.level
 
-    def rows(self, branch: str) -> dict[str, Tensor]:
-        """All inputs of one branch."""
-        return dict(self.shared) | dict(self.by_branch[branch])
-
 
 @dataclass(frozen=True)
 class PassTimer:
@@ -153,7 +149,7 @@ def same_rows(
     unchanged = known == versions and None not in versions
     if not unchanged or any(a is not b for a, b in zip(before, tensors.values())):
         given = tuple(tensors.values())
-        rows = equal_rows(list(given), list(range(len(given[0]))))
+        rows = equal_rows(given)
         told[name] = (given, versions, rows)
     return rows
 
@@ -164,8 +160,8 @@ def run_rows(
     evaluate: Evaluate,
     passes: Passes,
     *,
-    isolated: frozenset[str] = frozenset(),
-    timer: PassTimer | None = None,
+    isolated: frozenset[str],
+    timer: PassTimer | None,
 ) -> tuple[dict[Row, Place], int]:
     """Where the prediction of each row is, and the number of model calls."""
     # Which way: the user's, the stock pipeline's, or the faster one.
@@ -181,12 +177,8 @@ def run_rows(
         mode = timer.choose(tuple(sizes.values()))
 
     # The calls, those that change the model last and never timed.
-    calls = model_calls(
-        rows,
-        batched=mode == "batched" and stackable,
-        micro_batch=passes.micro_batch,
-        isolated=isolated,
-    )
+    batched, size = mode == "batched" and stackable, passes.micro_batch
+    calls = model_calls(rows, batched=batched, micro_batch=size, isolated=isolated)
     apart = next((i for i, call in enumerate(calls) if call[0][0] in isolated), len(calls))
     began = clock(inputs.noisy.device) if timed else 0.0
     results = _evaluated(calls[:apart], inputs, evaluate)
@@ -197,11 +189,7 @@ def run_rows(
 
 
 def model_calls(
-    rows: list[Row],
-    *,
-    batched: bool,
-    micro_batch: int | None,
-    isolated: frozenset[str] = frozenset(),
+    rows: list[Row], *, batched: bool, micro_batch: int | None, isolated: frozenset[str]
 ) -> list[list[Row]]:
     """Cut `rows` (branch, sample) into model calls.
 
@@ -210,16 +198,16 @@ def model_calls(
     either way. `micro_batch` caps the rows of a call (None: no cap); with 1 a
     result does not depend on its batch neighbours, bit for bit.
     """
-    present = list(dict.fromkeys(branch for branch, _ in rows))
-    names = [name for name in present if name not in isolated]
+    by_branch: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_branch[row[0]].append(row)
+    apart = [by_branch.pop(name) for name in list(by_branch) if name in isolated]
+    calls = list(by_branch.values())
     if batched:
-        names.sort(key=lambda name: name == "cond")
-        calls = [[row for name in names for row in rows if row[0] == name]]
-    else:
-        calls = [[row for row in rows if row[0] == name] for name in names]
-    calls += [[row for row in rows if row[0] == name] for name in present if name in isolated]
+        names = sorted(by_branch, key=lambda name: name == "cond")
+        calls = [[row for name in names for row in by_branch[name]]]
     size = micro_batch or max(len(rows), 1)
-    return [call[i : i + size] for call in calls for i in range(0, len(call), size)]
+    return [call[i : i + size] for call in calls + apart for i in range(0, len(call), size)]
 
 
 def _evaluated(calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate) -> dict[Row, Place]:
@@ -230,7 +218,7 @@ def _evaluated(calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate) -
         pieces = []
         for branch in dict.fromkeys(branch for branch, _ in call):
             samples = [sample for name, sample in call if name == branch]
-            tensors = inputs.rows(branch)
+            tensors = {**inputs.shared, **inputs.by_branch[branch]}
             if samples != list(range(count)):
                 index = torch.tensor(samples, device=inputs.noisy.device)
                 tensors = {n: t.index_select(0, index.to(t.device)) for n, t in tensors.items()}
@@ -255,8 +243,8 @@ def at_places(places: list[Place]) -> Tensor:
     return torch.cat([prediction[i : i + 1] for prediction, i in places])
 
 
-def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
-    """For each of `samples` the first one whose rows are equal, bit for bit, in all tensors."""
+def equal_rows(tensors: Sequence[Tensor]) -> list[int]:
+    """For each row the first one that is equal to it, bit for bit, in all tensors."""
     # The rows as integers of the same width, so that -0.0 and 0.0 differ and NaN equals itself.
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     patterns = [t.reshape(len(t), -1).contiguous().view(widths[t.itemsize]) for t in tensors]
@@ -265,12 +253,10 @@ def equal_rows(tensors: list[Tensor], samples: list[int]) -> list[int]:
     sums = torch.stack([s.cpu() for s in sums], dim=1).tolist()
     first: dict[tuple, list[int]] = {}
     served = []
-    for sample in samples:
-        known = first.setdefault(tuple(sums[sample]), [])
-        match = next(
-            (k for k in known if all(torch.equal(p[k], p[sample]) for p in patterns)), None
-        )
-        if match is None:
-            known.append(sample)
-        served.append(sample if match is None else match)
+    for row, key in enumerate(map(tuple, sums)):
+        known = first.setdefault(key, [])
+        equal = (k for k in known if all(torch.equal(p[k], p[row]) for p in patterns))
+        served.append(next(equal, row))
+        if served[-1] == row:
+            known.append(row)
     return served

@@ -40,9 +40,7 @@ class Apg(Compared):
     def extras(self) -> tuple[str, ...]:
         return ("momentum",) if self.momentum else ()
 
-    @property
-    def remembers(self) -> tuple[str, ...]:
-        return self.extras
+    remembers = extras
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
         if not self.momentum:

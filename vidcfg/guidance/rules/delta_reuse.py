@@ -39,9 +39,7 @@ class DeltaReuse(AgainstUncond):
     def extras(self) -> tuple[str, ...]:
         return ("delta",) if self.every > 1 else ()
 
-    @property
-    def remembers(self) -> tuple[str, ...]:
-        return self.extras
+    remembers = extras
 
     def steps(
         self, strength_KF: Rows, weights_KF: Rows, *, experts: Any = None, **run: Any
