@@ -10,8 +10,7 @@ from explicit_attention import EXPLICIT, MiniExplicit, Skipped
 from tiny_pipelines import BUILDERS, generators, ltx2
 
 from vidcfg.guidance.perturbation import Degradation, Perturbation
-from vidcfg.pipelines.changes.blur import blur_tokens
-from vidcfg.pipelines.changes.layers import find_layers, token_grid
+from vidcfg.pipelines.changes.layers import blur_tokens, find_layers, token_grid
 from vidcfg.pipelines.changes.perturbed import perturbed
 from vidcfg.pipelines.changes.sag import watched
 from vidcfg.pipelines.families import FAMILIES, family_of
@@ -292,4 +291,4 @@ def test_saliency_is_what_the_map_written_out_gives_each_token(name, calls):
     output(reference, in_float64(arguments))
     mass = torch.cat([m.mean(1).sum(1) for m in maps])
     want = (mass / mass.mean(1, keepdim=True)).unflatten(1, GRIDS[name])
-    torch.testing.assert_close(seen.volume().double(), want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(seen).double(), want, rtol=0, atol=1e-5)

@@ -15,10 +15,8 @@ from vidcfg.pipelines.steps import (
     FramePlace,
     RunPlace,
     begin_of,
-    calls_per_step,
-    first_calls,
     step_of_call,
-    step_sigmas,
+    steps_of,
 )
 
 
@@ -27,15 +25,21 @@ def _set(scheduler, num_steps):
     return scheduler
 
 
+def facts_of(scheduler):
+    """What a pipeline with this scheduler and one model tells of its steps."""
+    return steps_of(SimpleNamespace(scheduler=scheduler), FAMILIES["svd"])
+
+
 def test_first_order_schedulers_call_once_a_step():
     scheduler = _set(diffusers.DDIMScheduler(), 5)
-    assert step_of_call(scheduler) == first_calls(scheduler) == (0, 1, 2, 3, 4)
+    assert step_of_call(scheduler) == (0, 1, 2, 3, 4)
+    assert facts_of(scheduler)["calls"] == (1, 1, 1, 1, 1)
 
 
 def test_second_order_schedulers_call_twice_but_in_the_last_step():
     scheduler = _set(diffusers.FlowMatchHeunDiscreteScheduler(), 4)
-    assert calls_per_step(scheduler) == (2, 2, 2, 1)
-    assert first_calls(scheduler) == (0, 2, 4, 6)
+    assert facts_of(scheduler)["calls"] == (2, 2, 2, 1)
+    assert step_of_call(scheduler) == (0, 0, 1, 1, 2, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +53,8 @@ def test_second_order_schedulers_call_twice_but_in_the_last_step():
 )
 def test_pndm_repeats_its_first_steps_and_still_makes_as_many_as_asked_for(skip, num_steps, calls):
     scheduler = _set(diffusers.PNDMScheduler(skip_prk_steps=skip), num_steps)
-    assert calls_per_step(scheduler) == calls
-    sigmas = step_sigmas(scheduler)
+    assert facts_of(scheduler)["calls"] == calls
+    sigmas = facts_of(scheduler)["sigmas_K"]
     assert sigmas.shape == (num_steps,)
     assert (np.diff(sigmas) < 0).all()
 
@@ -71,7 +75,8 @@ def test_a_step_of_pndm_moves_the_sample_once(monkeypatch):
         x = scheduler.step(torch.ones_like(x), t, x).prev_sample
     # calls 0 and 1 both go from the first level to the second
     assert reached[0] == reached[1]
-    assert [reached[call][0] for call in first_calls(scheduler)] == [750, 500, 250, 0]
+    first_calls = [step_of_call(scheduler).index(k) for k in range(4)]
+    assert [reached[call][0] for call in first_calls] == [750, 500, 250, 0]
 
 
 INSIDE = {

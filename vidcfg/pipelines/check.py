@@ -65,9 +65,9 @@ def check_pipeline(pipe: Any, **call: Any) -> list[CheckLine]:
     if not models:
         raise ValueError(f"this pipeline has no {', '.join(family.denoisers)}: declare denoisers.")
     call = _with_defaults(pipe, family, call)
-    check = _Check(pipe, family, call, _comparison(pipe, family, call))
+    sides = _comparison(pipe, family, call)
     try:
-        check.see()
+        check = _Check(pipe, family, call, sides)
     except Exception as error:
         raise ValueError(
             f"the {type(pipe).__name__} itself fails with these arguments: "
@@ -98,13 +98,11 @@ class _Check:
         self.scale = max(family.default_scale, 2.0)
         self.less = 0
         """How much lower the pipeline's own scale is, where it guides from cond."""
-        self.plans: list[tuple[dict, dict]] = []
-
-    def see(self) -> None:
-        """Run the pipeline alone."""
-        self.one = self.sides.first_calls(self.sides.unguided, 1)[0]
-        self.pair = self.sides.first_calls(lambda: self.sides.stock(self.scale), 2)
-        self.stock = self.sides.stock(self.scale)
+        self.traces: list[Trace] = []
+        # The pipeline alone.
+        self.one = sides.first_calls(sides.unguided, 1)[0]
+        self.pair = sides.first_calls(lambda: sides.stock(self.scale), 2)
+        self.stock = sides.stock(self.scale)
 
     def tensors(self) -> Iterator[tuple[str, Callable]]:
         """Every tensor of a denoiser call with the field that declares it, or should."""
@@ -143,7 +141,7 @@ class _Check:
 
     def uniform_scale(self) -> tuple[bool | None, str]:
         ours, trace, _ = self.sides.guided(Guidance(scale=self.scale))
-        self._plan(trace)
+        self.traces.append(trace)
         found = difference(ours, self.stock)
         if not self._passed(found):
             other = difference(ours, self.sides.stock(self.scale - 1))
@@ -155,7 +153,7 @@ class _Check:
     def random_surface(self) -> tuple[bool | None, str]:
         axis, seen = self._frame_axis()
         ours, trace, rows = self.sides.guided(_random(self.scale, self.family.is_image))
-        self._plan(trace)
+        self.traces.append(trace)
         scale = FrameScale(lambda n: rows[n], axis) - self.less
         stock = self.sides.stock(scale)
         if len(scale.used) != len(rows):
@@ -168,12 +166,13 @@ class _Check:
         return self._passed(found), f"{self._words(found)} ({text})"
 
     def plan(self) -> tuple[bool, str]:
-        if not self.plans:
+        if not self.traces:
             return False, "nothing ran"
-        for planned, ran in self.plans:
+        for trace in self.traces:
+            planned, ran = trace.planned.evaluations, trace.evaluations
             if planned != ran:
                 return False, f"planned {planned}, ran {ran} model evaluations"
-        total = sum(sum(ran.values()) for _, ran in self.plans)
+        total = sum(sum(trace.evaluations.values()) for trace in self.traces)
         return True, f"{total} model evaluations, as planned"
 
     def afterwards(self, is_same: bool) -> tuple[bool, str]:
@@ -181,9 +180,6 @@ class _Check:
             return False, "its class or the attributes of a denoiser are not as before"
         found = difference(self.sides.stock(self.scale), self.stock)
         return found == 0, "as before" if found == 0 else f"stock runs: {self._words(found)}"
-
-    def _plan(self, trace: Trace) -> None:
-        self.plans.append((trace.planned.evaluations, trace.evaluations))
 
     def _frame_axis(self) -> tuple[int, str]:
         """The axis of frames in the noisy latents, and how it is known.
@@ -196,10 +192,9 @@ class _Check:
         if family.is_image or family.part is not None or name is None:
             return declared, "along the declared axis"
         video, short = family.frame_map(self.pipe), self.call[name]
-        counts = [video.num_latents(short)]
-        longer = (n for n in range(short + 1, short + 200) if video.makes(n))
-        long = next(n for n in longer if video.num_latents(n) > counts[0])
-        counts.append(video.num_latents(long))
+        longer = filter(video.makes, range(short + 1, short + 200))
+        long = next(n for n in longer if video.num_latents(n) > video.num_latents(short))
+        counts = [video.num_latents(short), video.num_latents(long)]
         try:
             more = self.sides.first_calls(lambda: self.sides.unguided(**{name: long}), 1)[0]
         except Exception as error:
@@ -246,13 +241,13 @@ class _Check:
 
 def _random(highest: float, is_image: bool) -> Guidance:
     """A surface without two equal frames or steps; one frame has a schedule alone."""
-    draw = np.random.default_rng(0)
-    scales, weights = draw.uniform(0.3, highest, 5), draw.uniform(0.0, 1.0, 5)
-    places = np.linspace(0, 1, 5)
-    knots = {"kind": "knots", "points": np.column_stack([places, scales]).tolist()}
-    frames = {"kind": "knots", "points": np.column_stack([places, weights]).tolist()}
+    draw, places = np.random.default_rng(0), np.linspace(0, 1, 5)
+    scale, frames = (
+        {"kind": "knots", "points": np.column_stack([places, draw.uniform(*ends, 5)]).tolist()}
+        for ends in ((0.3, highest), (0.0, 1.0))
+    )
     settings = {} if is_image else {"frames": frames}
-    return Guidance(scale=knots, passes="sequential", micro_batch=1, **settings)
+    return Guidance(scale=scale, passes="sequential", micro_batch=1, **settings)
 
 
 def length_argument(pipe: Any) -> str | None:

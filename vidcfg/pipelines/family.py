@@ -117,6 +117,9 @@ def _wan_like(pipe: Any) -> FrameMap:
     return CausalMap(pipe.vae_scale_factor_temporal)
 
 
+STRIDE_4 = {"vae_scale_factor_temporal": 4}
+"""What `_wan_like` reads of a published checkpoint that is not here."""
+
 MASKED_TEXTS: dict[str, Any] = {
     "texts": {
         "encoder_hidden_states": _EMBEDS,

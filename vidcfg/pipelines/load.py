@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from vidcfg.mini import MINI_PATH
 from vidcfg.progress import one_line
 from vidcfg.settings.base import ConfigModel, Finding, refuse
 from vidcfg.settings.validation import choose
@@ -62,9 +63,8 @@ class MiniModel(ConfigModel):
     @property
     def folder(self) -> Path:
         """Where its files are; those of the student are updates of the embedded model."""
-        if self.checkpoint not in (None, "few_steps"):
-            return Path(self.checkpoint)
-        return Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
+        is_own = self.checkpoint not in (None, "few_steps")
+        return Path(self.checkpoint) if is_own else MINI_PATH
 
     @property
     def frame_map(self) -> Any:

@@ -38,15 +38,9 @@ class RunFacts:
 
     def of_surfaces(self) -> dict[str, Any]:
         """What the surfaces of a rule are made for: the arguments of its `surfaces`."""
-        return {
-            "num_steps": len(self.calls),
-            "num_frames": self.num_frames,
-            "frame_map": self.frame_map,
-            "fps": self.fps,
-            "sigmas": self.sigmas_K,
-            "experts": self.experts,
-            "part_T": self.part_T,
-        }
+        same = ("num_frames", "frame_map", "fps", "experts", "part_T")
+        own = {name: getattr(self, name) for name in same}
+        return own | {"num_steps": len(self.calls), "sigmas": self.sigmas_K}
 
     def of_rows(self) -> dict[str, Any]:
         """What `SampleRows` need beside the surfaces."""
@@ -206,16 +200,16 @@ def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
 
     The run begins at entry `begin` of them.
     """
-    scheduler = pipe.scheduler
-    first = first_calls(scheduler, begin)
-    experts = None
+    scheduler, steps = pipe.scheduler, step_of_call(pipe.scheduler, begin)
+    first = [steps.index(k) for k in range(steps[-1] + 1)]
+    levels = [noise_level(scheduler, call) if family.has_levels else None for call in first]
+    experts = [None]
     if family.expert_of is not None:
-        found = [family.expert_of(pipe, float(scheduler.timesteps[call])) for call in first]
-        experts = None if None in found else tuple(found)
+        experts = [family.expert_of(pipe, float(scheduler.timesteps[call])) for call in first]
     return {
-        "calls": calls_per_step(scheduler, begin),
-        "sigmas_K": step_sigmas(scheduler, begin) if family.has_levels else None,
-        "experts": experts,
+        "calls": tuple(steps[begin:].count(k) for k in range(len(first))),
+        "sigmas_K": None if None in levels else np.array([sigma for _, sigma in levels]),
+        "experts": None if None in experts else tuple(experts),
     }
 
 
@@ -235,24 +229,6 @@ def step_of_call(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
         pair = 1 if begin == 1 else 0
         return tuple(max(call - 1, min(call, pair)) for call in range(count))
     return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
-
-
-def calls_per_step(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
-    """How often each step calls the denoiser in a run from entry `begin` of the timesteps on."""
-    steps = step_of_call(scheduler, begin)
-    return tuple(steps[begin:].count(k) for k in range(steps[-1] + 1))
-
-
-def first_calls(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
-    """The first call of each step."""
-    steps = step_of_call(scheduler, begin)
-    return tuple(steps.index(k) for k in range(steps[-1] + 1))
-
-
-def step_sigmas(scheduler: Any, begin: int = 0) -> np.ndarray | None:
-    """The noise level sigma_k at the start of each step, falling; None where it is not known."""
-    levels = [noise_level(scheduler, call) for call in first_calls(scheduler, begin)]
-    return None if None in levels else np.array([sigma for _, sigma in levels])
 
 
 def noise_level(scheduler: Any, call: int) -> Level | None:
@@ -278,28 +254,21 @@ def _level_of(product: Any) -> Level:
     return product**0.5, (1 - product) ** 0.5
 
 
-def _after_ddim(scheduler: Any, step: int) -> Level:
-    """The level at the end of a step, as the solver itself finds it."""
+EULER = ("FlowMatchEuler", "FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler")
+DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
+"""Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
+
+
+def _after(scheduler: Any, step: int) -> Level | None:
+    """The level at the end of a step of such a solver, as it finds it itself."""
+    if type(scheduler).__name__ in EULER:
+        return noise_level(scheduler, step + 1)
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     previous = int(scheduler.timesteps[step]) - stride
-    known = previous >= 0
+    is_last = previous < 0
     return _level_of(
-        scheduler.alphas_cumprod[previous] if known else scheduler.final_alpha_cumprod
+        scheduler.final_alpha_cumprod if is_last else scheduler.alphas_cumprod[previous]
     )
-
-
-def _after_euler(scheduler: Any, step: int) -> Level | None:
-    return noise_level(scheduler, step + 1)
-
-
-FIRST_ORDER = {
-    "FlowMatchEuler": _after_euler,
-    "FlowMatchEulerDiscreteScheduler": _after_euler,
-    "EulerDiscreteScheduler": _after_euler,
-    "DDIMScheduler": _after_ddim,
-    "CogVideoXDDIMScheduler": _after_ddim,
-}
-"""Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
 
 
 def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level, Level], ...]:
@@ -311,11 +280,11 @@ def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level
         ValueError: for another solver, or one that changes x0 or adds noise, naming the fix.
     """
     name = type(scheduler).__name__
-    if name not in FIRST_ORDER:
+    if name not in EULER + DDIM:
         raise ValueError(
             f"guidance.method cfg_pp changes the step of the solver, which it can for Euler and "
             f"DDIM, but this pipeline uses {name}. Use sampling.scheduler: flow_euler (flow "
-            f"models) or ddim; in Python one of {', '.join(FIRST_ORDER)}."
+            f"models) or ddim; in Python one of {', '.join(EULER + DDIM)}."
         )
     for option in ("stochastic_sampling", "clip_sample", "thresholding"):
         if scheduler.config.get(option, False):
@@ -329,4 +298,4 @@ def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level
             f"eta={eta:g}. Pass eta=0.0."
         )
     steps = range(len(scheduler.timesteps))
-    return tuple((noise_level(scheduler, k), FIRST_ORDER[name](scheduler, k)) for k in steps)
+    return tuple((noise_level(scheduler, k), _after(scheduler, k)) for k in steps)

@@ -15,6 +15,11 @@ BLANK = ("negative", "empty")
 _LIKE_THE_CALL = ("max_sequence_length", "prompt_template", "clip_skip", "clean_caption")
 
 
+Arguments = Mapping[str, Any]
+Inputs = Mapping[str, Tensor]
+"""What a call has by name; rows for the denoiser, or what `encode_prompt` makes."""
+
+
 @dataclass(frozen=True)
 class BranchTexts:
     """What the branches other than `cond` see.
@@ -28,7 +33,7 @@ class BranchTexts:
 
     negative: str | list[str]
     conditions: Mapping[str, str]
-    inputs: Mapping[str, Mapping[str, Tensor]]
+    inputs: Mapping[str, Inputs]
     encoded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def text(self, source: str, num_prompts: int) -> list[str]:
@@ -37,22 +42,19 @@ class BranchTexts:
         Raises:
             ValueError: if there are neither one nor `num_prompts` negative prompts.
         """
-        if source == "empty":
-            return [""] * num_prompts
-        if source != "negative":
-            return [self.conditions[source.removeprefix("condition:")]] * num_prompts
-        if isinstance(self.negative, str):
-            return [self.negative] * num_prompts
-        if len(self.negative) != num_prompts:
+        known = {"empty": "", "negative": self.negative}
+        text = known[source] if source in known else self.conditions[source.partition(":")[2]]
+        texts = [text] * num_prompts if isinstance(text, str) else list(text)
+        if len(texts) != num_prompts:
             raise ValueError(
-                f"negative_prompt holds {len(self.negative)} texts for {num_prompts} prompts. "
+                f"negative_prompt holds {len(texts)} texts for {num_prompts} prompts. "
                 f"Give one text, or one per prompt."
             )
-        return list(self.negative)
+        return texts
 
 
 def unconditional_inputs(
-    family: Family, arguments: Mapping[str, Any], cond: Mapping[str, Tensor], source: str
+    family: Family, arguments: Arguments, cond: Inputs, source: str
 ) -> dict[str, Tensor]:
     """What a branch with this text sees where the unconditional one sees other than `cond`."""
     if family.unconditional is None:
@@ -68,9 +70,9 @@ def branch_inputs(
     texts: BranchTexts,
     sources: Mapping[str, str],
     *,
-    call: Mapping[str, Any],
-    arguments: Mapping[str, Any],
-    cond: Mapping[str, Tensor],
+    call: Arguments,
+    arguments: Arguments,
+    cond: Inputs,
 ) -> dict[str, dict[str, Tensor]]:
     """What every branch that the run needs, and that sees other than `cond`, has in its places.
 
@@ -111,7 +113,7 @@ def branch_inputs(
 
 
 def _without_image(
-    pipe: Any, family: Family, call: Mapping[str, Any], arguments: Mapping[str, Any]
+    pipe: Any, family: Family, call: Arguments, arguments: Arguments
 ) -> dict[str, Tensor]:
     """What stands for the image prompts of a call on the unconditional side, as in diffusers."""
     images, num_samples = images_of(family, arguments), len(arguments[family.hidden])
@@ -131,7 +133,7 @@ def encode_sources(
     texts: BranchTexts,
     sources: Iterable[str],
     *,
-    call: Mapping[str, Any],
+    call: Arguments,
     num_prompts: int,
 ) -> None:
     """Fill `texts.encoded`: each text once, to serve all branches that see it.
@@ -149,7 +151,7 @@ def encode_sources(
 
 
 def negative_inputs(
-    family: Family, given: Mapping[str, Tensor], negative_prompt: str | list[str]
+    family: Family, given: Inputs, negative_prompt: str | list[str]
 ) -> dict[str, Tensor]:
     """`negative_<text input>` arguments of `guide` as text inputs of the family.
 
@@ -181,7 +183,7 @@ def negative_inputs(
 
 
 def _encoded(
-    pipe: Any, family: Family, source: str, texts: list[str], call: Mapping[str, Any]
+    pipe: Any, family: Family, source: str, texts: list[str], call: Arguments
 ) -> dict[str, Tensor]:
     """The text inputs of a source, encoded as the pipeline encodes a prompt of this call.
 
@@ -207,21 +209,17 @@ def _encoded(
         wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
         wanted["negative_prompt"] = texts
     if "image" in parameters:  # HunyuanVideo reads it with the text
-        wanted["image"] = _black(call) if source in BLANK else call["image"]
+        from PIL import Image
+
+        black = Image.new("RGB", (call["width"], call["height"]))
+        wanted["image"] = black if source in BLANK else call["image"]
     wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
     unset = {n: None for n, p in parameters.items() if p.default is p.empty}
     encoded = pipe.encode_prompt(**unset | {n: v for n, v in wanted.items() if n in parameters})
     return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
 
 
-def _black(call: Mapping[str, Any]) -> Any:
-    """The image that stands beside a negative text."""
-    from PIL import Image
-
-    return Image.new("RGB", (call["width"], call["height"]))
-
-
-def rows_per_prompt(call: Mapping[str, Any]) -> int:
+def rows_per_prompt(call: Arguments) -> int:
     """How many samples a call makes of every prompt."""
     return call.get("num_videos_per_prompt") or call.get("num_images_per_prompt") or 1
 

@@ -21,6 +21,8 @@ from vidcfg.pipelines.changes.layers import Layer, forward_replaced
 from vidcfg.pipelines.family import Blocks, Grid
 
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+_MASKS = {scaled_dot_product_attention: "attn_mask", attend: "mask"}
+"""The functions that are reached, and what they call their mask."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class AttentionCall:
         return shared if each == 1 else shared.repeat_interleave(each, dim=1)
 
 
+Attend = Callable[[AttentionCall], Tensor]
+"""What is computed in the place of an attention."""
+
+
 class AttentionMode(TorchFunctionMode):
     """While active, attention over the video tokens goes through `change(call)`.
 
@@ -70,33 +76,21 @@ class AttentionMode(TorchFunctionMode):
             only where `joint` says so.
     """
 
-    def __init__(
-        self,
-        change: Callable[[AttentionCall], Tensor],
-        *,
-        num_video: int,
-        joint: str | None,
-        layer: str,
-    ):
+    def __init__(self, change: Attend, *, num_video: int, joint: str | None, layer: str):
         super().__init__()
         self.change, self.num_video, self.joint, self.layer = change, num_video, joint, layer
         self.hits = 0
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None):
         kwargs = kwargs or {}
-        if func is scaled_dot_product_attention:
-            given = dict(zip(_NAMES, args)) | kwargs
-            self.hits += 1
-            return self.change(self._call(given, "attn_mask", func))
-        if func is attend:
-            given = dict(zip(("query", "key", "value"), args)) | kwargs
-            self.hits += 1
-            return self.change(self._call(given, "mask", _attend))
-        return func(*args, **kwargs)
+        if func not in _MASKS:
+            return func(*args, **kwargs)
+        self.hits += 1
+        return self.change(self._call(func, dict(zip(_NAMES, args)) | kwargs))
 
-    def _call(self, given: dict[str, Any], mask_name: str, func: Callable) -> AttentionCall:
-        query, key = given["query"], given["key"]
-        total = query.shape[-2]
+    def _call(self, func: Callable, given: dict[str, Any]) -> AttentionCall:
+        query, key, value = (given.pop(name) for name in _NAMES[:3])
+        mask_name, total = _MASKS[func], query.shape[-2]
         text = total - self.num_video
         if key.shape[-2] != total or text < 0 or (text and self.joint is None):
             raise ValueError(
@@ -110,21 +104,17 @@ class AttentionMode(TorchFunctionMode):
             mask = given.get(mask_name)
             if mask is not None and mask.ndim > 2 and mask.shape[-2] == total:
                 mask = mask[..., part, :]
-            return func(**given | {"query": queries, mask_name: mask})
+            return func(queries, key, value, **given | {mask_name: mask})
 
         video = slice(start, start + self.num_video)
         mask = given.get(mask_name)
         if mask is not None and mask.ndim == 2:
             mask = mask[:, None, None, :]
-        return AttentionCall(query, key, given["value"], mask, video, run)
-
-
-def _attend(*, query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> Tensor:
-    return attend(query, key, value, **rest)
+        return AttentionCall(query, key, value, mask, video, run)
 
 
 def attending(
-    layer: Layer, blocks: Blocks, grid: Grid, change: Callable[[AttentionCall], Tensor]
+    layer: Layer, blocks: Blocks, grid: Grid, change: Attend
 ) -> contextlib.AbstractContextManager:
     """The attention of one layer goes through `change` inside the block.
 

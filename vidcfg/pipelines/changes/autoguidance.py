@@ -48,10 +48,8 @@ class WeakPass(ModelChange):
     def run(self, call: StepCall) -> Any:
         weak, place = self.of[call.branches[0]], (call.attribute, call.branches[0])
         if weak.has_own_weights and place not in self.made:
-            make, device = (
-                weak_model if weak.checkpoint else weak_weights,
-                self.start.hidden.device,
-            )
+            make = weak_model if weak.checkpoint else weak_weights
+            device = self.start.hidden.device
             self.made[place] = make(call.module, weak, call.attribute, device)
         made = self.made.get(place)
         changed = contextlib.nullcontext()

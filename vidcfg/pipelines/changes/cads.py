@@ -21,15 +21,15 @@ class AnnealedCondition(ModelChange):
 
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
         super().__init__(start, asked)
-        self.settings: dict[int, Cads] = {}
+        settings: dict[int, Cads] = {}
         for each in asked:
             own = each.setting
-            if self.settings.setdefault(each.sample, own).key != own.key:
+            if settings.setdefault(each.sample, own).key != own.key:
                 raise ValueError(
                     "guidance.method combines two cads terms that anneal differently. Give one."
                 )
         # From tau1 = 1 on no step is annealed.
-        self.settings = {b: own for b, own in self.settings.items() if own.tau1 < 1}
+        self.settings = {b: own for b, own in settings.items() if own.tau1 < 1}
         if self.settings and start.family.control is not None:
             raise ValueError(
                 "cads anneals the text of the denoiser, but the ControlNet of this pipeline reads "

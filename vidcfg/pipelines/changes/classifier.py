@@ -15,9 +15,8 @@ class ClassifierShift(ModelChange):
     """The branch without a model: a gradient in the place of a prediction."""
 
     def run(self, call: StepCall) -> Any:
-        inputs = call.inputs
-        level = inputs.known_level("guidance.method: classifier", "a flow or DDIM scheduler")
-        given = {"level": level, "kind": inputs.prediction, "step": inputs.step}
+        level = call.inputs.known_level("guidance.method: classifier", "a flow or DDIM scheduler")
+        given = {"level": level, "kind": call.inputs.prediction, "step": call.inputs.step}
         return (classifier_shift(self.start.classifier, call.noisy()[0], **given),)
 
 

@@ -1,11 +1,15 @@
-"""The blocks of a denoiser that a rule acts on, and the grid in which their tokens stand."""
+"""The blocks of a denoiser that a rule acts on, the grid of their tokens, and a blur over it."""
 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isinf, prod
 from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.pipelines.family import Blocks, Family, Grid
@@ -75,6 +79,36 @@ def token_grid(family: Family, module: Any, arguments: Mapping[str, Any], layer:
         patch = (getattr(module.config, "patch_size_t", None) or 1, patch, patch)
     sizes = (family.frame_layout.num_frames(hidden), *hidden.shape[-2:])
     return tuple(size // per_token for size, per_token in zip(sizes, patch))
+
+
+def blur_matrix(size: int, sigma: float, device: torch.device) -> Float[Tensor, "size size"]:
+    """Row i holds the normalised weights exp(-(i - j)^2 / (2 sigma^2)) of a Gaussian around i.
+
+    At an edge the weights inside are normalised to 1. An infinite sigma gives the mean.
+    """
+    assert sigma > 0
+    if isinf(sigma):
+        return torch.full((size, size), 1 / size, device=device)
+    place = torch.arange(size, device=device, dtype=torch.float32)
+    weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def blur_tokens(
+    x: Float[Tensor, "*rows N D"], grid: Grid, sigma: float
+) -> Float[Tensor, "*rows N D"]:
+    """`x` blurred over the (F, H, W) grid of its N tokens, in float32, axis by axis.
+
+    `sigma` above 0 is in tokens, the same along all axes; infinity gives the mean of all tokens
+    in every place. Each token is a weighted mean, so constants stay.
+    """
+    volume = x.float().unflatten(-2, grid)
+    with torch.autocast(x.device.type, enabled=False):
+        for axis, size in zip((-4, -3, -2), grid):
+            if size > 1:
+                matrix = blur_matrix(size, sigma, x.device)
+                volume = torch.tensordot(matrix, volume, dims=([1], [axis])).movedim(0, axis)
+    return volume.flatten(-4, -2).to(x.dtype)
 
 
 @contextlib.contextmanager

@@ -2,19 +2,17 @@
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vidcfg.guidance.perturbation import Perturbation
+from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
 from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
-from vidcfg.pipelines.changes.blur import blur_tokens
-from vidcfg.pipelines.changes.layers import Layer, find_layers, forward_replaced, token_grid
+from vidcfg.pipelines.changes.layers import blur_tokens, find_layers, forward_replaced, token_grid
 from vidcfg.pipelines.family import Family, Grid
 
 
@@ -50,8 +48,8 @@ class PerturbedPass(ModelChange):
 @contextlib.contextmanager
 def perturbed(
     module: Any, family: Family, perturbation: Perturbation, arguments: Mapping[str, Any]
-) -> Iterator[tuple[Layer, ...]]:
-    """Perturb a denoiser while the block runs; yields the layers that are changed.
+) -> Iterator[None]:
+    """Perturb a denoiser while the block runs.
 
     `arguments` are those of the denoiser call, for the token grid. Every change is taken back on
     leaving, also after an exception, in the reverse order.
@@ -71,7 +69,7 @@ def perturbed(
     with contextlib.ExitStack() as stack:
         for layer in layers:
             if kind == "skip":
-                wrap = _skipping(layer.block, blocks.returns)
+                wrap = functools.partial(_skipping, layer.block, blocks.returns)
                 stack.enter_context(forward_replaced(layer, layer.block, wrap))
                 continue
             grid = token_grid(family, module, arguments, layer.index)
@@ -80,9 +78,10 @@ def perturbed(
                 wrap = functools.partial(_dropping, prod(grid), blocks.joint)
                 stack.enter_context(forward_replaced(layer, attention, wrap))
                 continue
-            change = own_values if kind == "identity" else blurred_queries(grid, sigma)
+            blurred = functools.partial(blurred_queries, grid, sigma)
+            change = own_values if kind == "identity" else blurred
             stack.enter_context(attending(layer, blocks, grid, change))
-        yield tuple(layers)
+        yield
 
 
 def own_values(call: AttentionCall) -> Tensor:
@@ -91,55 +90,40 @@ def own_values(call: AttentionCall) -> Tensor:
     return call.joined(call.by_head(call.value)[..., call.video, :], text)
 
 
-def blurred_queries(grid: Grid, sigma: float) -> Callable[[AttentionCall], Tensor]:
+def blurred_queries(grid: Grid, sigma: float, call: AttentionCall) -> Tensor:
     """Attention with the queries of the video tokens blurred over their grid."""
-
-    def blurred(call: AttentionCall) -> Tensor:
-        video = blur_tokens(call.query[..., call.video, :], grid, sigma)
-        text = None if call.text is None else call.query[..., call.text, :]
-        return call.run(call.joined(video, text), slice(None))
-
-    return blurred
+    video = blur_tokens(call.query[..., call.video, :], grid, sigma)
+    text = None if call.text is None else call.query[..., call.text, :]
+    return call.run(call.joined(video, text), slice(None))
 
 
 def _dropping(num_video: int, joint: str | None, forward: Callable) -> Callable:
-    """An attention that adds nothing to the video tokens."""
+    """An attention that adds nothing to the video tokens.
 
-    def dropped(*args, **kwargs):
-        return _without_video(forward(*args, **kwargs), num_video, joint)
+    A pair is (video, text), as all attention modules of diffusers return it.
+    """
+
+    def dropped(*args, **kwargs) -> Tensor | tuple[Tensor, ...]:
+        output = forward(*args, **kwargs)
+        video, *rest = output if isinstance(output, tuple) else (output,)
+        text = video.shape[-2] - num_video
+        assert text >= 0, "all video tokens pass through one attention"
+        assert joint is not None or text == 0, "video tokens and no others"
+        assert text == 0 or not rest, "a pair holds the text tokens by themselves"
+        start = text if joint == "before" else 0
+        kept = video.clone()
+        kept[..., start : start + num_video, :] = 0
+        return (kept, *rest) if isinstance(output, tuple) else kept
 
     return dropped
 
 
-def _without_video(output: Any, num_video: int, joint: str | None) -> Any:
-    """An attention's output with zeros for the video tokens.
-
-    A pair is (video, text), as all attention modules of diffusers return it.
-    """
-    video = output[0] if isinstance(output, tuple) else output
-    text = video.shape[-2] - num_video
-    assert text >= 0, "all video tokens pass through one attention"
-    assert joint is not None or text == 0, "video tokens and no others"
-    if isinstance(output, tuple):
-        assert text == 0, "a pair holds the text tokens by themselves"
-        return torch.zeros_like(video), *output[1:]
-    start = text if joint == "before" else 0
-    kept = video.clone()
-    kept[..., start : start + num_video, :] = 0
-    return kept
-
-
-def _skipping(block: Any, returns: tuple[str, ...]) -> Callable[[Callable], Callable]:
+def _skipping(block: Any, returns: tuple[str, ...], forward: Callable) -> Callable:
     """A block that hands on what it gets."""
-    signature = inspect.signature(type(block).forward)
 
-    def wrap(forward: Callable) -> Callable:
-        def skipped(*args, **kwargs) -> Tensor | tuple[Tensor, ...]:
-            given = signature.bind(block, *args, **kwargs).arguments
-            given = dict(given) | given.get("kwargs", {})
-            kept = tuple(given[name] for name in returns)
-            return kept[0] if len(kept) == 1 else kept
+    def skipped(*args, **kwargs) -> Tensor | tuple[Tensor, ...]:
+        given = by_name(block, args, kwargs)
+        kept = tuple(given[name] for name in returns)
+        return kept[0] if len(kept) == 1 else kept
 
-        return skipped
-
-    return wrap
+    return skipped

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +22,7 @@ from vidcfg.pipelines.changes.base import (
     changes_model,
     first,
 )
-from vidcfg.pipelines.changes.blur import blur_matrix
-from vidcfg.pipelines.changes.layers import find_layers, token_grid
+from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid
 from vidcfg.pipelines.family import Family
 
 _CHUNK = 1024
@@ -53,7 +52,7 @@ class DegradedPass(ModelChange):
         for row, (branch, sample) in enumerate(zip(call.branches, call.samples)):
             if branch == "cond":
                 own = slice(row, row + 1)
-                rows = {layers: seen.volume()[own] for layers, seen in maps.items()}
+                rows = {layers: torch.cat(seen)[own] for layers, seen in maps.items()}
                 self.seen[sample] = (first(outputs)[own], rows)
         return outputs
 
@@ -110,12 +109,8 @@ def _space(call: StepCall) -> Space:
     sizes = call.arguments[call.family.hidden].shape[-2:]
     if call.family.layout == "tokens":
         sizes = token_grid(call.family, call.module, call.arguments)[1:]
-    return Space(
-        layout=call.family.frame_layout,
-        sizes=(call.inputs.num_frames, *sizes),
-        kind=call.inputs.prediction,
-        level=level,
-    )
+    sizes = (call.inputs.num_frames, *sizes)
+    return Space(call.family.frame_layout, sizes, call.inputs.prediction, level)
 
 
 def degraded_latents(
@@ -158,23 +153,13 @@ def _blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Te
         return rows @ video @ columns.T
 
 
-@dataclass
-class Saliency:
-    """Attention received by the video tokens of one layer: rows [B, N], mean 1, of a grid."""
-
-    grid: tuple[int, int, int] = (1, 1, 1)
-    rows: list[Tensor] = field(default_factory=list)
-
-    def volume(self) -> Float[Tensor, "B F H W"]:
-        """The received attention in its grid."""
-        return torch.cat(self.rows).unflatten(-1, self.grid)
-
-
 @contextlib.contextmanager
 def watched(
     module: Any, family: Family, degradation: Degradation, arguments: Mapping[str, Any]
-) -> Iterator[Saliency]:
-    """Collect the saliency of one layer while the block runs; the model computes as before.
+) -> Iterator[list[Tensor]]:
+    """Collect what `received` tells of one layer while the block runs, as rows [B, F, H, W].
+
+    The model computes as before.
 
     Raises:
         ValueError: if the family declares no blocks that see whole frames, the layer does not
@@ -190,13 +175,13 @@ def watched(
     )
     if further:
         raise ValueError(f"{degradation.rule} reads one layer. Give one: layers: [{layer.index}].")
-    seen = Saliency(token_grid(family, module, arguments, layer.index))
+    grid, seen = token_grid(family, module, arguments, layer.index), []
 
     def watch(call: AttentionCall) -> Tensor:
-        seen.rows.append(received(call))
+        seen.append(received(call).unflatten(-1, grid))
         return call.run(call.query, slice(None))
 
-    with attending(layer, family.blocks, seen.grid, watch):
+    with attending(layer, family.blocks, grid, watch):
         yield seen
 
 
@@ -223,6 +208,4 @@ def _masked(scores: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
     if mask is None:
         return scores
     mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, float("-inf"))
-    return scores + mask
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask

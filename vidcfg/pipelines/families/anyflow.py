@@ -3,17 +3,13 @@
 from dataclasses import replace
 
 from vidcfg.pipelines.families import wan
+from vidcfg.pipelines.family import STRIDE_4
 
 FAMILY = replace(
     wan.FAMILY,
     name="anyflow",
     pipelines=("AnyFlowPipeline",),
-    checkpoints={
-        "nvidia/AnyFlow-Wan2.1-T2V-*-Diffusers": (
-            "AnyFlowPipeline",
-            {"vae_scale_factor_temporal": 4},
-        )
-    },
+    checkpoints={"nvidia/AnyFlow-Wan2.1-T2V-*-Diffusers": ("AnyFlowPipeline", STRIDE_4)},
     layout="BFCHW",
     denoisers={"transformer": None},
     expert_of=None,

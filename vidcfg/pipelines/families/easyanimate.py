@@ -18,6 +18,4 @@ FAMILY = Family(
     stock_passes="batched",
     prediction=None,
     size_multiple=16,
-    default_scale=5.0,
-    usual_range=(3.0, 7.0),
 )

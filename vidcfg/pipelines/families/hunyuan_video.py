@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.guidance.frame_map import BlockMap
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import STRIDE_4, Blocks, Family
 
 FAMILY = Family(
     name="hunyuan_video",
@@ -20,12 +20,7 @@ FAMILY = Family(
     ),
     frame_rule="4k + 1",
     tested="exact",
-    checkpoints={
-        "hunyuanvideo-community/HunyuanVideo": (
-            "HunyuanVideoPipeline",
-            {"vae_scale_factor_temporal": 4},
-        )
-    },
+    checkpoints={"hunyuanvideo-community/HunyuanVideo": ("HunyuanVideoPipeline", STRIDE_4)},
     texts={
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_attention_mask",

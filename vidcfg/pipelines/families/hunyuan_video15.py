@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import STRIDE_4, Blocks, Family
 
 FAMILY = Family(
     name="hunyuan_video15",
@@ -12,7 +12,7 @@ FAMILY = Family(
     checkpoints={
         "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-*_t2v": (
             "HunyuanVideo15Pipeline",
-            {"vae_scale_factor_temporal": 4},
+            STRIDE_4,
         )
     },
     texts={

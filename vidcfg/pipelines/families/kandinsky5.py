@@ -24,6 +24,4 @@ FAMILY = Family(
     constants=("visual_rope_pos",),
     from_texts={"text_rope_pos": _text_positions},
     size_multiple=16,
-    default_scale=5.0,
-    usual_range=(3.0, 7.0),
 )

@@ -16,17 +16,12 @@ FAMILY = Family(
     usual_range=(6.0, 12.0),
 )
 
-
-def _no_image(arguments) -> dict:
-    return {"image_embeddings": arguments["image_embeddings"] * 0}
-
-
 I2VGEN = replace(
     FAMILY,
     name="i2vgen_xl",
     pipelines=("I2VGenXLPipeline",),
     per_sample=("fps", "image_latents"),
-    unconditional=_no_image,
+    unconditional=lambda arguments: {"image_embeddings": arguments["image_embeddings"] * 0},
     fps_argument="target_fps",
     fps_is_whole=True,
 )

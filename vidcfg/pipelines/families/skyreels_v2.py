@@ -8,18 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.pipelines.families import wan
-from vidcfg.pipelines.family import FrameLevels
+from vidcfg.pipelines.family import STRIDE_4, FrameLevels
 
 FAMILY = replace(
     wan.FAMILY,
     name="skyreels_v2",
     pipelines=("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"),
-    checkpoints={
-        "Skywork/SkyReels-V2-T2V-*-Diffusers": (
-            "SkyReelsV2Pipeline",
-            {"vae_scale_factor_temporal": 4},
-        )
-    },
+    checkpoints={"Skywork/SkyReels-V2-T2V-*-Diffusers": ("SkyReelsV2Pipeline", STRIDE_4)},
     denoisers={"transformer": None},
     expert_of=None,
     default_scale=6.0,

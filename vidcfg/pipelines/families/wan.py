@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import STRIDE_4, Blocks, Family
 
 
 def _expert(pipe, timestep: float) -> str | None:
@@ -20,9 +20,6 @@ def _expert(pipe, timestep: float) -> str | None:
         return None
     boundary = ratio * pipe.scheduler.config.num_train_timesteps
     return "high" if timestep >= boundary else "low"
-
-
-_STRIDE = {"vae_scale_factor_temporal": 4}
 
 
 FAMILY = Family(
@@ -36,11 +33,11 @@ FAMILY = Family(
     frame_rule="4k + 1",
     tested="exact",
     checkpoints={
-        "Wan-AI/Wan2.1-T2V-*-Diffusers": ("WanPipeline", _STRIDE),
-        "Wan-AI/Wan2.2-T2V-*-Diffusers": ("WanPipeline", _STRIDE),
-        "Wan-AI/Wan2.2-TI2V-*-Diffusers": ("WanPipeline", _STRIDE),
-        "Wan-AI/Wan2.1-I2V-*-Diffusers": ("WanImageToVideoPipeline", _STRIDE),
-        "Wan-AI/Wan2.2-I2V-*-Diffusers": ("WanImageToVideoPipeline", _STRIDE),
+        "Wan-AI/Wan2.1-T2V-*-Diffusers": ("WanPipeline", STRIDE_4),
+        "Wan-AI/Wan2.2-T2V-*-Diffusers": ("WanPipeline", STRIDE_4),
+        "Wan-AI/Wan2.2-TI2V-*-Diffusers": ("WanPipeline", STRIDE_4),
+        "Wan-AI/Wan2.1-I2V-*-Diffusers": ("WanImageToVideoPipeline", STRIDE_4),
+        "Wan-AI/Wan2.2-I2V-*-Diffusers": ("WanImageToVideoPipeline", STRIDE_4),
     },
     denoisers={"transformer": "high", "transformer_2": "low"},
     per_sample=("timestep", "encoder_hidden_states_image"),
@@ -48,8 +45,6 @@ FAMILY = Family(
     own_guidance={"guidance_scale": 1.0, "guidance_scale_2": 1.0},
     blocks=Blocks(("blocks",), layers={"stg": (2,), "slg": (10,)}),
     size_multiple=16,
-    default_scale=5.0,
-    usual_range=(3.0, 7.0),
 )
 
 VACE = replace(
