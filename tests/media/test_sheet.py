@@ -112,7 +112,9 @@ def test_strength_of_exactly_one_is_grey_and_said_to_be_off():
 def test_surface_shows_off_cells_grey_and_the_rest_in_colour():
     strength = np.ones((10, 6))
     strength[:5] = 7.0
-    picture = surface_picture(strength, title="a $5_ prompt$ with signs")
+    each = [range(f, f + 1) for f in range(6)]
+    texts = {"title": "a $5_ prompt$ with signs", "subtitle": "of $5"}
+    picture = surface_picture(strength, applied_KF=strength, pixels_of=each, **texts)
     top = strength_colours(np.array(7.0), low=1.0, high=7.0)
     coloured, grey = _count(picture, top), _count(picture, OFF)
     assert coloured > 10_000
@@ -123,12 +125,13 @@ def test_surface_shows_off_cells_grey_and_the_rest_in_colour():
 def test_surface_draws_what_is_applied_over_the_frames_of_each_latent():
     strength = np.broadcast_to(np.linspace(1.5, 4, 5), (3, 5))
     applied = np.array([[1.5, 4.0]] * 3)
-    one = surface_picture(strength)
-    two = surface_picture(strength, applied_KF=applied, pixels_of=[range(1), range(1, 5)])
-    assert two.height > one.height
+    texts, each = {"title": "x", "subtitle": "y"}, [range(f, f + 1) for f in range(5)]
+    same = surface_picture(strength, applied_KF=strength, pixels_of=each, **texts)
+    given = {"applied_KF": applied, "pixels_of": [range(1), range(1, 5)]}
+    spread = surface_picture(strength, **given, **texts)
     full = strength_colours(np.array(4.0), low=1.0, high=4.0)
-    # One pixel frame asks for 4.0, but the latent over four pixel frames gets it.
-    assert _count(two, full) > 3.5 * _count(one, full)
+    # One pixel frame of five asks for 4.0, but the latent over four of them gets it.
+    assert _count(spread, full) == pytest.approx(2.5 * _count(same, full), rel=0.1)
 
 
 def test_values_of_latents_are_spread_over_their_pixels():

@@ -209,16 +209,16 @@ def _draw_frame(
 def surface_picture(
     strength_KT: np.ndarray,
     *,
-    applied_KF: np.ndarray | None = None,
-    pixels_of: Sequence[range] | None = None,
-    title: str = "strength",
-    subtitle: str | None = None,
+    applied_KF: np.ndarray,
+    pixels_of: Sequence[range],
+    title: str,
+    subtitle: str,
 ) -> Image.Image:
-    """Heat map of the strength: pixel frames across, steps down (0, the noisiest, on top).
+    """Heat maps of the strength: pixel frames across, steps down (0, the noisiest, on top).
 
-    With `applied_KF` and `pixels_of` (one range of pixel frames per latent frame) a second map
-    shows the strength per latent frame, as the denoiser applies it, drawn over the pixel frames
-    that it decodes to. Both share one colour scale; cells of exactly 1 (off) are grey.
+    The second map shows the strength per latent frame, as the denoiser applies it, drawn over the
+    pixel frames that it decodes to, `pixels_of` (one range for each latent frame). Both share one
+    colour scale; cells of exactly 1 (off) are grey.
 
     Raises:
         ValueError: if the arrays do not belong together.
@@ -229,22 +229,21 @@ def surface_picture(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    # One map, or two on one scale.
-    maps = [("asked for, per pixel frame", np.asarray(strength_KT, dtype=np.float64))]
-    if applied_KF is not None:
-        spread_KT = spread_over_pixels(applied_KF, pixels_of, num_frames=maps[0][1].shape[1])
-        maps.append(("applied, per latent frame", spread_KT))
-    low, high = strength_range(*(values for _, values in maps))
+    # Two maps on one scale.
+    strength_KT = np.asarray(strength_KT, dtype=np.float64)
+    spread_KT = spread_over_pixels(applied_KF, pixels_of, num_frames=strength_KT.shape[1])
+    maps = {"asked for, per pixel frame": strength_KT, "applied, per latent frame": spread_KT}
+    low, high = strength_range(*maps.values())
     # A parsed "$...$" would be read as a formula by matplotlib.
-    title, subtitle = title.replace("$", r"\$"), (subtitle or "").replace("$", r"\$")
-    figure = Figure(figsize=(9.6, 0.9 + 2.9 * len(maps)), dpi=110, layout="constrained")
+    title, subtitle = title.replace("$", r"\$"), subtitle.replace("$", r"\$")
+    figure = Figure(figsize=(9.6, 0.9 + 2.9 * 2), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
-    axes = list(figure.subplots(len(maps), 1, sharex=True, squeeze=False)[:, 0])
-    for axis, (label, values_KT) in zip(axes, maps, strict=True):
+    axes = figure.subplots(2, 1, sharex=True)
+    for axis, (label, values_KT) in zip(axes, maps.items(), strict=True):
         _draw_map(axis, values_KT, low=low, high=high, pixels_of=pixels_of)
         axis.set_title(label, loc="left", fontsize=10)
-    axes[-1].set_xlabel(f"pixel frame{' · ' + subtitle if subtitle else ''}", fontsize=9)
+    axes[-1].set_xlabel(f"pixel frame · {subtitle}", fontsize=9)
     # The colour bar, and the grey of 1 (off).
     mappable = ScalarMappable(norm=Normalize(low, high), cmap=COLOUR_MAP)
     bar = figure.colorbar(mappable, ax=axes, pad=0.015, aspect=28)
@@ -257,7 +256,7 @@ def surface_picture(
 
 
 def spread_over_pixels(
-    values: np.ndarray, pixels_of: Sequence[range] | None, *, num_frames: int
+    values: np.ndarray, pixels_of: Sequence[range], *, num_frames: int
 ) -> np.ndarray:
     """Values per latent frame [..., F] repeated over the pixel frames of each: [..., T].
 
@@ -265,9 +264,9 @@ def spread_over_pixels(
         ValueError: if there is not one range per latent frame, or if a pixel frame is left out.
     """
     values = np.asarray(values, dtype=np.float64)
-    if pixels_of is None or len(pixels_of) != values.shape[-1]:
-        given = "none" if pixels_of is None else len(pixels_of)
-        raise ValueError(f"{values.shape[-1]} latent frames, but {given} ranges of pixel frames.")
+    num_latents, num_ranges = values.shape[-1], len(pixels_of)
+    if num_latents != num_ranges:
+        raise ValueError(f"{num_latents} latent frames, but {num_ranges} ranges of pixel frames.")
     spread = np.full((*values.shape[:-1], num_frames), np.nan)
     for latent, pixels in enumerate(pixels_of):
         spread[..., pixels.start : pixels.stop] = values[..., latent, None]
@@ -288,8 +287,6 @@ def _draw_map(axis, values_KT, *, low, high, pixels_of) -> None:
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=18, min_n_ticks=1))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
-    if not pixels_of:
-        return
     # Where each latent frame begins, and the names of at most 24 of them.
     for pixels in pixels_of:
         axis.axvline(pixels.start - 0.5, color="white", linewidth=0.9)

@@ -155,12 +155,11 @@ def hessel_score(cosines: Sequence[float]) -> float:
 
 
 def label(settings: Any) -> str:
-    """What stands in the brackets of the records' names."""
-    return clip_label(settings.clip_model)
+    """What stands in the brackets of the records' names.
 
-
-def clip_label(model: str) -> str:
-    """A short name: the last part of a repository or folder, or the open_clip name."""
+    The last part of a repository or folder, or the open_clip name.
+    """
+    model = settings.clip_model
     return model.partition("@")[0] if model.startswith("open_clip:") else Path(model).name
 
 
@@ -196,7 +195,7 @@ def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise MissingWeightsError(f"{folder} holds no weights (*.safetensors).")
-    return _transformers_clip(clip_label(model), folder, files[0], device=device)
+    return _transformers_clip(Path(model).name, folder, files[0], device=device)
 
 
 def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -> ClipModel:

@@ -8,6 +8,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+Rows = Float[np.ndarray, "N D"]
+Others = Float[np.ndarray, "M _"]
+"""Two sets of features, which both need the same net."""
+
 _SURE = 1e-9
 """The share of a sum of roots that rounding may change, by its bound."""
 
@@ -30,9 +34,7 @@ class Prdc:
     coverage: float
 
 
-def checked(
-    x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]
-) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "M D"]]:
+def checked(x: Rows, y: Others) -> tuple[Rows, Float[np.ndarray, "M D"]]:
     """Two feature sets in float64.
 
     Raises:
@@ -43,7 +45,7 @@ def checked(
     return x, y
 
 
-def _checked_rows(features: np.ndarray) -> Float[np.ndarray, "N D"]:
+def _checked_rows(features: np.ndarray) -> Rows:
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(
@@ -80,7 +82,7 @@ class Moments:
         return self.features.mean(axis=0)
 
     @cached_property
-    def centred(self) -> Float[np.ndarray, "N D"]:
+    def centred(self) -> Rows:
         return self.features - self.mean
 
     @cached_property
@@ -142,7 +144,7 @@ def _squares(x: Moments, y: Moments) -> Float[np.ndarray, "D"]:
     return np.linalg.eigvalsh(similar, UPLO="L")
 
 
-def frechet_infinity(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]) -> Estimated:
+def frechet_infinity(x: Rows, y: Others) -> Estimated:
     """The Frechet distance extrapolated to infinitely many clips, with the error of the fit.
 
     FD is fitted by a line against 1 / n over subsets of both sets without replacement, n from half
@@ -177,14 +179,12 @@ def frechet_infinity(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]) -
     return Estimated(float(fit[0]), float(np.sqrt(spread)))
 
 
-def polynomial_kernel(
-    x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]
-) -> Float[np.ndarray, "N M"]:
+def polynomial_kernel(x: Rows, y: Others) -> Float[np.ndarray, "N M"]:
     """(x.y / D + 1)^3."""
     return (1 / x.shape[1] * (x @ y.T) + 1.0) ** 3
 
 
-def kernel_distance(x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"]) -> Estimated:
+def kernel_distance(x: Rows, y: Others) -> Estimated:
     """Squared maximum mean discrepancy with a polynomial kernel.
 
         mean k(x, x') + mean k(y, y') - 2 mean k(x, y),   x' != x, y' != y
@@ -221,9 +221,7 @@ def _delete_one(
     return within + other - 2 * cross
 
 
-def mind(
-    x: Float[np.ndarray, "N D"], y: Float[np.ndarray, "M _"], *, num_directions: int = 2000
-) -> float:
+def mind(x: Rows, y: Others, *, num_directions: int = 2000) -> float:
     """3 D times the mean over random unit directions of the squared distance of sorted
     projections.
 
@@ -254,9 +252,7 @@ def _quantiles(sorted_values: np.ndarray, other: int) -> np.ndarray:
     return sorted_values[lower] * (1 - part) + sorted_values[np.minimum(lower + 1, num - 1)] * part
 
 
-def prdc(
-    real: Float[np.ndarray, "N D"], generated: Float[np.ndarray, "M _"], *, k: int = 5
-) -> Prdc:
+def prdc(real: Rows, generated: Others, *, k: int = 5) -> Prdc:
     """k-nearest-neighbour manifolds; r_k is the distance to the k-th neighbour without the point
     itself.
 

@@ -13,6 +13,10 @@ from jaxtyping import Bool, Float, UInt8
 
 from vidcfg.metrics.frames import difference, mean_size, mean_square, to_unit
 
+Image = Float[np.ndarray, "H W *C"]
+Plane, Levels = Float[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]
+Flow, Mask = Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]
+
 MIN_SIZE = 12
 """Frames with a shorter side below this have no DIS flow."""
 
@@ -34,7 +38,7 @@ _NOISE = 2.0
 _THREAD = threading.local()
 
 
-def textured(luma_HW: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+def textured(luma_HW: Plane) -> Levels:
     """Luma of 0..255 over its local contrast, as levels around 128.
 
     The mean of a Gaussian of 5 pixels is taken off and the rest divided by the spread around it
@@ -48,9 +52,7 @@ def textured(luma_HW: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return np.clip(128 + 48 * rest / spread, 0, 255).astype(np.uint8)
 
 
-def dis_flow(
-    first_HW: UInt8[np.ndarray, "H W"], second_HW: UInt8[np.ndarray, "H W"]
-) -> Float[np.ndarray, "H W 2"]:
+def dis_flow(first_HW: Levels, second_HW: Levels) -> Flow:
     """Dense inverse search flow (OpenCV), first to second.
 
     Preset medium to the finest scale, with patches every 4 pixels in place of 3 and 6 descents in
@@ -76,9 +78,7 @@ def dis_flow(
     return _THREAD.dis.calc(first_HW, second_HW, None)
 
 
-def places(
-    flow_HW2: Float[np.ndarray, "H W 2"], *, top: int = 0
-) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+def places(flow_HW2: Flow, *, top: int = 0) -> tuple[Plane, Plane]:
     """x and y of p + flow(p) of the rows from `top` on."""
     height, width = flow_HW2.shape[:2]
     x = np.arange(width, dtype=np.float32) + flow_HW2[..., 0]
@@ -86,9 +86,7 @@ def places(
     return x, y[:, None] + flow_HW2[..., 1]
 
 
-def follow(
-    image_HWx: Float[np.ndarray, "H W *C"], flow_HW2: Float[np.ndarray, "H W 2"]
-) -> tuple[Float[np.ndarray, "H W *C"], Bool[np.ndarray, "H W"]]:
+def follow(image_HWx: Image, flow_HW2: Flow) -> tuple[Image, Mask]:
     """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
     import cv2
 
@@ -110,9 +108,7 @@ def linear(image: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
     return cv2.remap(image, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def visible(
-    forward_HW2: Float[np.ndarray, "H W 2"], backward_HW2: Float[np.ndarray, "H W 2"]
-) -> Bool[np.ndarray, "H W"]:
+def visible(forward_HW2: Flow, backward_HW2: Flow) -> Mask:
     """Pixels of the first frame that the second frame shows too.
 
     With B' = backward flow at p + F(p), a pixel is left out if it moves outside the frame, if

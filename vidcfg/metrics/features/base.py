@@ -1,7 +1,7 @@
 """What a feature net is, which ones there are by name, and the sizes they want frames in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ NETS = {
 class FeatureNet(ABC):
     """Clips in, one feature vector each out.
 
-    `num_frames` frames are taken from the start of a video; a video with fewer has no features,
-    but with `is_any_length` at least `min_frames` do.
+    `num_frames` frames are taken from the start of a video; one with fewer than `min_frames` has
+    no features.
     """
 
     name: str
@@ -34,6 +34,7 @@ class FeatureNet(ABC):
     protocol: str
     num_frames: int
     min_frames: int
+    device: Any = "cpu"
     is_biased_covariance: bool = False
     is_published: bool = False
     """True if values may be compared with published ones, given enough clips."""
@@ -42,13 +43,25 @@ class FeatureNet(ABC):
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         """Frames [T, 3, H, W], uint8 or float32 in [0, 1], at the net's size: float32."""
 
-    @abstractmethod
-    def features(self, clips: np.ndarray) -> np.ndarray:
-        """Features float32 [B, D] of prepared clips [B, T, 3, H, W] in [0, 1].
+    def encode(self, clip: Any) -> Any:
+        """Features [1, D] of a prepared clip, both tensors on `device`."""
+        raise NotImplementedError
+
+    def features(self, clips: np.ndarray) -> Float[np.ndarray, "B D"]:
+        """Features float32 of prepared clips [B, T, 3, H, W] in [0, 1].
+
+        Each goes through the net on its own: a convolution may round differently in another batch
+        size.
 
         Raises:
             ValueError: if values lie outside [0, 1].
         """
+        import torch
+
+        check_clips(clips)
+        with torch.inference_mode():
+            inside = (torch.from_numpy(np.clip(clip, 0, 1)).to(self.device) for clip in clips)
+            return torch.cat([self.encode(clip) for clip in inside]).float().cpu().numpy()
 
 
 def load_net(
@@ -71,21 +84,6 @@ def load_net(
         find_weights(name, paths=paths)
     with explained(name, "render" if name == "mini" else "metrics", MissingWeightsError):
         return import_module(NETS[name]).load(protocol=protocol, paths=paths, device=device)
-
-
-def one_by_one(
-    encode: Callable[[Any], Any], clips: np.ndarray, *, device: Any
-) -> Float[np.ndarray, "B D"]:
-    """Features of prepared clips, `encode` of each clip [T, 3, H, W] as a tensor on its own.
-
-    A convolution may round differently in another batch size.
-    """
-    import torch
-
-    check_clips(clips)
-    with torch.inference_mode():
-        rows = [encode(torch.from_numpy(np.clip(clip, 0, 1)).to(device)) for clip in clips]
-        return torch.cat(rows).float().cpu().numpy()
 
 
 def check_clips(clips: np.ndarray) -> None:

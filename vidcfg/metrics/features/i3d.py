@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch
+from vidcfg.metrics.features.base import FeatureNet, stretch
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, find_weights, refusing
 
@@ -101,21 +101,18 @@ class I3D(nn.Module):
         self.logits = Unit3D(1024, 400, is_last=True)
 
     def forward(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 400"]:
-        """Raises ValueError below 9 frames or 193 pixels, where nothing is left to average."""
-        x, (num_frames, *sides) = video, video.shape[2:]
-        if num_frames < 9 or min(sides) < 193:
-            raise ValueError(
-                f"I3D needs 9 frames and 193 x 193 pixels or more, not {tuple(video.shape[2:])}: "
-                "it halves time three times and averages two steps."
-            )
+        x = video
         for name in _LAYERS:
             x = getattr(self, name)(x)
+        # Of 9 frames and 193 x 193 pixels or more: time is halved three times.
         x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
         return self.logits(x).mean(dim=(2, 3, 4))
 
 
 class I3DNet(FeatureNet):
     """FVD features by one of two published protocols.
+
+    Never called comparable with literature: the epsilon of published values is not settled.
 
     google: TensorFlow 1's bilinear stretch to 224 x 224, unbiased covariance (Unterthiner et al.
     2018). styleganv: torch's bilinear stretch, covariance divided by n (Skorokhodov et al. 2022).
@@ -125,32 +122,23 @@ class I3DNet(FeatureNet):
     num_frames = min_frames = NUM_FRAMES
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        protocol: str,
-        backend: Backend,
-        is_published: bool,
-        device: str = "cpu",
-    ):
+        self, model: nn.Module, *, protocol: str, backend: Backend, device: str = "cpu"
+    ) -> None:
         if protocol not in ("google", "styleganv"):
             raise ValueError(f"protocol is {protocol!r}, allowed are 'google' and 'styleganv'.")
-        self.backend, self.is_published = backend, is_published
+        self.backend = backend
         self._is_legacy = protocol == "google"
         resize = "legacy" if self._is_legacy else "centred"
         self.protocol = f"{protocol};resize=224sq-bilinear-{resize};T={NUM_FRAMES};stride=1"
         self.protocol += f";clip=first;bn-eps={BATCH_NORM_EPSILON:g}"
         self.is_biased_covariance = not self._is_legacy
-        self._model, self._device = model.eval().to(device), device
+        self._model, self.device = model.eval().to(device), device
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         return stretch(frames, SIDE, SIDE, is_legacy=self._is_legacy)
 
-    def features(self, clips: np.ndarray) -> np.ndarray:
-        def encode(clip: Tensor) -> Tensor:
-            return self._model(clip.transpose(0, 1)[None] * 2 - 1)
-
-        return one_by_one(encode, clips, device=self._device)
+    def encode(self, clip: Tensor) -> Tensor:
+        return self._model(clip.transpose(0, 1)[None] * 2 - 1)
 
 
 def load_i3d(path: str | Path) -> I3D:
@@ -173,15 +161,7 @@ def load_i3d(path: str | Path) -> I3D:
 
 
 def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> I3DNet:
-    """I3D from its named weights, or from a local file.
-
-    Never called comparable with literature: the epsilon of published values is not settled.
-    """
+    """I3D from its named weights, or from a local file."""
     path = find_weights("i3d-k400", paths=paths)
-    return I3DNet(
-        load_i3d(path),
-        protocol=protocol,
-        backend=backend_of("i3d-k400", path),
-        is_published=False,
-        device=device,
-    )
+    backend = backend_of("i3d-k400", path)
+    return I3DNet(load_i3d(path), protocol=protocol, backend=backend, device=device)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg.files import remembered_sha256
-from vidcfg.metrics.features.base import FeatureNet, area_to_side, check_clips, one_by_one
+from vidcfg.metrics.features.base import FeatureNet, area_to_side, check_clips
 from vidcfg.metrics.metric import declare, measured
 from vidcfg.metrics.record import Backend, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
@@ -32,14 +32,13 @@ class MiniNet(FeatureNet):
     def __init__(self, scorer: Any, *, sha256: str | None, source: str) -> None:
         self.backend = Backend("mini-scorer", sha256, source)
         self.scorer = scorer.eval()
-        self._device = next(scorer.parameters()).device
+        self.device = next(scorer.parameters()).device
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         return area_to_side(frames, SIDE)
 
-    def features(self, clips: np.ndarray) -> np.ndarray:
-        encode = self.scorer.encode_video
-        return one_by_one(lambda clip: encode(clip[None]), clips, device=self._device)
+    def encode(self, clip: Any) -> Any:
+        return self.scorer.encode_video(clip[None])
 
     def alignment_records(
         self, clips: np.ndarray, prompts: Sequence[str | None]
@@ -63,7 +62,7 @@ class MiniNet(FeatureNet):
         scorer, vectors, made = self.scorer, [], []
         with torch.inference_mode():
             for clip, prompt in zip(clips, prompts):
-                video = torch.from_numpy(np.clip(clip[None], 0, 1)).to(self._device)
+                video = torch.from_numpy(np.clip(clip[None], 0, 1)).to(self.device)
                 states = scorer.states(video)
                 vectors.append(scorer.unit(states))
                 seen = {
@@ -74,13 +73,11 @@ class MiniNet(FeatureNet):
                 value = None if text is None else (vectors[-1] * text).sum(-1).item()
                 align = self._record("align[mini]", value, reason="the video has no prompt")
                 right = shares_right(seen, prompt or "", len(clip))
-                made.append([align, self._accuracy(right, prompt)])
+                share = sum(right.values()) / len(right) if right else None
+                reason = "the prompt names no attribute" if prompt else "the video has no prompt"
+                facts = {"reason": reason, "extra": right}
+                made.append([align, self._record("attribute_accuracy[mini]", share, **facts)])
         return torch.cat(vectors).float().cpu().numpy(), made
-
-    def _accuracy(self, right: dict[str, float], prompt: str | None) -> Record:
-        share = sum(right.values()) / len(right) if right else None
-        reason = "the prompt names no attribute" if prompt else "the video has no prompt"
-        return self._record("attribute_accuracy[mini]", share, reason=reason, extra=right)
 
     def _record(self, name: str, value: float | None, **rest: Any) -> Record:
         rest |= {"n": 1} if value is not None else {"n": 0, "status": "skipped"}

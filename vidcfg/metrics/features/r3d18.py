@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vidcfg.metrics.features.base import FeatureNet, one_by_one, stretch
+from vidcfg.metrics.features.base import FeatureNet, stretch
 from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import backend_of, find_weights, refusing
 
@@ -24,22 +24,17 @@ class R3D18Net(FeatureNet):
     num_frames = min_frames = 16
 
     def __init__(self, model: nn.Module, *, backend: Backend, device: str = "cpu") -> None:
-        self.backend = backend
-        self._model, self._device = model.eval().to(device), device
+        self.backend, self.device = backend, device
+        net = model.eval().to(device)
+        self._layers = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         return stretch(frames, 128, 171)[:, :, 8:120, 30:142]
 
-    def features(self, clips: np.ndarray) -> np.ndarray:
-        mean, std = (torch.tensor(v, device=self._device).reshape(3, 1, 1, 1) for v in (MEAN, STD))
-        net = self._model
-        layers = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
-
-        def encode(clip: torch.Tensor) -> torch.Tensor:
-            x = layers(((clip.transpose(0, 1) - mean) / std)[None])
-            return functional.adaptive_avg_pool3d(x, 1).flatten(1)
-
-        return one_by_one(encode, clips, device=self._device)
+    def encode(self, clip: torch.Tensor) -> torch.Tensor:
+        mean, std = (torch.tensor(v, device=self.device).reshape(3, 1, 1, 1) for v in (MEAN, STD))
+        x = self._layers(((clip.transpose(0, 1) - mean) / std)[None])
+        return functional.adaptive_avg_pool3d(x, 1).flatten(1)
 
 
 def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> R3D18Net:
