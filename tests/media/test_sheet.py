@@ -18,6 +18,7 @@ from vidcfg.media.sheet import (
 )
 
 BRIGHT = (250, 10, 240)
+TEXTS = {"title": "x", "subtitle": "y"}
 
 
 def _frames(num_frames=5, height=8, width=12):
@@ -33,7 +34,7 @@ def _count(picture, colour):
 
 
 def test_every_frame_is_on_the_sheet_enlarged_without_blending():
-    sheet = contact_sheet(_frames(), title="x", strengths=np.full(5, 6.0))
+    sheet = contact_sheet(_frames(), **TEXTS, strengths=np.full(5, 6.0))
     for t in range(5):
         # 12 pixels aimed at 128 are enlarged 11 times, 8 x 11 high.
         assert _count(sheet, (3 + 2 * t, *BRIGHT[1:])) == 12 * 11 * 8 * 11
@@ -43,14 +44,14 @@ def test_long_video_is_thinned_evenly_and_keeps_first_and_last():
     chosen = evenly_chosen(81, 17)
     assert chosen == list(range(0, 81, 5))
     assert evenly_chosen(17, 17) == list(range(17))
-    sheet = contact_sheet(_frames(33), title="x", max_frames=3)
+    sheet = contact_sheet(_frames(33), **TEXTS, strengths=np.full(33, 6.0), max_frames=3)
     shown = [t for t in range(33) if _count(sheet, (3 + 2 * t, *BRIGHT[1:]))]
     assert shown == [0, 16, 32]
 
 
 def test_bar_of_a_frame_has_the_colour_of_its_strength_and_grows_with_it():
     strengths = np.array([6.0, 4.0, 2.0, 3.0, 1.0])
-    sheet = contact_sheet(_frames(), title="x", strengths=strengths)
+    sheet = contact_sheet(_frames(), **TEXTS, strengths=strengths)
     low, high = strength_range(strengths)
     colours = strength_colours(strengths, low=low, high=high)
     areas = [_count(sheet, colour) for colour in colours[:4]]
@@ -65,7 +66,7 @@ def test_bar_of_a_frame_has_the_colour_of_its_strength_and_grows_with_it():
 
 def test_steps_of_a_frame_stand_side_by_side_in_its_bar():
     off, full = np.ones((2, 1)), np.full((2, 1), 5.0)
-    sheet = contact_sheet(_frames(1), title="x", strengths=np.concatenate([full, off]))
+    sheet = contact_sheet(_frames(1), **TEXTS, strengths=np.concatenate([full, off]))
     pixels = np.asarray(sheet)
     full_colour = strength_colours(np.array(5.0), low=1.0, high=5.0)
     bar_height = max(
@@ -81,19 +82,20 @@ def test_rows_of_a_comparison_share_one_strength_scale():
     rows = [
         ("low", _frames(), np.full(5, 2.0)),
         ("high", _frames(), np.full(5, 9.0)),
-        ("none", _frames(), None),
+        ("off", _frames(), np.ones(5)),
     ]
-    sheet = comparison_sheet(rows, title="x")
+    sheet = comparison_sheet(rows, **TEXTS)
     expected = strength_colours(np.array([2.0, 9.0]), low=1.0, high=9.0)
     assert all(_count(sheet, colour) > 3 * 132 * 5 for colour in expected)
     assert _count(sheet, (3, *BRIGHT[1:])) == 3 * 132 * 88
 
 
 def test_comparison_of_different_lengths_is_refused():
+    rows = [(name, _frames(count), np.ones(count)) for name, count in (("a", 5), ("b", 4))]
     with pytest.raises(ValueError, match="different shapes"):
-        comparison_sheet([("a", _frames(5), None), ("b", _frames(4), None)], title="x")
+        comparison_sheet(rows, **TEXTS)
     with pytest.raises(ValueError, match="at least one row"):
-        comparison_sheet([], title="x")
+        comparison_sheet([], **TEXTS)
 
 
 def test_strength_of_exactly_one_is_grey_and_said_to_be_off():
@@ -125,10 +127,10 @@ def test_surface_shows_off_cells_grey_and_the_rest_in_colour():
 def test_surface_draws_what_is_applied_over_the_frames_of_each_latent():
     strength = np.broadcast_to(np.linspace(1.5, 4, 5), (3, 5))
     applied = np.array([[1.5, 4.0]] * 3)
-    texts, each = {"title": "x", "subtitle": "y"}, [range(f, f + 1) for f in range(5)]
-    same = surface_picture(strength, applied_KF=strength, pixels_of=each, **texts)
+    each = [range(f, f + 1) for f in range(5)]
+    same = surface_picture(strength, applied_KF=strength, pixels_of=each, **TEXTS)
     given = {"applied_KF": applied, "pixels_of": [range(1), range(1, 5)]}
-    spread = surface_picture(strength, **given, **texts)
+    spread = surface_picture(strength, **given, **TEXTS)
     full = strength_colours(np.array(4.0), low=1.0, high=4.0)
     # One pixel frame of five asks for 4.0, but the latent over four of them gets it.
     assert _count(spread, full) == pytest.approx(2.5 * _count(same, full), rel=0.1)
@@ -153,11 +155,11 @@ def test_any_prompt_fits_its_lines(text):
     assert all(typeface.getlength(line) <= 400 and line.isprintable() for line in lines)
     (line,) = wrap_text(text, 100, typeface, max_lines=1)
     assert typeface.getlength(line) <= 100
-    contact_sheet(_frames(), title=text, subtitle=text)
+    contact_sheet(_frames(), title=text, subtitle=text, strengths=np.ones(5))
 
 
 def test_strengths_of_another_length_are_refused():
     with pytest.raises(ValueError, match="do not fit 5 frames"):
-        contact_sheet(_frames(), title="x", strengths=np.ones(4))
+        contact_sheet(_frames(), **TEXTS, strengths=np.ones(4))
     with pytest.raises(ValueError, match=r"\[T, H, W, 3\]"):
-        contact_sheet(_frames().transpose(0, 3, 1, 2), title="x")
+        contact_sheet(_frames().transpose(0, 3, 1, 2), **TEXTS, strengths=np.ones(5))

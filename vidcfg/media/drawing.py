@@ -36,10 +36,9 @@ def _colour_table() -> np.ndarray:
     return cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{COLOUR_MAP.upper()}"))[:, 0, ::-1]
 
 
-def strength_range(*strengths: np.ndarray | None) -> tuple[float, float]:
+def strength_range(*strengths: np.ndarray) -> tuple[float, float]:
     """Lowest and highest strength with 1 (off) included; at least 1 apart, for a usable scale."""
-    values = [np.ravel(s) for s in strengths if s is not None]
-    everything = np.concatenate([*values, np.ones(1)])
+    everything = np.concatenate([*map(np.ravel, strengths), np.ones(1)])
     low, high = float(everything.min()), float(everything.max())
     return low, max(high, low + 1.0)
 

@@ -27,8 +27,8 @@ def contact_sheet(
     frames_THWC: np.ndarray,
     *,
     title: str,
-    subtitle: str | None = None,
-    strengths: np.ndarray | None = None,
+    subtitle: str,
+    strengths: np.ndarray,
     max_frames: int = 17,
 ) -> Image.Image:
     """Frames side by side with the pixel frame number and the strength under each.
@@ -55,15 +55,15 @@ def contact_sheet(
 
 
 def comparison_sheet(
-    rows: Sequence[tuple[str, np.ndarray, np.ndarray | None]],
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray]],
     *,
     title: str,
-    subtitle: str | None = None,
+    subtitle: str,
     max_frames: int = 9,
 ) -> Image.Image:
     """One row per (label, frames_THWC, strengths): the same frames of each, on one strength scale.
 
-    `strengths` is None, [T] or [K, T] as for `contact_sheet`. The videos share their number of
+    `strengths` is [T] or [K, T] as for `contact_sheet`. The videos share their number of
     frames and their size.
 
     Raises:
@@ -87,12 +87,8 @@ def evenly_chosen(num_frames: int, at_most: int) -> list[int]:
     return np.linspace(0, num_frames - 1, at_most).round().astype(int).tolist()
 
 
-def _checked(
-    frames_THWC: np.ndarray, strengths: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _checked(frames_THWC: np.ndarray, strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     frames = rgb_levels(frames_THWC)
-    if strengths is None:
-        return frames, None
     strengths_KT = np.atleast_2d(np.asarray(strengths, dtype=np.float64))
     if strengths_KT.ndim != 2 or strengths_KT.shape[1] != len(frames):
         raise ValueError(
@@ -105,23 +101,23 @@ def _checked(
 class _Row(NamedTuple):
     label: str | None
     frames_THWC: np.ndarray
-    strengths_KT: np.ndarray | None
+    strengths_KT: np.ndarray
     numbers: list[int]
 
 
-def _sheet(rows: list[_Row], title: str, subtitle: str | None) -> Image.Image:
+def _sheet(rows: list[_Row], title: str, subtitle: str) -> Image.Image:
     """The numbered frames of each row, below title, subtitle and legend."""
     # Sizes: either all rows have a label, or none.
     limits = strength_range(*(row.strengths_KT for row in rows))
-    num_steps = max((len(r.strengths_KT) for r in rows if r.strengths_KT is not None), default=0)
+    num_steps = max(len(row.strengths_KT) for row in rows)
     width, height = _picture(rows[0].frames_THWC[0]).size
     label_height, gap = (0, GAP) if rows[0].label is None else (22, 16)
-    row_height = label_height + LABEL + height + (BAR + LABEL if num_steps else 0) + gap
+    row_height = label_height + LABEL + height + BAR + LABEL + gap
     sheet_width = max(2 * MARGIN + len(rows[0].numbers) * (width + GAP) - GAP, MIN_WIDTH)
     room = sheet_width - 2 * MARGIN
     title_lines = wrap_text(title, room, font(19, bold=True), max_lines=2)
-    subtitle_lines = wrap_text(subtitle, room, font(12), max_lines=2) if subtitle else []
-    top = MARGIN + 26 * len(title_lines) + 18 * len(subtitle_lines) + 8 + 26 * (num_steps > 0)
+    subtitle_lines = wrap_text(subtitle, room, font(12), max_lines=2)
+    top = MARGIN + 26 * len(title_lines) + 18 * len(subtitle_lines) + 8 + 26
     # The last row needs no gap; a labelled one ends in two pixels of its own.
     bottom = top + len(rows) * row_height - min(gap, 14)
     sheet = Image.new("RGB", (sheet_width, bottom + MARGIN), PAPER)
@@ -132,8 +128,7 @@ def _sheet(rows: list[_Row], title: str, subtitle: str | None) -> Image.Image:
     below = MARGIN - 2 + 26 * len(title_lines)
     for index, line in enumerate(subtitle_lines):
         draw_text(draw, (MARGIN, below + 18 * index), line, size=12, colour=MUTED)
-    if num_steps:
-        _draw_legend(sheet, top - 24, limits)
+    _draw_legend(sheet, top - 24, limits)
     if num_steps > 1:
         text = f"bar: strength from step 0 to {num_steps - 1}, number: mean over steps"
         draw_text(draw, (MARGIN, top - 24), text, size=11, colour=MUTED)
@@ -185,14 +180,12 @@ def _picture(frame_HWC: np.ndarray) -> Image.Image:
 def _draw_frame(
     sheet: Image.Image, xy: tuple[int, int], row: _Row, t: int, limits: tuple[float, float]
 ) -> None:
-    """Frame t under its number and, where there are strengths, over their bar and mean."""
+    """Frame t under its number, and over the bar and the mean of its strengths."""
     draw = ImageDraw.Draw(sheet)
     x, y = xy
     picture = _picture(row.frames_THWC[t])
     draw_text(draw, xy, f"frame {t}", size=11, colour=MUTED)
     sheet.paste(picture, (x, y + LABEL))
-    if row.strengths_KT is None:
-        return
     curve_K, (low, high) = row.strengths_KT[:, t], limits
     top = y + LABEL + picture.height + 2
     # Edges are rounded together, so that neighbouring steps leave no gap.
