@@ -14,9 +14,10 @@ from video_files import write_video
 from vidcfg.evaluate import workers
 from vidcfg.evaluate.inputs import find_items
 from vidcfg.evaluate.kept import Kept
+from vidcfg.evaluate.reference import batches
 from vidcfg.evaluate.run import evaluate
 from vidcfg.evaluate.score import native, score_video
-from vidcfg.evaluate.sets import batches, mean_records
+from vidcfg.evaluate.sets import mean_records
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.read import read_video
 from vidcfg.metrics.record import Record

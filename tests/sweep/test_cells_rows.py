@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from vidcfg.evaluate import sets
-from vidcfg.evaluate.reference import Reference
+from vidcfg.evaluate import reference
 from vidcfg.evaluate.settings import Settings
 from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Backend
-from vidcfg.sweep.run import Distances, complete_pairs
+from vidcfg.sweep.run import complete_pairs
 
 
 class Net(FeatureNet):
@@ -33,31 +32,34 @@ def real(monkeypatch):
     """40 real clips and 40 others, for any shapes."""
     random = np.random.default_rng(0)
     clips = random.random((80, 3, 3, 4, 5), dtype=np.float32)
-    made = Reference(
-        "reference=test", lambda net: iter(clips[:40]), lambda net: iter(clips[40:]), []
-    )
-    monkeypatch.setattr("vidcfg.evaluate.reference.open_reference", lambda name, shapes: made)
-    monkeypatch.setattr("vidcfg.evaluate.score.cached_net", lambda name, settings: Net())
+    halves = dict(zip(reference._SEEDS, (clips[:40], clips[40:])))
+    monkeypatch.setattr(reference, "_drawn", lambda net, seed, *rest: iter(halves[seed]))
+    monkeypatch.setattr(reference, "cached_net", lambda name, settings: Net())
     Net.calls = 0
-    return made
+
+
+def distances_of(settings):
+    return reference.Distances(settings, no_reference="none", no_features="none")
 
 
 def test_the_reference_goes_through_the_net_once_for_all_cells(real):
     random = np.random.default_rng(1)
-    distances = Distances(Settings(families=("flicker", "mini"), reference="mini"))
+    distances = distances_of(Settings(families=("flicker", "mini"), reference="mini"))
+    shapes = [(3, 4, 5)] * 20
     for cell in range(5):
         features = {f"{i:02}": random.random(3, dtype=np.float32) + cell for i in range(20)}
-        found = distances.of({"mini": features}, [(3, 4, 5)] * 20)
+        found = distances.of({"mini": features}, shapes, {})
         own = np.stack([features[key] for key in sorted(features)])
-        expected = sets.distances(Net(), own, sets.reference_features(Net(), real, batch_size=16))
+        known = reference.real_features("mini", Net(), shapes=shapes, batch_size=16)
+        expected = reference.distances(Net(), own, known)
         assert [(r.name, r.value) for r in found] == [(r.name, r.value) for r in expected]
     # Once by the sweep, and once for each expected value above.
     assert Net.calls == 80 * 6
 
 
 def test_without_a_reference_there_are_no_distances_by_the_mini_net():
-    distances = Distances(Settings(families=("flicker", "mini")))
-    assert distances.of({"mini": {"a": np.zeros(3)}}, [(3, 4, 5)]) == []
+    distances = distances_of(Settings(families=("flicker", "mini")))
+    assert distances.of({"mini": {"a": np.zeros(3)}}, [(3, 4, 5)], {}) == []
 
 
 def test_cells_are_compared_on_the_prompts_and_seeds_that_all_have(plan):

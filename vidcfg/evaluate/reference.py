@@ -1,14 +1,22 @@
-"""Real clips to compare with: a folder of videos, or drawn moving shapes."""
+"""Distances of a set to real clips: a folder of videos, or drawn moving shapes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import find_items
+from vidcfg.evaluate.inputs import Item, find_items
+from vidcfg.evaluate.score import cached_net
+from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import probe
 from vidcfg.media.read import read_frames
+from vidcfg.metrics.catalogue import measured
+from vidcfg.metrics.distances import Moments
+from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
+from vidcfg.metrics.record import Record
+from vidcfg.metrics.weight_files import MissingWeightsError
 
 MINI_CLIPS = 512
 """Real clips drawn for `--reference mini`: this many, or as many as there are videos."""
@@ -16,65 +24,171 @@ MINI_CLIPS = 512
 _SEEDS = (7_000_001, 7_000_002)
 """Seeds of the drawn `real` and `other`; no training clip has them as its first seed."""
 
-Clips = Callable[[FeatureNet], Iterator[np.ndarray]]
+Shapes = Sequence[tuple[int, int, int]]
+"""(frames, height, width) of each video that is compared."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Where the real clips of a net come from; `protocol` goes into the records.
+@dataclass(frozen=True, eq=False)
+class RealFeatures:
+    """The features [M, D] of real clips by one net, for any number of comparisons.
 
-    `real` and `other` give prepared clips; `other` is None where the real set is split for the
-    baseline. `problems` fills with the files that could not be used, and what is odd in others.
+    `other` are those of a second set, None where the real set is split for the baseline.
+    `problems` tells which files could not be used, and what is odd in others; `protocol` goes
+    into the records.
     """
 
     protocol: str
-    real: Clips
-    other: Clips | None
+    real: np.ndarray
+    other: np.ndarray | None
     problems: list[str]
 
+    @cached_property
+    def moments(self) -> Moments:
+        return Moments(self.real)
 
-def open_reference(name: str, *, shapes: Sequence[tuple[int, int, int]]) -> Reference:
-    """The reference of that name: `mini`, or a folder (or file) of videos.
 
-    `shapes` are (frames, height, width) of the videos to compare; drawn clips copy them in turn.
+def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int) -> RealFeatures:
+    """The features of a reference: `mini`, or a folder (or file) of videos.
+
+    Drawn clips copy the `shapes` in turn.
 
     Raises:
         ValueError: the folder holds no videos.
     """
     if name == "mini":
         count = max(MINI_CLIPS, len(shapes))
-        drawn = [_drawn(seed, shapes, count) for seed in _SEEDS]
-        return Reference(f"reference=moving-shapes,n={count}", *drawn, [])
+        drawn = (_drawn(net, seed, shapes, count) for seed in _SEEDS)
+        both = (features_of(net, clips, batch_size=batch_size) for clips in drawn)
+        return RealFeatures(f"reference=moving-shapes,n={count}", *both, [])
     items = [item for item in find_items([name]) if item.path.exists()]
     if not items:
         raise ValueError(
             f"the reference {name} holds no videos. Give a folder of videos, or `mini`."
         )
     problems: list[str] = []
-
-    def real(net: FeatureNet) -> Iterator[np.ndarray]:
-        # The first frames of each, as many as the net takes; nothing else is decoded.
-        for item in items:
-            try:
-                info = probe(item.path)
-                problems.extend(f"{item.name}: {note}" for note in info.notes)
-                if info.num_frames < net.min_frames:
-                    has = f"{item.path} has {info.num_frames} frames"
-                    raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
-                yield net.prepare(read_frames(info, range(min(info.num_frames, net.num_frames))))
-            except ValueError as error:
-                problems.append(f"{item.name}: {error}")
-
-    return Reference("reference=folder", real, None, problems)
+    real = features_of(net, _first_frames(net, items, problems), batch_size=batch_size)
+    return RealFeatures("reference=folder", real, None, problems)
 
 
-def _drawn(seed: int, shapes: Sequence[tuple[int, int, int]], count: int) -> Clips:
+def _first_frames(net: FeatureNet, items: list[Item], problems: list[str]) -> Iterator[np.ndarray]:
+    """The first frames of each, as many as the net takes; nothing else is decoded."""
+    for item in items:
+        try:
+            info = probe(item.path)
+            problems.extend(f"{item.name}: {note}" for note in info.notes)
+            if info.num_frames < net.min_frames:
+                has = f"{item.path} has {info.num_frames} frames"
+                raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
+            yield net.prepare(read_frames(info, range(min(info.num_frames, net.num_frames))))
+        except ValueError as error:
+            problems.append(f"{item.name}: {error}")
+
+
+def _drawn(net: FeatureNet, seed: int, shapes: Shapes, count: int) -> Iterator[np.ndarray]:
     from vidcfg.mini.shapes import sample_clip
 
-    def clips(net: FeatureNet) -> Iterator[np.ndarray]:
-        for index in range(count):
-            num_frames, height, width = shapes[index % len(shapes)]
-            clip = sample_clip((seed, index), num_frames=num_frames, height=height, width=width)
-            yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
+    for index in range(count):
+        num_frames, height, width = shapes[index % len(shapes)]
+        clip = sample_clip((seed, index), num_frames=num_frames, height=height, width=width)
+        yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
 
-    return clips
+
+def batches(clips: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Clips stacked in batches of at most `size`, cut where the shape changes."""
+    waiting: list[np.ndarray] = []
+    for clip in clips:
+        if waiting and (len(waiting) == size or clip.shape != waiting[0].shape):
+            yield np.stack(waiting)
+            waiting = []
+        waiting.append(clip)
+    if waiting:
+        yield np.stack(waiting)
+
+
+def features_of(net: FeatureNet, clips: Iterable[np.ndarray], *, batch_size: int) -> np.ndarray:
+    """Features [N, D] of prepared clips; N = 0 gives an empty array."""
+    parts = [net.features(batch) for batch in batches(clips, batch_size)]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
+
+
+class Distances:
+    """Distances of sets to the reference of `settings`, whose own features are made once.
+
+    `no_reference` and `no_features` are the reasons of records where there is none of either.
+    `warnings` fills with what is odd in the reference, and what videos lack.
+    """
+
+    def __init__(self, settings: Settings, *, no_reference: str, no_features: str):
+        self.settings, self.warnings = settings, list[str]()
+        self._no_reference, self._no_features = no_reference, no_features
+        self._known: dict[tuple, RealFeatures] = {}
+
+    def of(
+        self,
+        features: Mapping[str, Mapping[str, np.ndarray]],
+        shapes: Shapes,
+        problems: Mapping[str, str],
+    ) -> list[Record]:
+        """The records of one set, from the vectors [D] of its videos by net and name.
+
+        `problems` says of a net why videos have no vector.
+        """
+        made = []
+        for name in self.settings.nets:
+            vectors, reason = features.get(name, {}), problems.get(name)
+            if self.settings.reference is None:
+                made += absent_distances(name, self._no_reference) if name != "mini" else []
+            elif reason and not vectors:
+                made += absent_distances(name, reason)
+            else:
+                try:
+                    net = cached_net(name, self.settings)
+                except MissingWeightsError as error:
+                    made += absent_distances(name, str(error))
+                    continue
+                if not vectors:
+                    made += absent_distances(name, self._no_features)
+                    continue
+                generated = np.stack([vectors[key] for key in sorted(vectors)])
+                made += distances(net, generated, self._reference(net, shapes))
+                self.warnings += [reason] if reason else []
+        return made
+
+    def _reference(self, net: FeatureNet, shapes: Shapes) -> RealFeatures:
+        # Drawn clips have the shapes of the videos; how many videos there are does not change
+        # them unless there are very many.
+        known = (net.name, len(shapes), *sorted(set(shapes)))
+        if known not in self._known:
+            name, size = self.settings.reference, self.settings.batch_size
+            self._known[known] = real_features(name, net, shapes=shapes, batch_size=size)
+            self.warnings += [f"reference: {text}" for text in self._known[known].problems]
+        return self._known[known]
+
+
+def distances(net: FeatureNet, generated: np.ndarray, reference: RealFeatures) -> list[Record]:
+    """All distances of the generated features [N, D] to known ones."""
+    real, other = reference.real, reference.other
+    few = [
+        f"{count} clips of the {side} set can be used, 2 are needed"
+        for side, count in (("generated", len(generated)), ("reference", len(real)))
+        if count < 2
+    ]
+    if few:
+        return absent_distances(net.name, "; ".join(few), n=len(generated))
+    # As many as there are videos, so that the baseline has the same bias.
+    other = None if other is None else other[: len(generated)]
+    other = other if other is not None and len(other) >= 2 else None
+    return distribution_records(
+        Sets(generated, real, other, reference.moments),
+        net=net.name,
+        backend=net.backend,
+        protocol=f"{net.protocol};{reference.protocol}",
+        is_biased=net.is_biased_covariance,
+        is_published=net.is_published,
+    )
+
+
+def absent_distances(net: str, reason: str, *, n: int = 0) -> list[Record]:
+    """Null records of all distances by a net, with the reason."""
+    names = distance_names(net)
+    return [measured(name, None, n=n, reason=reason, status="skipped") for name in names]

@@ -11,21 +11,14 @@ import numpy as np
 
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.kept import Kept
-from vidcfg.evaluate.reference import open_reference
+from vidcfg.evaluate.reference import Distances, batches
 from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
-from vidcfg.evaluate.sets import (
-    absent_distances,
-    batches,
-    distances,
-    mean_records,
-    reference_features,
-)
+from vidcfg.evaluate.sets import set_means
 from vidcfg.evaluate.settings import Settings
 from vidcfg.evaluate.workers import score_all
 from vidcfg.files import content_of
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
-from vidcfg.mini.shapes import ATTRIBUTES
 from vidcfg.progress import printable
 
 Features = dict[str, dict[str, np.ndarray]]
@@ -86,15 +79,13 @@ def evaluate(
     # The set.
     everything = [record for item in items for record in records[item.name]]
     clips = [found.clips[item.name] for item in items]
+    shapes = [(c.num_frames, c.height, c.width) for c in clips if c]
     problems = {net: by_name[max(by_name)] for net, by_name in found.problems.items()}
-    of_set, warnings = set_records(
-        everything,
-        found.features,
-        settings,
-        prompts={item.name: item.prompt for item in items},
-        shapes=[(c.num_frames, c.height, c.width) for c in clips if c],
-        problems=problems,
-    )
+    of_set = set_means(everything, {item.name: item.prompt for item in items})
+    none = {"no_reference": "no reference was given; use --reference"}
+    to_real = Distances(settings, **none, no_features="no video could be read")
+    of_set += to_real.of(found.features, shapes, problems)
+    warnings = to_real.warnings
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
     # What reading a file found is on each of its records.
     odd = {r.subject: r.extra["reading"] for r in everything if "reading" in r.extra}
@@ -119,40 +110,6 @@ def evaluate_frames(
     records = found.finish()
     vectors = {net: by_name[item.name] for net, by_name in found.features.items() if by_name}
     return [row(record, item) for record in records[item.name]], vectors
-
-
-def set_records(
-    records: Sequence[Record],
-    features: Features,
-    settings: Settings,
-    *,
-    shapes: Sequence[tuple[int, int, int]],
-    problems: dict[str, str] | None = None,
-    prompts: dict[str, str | None] | None = None,
-) -> tuple[list[Record], list[str]]:
-    """Means over videos and distances to the reference, from the records of the videos.
-
-    `features` holds the vector of every video by net, `shapes` (frames, height, width) of each
-    video, `problems` the reason for a net that has no features, `prompts` the prompt by video.
-    """
-    made = mean_records([r for r in records if r.name != "read"], prompts) + _accuracies(records)
-    warnings: list[str] = []
-    for name in settings.nets:
-        vectors = features.get(name, {})
-        reason = (problems or {}).get(name)
-        if settings.reference is None:
-            if name != "mini":
-                made += absent_distances(name, "no reference was given; use --reference")
-        elif not vectors:
-            made += absent_distances(name, reason or "no video could be read")
-        else:
-            reference = open_reference(settings.reference, shapes=shapes)
-            net = cached_net(name, settings)
-            real = reference_features(net, reference, batch_size=settings.batch_size)
-            made += distances(net, np.stack([vectors[key] for key in sorted(vectors)]), real)
-            warnings += [f"reference: {problem}" for problem in reference.problems]
-            warnings += [reason] if reason else []
-    return made, warnings
 
 
 def row(record: Record, item: Item | None = None, *, content: str | None = None) -> dict[str, Any]:
@@ -241,15 +198,3 @@ class _Gathered:
             name, features = item.name, self.features.items()
             vectors = {net: found[name] for net, found in features if name in found}
             self.kept.add(self._scored[name], vectors)
-
-
-def _accuracies(records: Sequence[Record]) -> list[Record]:
-    """Accuracy per attribute over the set, from the videos' own right and wrong ones."""
-    judged = [r for r in records if r.name == "attribute_accuracy[mini]" and r.value is not None]
-    made = []
-    for name in sorted({key for r in judged for key in r.extra} & set(ATTRIBUTES)):
-        right = [r.extra[name] for r in judged if name in r.extra]
-        first = {"protocol": judged[0].protocol, "backend": judged[0].backend}
-        value = float(np.mean(right))
-        made.append(measured(f"accuracy[mini:{name}]", value, n=len(right), **first))
-    return made

@@ -1,19 +1,22 @@
-"""Records of a whole set: means over videos, and distances to real clips."""
+"""Means over the videos of a set, as records."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from vidcfg.evaluate.reference import Reference
 from vidcfg.metrics.catalogue import measured
-from vidcfg.metrics.distances import Moments
-from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
-from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Record, common_clip, mean_interval, mean_of, range_of
+from vidcfg.mini.shapes import ATTRIBUTES
 from vidcfg.report.compare import FLOORS, interval_of
+
+
+def set_means(
+    records: Sequence[Record], prompts: Mapping[str, str | None] | None = None
+) -> list[Record]:
+    """Means over videos, and the accuracy of each attribute; `prompts` as for `mean_records`."""
+    return mean_records([r for r in records if r.name != "read"], prompts) + _accuracies(records)
 
 
 def mean_records(
@@ -87,74 +90,13 @@ def _interval(
     return min(ends[0], wide[0]), max(ends[1], wide[1])
 
 
-def batches(clips: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Clips stacked in batches of at most `size`, cut where the shape changes."""
-    waiting: list[np.ndarray] = []
-    for clip in clips:
-        if waiting and (len(waiting) == size or clip.shape != waiting[0].shape):
-            yield np.stack(waiting)
-            waiting = []
-        waiting.append(clip)
-    if waiting:
-        yield np.stack(waiting)
-
-
-def features_of(net: FeatureNet, clips: Iterable[np.ndarray], *, batch_size: int) -> np.ndarray:
-    """Features [N, D] of prepared clips; N = 0 gives an empty array."""
-    parts = [net.features(batch) for batch in batches(clips, batch_size)]
-    return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class ReferenceFeatures:
-    """The features of real clips by one net, for any number of comparisons."""
-
-    protocol: str
-    real: np.ndarray
-    other: np.ndarray | None
-
-    @cached_property
-    def moments(self) -> Moments:
-        return Moments(self.real)
-
-
-def reference_features(
-    net: FeatureNet, reference: Reference, *, batch_size: int
-) -> ReferenceFeatures:
-    """Both real sets of a reference through a net."""
-    real, other = (
-        clips and features_of(net, clips(net), batch_size=batch_size)
-        for clips in (reference.real, reference.other)
-    )
-    return ReferenceFeatures(reference.protocol, real, other)
-
-
-def distances(
-    net: FeatureNet, generated: np.ndarray, reference: ReferenceFeatures
-) -> list[Record]:
-    """All distances of the generated features to known ones."""
-    real, other = reference.real, reference.other
-    few = [
-        f"{count} clips of the {side} set can be used, 2 are needed"
-        for side, count in (("generated", len(generated)), ("reference", len(real)))
-        if count < 2
-    ]
-    if few:
-        return absent_distances(net.name, "; ".join(few), n=len(generated))
-    # As many as there are videos, so that the baseline has the same bias.
-    other = None if other is None else other[: len(generated)]
-    other = other if other is not None and len(other) >= 2 else None
-    return distribution_records(
-        Sets(generated, real, other, reference.moments),
-        net=net.name,
-        backend=net.backend,
-        protocol=f"{net.protocol};{reference.protocol}",
-        is_biased=net.is_biased_covariance,
-        is_published=net.is_published,
-    )
-
-
-def absent_distances(net: str, reason: str, *, n: int = 0) -> list[Record]:
-    """Null records of all distances by a net, with the reason."""
-    names = distance_names(net)
-    return [measured(name, None, n=n, reason=reason, status="skipped") for name in names]
+def _accuracies(records: Sequence[Record]) -> list[Record]:
+    """Accuracy per attribute over the set, from the videos' own right and wrong ones."""
+    judged = [r for r in records if r.name == "attribute_accuracy[mini]" and r.value is not None]
+    made = []
+    for name in sorted({key for r in judged for key in r.extra} & set(ATTRIBUTES)):
+        right = [r.extra[name] for r in judged if name in r.extra]
+        first = {"protocol": judged[0].protocol, "backend": judged[0].backend}
+        value = float(np.mean(right))
+        made.append(measured(f"accuracy[mini:{name}]", value, n=len(right), **first))
+    return made

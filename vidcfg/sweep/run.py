@@ -215,12 +215,14 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     While units are missing, cells are compared on the prompts and seeds that all of them have;
     where there are none, nothing is written.
     """
-    from vidcfg.evaluate.run import row, set_records
-    from vidcfg.evaluate.settings import Settings
+    from vidcfg.evaluate.reference import Distances
+    from vidcfg.evaluate.run import row
+    from vidcfg.evaluate.sets import set_means
 
     settings = plan.settings()
     wanted = complete_pairs(plan, done)
-    distances = Distances(settings)
+    none = {"no_reference": "the sweep has no reference"}
+    distances = Distances(settings, **none, no_features="no video has enough frames")
     for cell in plan.cells if wanted else ():
         units = [unit for unit in plan.grid_units if unit.cell == cell.id]
         units = [unit for unit in units if (unit.prompt, unit.seed) in wanted]
@@ -229,10 +231,10 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
             found = unit_records(store, unit.key)
             records += found
             prompts |= {record.subject: str(unit.prompt) for record in found}
-        means, _ = set_records(records, {}, Settings(), shapes=[], prompts=prompts)
         video = cell.config.video
         shapes = [(video.num_frames, video.height, video.width)] * len(keys)
-        of_set = means + distances.of(_features(store, keys, settings.nets), shapes)
+        features = _features(store, keys, settings.nets)
+        of_set = set_means(records, prompts) + distances.of(features, shapes, {})
         lines = [json.dumps(row(record), allow_nan=False) for record in of_set]
         store.write(f"cells/{cell.id}/records.jsonl", "\n".join(lines) + "\n")
     return list(dict.fromkeys(distances.warnings))
@@ -258,51 +260,3 @@ def _features(
             for net, vector in arrays_of(data, where).items():
                 found.setdefault(net, {})[key] = vector
     return found
-
-
-class Distances:
-    """Distances to the reference of a sweep, whose own features are made once."""
-
-    def __init__(self, settings: Any):
-        self.settings = settings
-        self.warnings: list[str] = []
-        self._known: dict[tuple, Any] = {}
-
-    def of(self, features: dict[str, dict[str, np.ndarray]], shapes: list[tuple]) -> list[Any]:
-        """The records of one cell from the features of its videos, by net and key."""
-        from vidcfg.evaluate.score import cached_net
-        from vidcfg.evaluate.sets import absent_distances, distances
-        from vidcfg.metrics.weight_files import MissingWeightsError
-
-        made = []
-        for name in self.settings.nets:
-            if self.settings.reference is None:
-                if name != "mini":
-                    made += absent_distances(name, "the sweep has no reference")
-                continue
-            try:
-                net = cached_net(name, self.settings)
-            except MissingWeightsError as error:
-                made += absent_distances(name, str(error))
-                continue
-            found = features.get(name, {})
-            if not found:
-                made += absent_distances(name, "no video has enough frames")
-                continue
-            generated = np.stack([found[key] for key in sorted(found)])
-            made += distances(net, generated, self._reference(net, shapes))
-        return made
-
-    def _reference(self, net: Any, shapes: list[tuple]) -> Any:
-        from vidcfg.evaluate.reference import open_reference
-        from vidcfg.evaluate.sets import reference_features
-
-        # Drawn clips have the shapes of the videos; how many videos there are does not change
-        # them unless there are very many.
-        known = (net.name, len(shapes), *sorted(set(shapes)))
-        if known not in self._known:
-            reference = open_reference(self.settings.reference, shapes=shapes)
-            size = self.settings.batch_size
-            self._known[known] = reference_features(net, reference, batch_size=size)
-            self.warnings += [f"reference: {problem}" for problem in reference.problems]
-        return self._known[known]
