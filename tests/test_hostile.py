@@ -15,7 +15,7 @@ from vidcfg.regress.measure import load_clips
 from vidcfg.regress.policy import load_policy
 from vidcfg.render.config import load_render_config
 from vidcfg.render.forecast import forecast_of
-from vidcfg.report import write_report
+from vidcfg.report.write import write_report
 from vidcfg.results import read_results
 from vidcfg.stored.read import ResultsError, inside
 from vidcfg.sweep.store import Store
@@ -168,7 +168,7 @@ ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e"
 def test_no_command_prints_what_a_terminal_obeys(store, capsys):
     from vidcfg.regress.__main__ import main as regress
     from vidcfg.report.__main__ import main as report
-    from vidcfg.sweep.cli import main as sweep
+    from vidcfg.sweep.__main__ import main as sweep
 
     plan = json.loads((store / "plan.json").read_text())
     plan["name"] = plan["cells"][0]["label"] = f"cell {ESCAPE} |=1+1"

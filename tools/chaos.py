@@ -110,7 +110,7 @@ def start(arguments: list[str], log: Path) -> Driver:
         atexit._clear()
         atexit.register(cli._forget_ctrl_c)
         os.environ.update({MARK: mark, "RAY_worker_niceness": "0"})
-        from vidcfg.sweep.cli import main
+        from vidcfg.sweep.__main__ import main
 
         code = main(arguments)
     except BaseException:

@@ -95,25 +95,25 @@ def _is_alive(number: int) -> bool:
     return True
 
 
-def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> Path:
-    """Write text in UTF-8; what cannot be encoded is written as its escape.
+def write_text(path: str | Path, text: str) -> Path:
+    """Write text in UTF-8, over what is there; what cannot be encoded is written as its escape.
 
     Raises:
         FileError: as `atomic_path`.
     """
-    with atomic_path(path, overwrite=overwrite) as temporary:
+    with atomic_path(path, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
-def write_json(path: str | Path, value: Any, *, overwrite: bool = True) -> Path:
+def write_json(path: str | Path, value: Any) -> Path:
     """Write JSON with one space of indent; NaN and Inf are refused.
 
     Raises:
         FileError: as `atomic_path`.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    return write_text(path, text + "\n", overwrite=overwrite)
+    return write_text(path, text + "\n")
 
 
 def make_folder(folder: str | Path, what: str) -> Path:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
@@ -73,14 +72,16 @@ class _Distant:
         return called
 
 
-def copy_here(url: str, folder: Path) -> Path:
-    """Copy what is read of the files at `url` into `folder`; where they are.
+def copy_here(url: str, stack: contextlib.ExitStack) -> Path:
+    """Copy what is read of the files at `url`; where they are, until the stack is closed.
 
     Times of change are kept, where the place knows them.
 
     Raises:
         ResultsError: it cannot be read, or a name would leave the folder.
     """
+    temporary = tempfile.TemporaryDirectory(prefix="vidcfg-store-", ignore_cleanup_errors=True)
+    folder = os.path.realpath(stack.enter_context(temporary))
     try:
         system, root = reach(url, ResultsError)
         target = inside(folder, root.rstrip("/").rpartition("/")[2])
@@ -105,25 +106,20 @@ def fetched(arguments: argparse.Namespace, *names: str) -> Iterator[argparse.Nam
 
     The copies go with the block; `addresses` tells what each is a copy of (`told`).
     """
-    folders: list[str] = []
     addresses: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
 
-    def here(place: Any) -> Any:
-        if isinstance(place, list):
-            return [here(one) for one in place]
-        if place is None or not is_url(place):
-            return place
-        folders.append(os.path.realpath(tempfile.mkdtemp(prefix="vidcfg-store-")))
-        copy = str(copy_here(place, Path(folders[-1])))
-        addresses[copy] = place
-        return copy
+        def here(place: Any) -> Any:
+            if isinstance(place, list):
+                return [here(one) for one in place]
+            if place is None or not is_url(place):
+                return place
+            copy = str(copy_here(place, stack))
+            addresses[copy] = place
+            return copy
 
-    try:
         copies = {name: here(vars(arguments).get(name)) for name in names}
         yield argparse.Namespace(**(vars(arguments) | copies), addresses=addresses)
-    finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def told(text: str, addresses: Mapping[str, str]) -> str:

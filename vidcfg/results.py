@@ -1,10 +1,9 @@
 """The one reader of what commands leave on disk: sweep stores, evaluated folders, baselines."""
 
 import os
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from vidcfg.stored.read import (
     ResultsError,
     inside,
     leads_into,
+    measures_of,
     parse,
     records_of,
     render_of,
@@ -127,11 +127,6 @@ def _read(root: Path, name: str, shape: Any = None, *, fix: str = AGAIN) -> Any:
     return parse(text_of(path, fix), path, shape or shape_of(name), fix=fix)
 
 
-def _read_records(root: Path, name: str) -> list[Record]:
-    path = inside(root, name)
-    return [record for record, _ in records_of(text_of(path, AGAIN), path)]
-
-
 def read_results(path: str | Path, *, traces: bool = True) -> Results:
     """The results in a sweep's store, in a folder of renders with `records.jsonl`, or in an
     output folder of `vidcfg evaluate`. Of a place such as `s3://bucket/store` a copy is read,
@@ -147,13 +142,9 @@ def read_results(path: str | Path, *, traces: bool = True) -> Results:
     """
     if not is_url(path):
         return _read_folder(Path(str(path).removeprefix("file://")), traces)
-    folder = Path(tempfile.mkdtemp(prefix="vidcfg-store-"))
-    try:
-        results = _read_folder(copy_here(str(path), folder), traces)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    weakref.finalize(results, shutil.rmtree, folder, ignore_errors=True)
+    with ExitStack() as stack:
+        results = _read_folder(copy_here(str(path), stack), traces)
+        weakref.finalize(results, stack.pop_all().close)
     return results
 
 
@@ -199,7 +190,10 @@ def _read_store(root: Path, traces: bool) -> Results:
     failed = [f for f in _failures(root, places) if found[f.key] is None]
     explained = {failure.key for failure in failed}
 
-    of_cells = {cell.id: f"cells/{cell.id}/records.jsonl" for cell in cells}
+    of_cells = {}
+    for cell in cells:
+        path = inside(root, f"cells/{cell.id}/records.jsonl")
+        of_cells[cell.id] = measures_of(text_of(path), path) if path.is_file() else []
     return Results(
         kind="sweep",
         name=str(plan.get("name") or root.name),
@@ -207,10 +201,7 @@ def _read_store(root: Path, traces: bool) -> Results:
         prompts=prompts,
         units=tuple(unit for unit in found.values() if unit is not None),
         failed=tuple(failed),
-        of_cells={
-            id: _read_records(root, name) if (root / name).is_file() else []
-            for id, name in of_cells.items()
-        },
+        of_cells=of_cells,
         plan=plan,
         summary=_read(root, "summary.json") if (root / "summary.json").is_file() else None,
         root=root,
@@ -251,15 +242,15 @@ def _unit(
         problems.append(f"{folder} is left aside: {told}. Run the sweep again to repair it.")
         return None
     records = {r.name: once.slim(r) for r in found.records}
-    videos = [folder / name for name in sorted(found.names) if _is_video(name)]
+    videos = [
+        folder / name
+        for name in sorted(found.names)
+        if name.startswith("video.") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+    ]
     render = {name: once(value) for name, value in found.render.items()}
     return UnitResult(
         key, *place, records, videos[0] if videos else None, render, folder / "record.json"
     )
-
-
-def _is_video(name: str) -> bool:
-    return name.startswith("video.") and Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _read_evaluation(root: Path) -> Results:

@@ -111,7 +111,7 @@ def plan(load):
 @pytest.fixture
 def sweep(sweep_file, tmp_path):
     """`sweep("--set", ...) -> exit code`; the store is in tmp_path/store."""
-    from vidcfg.sweep.cli import main
+    from vidcfg.sweep.__main__ import main
 
     return lambda *arguments: main([str(sweep_file), "--no-report", *arguments])
 
@@ -126,7 +126,7 @@ def store(tmp_path):
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory, tiny_model):
     """The folder of a sweep that is done."""
-    from vidcfg.sweep.cli import main
+    from vidcfg.sweep.__main__ import main
 
     folder = tmp_path_factory.mktemp("swept")
     assert main([str(write_sweep(folder, tiny_model)), "--no-report"]) == 0

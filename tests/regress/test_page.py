@@ -9,9 +9,8 @@ from dataclasses import replace
 import pytest
 
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import MeasuredClip, as_set
-from vidcfg.regress.page import page
-from vidcfg.regress.strip import make_strip, read_strip, write_strips
+from vidcfg.regress.clips import MeasuredClip, as_set, make_strip, read_strip, write_strips
+from vidcfg.regress.output import page
 from vidcfg.results import Key
 
 

@@ -6,7 +6,7 @@ from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.guidance.frames import Decay, Ramp, Uniform
 from vidcfg.guidance.schedule import Constant, IntervalSchedule, Linear, Listed
 from vidcfg.guidance.setting import Guidance
-from vidcfg.render.heat_map import terminal_heat_map
+from vidcfg.render.preview import terminal_heat_map
 
 
 def build(schedule, frames, num_steps=5, num_frames=17):

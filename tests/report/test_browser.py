@@ -6,7 +6,7 @@ import shutil
 import pytest
 from fake_store import PROMPTS, write_store
 
-from vidcfg.report import write_report
+from vidcfg.report.write import write_report
 
 pytestmark = pytest.mark.browser
 

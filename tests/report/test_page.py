@@ -7,8 +7,8 @@ import pytest
 from fake_store import write_store
 
 from vidcfg.files import content_of
-from vidcfg.report import write_report
 from vidcfg.report.analyse import analyse
+from vidcfg.report.write import write_report
 from vidcfg.results import read_results
 
 HOSTILE = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_sweep import starts
 
-from vidcfg.sweep.cli import main
+from vidcfg.sweep.__main__ import main
 from vidcfg.sweep.store import Store
 
 ENOUGH = 120.0

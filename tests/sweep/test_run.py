@@ -15,7 +15,7 @@ from tiny_sweep import plan_of, starts
 
 from vidcfg.media import write
 from vidcfg.sweep import executor
-from vidcfg.sweep.cli import Logged, main
+from vidcfg.sweep.__main__ import Logged, main
 from vidcfg.sweep.run import make_executor, put_plan, run_sweep, unit_records
 from vidcfg.sweep.store import NoStoreError, Store
 from vidcfg.sweep.worker import Worker

@@ -18,7 +18,7 @@ from ray_driving import wait_until  # noqa: E402
 
 from vidcfg.evaluate.__main__ import main as evaluate  # noqa: E402
 from vidcfg.regress.__main__ import main as regress  # noqa: E402
-from vidcfg.sweep.cli import main  # noqa: E402
+from vidcfg.sweep.__main__ import main  # noqa: E402
 from vidcfg.sweep.store import Store  # noqa: E402
 
 pytestmark = pytest.mark.slow

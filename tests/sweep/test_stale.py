@@ -10,7 +10,7 @@ from tiny_sweep import plan_of, starts
 
 from vidcfg import __version__
 from vidcfg.render.identity import NUMERICS
-from vidcfg.sweep.cli import main
+from vidcfg.sweep.__main__ import main
 from vidcfg.sweep.worker import Worker
 
 

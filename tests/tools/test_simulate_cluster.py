@@ -20,7 +20,7 @@ from simulate_cluster import (
     with_pairs,
 )
 
-from vidcfg.sweep.cli import main as sweep
+from vidcfg.sweep.__main__ import main as sweep
 
 grid_plan = cache(interval_plan)
 

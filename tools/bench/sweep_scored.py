@@ -28,7 +28,7 @@ from sweep_grid import NUM_STEPS, PROMPT, BareLoop, config_of, grid, loaded, tri
 
 from vidcfg.mini.scorer import load_scorer
 from vidcfg.mini.shapes import ATTRIBUTES
-from vidcfg.sweep import cli
+from vidcfg.sweep import __main__ as cli
 
 NUM_SCALES, NUM_CHECKED, FPS = 8, 2, 8
 ASKED = {"shape": "circle", "colour": "red", "motion": "left", "background": "navy"}

@@ -3,8 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -115,24 +114,43 @@ def _evaluate_here(options: argparse.Namespace) -> int:
 
 
 def _scored(sets: Any, settings: Settings, out: Path, options: Any) -> dict[str, Any]:
-    """The evaluation of each set: its videos, then the set."""
+    """The evaluation of each set: its videos, then the set.
+
+    What could not be read is said at once, and a Ctrl-C says what is kept.
+    """
     from vidcfg.dataframes import by_path
     from vidcfg.evaluate.kept import Kept
     from vidcfg.evaluate.run import evaluate
 
-    found, total = {}, sum(map(len, sets.values()))
-    scoring = _progress(total, out, quiet=options.quiet)
-    with tracked(options.log, out.name, by_path(vars(settings))) as log, scoring as (bars, add):
+    total, begin, fresh = sum(map(len, sets.values())), time.monotonic(), 0
 
-        def report(scored: Any, is_kept: bool) -> None:
-            log(scored.item.name, bars.done, _values(scored.records))
-            add(scored, is_kept)
+    def report(scored: Any, is_kept: bool) -> None:
+        nonlocal fresh
+        log(scored.item.name, bars.done, _values(scored.records))
+        for record in scored.records:
+            if record.status == "failed":
+                bars.say(f"not scored: {record.skipped_reason}")
+        # The rate is of those that were scored now.
+        fresh += not is_kept
+        per_minute = 60 * fresh / max(1e-9, time.monotonic() - begin)
+        left, note = total - bars.done - 1, ""
+        if fresh and left:
+            note = f"{per_minute:.3g} a minute, {duration(60 * left / per_minute)} left"
+        bars.update(bars.done + 1, note=note)
 
-        kept, told = Kept(out, settings), {"report": report, "step": bars.step}
-        for name, items in sets.items():
-            found[name] = evaluate(items, settings, kept=kept, **told)
-            of_set = _values(found[name].records())
-            log(name, total, {f"set/{metric}": value for metric, value in of_set.items()})
+    found, run = {}, tracked(options.log, out.name, by_path(vars(settings)))
+    with run as log, Progress("videos", total, quiet=options.quiet) as bars:
+        try:
+            how = {"kept": Kept(out, settings), "report": report, "step": bars.step}
+            for name, items in sets.items():
+                found[name] = evaluate(items, settings, **how)
+                of_set = _values(found[name].records())
+                log(name, total, {f"set/{metric}": value for metric, value in of_set.items()})
+        except KeyboardInterrupt:
+            done = f"{bars.done} of {total} videos are scored"
+            raise KeyboardInterrupt(
+                f"interrupted: {done} and kept in {out}. The same command goes on."
+            ) from None
     return found
 
 
@@ -154,35 +172,6 @@ def place_of(videos: Sequence[str], sets: Sequence[str] = ()) -> Path:
         names = [first.stem if is_one_file else (first if first.is_dir() else first.parent).name]
     more = [f"{len(names) - 4}-more"] if len(names) > 4 else []
     return Path("runs/evaluate") / ("-".join([*names[:4], *more]) or "videos")
-
-
-@contextmanager
-def _progress(total: int, out: Path, *, quiet: bool) -> Iterator[tuple[Progress, Callable]]:
-    """Bars over the videos, and what tells them of one: what could not be read is said at once, a
-    Ctrl-C says what is kept."""
-    begin, fresh = time.monotonic(), 0
-
-    def add(scored: Any, is_kept: bool) -> None:
-        nonlocal fresh
-        for record in scored.records:
-            if record.status == "failed":
-                bars.say(f"not scored: {record.skipped_reason}")
-        # The rate is of those that were scored now.
-        fresh += not is_kept
-        per_minute = 60 * fresh / max(1e-9, time.monotonic() - begin)
-        left, note = total - bars.done - 1, ""
-        if fresh and left:
-            note = f"{per_minute:.3g} a minute, {duration(60 * left / per_minute)} left"
-        bars.update(bars.done + 1, note=note)
-
-    with Progress("videos", total, quiet=quiet) as bars:
-        try:
-            yield bars, add
-        except KeyboardInterrupt:
-            done = f"{bars.done} of {total} videos are scored"
-            raise KeyboardInterrupt(
-                f"interrupted: {done} and kept in {out}. The same command goes on."
-            ) from None
 
 
 def _settings(options: argparse.Namespace) -> Settings:

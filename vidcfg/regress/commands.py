@@ -11,14 +11,20 @@ from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
 from vidcfg.progress import Progress
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import ClipSet, read_baseline, write_baseline
+from vidcfg.regress.clips import (
+    PREVIEW,
+    SIDE,
+    ClipSet,
+    read_baseline,
+    write_baseline,
+    write_strips,
+)
 from vidcfg.regress.measure import load_clips
 from vidcfg.regress.noise import RepeatNoise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
 from vidcfg.regress.output import table, write_error, write_outputs
 from vidcfg.regress.pairs import can_pass
 from vidcfg.regress.policy import load_policy
-from vidcfg.regress.strip import PREVIEW, SIDE, write_strips
 
 
 def policy(arguments: argparse.Namespace) -> int:

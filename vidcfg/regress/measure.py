@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 from vidcfg.evaluate.inputs import Item, find_items
-from vidcfg.regress.clips import ClipSet, MeasuredClip, as_set, read_baseline, read_finished
-from vidcfg.regress.strip import PREVIEW, make_strip
+from vidcfg.regress.clips import (
+    PREVIEW,
+    ClipSet,
+    MeasuredClip,
+    as_set,
+    make_strip,
+    read_baseline,
+    read_finished,
+)
 from vidcfg.results import Key
 from vidcfg.stored.read import ResultsError
 

@@ -141,10 +141,9 @@ class TemporalGate:
 
     def _compared(self, clips: Any, fps: float | int, name: str):
         from vidcfg.regress.check import check_clips
-        from vidcfg.regress.clips import read_baseline, write_baseline
+        from vidcfg.regress.clips import PREVIEW, read_baseline, write_baseline, write_strips
         from vidcfg.regress.output import write_outputs
         from vidcfg.regress.pairs import can_pass
-        from vidcfg.regress.strip import PREVIEW, write_strips
 
         folder = self.folder / name
         if not self.is_recording and not (folder / "baseline.json").is_file():

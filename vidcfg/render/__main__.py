@@ -74,13 +74,14 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     config = load_render_config(arguments.config, overrides, **replaced)
     # what can be told of them
     from vidcfg.render.checks import check_before_loading, image_warnings
-    from vidcfg.render.preview import early_warnings, preview
+    from vidcfg.render.preview import preview
+    from vidcfg.render.prompts import early_prompt_warnings
     from vidcfg.render.units import units_of
     from vidcfg.settings.presets import head_of, path_of
 
     units = units_of(config)
     with _explained(arguments.config):
-        for text in early_warnings(config):
+        for text in (*config.notes, *early_prompt_warnings(config)):
             cli.warn(text)
         check_before_loading(config)
         for text in image_warnings(config):

@@ -9,7 +9,6 @@ from vidcfg.render.call import check_prompt, check_shape, image_note
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_of
-from vidcfg.render.record import model_folder
 
 
 def check_before_loading(config: RenderConfig) -> None:
@@ -66,7 +65,7 @@ def late_warnings(config: RenderConfig, pipe: Any) -> list[str]:
     """
     from vidcfg.pipelines.families import family_of
 
-    folder, family = model_folder(config), family_of(pipe)
+    folder, family = config.model.folder, family_of(pipe)
     if not family.texts:
         return [f"{family.name} reads no prompt: prompts.*.text names the files alone."]
     if folder is not None and (folder / "tokenizer" / "tokenizer.json").is_file():

@@ -19,7 +19,7 @@ from vidcfg.media.write import encode_video
 from vidcfg.progress import Progress
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.files import SURFACE_NAME, as_png, as_wav, write_together
-from vidcfg.render.record import make_record, model_record, to_json
+from vidcfg.render.record import kinds_of, make_record, model_record, to_json
 from vidcfg.render.sampling import Rendered, sample_units
 from vidcfg.render.units import Unit, describe
 
@@ -141,7 +141,20 @@ def mini_threads(config: RenderConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def unit_sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
+def encoded(config: RenderConfig, unit: Unit, rendered: Rendered) -> dict[str, bytes]:
+    """The files of one video by what they are: `kinds_of`."""
+    frames, output = rendered.frames_THWC, config.output
+    fps, codec, enlarge = config.video.fps, output.video, output.enlarge
+    make = {
+        "video": lambda: encode_video(frames, fps=fps, codec=codec, enlarge=enlarge),
+        "sheet": lambda: as_png(_sheet(config, unit, rendered)),
+        "image": lambda: as_png(frames[0]),
+        "audio": lambda: as_wav(*rendered.audio),
+    }
+    return {kind: make[kind]() for kind in kinds_of(rendered)}
+
+
+def _sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
     """The contact sheet of one video, with the strength that was applied to each frame."""
     subtitle = f"seed {unit.seed} · {describe(config)}"
     if unit.prompt.negative:
@@ -178,17 +191,8 @@ def _write(
     *,
     overwrite: bool,
 ) -> None:
-    frames, output = rendered.frames_THWC, config.output
-    contents = {
-        unit.sheet: as_png(unit_sheet(config, unit, rendered)),
-        unit.video: encode_video(
-            frames, fps=config.video.fps, codec=output.video, enlarge=output.enlarge
-        ),
-    }
-    if len(frames) == 1:
-        contents[unit.image] = as_png(frames[0])
-    if rendered.audio is not None:
-        contents[unit.audio] = as_wav(*rendered.audio)
+    made = encoded(config, unit, rendered)
+    contents = {getattr(unit, what): data for what, data in made.items()}
     digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
     contents[unit.record] = to_json(record | {"contents": digests}).encode()
     # A video without its record was interrupted, and nobody counts on it.

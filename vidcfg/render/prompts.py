@@ -93,6 +93,13 @@ def _untruncated(text: str) -> Any:
     return tokenizer
 
 
+def early_prompt_warnings(config: Any) -> list[str]:
+    """The warnings of a render before its model is loaded, if the model's folder is here."""
+    folder = config.model.folder
+    found = None if folder is None else tokenizer_in(folder)
+    return prompt_warnings(texts_of(config), *found) if found else []
+
+
 def texts_of(config: Any) -> dict[str, str]:
     """Every text of a config that a model reads, by its path."""
     texts = {}

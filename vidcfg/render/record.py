@@ -49,17 +49,12 @@ def make_record(
     """
     frames_THWC, trace = rendered.frames_THWC, rendered.trace
     of_cell = cell_sources(config, model)
-    files = {"video": unit.video.name, "sheet": unit.sheet.name}
-    if len(frames_THWC) == 1:
-        files["image"] = unit.image.name
-    if rendered.audio is not None:
-        files["audio"] = unit.audio.name
     return {
         "kind": "vidcfg.render/1",
         "name": config.name,
         "prompt": unit.prompt.to_dict(),
         "seed": unit.seed,
-        "files": files,
+        "files": {kind: getattr(unit, kind).name for kind in kinds_of(rendered)},
         "video": {
             **config.video.to_dict(),
             "codec": config.output.video,
@@ -82,6 +77,12 @@ def make_record(
         "surface": trace.surfaces[0].to_dict(),
         "trace": trace.to_dict(),
     }
+
+
+def kinds_of(rendered: Any) -> list[str]:
+    """What files a `Rendered` becomes beside its record; a clip of one frame has its picture."""
+    more = {"image": len(rendered.frames_THWC) == 1, "audio": rendered.audio is not None}
+    return ["video", "sheet", *(kind for kind, is_there in more.items() if is_there)]
 
 
 def to_json(record: dict[str, Any]) -> str:
@@ -142,7 +143,7 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
     `sources` is the content of all that is loaded with it, as it is at this moment.
     """
     sources = model_sources(config)
-    content = sources["model.checkpoint"]
+    folder, content = config.model.folder, sources["model.checkpoint"]
     denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
     return {
         "kind": config.model.kind,
@@ -151,7 +152,7 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
         "pipeline": type(pipe).__name__,
         "device": str(getattr(denoiser, "device", "")) or None,
         "dtype": str(getattr(denoiser, "dtype", "")).removeprefix("torch.") or None,
-        "sha256": None if model_folder(config) is None else content,
+        "sha256": content if folder is not None and folder.is_dir() else None,
         "sources": sources,
     }
 
@@ -159,9 +160,3 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
 def cell_sources(config: RenderConfig, model: dict[str, Any]) -> dict[str, Any]:
     """The content of what a video is made of; that of `model` as it was when it was loaded."""
     return model["sources"] | guidance_sources(config)
-
-
-def model_folder(config: RenderConfig) -> Path | None:
-    """The folder with the model's files, None for a repository name."""
-    folder = config.model.folder
-    return folder if folder is not None and folder.is_dir() else None

@@ -90,8 +90,7 @@ def _made_by(results: Results) -> list[str]:
     models: dict[str, None] = {}
     versions: dict[str, dict[str, None]] = {}
     for unit in results.units:
-        model = unit.render.get("model")
-        if isinstance(model, Mapping):
+        if (model := unit.render.get("model")) is not None:
             parts = [model.get(key) for key in ("pipeline", "kind", "checkpoint", "revision")]
             sha = [f"sha256 {model['sha256'][:16]}…"] if model.get("sha256") else []
             models[", ".join([*(str(part) for part in parts if part), *sha])] = None
@@ -108,8 +107,7 @@ def _made_by(results: Results) -> list[str]:
 
 def _cell(cell: CellResult, results: Results, axis: "Axis", found: Findings) -> dict[str, Any]:
     units = [unit for unit in results.units if unit.cell == cell.id]
-    seconds = [unit.render.get("seconds") for unit in units]
-    seconds = [value for value in seconds if isinstance(value, int | float)]
+    seconds = [unit.render["seconds"] for unit in units if "seconds" in unit.render]
     row = {
         "id": cell.id,
         "label": cell.label,
@@ -166,14 +164,14 @@ def _cost(results: Results) -> dict[str, Any] | None:
     of_unit = {unit["key"]: unit["cell"] for unit in results.plan["units"]}
     cells = {cell.id: {"executed": 0.0, "seconds": 0.0} for cell in results.cells}
     for job in jobs:
-        keys = [key for key in job.get("units", []) if key in of_unit]
+        keys = [key for key in job["units"] if key in of_unit]
         for key in keys:
             for what in ("executed", "seconds"):
-                cells[of_unit[key]][what] += float(job.get(what) or 0) / len(keys)
+                cells[of_unit[key]][what] += job[what] / len(keys)
     return {
         "planned": results.plan.get("planned"),
-        "executed": sum(int(job.get("executed") or 0) for job in jobs) if jobs else None,
-        "seconds": sum(float(job.get("seconds") or 0) for job in jobs) if jobs else None,
+        "executed": sum(job["executed"] for job in jobs) if jobs else None,
+        "seconds": sum(float(job["seconds"]) for job in jobs) if jobs else None,
         "wall_s": told.get("wall_s"),
         "workers": told.get("workers"),
         "cells": cells if jobs else {},

@@ -56,9 +56,8 @@ def _mixed_lines(results: Results) -> list[str]:
     """Which versions made how many of the videos, where they are several."""
     counts: dict[str, Counter] = {}
     for unit in results.units:
-        known, sources = (unit.render.get(name) for name in ("versions", "sources"))
-        known = dict(known) if isinstance(known, Mapping) else {}
-        if isinstance(sources, Mapping):
+        known = dict(unit.render.get("versions") or {})
+        if (sources := unit.render.get("sources")) is not None:
             known["numerics"] = sources.get("numerics")
         for name in ("vidcfg", "numerics", "torch", "diffusers"):
             counts.setdefault(name, Counter())[str(known.get(name, "unknown"))] += 1

@@ -1,15 +1,22 @@
-"""From a result set to `index.html`, `report.json` and `report.md`."""
+"""From a result set to `index.html`, `report.json` and `report.md`: charts and tables from the
+analysis, players from the clips."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from vidcfg.files import write_json, write_text
+from vidcfg.media.drawing import strength_colours, strength_range, strength_text
 from vidcfg.places import is_url, reach
 from vidcfg.report.analyse import analyse
-from vidcfg.report.formats import fill
-from vidcfg.report.page import changes_by_cell, page
-from vidcfg.report.players import embed
-from vidcfg.results import read_results
+from vidcfg.report.charts import Point, curve_chart, scatter_chart
+from vidcfg.report.formats import change_text, fill, number, picture_uri
+from vidcfg.report.players import Players, embed
+from vidcfg.report.table import shown_order
+from vidcfg.results import CellResult, Results, read_results
 from vidcfg.stored.read import ResultsError
 
 MAX_MEGABYTES = 16.0
@@ -73,3 +80,162 @@ def _put(files: Sequence[Path], url: str) -> str:
     for path in files:
         system.put_file(str(path), f"{root.rstrip('/')}/{path.name}")
     return f"{url}/{files[0].name}"
+
+
+Analysis = Mapping[str, Any]
+
+
+def page(results: Results, analysis: Analysis, players: Players) -> str:
+    """The whole page as one file: no link, script, font or picture from anywhere else."""
+    maps, bar = strength_maps(results.cells)
+    return fill(
+        "page.html",
+        a=analysis,
+        cells={cell["id"]: cell for cell in analysis["cells"]},
+        front_chart=_front_chart(analysis),
+        change_charts=list(_change_charts(analysis)),
+        curves=list(_curves(analysis)),
+        changes=changes_by_cell(analysis),
+        heat=maps,
+        bar=bar,
+        notes=players.notes,
+        player=_player(results, players, maps),
+    )
+
+
+def changes_by_cell(analysis: Analysis) -> dict[str, dict[str, Any]]:
+    """Changes from the baseline by cell and deciding metric."""
+    made: dict[str, dict[str, Any]] = {}
+    for change in analysis["changes"]:
+        made.setdefault(change["cell"], {})[change["what"]] = change
+    return made
+
+
+def strength_maps(cells: Sequence[CellResult]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Pictures of one pixel per step (downwards) and frame by cell id, and their colour bar.
+
+    `rows` are the strengths [K, T], or one row where all steps are equal. Colours have one scale
+    for all cells. Cells without a surface are left out.
+    """
+    given = {cell.id: (cell.surface or {}).get("strength") or () for cell in cells}
+    tables = {key: np.asarray(table, dtype=np.float64) for key, table in given.items()}
+    tables = {key: table for key, table in tables.items() if table.ndim == 2 and table.size}
+    low, high = strength_range(*tables.values())
+    made = {}
+    for key, strength_KT in tables.items():
+        is_constant = bool((strength_KT == strength_KT[:1]).all())
+        rows = strength_KT[:1] if is_constant else strength_KT
+        least, most = float(strength_KT.min()), float(strength_KT.max())
+        reach = "throughout" if least == most else f"to {strength_text(most)}"
+        made[key] = {
+            "src": _png(strength_colours(strength_KT, low=low, high=high)),
+            "rows": [[float(f"{x:.5g}") for x in row] for row in rows],
+            "text": f"strength {strength_text(least)} {reach}",
+        }
+    ramp = strength_colours(np.linspace(low, high, 64)[None] + 1e-9, low=low, high=high)
+    return made, {"src": _png(ramp), "low": f"{low:g}", "high": f"{high:g}"}
+
+
+def _png(colours_HWC: np.ndarray) -> str:
+    return picture_uri(colours_HWC.astype(np.uint8), "png")
+
+
+def _point(analysis: Analysis, cell: Mapping, value: Mapping, tip: str, **more: Any) -> Point:
+    """Where a cell stands with a value; the baseline has a ring."""
+    line = analysis["axis"]["lines"].index(cell["line"])
+    more = {"low": value["low"], "high": value["high"], **more}
+    is_marked = cell["id"] == analysis["baseline"]
+    return Point(cell["x"], value["mean"], line, tip, is_marked=is_marked, **more)
+
+
+def _x(analysis: Analysis) -> dict[str, Any]:
+    if analysis["axis"]["name"] is not None:
+        return {"x_name": analysis["axis"]["name"]}
+    return {"x_name": "cell", "x_labels": {c["x"]: c["label"] for c in analysis["cells"]}}
+
+
+def _curves(analysis: Analysis) -> Iterator[tuple[str, str]]:
+    """Charts of every metric, those of single videos and of sets, in the order of importance."""
+    about = analysis["metrics"] | analysis["sets"]
+    for name in sorted(about, key=shown_order):
+        points = []
+        for cell in analysis["cells"]:
+            values = about[name].get("values") or {cell["id"]: cell["values"].get(name)}
+            found = values.get(cell["id"])
+            if found is not None:
+                interval = ""
+                if found["low"] is not None:
+                    interval = f" (95 %: {number(found['low'])} to {number(found['high'])})"
+                tip = f"{name} {number(found['mean'])}{interval}\n{found['clips']} clips"
+                points.append(_point(analysis, cell, found, f"{cell['label']}\n{tip}"))
+        names = {"title": f"{name} by setting", "y_name": about[name]["unit"] or name}
+        yield name, curve_chart(points, **names, **_x(analysis)) if points else ""
+
+
+def _change_charts(analysis: Analysis) -> Iterator[tuple[str, str]]:
+    """Paired changes from the baseline, a chart for each deciding metric."""
+    cells = {cell["id"]: cell for cell in analysis["cells"]}
+    for what in dict.fromkeys(change["what"] for change in analysis["changes"]):
+        rows = [change for change in analysis["changes"] if change["what"] == what]
+        factor = 100 if rows[0]["is_ratio"] else 1
+        points = []
+        for row in rows:
+            # What the tip says, and the ends of the bar in the unit of the chart.
+            sure = "clear" if row["is_clear"] else "cannot be told apart"
+            tip = f"{cells[row['cell']]['label']}\n{row['metric']} {change_text(row)}\n"
+            tip += f"{sure}, p {number(row['p'])}, adjusted {number(row['p_fdr'])}"
+            ends = {"mean": row["change"], "low": row["low"], "high": row["high"]}
+            ends = {key: None if end is None else end * factor for key, end in ends.items()}
+            weight = 1.0 if row["is_clear"] else 0.0
+            points.append(_point(analysis, cells[row["cell"]], ends, tip, weight=weight))
+        base = cells[analysis["baseline"]]
+        none = {"mean": 0.0, "low": None, "high": None}
+        points.append(_point(analysis, base, none, f"{base['label']}\nthe baseline"))
+        names = {
+            "title": f"Change of {what} from the baseline",
+            "y_name": "change in %" if factor == 100 else "difference",
+        }
+        chart = curve_chart(points, **names, **_x(analysis), zero=True)
+        yield f"{what}: {rows[0]['metric']}", chart
+
+
+def _front_chart(analysis: Analysis) -> str:
+    if analysis["front"] is None:
+        return ""
+    names = analysis["front"]["flicker"], analysis["front"]["alignment"]
+    motion = [name for name, about in analysis["metrics"].items() if about["role"] == "motion"]
+    cells = [cell for cell in analysis["cells"] if "on_front" in cell]
+    points = []
+    for cell in cells:
+        x, y = (cell["values"][name] for name in names)
+        told = [f"{n} {number(cell['values'][n]['mean'])}" for n in (*names, *motion)]
+        share = f"on the front in {cell['front_membership']:.0%} of resamples"
+        point = _point(
+            analysis,
+            cell,
+            y,
+            "\n".join([cell["label"], *told, share]),
+            x_low=x["low"],
+            x_high=x["high"],
+            weight=cell["front_membership"],
+            label=number(cell["x"]) if analysis["axis"]["name"] else "",
+        )
+        points.append(replace(point, x=x["mean"]))
+    front = [index for index, cell in enumerate(cells) if cell["on_front"]]
+    title = "Flicker against alignment"
+    return scatter_chart(points, front, title=title, x_name=names[0], y_name=names[1])
+
+
+def _player(results: Results, players: Players, maps: Mapping[str, Any]) -> dict[str, Any]:
+    """What the script of the page plays: cells, pairs, and strips by `cell/pair` number."""
+    index = {cell.id: number for number, cell in enumerate(results.cells)}
+    strips = {at: strip for at, strip in players.strips.items() if at[0] in index}
+    return {
+        "cells": [
+            {"id": cell.id, "label": cell.label, "rows": maps.get(cell.id, {}).get("rows")}
+            for cell in results.cells
+        ],
+        "baseline": index.get(results.baseline, 0),
+        "pairs": [{"prompt": prompt, "seed": seed} for prompt, seed in players.pairs],
+        "strips": {f"{index[cell]}/{pair}": strip for (cell, pair), strip in strips.items()},
+    }

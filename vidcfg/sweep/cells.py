@@ -1,6 +1,8 @@
-"""The cells of a sweep: every combination of the grid, as a checked render configuration."""
+"""The cells of a sweep: every combination of the grid, as a checked render configuration.
 
-import hashlib
+And which of them can be made in one run, as far as it is known before a model is loaded.
+"""
+
 import itertools
 import json
 import re
@@ -9,14 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidcfg.guidance.plan import RunRow
 from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.render.forecast import forecast_of
+from vidcfg.render.identity import digest
 from vidcfg.settings.document import ConfigDocument, load_document, put_value, set_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
 from vidcfg.settings.strict_yaml import dump_yaml
 from vidcfg.sweep.config import PromptFile, Replaced, SweepConfig
 
 MAX_ID = 60
-_TRIMMED = ("guidance.", "sampling.", "video.", "model.")
+_TRIMMED = r"^(guidance|sampling|video|model)\."
 
 
 @dataclass(frozen=True)
@@ -178,9 +183,7 @@ def _refuse_equal_cells(cells: list[Cell]) -> None:
 def _words(path: str, value: Any, among: list[Any]) -> str:
     """`scale 3`, `keyframes`, `decay (end 0.3)`: a setting and its value, as short as it can be
     told from the others."""
-    name = path
-    for start in _TRIMMED:
-        name = name.removeprefix(start)
+    name = re.sub(_TRIMMED, "", path)
     if isinstance(value, dict):
         kind = value.get("kind", name)
         others = [v.get("kind") if isinstance(v, dict) else v for v in among]
@@ -211,7 +214,52 @@ def _ids(labels: list[str], combinations: list[tuple]) -> list[str]:
     for values, slug in zip(combinations, slugs):
         if len(slug) > MAX_ID or count[slug] > 1 or not slug:
             text = json.dumps(values, sort_keys=True, default=str)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-            slug = f"{slug[:MAX_ID].rstrip('-.')}-{digest}"
+            slug = f"{slug[:MAX_ID].rstrip('-.')}-{digest(text)[:8]}"
         made.append(slug)
     return made
+
+
+def anchored(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """`data` with the path under `name` made absolute, for workers that run elsewhere."""
+    value = data.get(name)
+    is_here = value is not None and Path(value).exists()
+    return data | {name: str(Path(value).resolve())} if is_here else data
+
+
+def run_of(cell: Cell) -> dict[str, Any]:
+    """What videos of one run must have in common, beside prompt and seed."""
+    config = cell.config
+    whole = config.to_dict()
+    guidance = whole["guidance"]
+    kept = {name: whole[name] for name in ("model", "video", "sampling")}
+    calls = {name: guidance[name] for name in ("passes", "micro_batch", "share")}
+    # A branch made from another one's result is never shared, nor is anything beside it.
+    is_alone = any(rule.follows_cond for rule in config.guidance.method.terms)
+    if is_alone or not shares_exactly(config):
+        return kept | {"cell": cell.id}
+    return kept | calls
+
+
+def shares_exactly(config: RenderConfig) -> bool:
+    """Whether videos that are made together come out as if they were made alone.
+
+    True where the model is called with one row at a time; where only the loaded model can tell,
+    True as well, and the worker decides.
+    """
+    guidance = config.guidance
+    if guidance.passes != "pipeline" or guidance.micro_batch == 1:
+        return guidance.passes == "sequential" or guidance.micro_batch == 1
+    if config.model.kind == "mini":
+        return True
+    family = forecast_of(config).family
+    return family is None or family.stock_passes == "sequential"
+
+
+def row_of(config: RenderConfig) -> RunRow | None:
+    """The first video of a render in a plan of evaluations; None where the model must tell."""
+    forecast = forecast_of(config)
+    try:
+        return forecast.facts and forecast.row(config.prompts[0], config.seeds[0])
+    except ValueError:
+        # A scale by experts or noise levels that only the loaded model knows.
+        return None

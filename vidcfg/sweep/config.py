@@ -1,5 +1,6 @@
 """A sweep: a render, the settings that vary, and where the results go."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
@@ -105,18 +106,13 @@ class SweepConfig(ConfigModel):
                 f"is {self.store}, which this process alone sees, and workers.num is "
                 f"{self.workers.num}. Use --workers 0, or --store with a folder or s3://bucket/path.",
             )
-        count = 1
-        for values in self.grid.values():
-            count *= len(values)
+        count = math.prod(map(len, self.grid.values()))
         if count > MAX_CELLS:
             yield Finding(("grid",), f"has {count} cells. Use at most {MAX_CELLS}.")
         for name, values in self.grid.items():
-            seen: list[Any] = []
-            for value in values:
-                if value in seen:
-                    yield Finding(("grid", name), f"has {value} twice. Delete one.")
-                    break
-                seen.append(value)
+            twice = [value for i, value in enumerate(values) if value in values[:i]]
+            for value in twice[:1]:
+                yield Finding(("grid", name), f"has {value} twice. Delete one.")
         for name in sorted({"prompts", "seeds", "output"} & {n.split(".")[0] for n in self.grid}):
             yield Finding(
                 ("grid",), f"varies {name}, which all cells share. Write {name} beside the grid."

@@ -23,10 +23,9 @@ from vidcfg.render.identity import (
 from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.stored.read import ResultsError
 from vidcfg.stored.shapes import PLAN_KIND
-from vidcfg.sweep.cells import Cell, baseline_of, cells_of
+from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, run_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut
-from vidcfg.sweep.runs import anchored, row_of, run_of
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
@@ -177,16 +176,17 @@ class Plan:
             is_alone = key == self.check_pairs[0][1]
             run = (is_alone, self._runs[unit.cell], unit.prompt, unit.seed)
             groups.setdefault(run, []).append(key)
-        return [tuple(sorted(group, key=self._path)) for group in groups.values()]
+        paths, kinds = self._paths, self._kinds
+        return [
+            tuple(sorted(group, key=lambda key: (*paths[kinds[key]], key)))
+            for group in groups.values()
+        ]
 
     @cached_property
     def _runs(self) -> dict[str, str]:
         """What the cells of one run must have in common; hidden cells are made by themselves."""
         grid = {cell.id: canonical(run_of(cell)) for cell in self.cells}
         return grid | {cell.id: cell.id for cell in self.hidden}
-
-    def _path(self, key: str) -> tuple:
-        return (*self._paths[self._kinds[key]], key)
 
     @cached_property
     def _paths(self) -> dict[tuple, tuple]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidcfg.files import TEMPORARY
 from vidcfg.render.identity import what_changed
-from vidcfg.stored.read import arrays_of, records_of
+from vidcfg.stored.read import arrays_of, measures_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
@@ -243,9 +243,7 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
 def unit_records(store: Store, key: str) -> list[Any]:
     """The records of one unit."""
     path = store.path(f"{store.unit(key)}/records.jsonl")
-    return [
-        record for record, _ in records_of(store.fs.cat_file(path).decode(errors="replace"), path)
-    ]
+    return measures_of(store.fs.cat_file(path).decode(errors="replace"), path)
 
 
 def _features(

@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from vidcfg.progress import Progress, duration
+from vidcfg.sweep.cells import shares_exactly
 from vidcfg.sweep.driver import Books
 from vidcfg.sweep.plan import Plan
-from vidcfg.sweep.runs import shares_exactly
 from vidcfg.sweep.store import NoStoreError, Store
 
 MAX_CELLS_LISTED = 40
@@ -76,17 +75,11 @@ def _cost(plan: Plan) -> str:
 
 def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
     """How many units each version of vidcfg and its numerics has made."""
-    records = [store.render_of(key) for key in done]
-
-    def told(record: dict[str, Any], name: str, inner: str) -> Any:
-        found = record.get(name)
-        return found.get(inner, "unknown") if isinstance(found, dict) else "unknown"
-
-    versions = Counter(
-        f"vidcfg {told(record, 'versions', 'vidcfg')}, "
-        f"numerics {told(record, 'sources', 'numerics')}"
-        for record in records
-    )
+    versions: Counter = Counter()
+    for record in map(store.render_of, done):
+        known, sources = (record.get(name) or {} for name in ("versions", "sources"))
+        numerics = sources.get("numerics", "unknown")
+        versions[f"vidcfg {known.get('vidcfg', 'unknown')}, numerics {numerics}"] += 1
     return dict(sorted(versions.items()))
 
 

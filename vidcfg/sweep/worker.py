@@ -22,6 +22,9 @@ from vidcfg.sweep.store import Store, StoreError
 OFFLOADS = ("none", "model", "sequential")
 """What a job that ran out of memory does next, on CUDA; the result stays the same."""
 
+FILES = {"sheet": "sheet.png", "image": "image.png", "audio": "audio.wav"}
+"""Names of a unit's files beside its video."""
+
 
 class Worker:
     """Made from the address of a store, whose plan has all the rest; `load` reads the model.
@@ -174,23 +177,26 @@ class Worker:
         job: Job,
     ) -> dict[str, Any]:
         """Measure, encode and commit one unit."""
+        from vidcfg.render.job import encoded
         from vidcfg.render.record import make_record, to_json
 
         # Rows and features of the frames as they were sampled, beside their encoding
         begin = time.perf_counter()
         with ThreadPoolExecutor(1) as beside:
-            encoded = beside.submit(_pictures_and_sound, config, unit, rendered)
+            encoding = beside.submit(encoded, config, unit, rendered)
             rows, features = self._measured(key, config, unit, rendered)
-            seen = encoded.result()
+            made = encoding.result()
 
         # The record, as render makes it, and what a sweep adds
         record = make_record(config, unit, rendered, pipe=pipe, model=model)
-        record["files"] = {name.split(".")[0]: name for name in seen}
+        names = {"video": unit.video.name} | FILES
+        record["files"] = {what: names[what] for what in made}
         record |= {"unit": key, "cell": self.plan.by_key[key].cell}
         record["job"] = {"id": job.id, "units": len(job.units), "level": job.level}
 
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        files = seen | {"record.json": to_json(record).encode(), "records.jsonl": lines.encode()}
+        files = {names[what]: data for what, data in made.items()}
+        files |= {"record.json": to_json(record).encode(), "records.jsonl": lines.encode()}
         if features:
             packed = io.BytesIO()
             np.savez(packed, **features)
@@ -234,20 +240,3 @@ class Worker:
     def _log(self, key: str, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self.store.append(f"logs/{key}.log", f"{stamp} {text.rstrip()}")
-
-
-def _pictures_and_sound(config: RenderConfig, unit: Any, rendered: Any) -> dict[str, bytes]:
-    """The video and its sheet, the picture of a clip of one frame, and sound where there is."""
-    from vidcfg.media.write import encode_video
-    from vidcfg.render.files import as_png, as_wav
-    from vidcfg.render.job import unit_sheet
-
-    frames, output = rendered.frames_THWC, config.output
-    fps, codec, enlarge = config.video.fps, output.video, output.enlarge
-    video = encode_video(frames, fps=fps, codec=codec, enlarge=enlarge)
-    made = {unit.video.name: video, "sheet.png": as_png(unit_sheet(config, unit, rendered))}
-    if len(frames) == 1:
-        made["image.png"] = as_png(frames[0])
-    if rendered.audio is not None:
-        made["audio.wav"] = as_wav(*rendered.audio)
-    return made

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vidcfg.sweep.cli import parser
+from vidcfg.sweep.__main__ import parser
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "configs" / "cluster"

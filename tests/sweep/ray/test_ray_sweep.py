@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from ray_driving import wait_until
 
-from vidcfg.sweep.cli import main
+from vidcfg.sweep.__main__ import main
 from vidcfg.sweep.driver import SweepStopped
 from vidcfg.sweep.ray_executor import RayExecutor
 from vidcfg.sweep.run import run_sweep
