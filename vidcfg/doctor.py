@@ -161,11 +161,8 @@ def _xformers(torch: Any, q: Any) -> Line:
             return Line("ok", "xformers", "works on cuda")
         why = ""
     except (ImportError, OSError) as error:
-        why = one_line(error, 60)
-        state, effect = (
-            "missing",
-            "diffusers does not load either: the mini model alone is rendered",
-        )
+        why, state = one_line(error, 60), "missing"
+        effect = "diffusers does not load either: the mini model alone is rendered"
     except (RuntimeError, NotImplementedError, ValueError) as error:
         why = f"does not run here ({one_line(error, 80)})"
     finally:

@@ -43,20 +43,17 @@ def find_sets(
     """
     folders = {path.resolve(): path for path in map(Path, videos)}
     is_sets = all(path.is_dir() and not is_frame_folder(path) for path in folders)
-    places = list(folders.values()) if is_sets and len(folders) > 1 else None
-    if places is None:
-        named = {"": find_items(videos)}
-    else:
+    places: dict[str, Sequence[str | Path]] = {"": videos}
+    if is_sets and len(folders) > 1:
         count = Counter(path.name for path in folders)
         names = [path.name if count[path.name] == 1 else str(path) for path in folders]
-        named = {printable(name): find_items([place]) for name, place in zip(names, places)}
-    for name, items in named.items():
-        if not items:
-            where = name or ", ".join(map(str, videos))
-            raise ValueError(f"no videos in {told(where, addresses)}.")
+        places = {printable(name): [place] for name, place in zip(names, folders.values())}
     made: dict[str, list[Item]] = {}
-    for name, items in named.items():
-        called = told(name, addresses)
+    for name, of_set in places.items():
+        called, items = told(name, addresses), find_items(of_set)
+        if not items:
+            where = called or told(", ".join(map(str, videos)), addresses)
+            raise ValueError(f"no videos in {where}.")
         made[called] = []
         for item in items:
             inner, place = (told(text, addresses) for text in (item.name, str(item.path)))
@@ -85,22 +82,21 @@ def comparison(out: Path, sets: Mapping[str, Sequence[Item]]) -> list[str]:
     """What the written results say of the sets: which flickers less, by how much, how sure."""
     results, labels = _results(out, sets), {name: name for name in sets}
     base = next(iter(sets))
+    start = f"changes are from “{base}”"
     for how, paired in (("names", results), ("prompts", _by_prompt(results))):
         table = _table(paired)
         if table is None:
             continue
         found = find(table, base, labels)
         prompts = f"{found.prompts} prompt" + ("s" if found.prompts != 1 else "")
-        head = f"{len(table.pairs)} pairs of videos with equal {how}, {prompts}"
+        head = f"{len(table.pairs)} pairs of videos with equal {how}, {prompts}; {start}"
         lines = [_sentence(change, found.least_p) for change in found.against]
         said = [f"{entry['title']}: {entry['text']}" for entry in summary(found)]
-        head = f"{head}; changes are from “{base}”"
         return [head, *lines, "", *said, *first_lines(paired, table)]
     by_set = {name: [u for u in results.units if u.cell == name] for name in sets}
     changes, refused = changes_of_sets(by_set, base)
     counts = ", ".join(f"{len(units)} of {name}" for name, units in by_set.items())
-    head = f"names and prompts do not match, so sets are compared: {counts}"
-    head = f"{head}; changes are from “{base}”"
+    head = f"names and prompts do not match, so sets are compared: {counts}; {start}"
     return [head, *(_sentence(change, 0.0) for change in changes), *refused]
 
 

@@ -75,12 +75,14 @@ def evaluate(
         for scored in videos:
             found.add(scored)
             report(scored, False)
-    records = found.finish()
+    found.finish()
     # The set.
-    everything = [record for item in items for record in records[item.name]]
-    clips = [found.clips[item.name] for item in items]
+    everything = [record for item in items for record in found.scored[item.name].records]
+    clips = [found.scored[item.name].clip for item in items]
     shapes = [(c.num_frames, c.height, c.width) for c in clips if c]
-    problems = {net: by_name[max(by_name)] for net, by_name in found.problems.items()}
+    # Of several reasons, that of the last video by name.
+    by_name = [scored for _, scored in sorted(found.scored.items())]
+    problems = {net: why for scored in by_name for net, why in scored.problems.items()}
     of_set = set_means(everything, {item.name: item.prompt for item in items})
     none = {"no_reference": "no reference was given; use --reference"}
     to_real = Distances(settings, **none, no_features="no video could be read")
@@ -93,7 +95,8 @@ def evaluate(
     rows = []
     for item in items:
         content = kept.contents[item.name] if kept else content_of(item.path)
-        rows += [row(record, item, content=content) for record in records[item.name]]
+        records = found.scored[item.name].records
+        rows += [row(record, item, content=content) for record in records]
     return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
 
 
@@ -107,9 +110,8 @@ def evaluate_frames(
     """
     found = _Gathered(settings)
     found.add(score_frames(frames, item, settings, clip=clip))
-    records = found.finish()
-    vectors = {net: by_name[item.name] for net, by_name in found.features.items() if by_name}
-    return [row(record, item) for record in records[item.name]], vectors
+    found.finish()
+    return [row(r, item) for r in found.scored[item.name].records], found.vectors(item)
 
 
 def row(record: Record, item: Item | None = None, *, content: str | None = None) -> dict[str, Any]:
@@ -124,14 +126,13 @@ def row(record: Record, item: Item | None = None, *, content: str | None = None)
 
 
 class _Gathered:
-    """What scored videos add up to. Their clips go through the nets in batches and are let go."""
+    """Scored videos by name, and features by net. Clips go through the nets in batches and are let
+    go: `scored` has none."""
 
     def __init__(self, settings: Settings, kept: Kept | None = None):
         self.settings, self.kept = settings, kept
         self.features: Features = {name: {} for name in settings.nets}
-        self.clips: dict[str, ClipInfo | None] = {}
-        self.problems: dict[str, dict[str, str]] = defaultdict(dict)
-        self._scored: dict[str, Scored] = {}
+        self.scored: dict[str, Scored] = {}
         self._waiting: dict[str, list[tuple[Item, np.ndarray]]] = defaultdict(list)
 
     def take_kept(self, item: Item) -> Scored | None:
@@ -142,7 +143,8 @@ class _Gathered:
         scored, vectors = found
         for net, vector in vectors.items():
             self.features[net][item.name] = vector
-        return self._gather(scored)
+        self.scored[item.name] = scored
+        return scored
 
     def add(self, scored: Scored) -> None:
         # A video without a clip for the mini scorer says why in its own rows.
@@ -150,7 +152,7 @@ class _Gathered:
             null = {"n": 0, "reason": reason, "status": "skipped", "subject": scored.item.name}
             for metric in ("align[mini]", "attribute_accuracy[mini]"):
                 scored.records.append(measured(metric, None, **null))
-        self._gather(scored)
+        self.scored[scored.item.name] = replace(scored, clips={})
         if not scored.clips:
             self._keep(scored.item)
         for net, clip in scored.clips.items():
@@ -158,20 +160,15 @@ class _Gathered:
             if len(self._waiting[net]) >= self.settings.batch_size:
                 self._through(net, self._waiting.pop(net))
 
-    def _gather(self, scored: Scored) -> Scored:
-        """Note a video, without its clips: those that wait for a net are let go after it."""
-        name = scored.item.name
-        self._scored[name] = replace(scored, clips={})
-        self.clips[name] = scored.clip
-        for net, reason in scored.problems.items():
-            self.problems[net][name] = reason
-        return scored
-
-    def finish(self) -> dict[str, list[Record]]:
-        """The records by video, once all videos were added."""
+    def finish(self) -> None:
+        """Once all videos were added: what waits goes through the nets."""
         for net in self.settings.nets:
             self._through(net, self._waiting.pop(net, []))
-        return {name: scored.records for name, scored in self._scored.items()}
+
+    def vectors(self, item: Item) -> dict[str, np.ndarray]:
+        """The features of one video by net."""
+        by_net = self.features.items()
+        return {net: found[item.name] for net, found in by_net if item.name in found}
 
     def _through(self, name: str, waiting: list[tuple[Item, np.ndarray]]) -> None:
         """Features of clips by a net, and by the mini net also how well they fit their prompts."""
@@ -182,8 +179,8 @@ class _Gathered:
             if name == "mini":
                 vectors, judged = net.judge(batch, [item.text for item in group])
                 for item, found in zip(group, judged):
-                    records, clip = self._scored[item.name].records, self.clips[item.name]
-                    records += [replace(r, subject=item.name, clip=clip) for r in found]
+                    of = self.scored[item.name]
+                    of.records.extend(replace(r, subject=item.name, clip=of.clip) for r in found)
             else:
                 vectors = net.features(batch)
             for item, vector in zip(group, vectors):
@@ -195,6 +192,4 @@ class _Gathered:
         """Keep a video once no net has anything left to say of it."""
         waiting = {id(one) for clips in self._waiting.values() for one, _ in clips}
         if self.kept and id(item) not in waiting:
-            name, features = item.name, self.features.items()
-            vectors = {net: found[name] for net, found in features if name in found}
-            self.kept.add(self._scored[name], vectors)
+            self.kept.add(self.scored[item.name], self.vectors(item))

@@ -66,21 +66,22 @@ def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[st
 
 
 def _contents(settings: dict[str, Any], name: str, known: dict | None) -> dict[str, Any]:
-    places = _places(settings, (name,))
-    return {".".join(path): _content(value, None, known) for path, value in places}
+    places = _places(settings, name)
+    return {path: _content(holder[key], None, known) for path, holder, key in places}
 
 
-def _places(settings: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Settings that name a file, folder or repository: where they stand, and their values."""
+def _places(settings: Any, above: str) -> Iterator[tuple[str, Any, str | int]]:
+    """Settings that name a file, folder or repository: dotted path, and what holds them by which
+    key."""
     is_dict = isinstance(settings, dict)
     for key, value in settings.items() if is_dict else enumerate(settings):
-        path = (*above, str(key))
+        path = f"{above}.{key}"
         if isinstance(value, dict | list | tuple):
             yield from _places(value, path)
         elif not isinstance(value, str) or value == "mini":
             continue
-        elif PLACES.fullmatch(key if is_dict else above[-1]):
-            yield path, value
+        elif PLACES.fullmatch(key if is_dict else above.rpartition(".")[2]):
+            yield path, settings, key
 
 
 def _content(place: str | Path, revision: str | None, known: dict | None) -> str | None:
@@ -155,12 +156,9 @@ def cell_digest(config: RenderConfig, sources: Sources) -> str:
     whole = config.to_dict()
     kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
     for section in ("model", "guidance"):
-        for path, _ in [*_places(kept[section], (section,))]:
-            if sources.get(".".join(path)) is not None:
-                inner = kept
-                for part in path[:-1]:
-                    inner = inner[part] if isinstance(inner, dict) else inner[int(part)]
-                inner[path[-1] if isinstance(inner, dict) else int(path[-1])] = None
+        for path, holder, key in [*_places(kept[section], section)]:
+            if sources.get(path) is not None:
+                holder[key] = None
     output = {name: whole["output"][name] for name in ("video", "enlarge")}
     made_of = {"output": output, "surface": surface_of(config), "sources": sources}
     return digest(canonical(kept | made_of))

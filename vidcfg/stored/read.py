@@ -22,6 +22,9 @@ from pydantic_core import from_json
 from vidcfg.metrics.record import LARGEST, SCHEMA, Record
 from vidcfg.stored.shapes import RenderFile, RowPlace
 
+_NO_ARRAYS = (OSError, ValueError, EOFError, KeyError, AttributeError, BadZipFile, zlib.error)
+"""What reading a damaged `.npz` may raise."""
+
 AGAIN = "Remove it and run the command that wrote it again."
 
 
@@ -229,15 +232,7 @@ def arrays_of(data: bytes, where: str | Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        BadZipFile,
-        zlib.error,
-    ) as why:
+    except _NO_ARRAYS as why:
         raise ResultsError(f"{where} is damaged: {why}. {AGAIN}") from None
     for name, vector in found.items():
         if vector.ndim != 1 or vector.dtype.kind != "f" or not np.isfinite(vector).all():

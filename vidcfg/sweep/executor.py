@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from vidcfg.progress import one_line
@@ -177,7 +178,7 @@ class InProcess:
         self._results: list[dict[str, Any]] = []
         self._steps: Any = None
         self._end: float | None = None
-        self._is_loaded = False
+        self._load = cache(worker.load)
 
     def start(self) -> None:
         """Nothing to do: the model is loaded with the first job."""
@@ -197,9 +198,7 @@ class InProcess:
         limit = None if self.time_limit is None else self.time_limit * len(job.units)
         if self._steps is None:
             try:
-                if not self._is_loaded:
-                    self.worker.load()
-                self._is_loaded = True
+                self._load()
             except Exception as error:
                 return [Event(job, "this process", "model", message=message_of(error))]
             self._steps, self._results = carry_out(self.worker, job), []

@@ -6,7 +6,6 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import ray
@@ -61,14 +60,14 @@ def join(address: str | None, need: Need) -> bool:
         return True
     _check_address(address)
     try:
-        _init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _init(address=address)
     except Exception as error:
         raise _not_joined(address, error) from None
     return True
 
 
 def _init(**options: Any) -> None:
-    """`ray.init`, without the handler of SIGTERM that it puts in place of that of this process.
+    """`ray.init` that says little, and leaves the handler of SIGTERM of this process.
 
     Raises:
         KeyboardInterrupt: SIGTERM came meanwhile.
@@ -76,7 +75,7 @@ def _init(**options: Any) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if is_main else None
     try:
-        ray.init(**options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except SystemExit as end:
         # What Ray's handler raises. It would end the process with 15, and say nothing.
         if end.code == signal.SIGTERM:
@@ -95,29 +94,24 @@ def _start_here(need: Need) -> None:
             f"a worker needs {need}, but this machine has {cores} CPUs. Use "
             f"workers.cpus_per_worker: {cores} or less."
         )
-    start = partial(
-        _init,
-        address="local",
-        num_cpus=cores,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-    try:
-        start()
-    except Exception:
-        # On a busy machine its processes may be too slow for each other, once.
-        ray.shutdown()
+    # On a busy machine its processes may be too slow for each other, once.
+    for is_last in (False, True):
         try:
-            start()
+            _init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+            break
         except Exception as error:
             ray.shutdown()
-            text = one_line(error).rstrip(".")
-            raise ClusterError(
-                f"Ray did not start on this machine, tried twice: {text}. Try again when it is "
-                "less busy, or use --workers 0 to run in this process."
-            ) from None
+            if is_last:
+                text = one_line(error).rstrip(".")
+                raise ClusterError(
+                    f"Ray did not start on this machine, tried twice: {text}. Try again when it "
+                    "is less busy, or use --workers 0 to run in this process."
+                ) from None
     have = ray.cluster_resources()
     if not need.fitting(have):
         ray.shutdown()
