@@ -87,7 +87,7 @@ def with_ray(num_workers: int, units: list[str]) -> tuple[float, list]:
     executor = RayExecutor({}, workers, worker="bench_ray:MiniWorker")
     executor.start()
     try:
-        while executor.num_ready < num_workers:
+        while sum(place.state == "idle" for place in executor.places) < num_workers:
             run_jobs(executor, ["4-0"] * num_workers)
         run_jobs(executor, ["4-0"] * (2 * num_workers))
         return run_jobs(executor, units)

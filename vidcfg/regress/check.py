@@ -158,8 +158,8 @@ def _spans(name: str, length: int, num_frames: int) -> tuple[Span, ...]:
     return tuple((t + ends[0], t + ends[1]) for t in range(length)) if ends else ()
 
 
-def _largest(excess: np.ndarray, count: int = 3) -> list[int]:
-    """Entries that are worse by at least a third of the worst one, worst first."""
+def _largest(excess: np.ndarray) -> list[int]:
+    """At most three entries that are worse by at least a third of the worst one, worst first."""
     top = max((value for value in excess if value > 0), default=np.inf)
     kept = [t for t, value in enumerate(excess) if value >= top / 3]
-    return sorted(kept, key=lambda t: -excess[t])[:count]
+    return sorted(kept, key=lambda t: -excess[t])[:3]

@@ -217,16 +217,14 @@ def _explained(rule: MetricRule, every: Mapping[str, Pairs], policy: Policy) -> 
     of_other = policy.metrics[rule.grows_with]
     both = np.isfinite(other.new_N) & np.isfinite(other.base_N)
     change, _ = of_other.changes(other.new_N[both], other.base_N[both])
-    means = cluster_means(
-        change, np.unique(np.array(other.clusters_N)[both], return_inverse=True)[1]
-    )
+    means = cluster_means(change, np.array(other.clusters_N)[both])
     found = mean_interval(means.tolist(), level=1 - 2 * policy.alpha)
     return of_other.shown(min(max(found[0], 0.0), of_other.margin_of(1))) if found else 0.0
 
 
 def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray, explained: float) -> PairedChange:
     """`explained` is what the base would have grown by anyway."""
-    clusters = np.unique(pairs.clusters_N, return_inverse=True)[1][both]
+    clusters = np.array(pairs.clusters_N)[both]
     change, difference = rule.changes(pairs.new_N[both], pairs.base_N[both] * (1 + explained))
     direction = rule.direction
     if rule.bad == "either" and cluster_means(change, clusters).mean() < 0:

@@ -71,16 +71,14 @@ def tick_labels(values: Sequence[Number]) -> list[str]:
     return labels
 
 
-def _apart(
-    labels: Sequence[tuple[Number, str]], scale: Scale, *, near: Number = 8
-) -> list[tuple[Number, str]]:
+def _apart(labels: Sequence[tuple[Number, str]], scale: Scale) -> list[tuple[Number, str]]:
     """The labels, in the order of their places, of which none touches one before it."""
     kept, free = [], -math.inf
     for value, text in sorted(labels):
         half = len(text) * LETTER / 2
         if scale(value) - half >= free:
             kept.append((value, text))
-            free = scale(value) + half + near
+            free = scale(value) + half + 8
     return kept
 
 
@@ -129,8 +127,8 @@ def scatter_chart(points: Sequence[Point], front: Sequence[int], **names: str) -
     return _drawn(WIDE_SIZE, x, y, labels, places, dict(_joins(places)), names, steps=steps)
 
 
-def _cut(text: str, *, letters: int = 14) -> str:
-    return text if len(text) <= letters else text[: letters - 1] + "…"
+def _cut(text: str) -> str:
+    return text if len(text) <= 14 else text[:13] + "…"
 
 
 def _labels_apart(places: list[tuple[Point, float, float]]) -> list[tuple[Point, float, float]]:

@@ -117,9 +117,8 @@ def strength_maps(cells: Sequence[CellResult]) -> tuple[dict[str, dict[str, Any]
     `rows` are the strengths [K, T], or one row where all steps are equal. Colours have one scale
     for all cells. Cells without a surface are left out.
     """
-    given = {cell.id: (cell.surface or {}).get("strength") or () for cell in cells}
-    tables = {key: np.asarray(table, dtype=np.float64) for key, table in given.items()}
-    tables = {key: table for key, table in tables.items() if table.ndim == 2 and table.size}
+    given = {cell.id: np.array((cell.surface or {}).get("strength") or ()) for cell in cells}
+    tables = {key: table.astype(np.float64) for key, table in given.items() if table.size}
     low, high = strength_range(*tables.values())
     made = {}
     for key, strength_KT in tables.items():

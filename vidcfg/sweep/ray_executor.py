@@ -175,11 +175,6 @@ class RayExecutor:
         busy = sum(place.state == "busy" for place in self.places)
         return len(self.places) - busy - len(self.waiting)
 
-    @property
-    def num_ready(self) -> int:
-        """Workers that have the model."""
-        return sum(place.state in ("idle", "busy") for place in self.places)
-
     def submit(self, job: Job) -> None:
         """Hand in a job; the first worker that is ready takes it, in order of submission."""
         assert self.free() > 0, "submit only as many jobs as free() says"

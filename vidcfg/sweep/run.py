@@ -64,7 +64,7 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> str:
 
 def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     """Why a plan is no extension of the one in the store; empty if it is."""
-    if known.get("kind") != made["kind"] or known.get("name") != made["name"]:
+    if known.get("name") != made["name"]:
         return f"the sweep '{known.get('name')}', and this one is '{made['name']}'"
     mine = {unit["key"] for unit in made["units"]}
     others = {unit["key"]: unit["cell"] for unit in known["units"] if unit["key"] not in mine}

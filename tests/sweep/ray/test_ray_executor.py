@@ -76,7 +76,7 @@ def test_work_begins_with_the_first_worker_though_others_find_no_place(executor_
     events = run_all(executor, jobs_of("ok:a", "ok:b", "ok:c", "ok:d"))
     assert {event.kind for event in events} == {"done"}
     assert len({event.worker for event in events}) == 1
-    assert executor.num_ready == 1
+    assert [place.state for place in executor.places].count("idle") == 1
 
 
 def test_without_events_wait_returns_after_its_time(executor_of):
