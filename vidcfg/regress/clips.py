@@ -133,15 +133,19 @@ def read_finished(path: Path) -> ClipSet:
     for unit in results.units:
         cell = unit.cell if has_cells else ""
         if results.kind == "evaluation":
-            # The folder, as for videos that are measured on the spot.
-            folder = Path(unit.key).parent
-            cell = "" if folder.is_absolute() or folder == Path() else folder.as_posix()
+            cell = folder_of(unit.key)
             _check_fresh(unit.video, path / "records.jsonl")
         prompt, number = prompt_and_number(Path(unit.key).stem)
         seed = number if unit.seed is None else unit.seed
         key = Key(cell, unit.prompt or prompt, -1 if seed is None else seed)
         clips.append(_clip(path, unit, key))
     return as_set(str(path), clips, name=results.name)
+
+
+def folder_of(name: str) -> str:
+    """The cell of a video by its name: its folder below what was given, none for a whole path."""
+    folder = Path(name).parent
+    return "" if folder.is_absolute() or folder == Path() else folder.as_posix()
 
 
 def _check_fresh(video: Path | None, records: Path) -> None:

@@ -15,6 +15,7 @@ from vidcfg.regress.clips import (
     ClipSet,
     MeasuredClip,
     as_set,
+    folder_of,
     make_strip,
     read_baseline,
     read_finished,
@@ -88,10 +89,9 @@ def _measured(item: Item) -> MeasuredClip:
     for record in records.values():
         if record.status == "failed":
             raise ResultsError(f"{item.path} cannot be measured: {record.skipped_reason}")
-    folder = Path(item.name).parent.as_posix()
     beside = item.path.with_suffix(".json")
     key = Key(
-        cell="" if folder == "." or item.name == str(item.path) else folder,
+        cell=folder_of(item.name),
         prompt=item.prompt or Path(item.name).stem,
         seed=-1 if item.seed is None else item.seed,
     )
