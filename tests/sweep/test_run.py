@@ -13,7 +13,7 @@ import pytest
 from stand_in_trackers import stand_in
 from tiny_sweep import plan_of, starts
 
-from vidcfg.media import write
+from vidcfg.render import job
 from vidcfg.sweep import executor
 from vidcfg.sweep.__main__ import Logged, main
 from vidcfg.sweep.run import make_executor, put_plan, run_sweep, unit_records
@@ -87,7 +87,7 @@ def test_values_do_not_depend_on_how_frames_lie_in_memory(plan, store, monkeypat
 
 def test_a_unit_is_measured_beside_its_encoding(plan, store, monkeypatch):
     made, measuring, seen = plan("seeds=3"), threading.Event(), []
-    measured, encode = Worker._measured, write.encode_video
+    measured, encode = Worker._measured, job.encode_video
 
     def measure(*arguments):
         measuring.set()
@@ -98,7 +98,7 @@ def test_a_unit_is_measured_beside_its_encoding(plan, store, monkeypatch):
         return encode(*arguments, **options)
 
     monkeypatch.setattr(Worker, "_measured", measure)
-    monkeypatch.setattr(write, "encode_video", encoded)
+    monkeypatch.setattr(job, "encode_video", encoded)
     put_plan(store, made)
     results = list(Worker(store.url).run(made.jobs(made.keys)[0]))
     assert seen == [True] * len(results)
