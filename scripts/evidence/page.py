@@ -244,8 +244,8 @@ def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     yield "```\n"
     versions = ", ".join(f"{k} {v}" for k, v in how.get("versions", {}).items() if v)
     yield (
-        "Video i is drawn from seed i (of `distance` from 512 + i, of `confirm` from 1040 + i), in "
-        f"{'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
+        "Video i is drawn from seed i (of `distance` from 512 + i, of `confirm` from 1040 + i), "
+        f"in {'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
         f"{how.get('device', 'CPU')}; {versions}. Metrics: "
         + ", ".join(f"`{name}`" for name in METRICS)
         + f"; distances against {REAL_CLIPS} drawn clips of trained pairs, by prompt against "
