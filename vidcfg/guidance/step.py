@@ -116,7 +116,7 @@ class GuidedDenoiser:
         groups: dict[tuple, list[SampleStep]] = {}
         for step in steps:
             known = tuple(sorted(step.remembered))
-            key = (step.guidance.group_key(), step.method.key, step.branches, step.active, known)
+            key = (step.key, step.branches, step.active, known)
             rows = () if is_small else tuple(sources[b, step.sample] for b in step.branches)
             groups.setdefault((*key, rows), []).append(step)
 

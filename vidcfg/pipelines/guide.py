@@ -288,12 +288,8 @@ def _followed(method: Callable, after: Callable[[Any], Any]) -> Callable:
 
 
 def _own_guidance(pipe: Any, family: Family, before: dict[str, Any] | None) -> dict[str, Any]:
-    """What the pipeline holds for guidance of its own; `before` is that of the first step.
-
-    Raises:
-        ValueError: where a callback has changed it.
-    """
-    names = [f"_{name}" for name in ("guidance_scale", *family.own_guidance)]
+    """What the pipeline's own guidance was before; ValueError where a callback has changed it."""
+    names = (f"_{name}" for name in ("guidance_scale", *family.own_guidance))
     now = {name: vars(pipe).get(name) for name in names}
     for name, was in (before or now).items():
         if now[name] is not was and (isinstance(was, Tensor) or now[name] != was):
