@@ -12,7 +12,7 @@ from vidcfg.guidance import passes
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale, Threshold
 from vidcfg.guidance.passes import Passes, PassTimer, StepInputs, equal_rows
-from vidcfg.guidance.plan import RunRow, SampleRows, plan_run
+from vidcfg.guidance.plan import SampleRows, plan_run
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.rules.perp_neg import PerpNeg
@@ -209,12 +209,8 @@ def test_frame_of_strength_one_is_cond_to_the_bit_whatever_the_limits(limits):
 def test_evaluations_run_are_those_planned(seed, share):
     rules, strength, weight, x = random_case(seed)
     _, traces, calls = run(rules, strength, weight, x, share=share)
-    starts = [0, 0, 2, 3, 4]
-    rows = [
-        RunRow(r.method, s, w, start=a, texts=tuple(BRANCHES.items()), rule=r.group_key())
-        for r, s, w, a in zip(rules, strength, weight, starts)
-    ]
-    plan = plan_run(rows, share=share)
+    samples = SampleRows(tuple(rules), strength, weight)
+    plan = plan_run(samples, starts=[0, 0, 2, 3, 4], texts=[BRANCHES] * 5, share=share)
     assert [t.evaluations for t in traces] == list(plan.per_step)
     run_rows = [branch for call in calls for branch in call]
     assert {b: run_rows.count(b) for b in set(run_rows)} == plan.evaluations

@@ -23,7 +23,7 @@ from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.limits import Rescale
 from vidcfg.guidance.passes import StepInputs
-from vidcfg.guidance.plan import Memory, RunRow, SampleRows, plan_run
+from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.prediction import convert
 from vidcfg.guidance.rules.apg import Apg
 from vidcfg.guidance.rules.delta_reuse import DeltaReuse
@@ -188,13 +188,11 @@ def random_run(seed, rules):
     return rows, weights, x
 
 
-def planned_rows(rules, rows, weights):
+def planned(rules, rows, weights, **how):
     texts = {name: branch_text(name) for rule in rules for name in rule.method.branches}
     starts = [0, 0, *range(2, len(rules))]
-    return [
-        RunRow(r.method, s, w, start=a, texts=tuple(texts.items()), rule=r.group_key())
-        for r, s, w, a in zip(rules, rows, weights, starts)
-    ]
+    samples = SampleRows(tuple(rules), rows, weights)
+    return plan_run(samples, starts=starts, texts=[texts] * len(rules), **how)
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -206,7 +204,7 @@ def test_evaluations_of_rule_and_composition_are_those_planned(name, share):
     rules += [rule_of(Composite((RULES["cfg"], RULES["stg"], RULES["slg"])))]
     rows, weights, x = random_run(5, rules)
     _, traces, calls = whole_run(rules, rows, weights, x, share=share)
-    plan = plan_run(planned_rows(rules, rows, weights), share=share)
+    plan = planned(rules, rows, weights, share=share)
     assert plan.is_upper_bound == (name == "adaptive_stop")
     assert [t.evaluations for t in traces] == list(plan.per_step)
     assert sum(t.calls for t in traces) == len(calls)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, video
-from rule_runs import LEVEL, one_step, rule_of, whole_run
+from rule_runs import LEVEL, one_step, plan_of, rule_of, whole_run
 
 from vidcfg.guidance.composite import Composite
-from vidcfg.guidance.plan import Memory, RunRow, plan_run
+from vidcfg.guidance.plan import Memory
 from vidcfg.guidance.rules.adaptive_stop import AdaptiveStop
 from vidcfg.guidance.rules.cfg import Cfg
 
@@ -103,13 +103,11 @@ def test_other_terms_go_on_and_another_expert_starts_afresh():
 
 def test_plan_is_an_upper_bound_and_says_so():
     rules = [rule_of(AdaptiveStop(-0.999))] * 2
-    rows = [np.full((4, F), 3.0)] * 2
-    plan = plan_run(
-        [RunRow(r.method, s, s * 0 + 1, start=i) for i, (r, s) in enumerate(zip(rules, rows))]
-    )
+    rows = np.full((2, 4, F), 3.0)
+    plan = plan_of(rules[0].method, rows, starts=range(2))
     assert plan.is_upper_bound
     assert plan.evaluations == {"cond": 8, "uncond": 8}
-    _, traces, _ = whole_run(rules, rows, [row * 0 + 1 for row in rows], video(3))
+    _, traces, _ = whole_run(rules, rows, 0 * rows + 1, video(3))
     executed = [t.evaluations for t in traces]
     assert executed == [{"cond": 2, "uncond": 2}] + [{"cond": 2}] * 3
-    assert not plan_run([RunRow(Cfg(), rows[0], rows[0])]).is_upper_bound
+    assert not plan_of(Cfg(), rows[:1]).is_upper_bound

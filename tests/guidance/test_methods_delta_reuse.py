@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, B, F, bits, into, out_of, video
-from rule_runs import branch_text, model, rule_of, whole_run
+from rule_runs import branch_text, model, plan_of, rule_of, whole_run
 
-from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.delta_reuse import DeltaReuse
 
@@ -53,8 +52,7 @@ def test_run_equals_a_loop_written_by_hand(axes, every):
         want, made = by_hand(x[b], rows[b], every, axes)
         # float32 steps of values up to 30
         torch.testing.assert_close(found[b].double(), want, rtol=1e-4, atol=1e-4)
-        row = RunRow(DeltaReuse(every), rows[b], 0 * rows[b] + 1)
-        plan = plan_run([row])
+        plan = plan_of(DeltaReuse(every), rows[b : b + 1])
         assert [k for k in range(K) if "uncond" in plan.per_step[k]] == made
     assert sum(t.evaluations.get("uncond", 0) for t in traces) == sum(
         len(by_hand(x[b], rows[b], every, axes)[1]) for b in range(B)
@@ -87,11 +85,11 @@ def test_step_that_is_off_is_cond_and_keeps_nothing():
     rows[0, 2] = 4.0
     methods = DeltaReuse(2).steps(rows[0], rows[0])
     assert [type(m).__name__ for m in methods] == ["DeltaReuse"] * 3
-    plan = plan_run([RunRow(DeltaReuse(2), rows[0], rows[0])])
+    plan = plan_of(DeltaReuse(2), rows, rows)
     assert plan.per_step == ({"cond": 1}, {"cond": 1}, {"cond": 1, "uncond": 1})
 
 
 def test_second_evaluation_of_a_step_shares_the_decision():
-    row = RunRow(DeltaReuse(2), np.full((3, F), 4.0), np.ones((3, F)))
+    plan = plan_of(DeltaReuse(2), np.full((1, 3, F), 4.0), evaluations_per_step=2)
     both, one = {"cond": 1, "uncond": 1}, {"cond": 1}
-    assert plan_run([row], evaluations_per_step=2).per_step == (both, both, one, one, both)
+    assert plan.per_step == (both, both, one, one, both)

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
-from rule_runs import assert_follows, one_step, rule_of
+from rule_runs import assert_follows, one_step, plan_of, rule_of
 
 from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.guidance.limits import Rescale, Threshold
-from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.zero_star import ZeroStar
 from vidcfg.guidance.setting import Guidance
@@ -109,8 +108,7 @@ def test_zeroed_step_takes_over_from_all_terms():
 
 
 def test_zeroed_steps_are_planned_as_free():
-    row = RunRow(ZeroStar(2), np.full((5, F), 3.0), np.ones((5, F)))
-    plan = plan_run([row])
+    plan = plan_of(ZeroStar(2), np.full((1, 5, F), 3.0))
     assert plan.per_step == ({}, {}, *[{"cond": 1, "uncond": 1}] * 3)
     assert rule_of(ZeroStar(2)).order() == ("method:zero_star",)
 

@@ -5,25 +5,33 @@ import sys
 
 import numpy as np
 import pytest
-from rule_runs import multi
+from rule_runs import multi, plan_of, rule_of
 
-from vidcfg.guidance.plan import RunRow, plan_run, required_branches
+from vidcfg.guidance.limits import Rescale
+from vidcfg.guidance.plan import SampleRows
+from vidcfg.guidance.plan import plan_run as plan_samples
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
 from vidcfg.guidance.rules.perp_neg import PerpNeg
 
 K, F = 5, 3
-TEXTS = (("cond", "a kite"), ("uncond", ""), ("negative", "blurry"))
+TEXTS = {"cond": "a kite", "uncond": "", "negative": "blurry"}
 
 
-def row(strength, *, weight=1.0, start=0, method=None, rule=None, texts=TEXTS, num_steps=K):
+def row(strength, *, weight=1.0, start=0, method=None, rescale=0.0, texts=TEXTS, num_steps=K):
+    """One sample, and its start and texts."""
     shape = (num_steps, F)
     strength, weight = (
         np.broadcast_to(np.reshape(np.asarray(v, float), (-1, 1)), shape).copy()
         for v in (strength, weight)
     )
-    method = method or Cfg()
-    return RunRow(method, strength, weight, start=start, texts=texts, rule=rule)
+    rule = rule_of(method or Cfg(), rescale=Rescale(rescale))
+    return SampleRows((rule,), (strength,), (weight,)), start, texts
+
+
+def plan_run(rows, **how):
+    samples, starts, texts = zip(*rows)
+    return plan_samples(SampleRows.joined(samples), starts=starts, texts=texts, **how)
 
 
 def test_a_row_of_ones_runs_one_pass_and_zeros_the_other():
@@ -39,9 +47,9 @@ def test_a_row_of_ones_runs_one_pass_and_zeros_the_other():
 
 
 def test_one_guided_frame_is_enough_to_need_both():
-    strength = np.ones((K, F))
-    strength[2, 1] = 1.5
-    plan = plan_run([RunRow(Cfg(), strength, np.ones((K, F)))])
+    strength = np.ones((1, K, F))
+    strength[0, 2, 1] = 1.5
+    plan = plan_of(Cfg(), strength)
     assert plan.evaluations == {"cond": K, "uncond": 1}
     assert plan.naive == 2 * K
 
@@ -62,19 +70,19 @@ def test_rows_share_as_long_as_their_strengths_coincide():
 def test_what_differs_is_not_shared():
     same = plan_run([row(6.0), row(6.0)])
     assert same.total == 2 * K
-    other_texts = (("cond", "a dog"), *TEXTS[1:])
+    other_texts = TEXTS | {"cond": "a dog"}
     for other in (row(6.0, start=1), row(6.0, texts=other_texts)):
         plan = plan_run([row(6.0), other])
         assert plan.evaluations["cond"] == 2 * K
     # texts of one branch may still coincide on the first step
     plan = plan_run([row(6.0), row(6.0, texts=other_texts)])
     assert plan.per_step[0] == {"cond": 2, "uncond": 1}
-    limits = plan_run([row(6.0, rule="rescale 0"), row(6.0, rule="rescale 0.7")])
+    limits = plan_run([row(6.0, rescale=0.0), row(6.0, rescale=0.7)])
     assert [s["cond"] for s in limits.per_step] == [1, 2, 2, 2, 2]
 
 
 def test_limits_do_not_part_rows_before_the_first_guided_step():
-    rows = [row([1, 1, 6, 6, 6], rule=r) for r in ("rescale 0", "rescale 0.7")]
+    rows = [row([1, 1, 6, 6, 6], rescale=r) for r in (0.0, 0.7)]
     assert [s["cond"] for s in plan_run(rows).per_step] == [1, 1, 1, 2, 2]
 
 
@@ -98,11 +106,13 @@ def test_heun_evaluates_twice_but_on_the_last_step():
 
 
 def test_branches_come_in_the_order_of_the_method():
-    ones = np.ones(F)
-    assert required_branches(Dual(1.0), 3 * ones, ones) == ("cond", "uncond", "negative")
-    assert required_branches(Dual(2.0), 3 * ones, ones) == ("cond", "negative")
-    several = multi(("b", 1.0), ("a", 1.0))
-    assert required_branches(several, ones, ones)[2:] == ("condition:b", "condition:a")
+    def needed(method, strength):
+        samples, _, _ = row(strength, method=method)
+        return samples.steps[0][0].branches
+
+    assert needed(Dual(1.0), 3) == ("cond", "uncond", "negative")
+    assert needed(Dual(2.0), 3) == ("cond", "negative")
+    assert needed(multi(("b", 1.0), ("a", 1.0)), 1)[2:] == ("condition:b", "condition:a")
 
 
 def grid(scales, starts, stops, num_steps=50):
@@ -148,7 +158,7 @@ def test_perp_neg_counts_three_branches_while_the_negative_is_on():
 
 
 def test_no_rows_need_nothing():
-    assert plan_run([]).total == 0
+    assert plan_samples(SampleRows((), (), ())).total == 0
 
 
 def test_a_cost_can_be_planned_without_torch():
@@ -163,10 +173,11 @@ def test_evaluations_are_listed_in_the_order_of_the_method_whatever_the_hash_see
     code = """
 import numpy as np
 from vidcfg.guidance.rules.dual import Dual
-from vidcfg.guidance.plan import RunRow, plan_run
-ones = np.ones((2, 3))
-row = RunRow(method=Dual(1.0), strength_KF=4 * ones, weights_KF=ones, start=0)
-print(list(plan_run([row]).evaluations))
+from vidcfg.guidance.plan import SampleRows, plan_run
+from vidcfg.guidance.setting import Guidance
+ones = np.ones((1, 2, 3))
+rule = Guidance(4.0, method=Dual(1.0))
+print(list(plan_run(SampleRows((rule,), 4 * ones, ones)).evaluations))
 """
     for seed in ("1", "2", "3"):
         done = subprocess.run(

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits
-from rule_runs import branch_videos, every_rule, one_step, rule_of, whole_run
+from rule_runs import branch_videos, every_rule, one_step, plan_of, rule_of, whole_run
 
 import vidcfg
 from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.guidance.frames import FrameWeights, frames
-from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rule import AgainstUncond, Rule, rule
 from vidcfg.guidance.schedule import Schedule, schedule
 from vidcfg.guidance.setting import Guidance
@@ -102,9 +101,7 @@ def test_rule_from_outside_takes_every_schedule_and_frame_weighting(half, scale,
     x = torch.randn(B, F, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     rows = [surface.strength_KF] * B, [surface.weights_KF] * B
     _, traces, _ = whole_run([guidance] * B, *rows, x)
-    plan = plan_run(
-        [RunRow(guidance.method, s, w, start=i) for i, (s, w) in enumerate(zip(*rows))]
-    )
+    plan = plan_of(guidance.method, *rows, starts=range(B))
     assert [t.evaluations for t in traces] == list(plan.per_step)
 
 

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from rule_runs import plan_of
 
-from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.trace import NonFiniteError, StepTrace, Trace
 
@@ -39,9 +39,8 @@ def test_evaluations_are_summed_over_the_steps_of_the_last_run():
 
 
 def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():
-    rows = [RunRow(Cfg(), np.full((2, 3), 6.0), np.ones((2, 3)))]
-    trace = Trace()
-    trace.start_run(surfaces=[], planned=plan_run(rows), order=("method:cfg", "rescale"))
+    trace, planned = Trace(), plan_of(Cfg(), np.full((1, 2, 3), 6.0))
+    trace.start_run(surfaces=[], planned=planned, order=("method:cfg", "rescale"))
     trace.steps.append(step(0, {"cond": 1, "uncond": 1}))
     data = json.loads(json.dumps(trace.to_dict(), allow_nan=False))
     assert data["order"] == ["method:cfg", "rescale"]

@@ -8,7 +8,7 @@ from guidance_cases import B, F, into, out_of, video
 
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
-from vidcfg.guidance.plan import Memory, SampleRows
+from vidcfg.guidance.plan import Memory, RunPlan, SampleRows, plan_run
 from vidcfg.guidance.rules import RULES
 from vidcfg.guidance.rules.cfg_pp import Renoised
 from vidcfg.guidance.rules.multi import Multi
@@ -39,6 +39,13 @@ def multi(*scales) -> Multi:
 def rule_of(method, **options) -> Guidance:
     """A setting for strengths that a test gives itself."""
     return Guidance(scale=1.0, **options).model_copy(update={"method": method})
+
+
+def plan_of(method, strength_BKF, weight_BKF=None, **how) -> RunPlan:
+    """The plan of samples of one rule with these strengths; every weight is 1 by default."""
+    weight_BKF = np.ones_like(strength_BKF) if weight_BKF is None else weight_BKF
+    rules = (rule_of(method),) * len(strength_BKF)
+    return plan_run(SampleRows(rules, strength_BKF, weight_BKF), **how)
 
 
 def branch_text(branch: str) -> float:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from guided_runs import record_inside
+from rule_runs import plan_of
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
-from vidcfg.guidance.plan import RunRow, plan_run
 from vidcfg.guidance.rules.distilled import Distilled
 from vidcfg.guidance.rules.embedded import Embedded
 from vidcfg.pipelines.changes.distilled import StrengthAdapter, of_strength
@@ -139,10 +139,9 @@ def test_frames_of_strength_1_are_the_plain_prediction_and_samples_have_their_ow
 
 
 def test_the_plan_does_not_share_what_the_strength_tells_the_model():
-    full = np.ones((4, F))
+    strength_BKF = np.broadcast_to(np.reshape([3.0, 5.0, 5.0], (3, 1, 1)), (3, 4, F))
     for rule in (Distilled(adapter="a"), Embedded()):
-        rows = [RunRow(rule, scale * full, full, start=0) for scale in (3.0, 5.0, 5.0)]
-        assert plan_run(rows).total == 2 * 4
+        assert plan_of(rule, strength_BKF).total == 2 * 4
 
 
 def test_a_wrong_adapter_is_one_sentence(wan, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 import vidcfg
 from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.guidance.plan import plan_run
+from vidcfg.guidance.plan import SampleRows, plan_run
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import forecast_of
 
@@ -106,7 +106,10 @@ def test_surface_of_a_render_covers_its_steps_and_frames():
 def test_empty_side_of_dual_is_one_text_for_all_negative_prompts():
     config = render_config(scale=4.0, method={"kind": "dual", "negative_scale": 1.0})
     forecast = forecast_of(config)
-    rows = [forecast.row(prompt, seed) for prompt in config.prompts for seed in config.seeds]
-    plan = plan_run(rows, share=config.guidance.share, evaluations_per_step=forecast.facts.calls)
+    units = [(forecast.texts(prompt), seed) for prompt in config.prompts for seed in config.seeds]
+    texts, starts = zip(*units)
+    samples = SampleRows.joined([forecast.samples] * len(units))
+    how = {"share": config.guidance.share, "evaluations_per_step": forecast.facts.calls}
+    plan = plan_run(samples, starts=starts, texts=texts, **how)
     # at the first call the three seeds are shared by both prompts on the empty side alone
     assert plan.per_step[0] == {"cond": 6, "uncond": 3, "negative": 6}

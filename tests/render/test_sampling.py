@@ -116,14 +116,14 @@ def test_a_grid_of_intervals_takes_the_evaluations_of_its_tree(pipe):
 
     The published 8 x 4 x 4 cells of 50 steps, 4,500 evaluations: tests/guidance/test_plan.py.
     """
-    from vidcfg.guidance.plan import plan_run
+    from vidcfg.guidance.plan import SampleRows, plan_run
     from vidcfg.render.forecast import forecast_of
 
     assert trie_count(grid(50, (0, 5, 10, 15), (20, 30, 40, 50), 8)) == 4500
     num_steps = 7
     schedules = grid(num_steps, (0, 1, 2), (3, 5, 7), 4)
     configs = [render(Guidance(scale=list(v)), num_steps=num_steps) for v in schedules]
-    foreseen = plan_run([forecast_of(c).row(c.prompts[0], 5) for c in configs])
+    foreseen = plan_run(SampleRows.joined([forecast_of(c).samples for c in configs]))
     assert foreseen.naive == 2 * num_steps * len(configs)
     batch = together(pipe, configs)
     assert batch.executed == batch.planned == foreseen.total == trie_count(schedules)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.combination import Combination
-from vidcfg.guidance.gram import HOST, in_pieces, joined, rows_of, sums_of
+from vidcfg.guidance.gram import HOST, joined, pieces_of, rows_of, sums_of
 from vidcfg.guidance.layout import MOST
 from vidcfg.guidance.planes import planes, weighted
 from vidcfg.guidance.shapes import Bool, Float
@@ -61,22 +61,20 @@ def combine(
     numbers = [None if n is None else _beside(n, target) for n in numbers]
 
     # Piece by piece; the samples that share their predictions one after the other.
-    per_sample = [target, *(n for n in numbers if n is not None)]
     count = len(base) if len(base) == len(out) else 1
-    columns = [c[i : i + count] for i in range(0, len(out), count) for c in per_sample]
     kit, sums = np if isinstance(target, np.ndarray) else torch, []
-    for piece in in_pieces(*inputs, *columns):
-        first, cond, *parts = piece[: len(inputs)]
-        into = piece[len(inputs)] if len(columns) == len(per_sample) else None
+    for samples, frames in pieces_of(inputs[0]):
+        first, cond, *parts = (row[samples, frames] for row in inputs)
+        into = target[samples, frames] if count == len(out) else None
         parts[:moved] = [
             kit.subtract(p, first, out=None if i else into) for i, p in enumerate(parts[:moved])
         ]
-        for i in range(len(inputs), len(piece), len(per_sample)):
-            values = iter(piece[i + 1 : i + len(per_sample)])
-            amounts = [None if n is None else next(values) for n in numbers]
-            _add_up(piece[i], first, cond, parts, *amounts)
+        for i in range(0, len(out), count):
+            place = slice(i + samples.start, i + samples.stop), frames
+            amounts = [None if n is None else n[place] for n in numbers]
+            _add_up(target[place], first, cond, parts, *amounts)
             if measured is not None:
-                sums.append(sums_of(cond, piece[i]))
+                sums.append(sums_of(cond, target[place]))
     if measured is not None:
         measured.append(joined(sums, out))
     return out

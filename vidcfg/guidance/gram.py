@@ -186,7 +186,8 @@ def spread_of(frames: Float[Any, "B F ..."]) -> Float64[Any, "B F"]:
         return spread(moments(arrays, 0), frames)
     if frames.device.type not in HOST:
         return launched_spread(frames)
-    sums = [sums_of(*piece) for piece in in_pieces(*rows_of(frames))]
+    (rows,) = rows_of(frames)
+    sums = [sums_of(rows[piece]) for piece in pieces_of(rows)]
     return spread(joined(sums, frames), frames)
 
 
@@ -236,19 +237,19 @@ def rows_of(*tensors: Any) -> list[Any]:
     return [row.detach().numpy() for row in rows] if is_plain else rows
 
 
-def in_pieces(*rows: Any) -> Iterator[tuple[Any, ...]]:
-    """The same samples and frames of several tensors, so many that a CPU keeps them in its cache.
+def pieces_of(rows: Any) -> Iterator[tuple[slice, slice]]:
+    """Which samples and frames go together: so many that a CPU keeps them in its cache.
 
     Samples go one by one, unless they are small, and frames in order.
     """
-    count, frames = rows[0].shape[:2]
-    samples, step, size = 1, frames, elements_per_frame(rows[0])
-    if isinstance(rows[0], np.ndarray) or rows[0].device.type == "cpu":
+    count, frames = rows.shape[:2]
+    samples, step, size = 1, frames, elements_per_frame(rows)
+    if isinstance(rows, np.ndarray) or rows.device.type == "cpu":
         samples = max(1, min(count, SMALL // max(1, frames * size)))
         step = frames if samples > 1 else max(1, _PIECE // max(1, size))
     for b in range(0, count, samples):
         for f in range(0, frames, step):
-            yield tuple(row[b : b + samples, f : f + step] for row in rows)
+            yield slice(b, b + samples), slice(f, f + step)
 
 
 def joined(pieces: Sequence[Sequence[Any]], like: Float[Any, "B F ..."]) -> Float64[Any, "B F n"]:
@@ -316,11 +317,12 @@ def _moments(vectors: Sequence[Any], num_others: int, shift: Any = None) -> Any:
     rows, found = rows_of(*vectors), []
     if shift is not None and isinstance(rows[0], np.ndarray):
         shift = shift.numpy()
-    for piece in in_pieces(*rows, *([] if shift is None else [shift])):
-        base, others, raw = piece[0], piece[1 : num_others + 1], piece[num_others + 1 : len(rows)]
+    for piece in pieces_of(rows[0]):
+        base, *given = (row[piece] for row in rows)
+        others, raw = given[:num_others], given[num_others:]
         parts = [_wide(p) for p in (base, *(p - base for p in others), *raw)]
         if shift is not None:
-            parts = [part - piece[-1][..., i, None, None, None] for i, part in enumerate(parts)]
+            parts = [p - shift[piece][..., i, None, None, None] for i, p in enumerate(parts)]
         found.append(_products(parts))
     return joined(found, rows[0])
 

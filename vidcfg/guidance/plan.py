@@ -7,8 +7,8 @@ know.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,20 +17,6 @@ import numpy as np
 from vidcfg.guidance.rule import Level, Method
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.surface import Surface
-
-
-def required_branches(
-    method: Method,
-    strength_F: np.ndarray,
-    weight_F: np.ndarray,
-    always: frozenset[str] = frozenset(),
-) -> tuple[str, ...]:
-    """The branches one sample needs on one step, in the method's own order.
-
-    Those in `always` run whatever the strengths, as the second output of a model needs it.
-    """
-    needed = method.required(strength_F, weight_F) | always
-    return tuple(branch for branch in method.branches if branch in needed)
 
 
 @dataclass
@@ -49,9 +35,12 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class SampleStep:
-    """One sample on one step: its setting, the rule and strengths in force, what it needs.
+    """One sample on one step: its setting, the rule and strengths in force, and what they decide.
 
-    `active` tells of each term whether it does something to some frame.
+    `branches` are those it needs, in the method's own order, `tags` what the strengths tell the
+    model itself in each, `active` whether each term does something to some frame, and `moves` how
+    far each branch moves the result, None where that is `cond`. Samples of one `key` differ in
+    nothing but strengths. `remembered` are vectors of earlier steps.
     """
 
     sample: int
@@ -59,9 +48,12 @@ class SampleStep:
     method: Method
     strength_F: np.ndarray
     weight_F: np.ndarray
+    key: tuple
     branches: tuple[str, ...]
+    tags: tuple[object, ...]
     active: tuple[bool, ...]
-    remembered: dict[str, Any]
+    moves: tuple | None
+    remembered: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,25 +96,43 @@ class SampleRows:
             rows.append(tuple(p[0] if len(p) == 1 else np.stack(p, axis=1) for p in parts))
         return cls(tuple(rules), *rows, **run)
 
+    @classmethod
+    def joined(cls, parts: Sequence["SampleRows"]) -> "SampleRows":
+        """The samples of several batches, of runs that differ in nothing else."""
+        assert len({part.num_steps for part in parts}) == 1, "different numbers of steps"
+        names = ("rules", "strength_BKF", "weights_BKF")
+        rows = {n: tuple(row for part in parts for row in getattr(part, n)) for n in names}
+        return replace(parts[0], **rows)
+
     @property
     def num_steps(self) -> int:
         return len(self.strength_BKF[0])
 
     @cached_property
-    def methods(self) -> tuple[tuple[Method, ...], ...]:
-        """The rule of every sample on every step."""
-        rows = zip(self.rules, self.strength_BKF, self.weights_BKF)
+    def steps(self) -> tuple[tuple[SampleStep, ...], ...]:
+        """Every sample on every step, unless its rule has stopped by then."""
         run = {"experts": self.experts, "levels": self.levels}
-        return tuple(rule.method.steps(strength, weight, **run) for rule, strength, weight in rows)
+        found = []
+        for b, values in enumerate(zip(self.strength_BKF, self.weights_BKF)):
+            methods = self.rules[b].method.steps(*values, **run)
+            found.append(tuple(self._step(b, *each) for each in zip(methods, *values)))
+        return tuple(found)
 
-    @cached_property
-    def branches(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
-        """What every sample needs on every step, unless its rule has stopped by then."""
-        samples = zip(self.methods, self.strength_BKF, self.weights_BKF)
-        return tuple(
-            tuple(required_branches(*step, self.always) for step in zip(*sample))
-            for sample in samples
-        )
+    def _step(
+        self, sample: int, method: Method, strength_F: np.ndarray, weight_F: np.ndarray
+    ) -> SampleStep:
+        """All that the strengths and weights of a sample decide on a step."""
+        values, moves = (strength_F, weight_F), None
+        needed = method.required(*values) | self.always
+        branches = tuple(branch for branch in method.branches if branch in needed)
+        tags = tuple(method.tag(branch, *values) for branch in branches)
+        active = method.active(*values)
+        if any(active):
+            deltas = method.deltas(*values).items()
+            moves = tuple((branch, tuple(amounts.tolist())) for branch, amounts in deltas)
+        rule = self.rules[sample]
+        key = (method.key, rule.group_key())
+        return SampleStep(sample, rule, method, *values, key, branches, tags, active, moves)
 
     def sources(self) -> dict[str, str]:
         """The text of each branch that some sample needs, those that see cond's left out.
@@ -131,8 +141,8 @@ class SampleRows:
             ValueError: where two rules read a branch from different texts.
         """
         found: dict[str, str] = {}
-        for rule, steps in zip(self.rules, self.branches):
-            needed = set().union(*steps)
+        for rule, steps in zip(self.rules, self.steps):
+            needed = {branch for step in steps for branch in step.branches}
             for branch, source in rule.method.sources().items():
                 if branch not in needed or source == "cond":
                     continue
@@ -144,58 +154,16 @@ class SampleRows:
                     )
         return found
 
-    def rows(self, starts: Sequence[object], texts: Sequence[tuple]) -> list["RunRow"]:
-        """Every sample as a row of a plan: a start for each noise, texts for each branch."""
-        return [
-            RunRow(
-                method=rule.method,
-                strength_KF=self.strength_BKF[b],
-                weights_KF=self.weights_BKF[b],
-                start=starts[b],
-                texts=texts[b],
-                rule=rule.group_key(),
-                experts=self.experts,
-                always=self.always,
-            )
-            for b, rule in enumerate(self.rules)
-        ]
-
     def at(self, step: int, memory: Memory, expert: str | None) -> list[SampleStep]:
         """Every sample on one step; where its rule has stopped the strength is 1, the weight 0."""
         found = []
-        for b, rule in enumerate(self.rules):
-            method = self.methods[b][step]
-            strength, weight = self.strength_BKF[b][step], self.weights_BKF[b][step]
-            stopped = memory.stopped.get((b, expert))
+        for b, steps in enumerate(self.steps):
+            one, stopped = steps[step], memory.stopped.get((b, expert))
             if stopped is not None:
-                strength, weight = np.where(stopped, 1.0, strength), np.where(stopped, 0.0, weight)
-                branches = required_branches(method, strength, weight, self.always)
-            else:
-                branches = self.branches[b][step]
-            active = method.active(strength, weight)
-            kept = memory.vectors.get((b, expert), {})
-            found.append(SampleStep(b, rule, method, strength, weight, branches, active, kept))
+                rows = np.where(stopped, 1.0, one.strength_F), np.where(stopped, 0.0, one.weight_F)
+                one = self._step(b, one.method, *rows)
+            found.append(replace(one, remembered=memory.vectors.get((b, expert), {})))
         return found
-
-
-@dataclass(frozen=True, eq=False)
-class RunRow:
-    """One sample of a batch: its strengths and weights, and what makes it the same as another.
-
-    Strengths and weights are (K, F), or (K, N, F) for a rule of N terms. `start` identifies the
-    initial noise (seed), `texts` the text that each branch sees, and `rule` everything else that
-    decides the guided prediction (limits, statistics). `experts` names the model of each step,
-    `always` the branches that run on every one.
-    """
-
-    method: Method
-    strength_KF: np.ndarray
-    weights_KF: np.ndarray
-    start: object = None
-    texts: tuple[tuple[str, object], ...] = ()
-    rule: object = None
-    experts: tuple[str, ...] | None = None
-    always: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -227,56 +195,43 @@ def added_up(steps: Sequence[dict[str, int]]) -> dict[str, int]:
 
 
 def plan_run(
-    rows: list[RunRow],
+    samples: SampleRows,
     *,
+    starts: Sequence[object] | None = None,
+    texts: Sequence[Mapping[str, object]] | None = None,
     share: bool = True,
     evaluations_per_step: int | tuple[int, ...] = 1,
 ) -> RunPlan:
-    """The evaluations of a batch of samples, which have the same number of steps.
+    """The evaluations of a batch of samples.
 
-    Two samples are on the same trajectory while their start, texts, rule and all that the
-    strengths of the steps so far decide coincide; a branch is then evaluated once for both.
-    `evaluations_per_step` is 2 for second-order schedulers such as Heun (whose last step takes
-    one), or the count of each step.
+    `starts` identify the initial noise of each sample, and `texts` the text that each of its
+    branches sees; None where all have the same. Two samples are on the same trajectory while
+    these, their rule and all that the strengths of the steps so far decide coincide; a branch is
+    then evaluated once for both. `evaluations_per_step` is 2 for second-order schedulers such as
+    Heun (whose last step takes one), or the count of each step.
     """
-    # Where each sample starts, and its rule and the calls of each step.
-    num_steps = len(rows[0].strength_KF) if rows else 0
-    assert all(len(row.strength_KF) == num_steps for row in rows), "different numbers of steps"
-    trajectories: list[object] = [row.start if share else i for i, row in enumerate(rows)]
-    texts = [dict(row.texts) for row in rows]
-    methods = [
-        row.method.steps(row.strength_KF, row.weights_KF, experts=row.experts) for row in rows
-    ]
+    # Where each sample starts, and the calls of each step.
+    num_samples, by_step = len(samples.rules), list(zip(*samples.steps))
+    starts = [0] * num_samples if starts is None else starts
+    texts = [{}] * num_samples if texts is None else texts
+    trajectories: list[object] = list(starts if share else range(num_samples))
     counts = evaluations_per_step
     if isinstance(counts, int):
-        counts = (counts,) * (num_steps - 1) + (1,)
+        counts = (counts,) * (len(by_step) - 1) + (1,)
 
     # Step by step: an evaluation for each trajectory, which parts where the results do.
     known: dict[tuple, int] = {}
     per_step = []
-    for k in range(num_steps):
-        steps = [_step(row, method[k], k) for row, method in zip(rows, methods)]
-        for _ in range(counts[k]):
+    for steps, count in zip(by_step, counts):
+        for _ in range(count):
             wanted: dict[tuple, None] = {}
-            for i, (branches, tags, effect) in enumerate(steps):
-                texts_seen = (texts[i].get(branch) for branch in branches)
-                seen = tuple(zip(branches, zip(texts_seen, tags)))
+            for i, step in enumerate(steps):
+                texts_seen = (texts[i].get(branch) for branch in step.branches)
+                seen = tuple(zip(step.branches, zip(texts_seen, step.tags)))
                 wanted |= {(branch, trajectories[i], given): None for branch, given in seen}
+                effect = None if step.moves is None else (step.key, step.moves)
                 path = (trajectories[i], seen, effect)
                 trajectories[i] = ("after", known.setdefault(path, len(known)))
             per_step.append(dict(Counter(branch for branch, _, _ in wanted)))
-    may_stop = any(row.method.may_stop for row in rows)
-    return RunPlan(tuple(per_step), 2 * len(rows) * len(per_step), may_stop)
-
-
-def _step(row: RunRow, method: Method, k: int) -> tuple[tuple[str, ...], tuple, tuple | None]:
-    """The branches of one sample on step k, what its strengths tell the model in each, and what
-    makes its result; None where that is `cond`."""
-    strength_F, weight_F = row.strength_KF[k], row.weights_KF[k]
-    branches = required_branches(method, strength_F, weight_F, row.always)
-    tags = tuple(method.tag(branch, strength_F, weight_F) for branch in branches)
-    if not any(method.active(strength_F, weight_F)):
-        return branches, tags, None
-    deltas = method.deltas(strength_F, weight_F)
-    moves = tuple((branch, tuple(values.tolist())) for branch, values in deltas.items())
-    return branches, tags, (method.key, row.rule, moves)
+    may_stop = any(rule.method.may_stop for rule in samples.rules)
+    return RunPlan(tuple(per_step), 2 * num_samples * len(per_step), may_stop)

@@ -163,7 +163,12 @@ class Guidance(ConfigModel):
             above = ("method", i) if isinstance(self.method, Composite) else ("method",)
             at = {name: (*above, name) if name in rule.own else (name,) for name in STRENGTHS}
             values = {n: getattr(self if at[n] == (n,) else rule, n) for n in STRENGTHS}
-            found.append(Term(rule, **values, reduce=self.reduce, above=above, at=at))
+            scale = values["scale"]
+            schedules = scale.values() if isinstance(scale, dict) else (scale,)
+            numbers = tuple(number for each in schedules for number in each.numbers())
+            is_off = rule.can_be_off and set(numbers) == {rule.off_value}
+            where = {"reduce": self.reduce, "above": above, "at": at}
+            found.append(Term(rule, **values, **where, numbers=numbers, is_off=is_off))
         return tuple(found)
 
     @property

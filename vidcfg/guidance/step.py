@@ -7,7 +7,6 @@ them; what depends on predictions stays on their device, and no step waits for i
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -117,7 +116,7 @@ class GuidedDenoiser:
         groups: dict[tuple, list[SampleStep]] = {}
         for step in steps:
             known = tuple(sorted(step.remembered))
-            key = (step.guidance.group_key(), step.method.key, step.branches, step.active, known)
+            key = (step.key, step.branches, step.active, known)
             rows = () if is_small else tuple(sources[b, step.sample] for b in step.branches)
             groups.setdefault((*key, rows), []).append(step)
 
@@ -253,17 +252,12 @@ class SampleGroup:
             outs.copy_(guided)
         return GuidedGroup(out, *rest)
 
-    @cached_property
-    def surface(self) -> tuple[np.ndarray, np.ndarray]:
-        """Strengths and weights of the members."""
-        rows = [[m.strength_F for m in self.members], [m.weight_F for m in self.members]]
-        return np.stack(rows[0]), np.stack(rows[1])
-
     def _combined(self, frames: dict[str, Tensor], guided: Tensor) -> tuple:
         """Fill the guided frames; the spread before and after, what to remember, where to stop."""
         method, guidance = self.members[0].method, self.members[0].guidance
-        inputs, (strength_BF, weight_BF) = self.inputs, self.surface
-        off_BF = method.is_off(strength_BF, weight_BF)
+        inputs, rows = self.inputs, [(m.strength_F, m.weight_F) for m in self.members]
+        rows_BF = tuple(np.stack(each) for each in zip(*rows))
+        off_BF = method.is_off(*rows_BF)
 
         # What the rule reads: predictions, vectors of its own, the noisy sample.
         has_rescale = method.is_limited and not guidance.rescale.is_off
@@ -278,7 +272,7 @@ class SampleGroup:
         vectors = {}
         if method.extras:
             frames = {b: p.expand(guided.shape) for b, p in frames.items()}
-            vectors = self._extra(frames, 1.0 if x0 is None else x0[1])
+            vectors = self._extra(frames, 1.0 if x0 is None else x0[1], *rows_BF)
         raw = dict(vectors)
         some = next(iter(frames.values()))
         if x0 is not None or rescale_x0 is not None:
@@ -289,9 +283,9 @@ class SampleGroup:
         if method.needs_gram or has_rescale or (is_host and len(some) < len(guided)):
             gram = gram_of(frames, base=method.base, raw=raw)
             place = {"device": gram.mean.device, "non_blocking": True}
-            strength_BF, weight_BF = torch.from_numpy(np.stack(self.surface)).to(**place)
+            rows_BF = torch.from_numpy(np.stack(rows_BF)).to(**place)
         own = gram.clip() if method.needs_gram and guidance.statistics == "clip" else gram
-        combination = method.coefficients(own, strength_BF, weight_BF, x0)
+        combination = method.coefficients(own, *rows_BF, x0)
         if has_rescale:
             rescale, statistics = guidance.rescale, guidance.statistics
             combination = rescale.apply(combination, gram, statistics=statistics, x0=rescale_x0)
@@ -318,15 +312,16 @@ class SampleGroup:
         kept = {name: vectors[name] for name in method.remembers if name in vectors}
         return before.expand(after.shape), after, kept, combination.stop_BF
 
-    def _extra(self, frames: dict[str, Tensor], x0_scale: float) -> dict[str, Tensor]:
+    def _extra(
+        self, frames: dict[str, Tensor], x0_scale: float, *rows_BF: np.ndarray
+    ) -> dict[str, Tensor]:
         """The vectors that the rule makes of this step's predictions and of what it remembers."""
-        method = self.members[0].method
         kept = {
             name: torch.cat([member.remembered[name] for member in self.members])
             for name in self.members[0].remembered
         }
         grid = self.layout.grid(self.inputs.noisy) or self.inputs.grid
-        return method.extra(Vectors(frames, kept, x0_scale, grid, *self.surface))
+        return self.members[0].method.extra(Vectors(frames, kept, x0_scale, grid, *rows_BF))
 
     def _tame(self, guided: Tensor, cond: Tensor, off_BF: np.ndarray) -> None:
         """Threshold and clamp the guided frames, which leave frames that are off alone."""

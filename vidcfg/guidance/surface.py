@@ -7,7 +7,6 @@ A strength of 1 is off (the plain conditional prediction). A frame of weight 0 k
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -101,6 +100,8 @@ class Term:
 
     `reduce` is how a latent frame takes its weight: mean, max, or auto for what the frames say.
     `above` is where the rule is written below `guidance`, `at` where each of its strengths is.
+    `numbers` are all scales that are written, those of every expert; `is_off` tells that they
+    guide no step.
     """
 
     rule: Rule
@@ -110,17 +111,8 @@ class Term:
     reduce: str
     above: Path
     at: dict[str, Path]
-
-    @cached_property
-    def numbers(self) -> tuple[float, ...]:
-        """Every scale that is written, those of all experts."""
-        parts = self.scale.values() if isinstance(self.scale, dict) else (self.scale,)
-        return tuple(number for part in parts for number in part.numbers())
-
-    @property
-    def is_off(self) -> bool:
-        """Whether no step is guided by this rule."""
-        return self.rule.can_be_off and set(self.numbers) == {self.rule.off_value}
+    numbers: tuple[float, ...]
+    is_off: bool
 
     def check_run(
         self, num_steps: int, num_frames: int, fps: float | int | None

@@ -81,7 +81,7 @@ def check_cache(
     # Branch -> the samples that need it, step by step.
     wanted: dict[str, list[tuple[int, ...]]] = {}
     for k in range(samples.num_steps):
-        needed = [steps[k] for steps in samples.branches]
+        needed = [steps[k].branches for steps in samples.steps]
         for branch in dict.fromkeys(name for names in needed for name in names):
             members = tuple(b for b, names in enumerate(needed) if branch in names)
             wanted.setdefault(branch, []).append(members)

@@ -167,7 +167,7 @@ class Session:
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
     ) -> Any:
         """The guided replacement of one denoiser forward."""
-        self._check_own_guidance()
+        self.own_guidance = _own_guidance(self.pipe, self.family, self.own_guidance)
         if self.control is not None:
             arguments[self.family.control] = self.control[1]
         # A pipeline that begins its loop anew begins a new run.
@@ -187,26 +187,19 @@ class Session:
         self.control = original, arguments
         return (), None
 
-    def _check_own_guidance(self) -> None:
-        """Raise ValueError where a callback has changed the pipeline's own guidance."""
-        names = [f"_{name}" for name in ("guidance_scale", *self.family.own_guidance)]
-        now = {name: vars(self.pipe).get(name) for name in names}
-        if self.own_guidance is None:
-            self.own_guidance = now
-        for name, was in self.own_guidance.items():
-            if now[name] is not was and (isinstance(was, Tensor) or now[name] != was):
-                raise ValueError(
-                    f"a callback set pipe.{name} = {now[name]}, but inside vidcfg.guide the "
-                    f"pipeline's own guidance is off. Write it as a schedule of guidance.scale, "
-                    f"such as {{'kind': 'interval', 'value': 6.0, 'from': 0.0, 'to': 0.4}}."
-                )
-
 
 def _settings(guidance: Any, family: Family) -> list[Guidance]:
     """The settings as a list; for an image, without what acts along frames."""
     several = isinstance(guidance, Sequence) and not isinstance(guidance, str)
     given = guidance if several else [guidance]
-    settings = [_in_space(Guidance.of(item), family) for item in given]
+    settings = []
+    for item in given:
+        setting = Guidance.of(item)
+        rescale = setting.rescale
+        if not rescale.is_off and rescale.space == "pipeline":  # that of the stock one
+            rescale = rescale.model_copy(update={"space": family.rescale_space})
+            setting = setting.model_copy(update={"rescale": rescale})
+        settings.append(setting)
     if not settings:
         raise ValueError("guide() got an empty list of guidance settings. Pass at least one.")
     for name in ("passes", "micro_batch", "share"):
@@ -218,15 +211,6 @@ def _settings(guidance: Any, family: Family) -> list[Guidance]:
     if family.is_image:
         return [_without_frames(setting, family) for setting in settings]
     return settings
-
-
-def _in_space(setting: Guidance, family: Family) -> Guidance:
-    """`setting` with rescale in the space of the stock pipeline, where it names no other."""
-    rescale = setting.rescale
-    if rescale.is_off or rescale.space != "pipeline":
-        return setting
-    told = rescale.model_copy(update={"space": family.rescale_space})
-    return setting.model_copy(update={"rescale": told})
 
 
 def _without_frames(setting: Guidance, family: Family) -> Guidance:
@@ -301,6 +285,20 @@ def _followed(method: Callable, after: Callable[[Any], Any]) -> Callable:
         return result
 
     return followed
+
+
+def _own_guidance(pipe: Any, family: Family, before: dict[str, Any] | None) -> dict[str, Any]:
+    """What the pipeline's own guidance was before; ValueError where a callback has changed it."""
+    names = (f"_{name}" for name in ("guidance_scale", *family.own_guidance))
+    now = {name: vars(pipe).get(name) for name in names}
+    for name, was in (before or now).items():
+        if now[name] is not was and (isinstance(was, Tensor) or now[name] != was):
+            raise ValueError(
+                f"a callback set pipe.{name} = {now[name]}, but inside vidcfg.guide the "
+                f"pipeline's own guidance is off. Write it as a schedule of guidance.scale, "
+                f"such as {{'kind': 'interval', 'value': 6.0, 'from': 0.0, 'to': 0.4}}."
+            )
+    return before or now
 
 
 def _without_own_guidance(

@@ -196,10 +196,8 @@ class FrameGuidance(BaseGuidance):
         if not self.trace.surfaces:
             self.trace.surfaces = [self._terms[0]] * len(cond)
             if self._facts_of != self._own_facts:
-                rows = samples.rows(range(len(cond)), [()] * len(cond))
-                self.trace.planned = plan_run(
-                    rows, share=False, evaluations_per_step=self._facts.calls
-                )
+                how = {"share": False, "evaluations_per_step": self._facts.calls}
+                self.trace.planned = plan_run(samples, **how)
         inputs = StepInputs(
             shared={"prediction": cond},
             by_branch={"cond": {}, "uncond": {}},

@@ -99,8 +99,9 @@ class GuidedRun:
         self.sources = samples.sources()
         given = {"call": call, "arguments": arguments, "cond": cond}
         self.by_branch = branch_inputs(pipe, family, session.texts, self.sources, **given)
-        rows = samples.rows(*self._equal(shared, cond))
-        planned = plan_run(rows, share=passes.share, evaluations_per_step=self.facts.calls)
+        starts, texts = self._equal(shared, cond)
+        how = {"share": passes.share, "evaluations_per_step": self.facts.calls}
+        planned = plan_run(samples, starts=starts, texts=texts, **how)
         session.trace.start_run(
             surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
         )
@@ -115,7 +116,7 @@ class GuidedRun:
 
     def _equal(
         self, shared: Mapping[str, Tensor], cond: Mapping[str, Tensor]
-    ) -> tuple[list[int], list[tuple]]:
+    ) -> tuple[list[int], list[dict[str, Any]]]:
         """The start and the texts of every sample, told by their content."""
         everyone = list(range(len(shared[self.family.hidden])))
         told, inputs = self.memory.told, self.by_branch | {"cond": cond}
@@ -123,8 +124,7 @@ class GuidedRun:
         texts = {b: same_rows((b,), rows, told) for b, rows in inputs.items()}
         conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
         texts |= dict.fromkeys(self.changes.followers, conditions)
-        seen = [tuple((branch, each[b]) for branch, each in texts.items()) for b in everyone]
-        return starts, seen
+        return starts, [{branch: each[b] for branch, each in texts.items()} for b in everyone]
 
     def step(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]

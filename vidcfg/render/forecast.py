@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
-from vidcfg.guidance.plan import RunPlan, RunRow, SampleRows, added_up, plan_run
+from vidcfg.guidance.plan import RunPlan, SampleRows, added_up, plan_run
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.steps import RunFacts
 from vidcfg.render.config import Prompt, RenderConfig
@@ -57,23 +57,25 @@ class Forecast:
             alone[name] = replace(self, config=one)
         return alone
 
-    def row(self, prompt: Prompt, seed: int) -> RunRow:
-        """One video as a row of a plan: its strengths, texts and start."""
-        rule = self.config.guidance
-        seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
-        sources = {"cond": "cond"} | rule.method.sources()
-        texts = tuple((branch, seen.get(source, source)) for branch, source in sources.items())
+    @property
+    def samples(self) -> SampleRows:
+        """What one video needs on each step, as a batch of one."""
         surfaces = tuple(self.surfaces.values())
-        samples = SampleRows.of([rule], [surfaces], **self.facts.of_rows())
-        return samples.rows([seed], [texts])[0]
+        return SampleRows.of([self.config.guidance], [surfaces], **self.facts.of_rows())
+
+    def texts(self, prompt: Prompt) -> dict[str, str]:
+        """The text that each branch sees."""
+        seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
+        sources = {"cond": "cond"} | self.config.guidance.method.sources()
+        return {branch: seen.get(source, source) for branch, source in sources.items()}
 
     def plan(self) -> RunPlan:
         """The model evaluations of the whole render, made one video at a time."""
-        config, calls = self.config, self.facts.calls
         # Videos of one prompt cost the same, whatever their seed.
-        rows = [self.row(prompt, config.seeds[0]) for prompt in config.prompts]
-        share, seeds = config.guidance.share, len(config.seeds)
-        plans = [plan_run([row], share=share, evaluations_per_step=calls) for row in rows]
+        config, samples, seeds = self.config, self.samples, len(self.config.seeds)
+        how = {"share": config.guidance.share, "evaluations_per_step": self.facts.calls}
+        texts = map(self.texts, config.prompts)
+        plans = [plan_run(samples, texts=[seen], **how) for seen in texts]
         steps = map(added_up, zip(*(plan.per_step for plan in plans)))
         per_step = tuple({branch: n * seeds for branch, n in step.items()} for step in steps)
         at_most = any(plan.is_upper_bound for plan in plans)

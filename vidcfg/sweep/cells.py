@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidcfg.guidance.plan import RunRow
+from vidcfg.guidance.plan import SampleRows
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.identity import digest
@@ -255,11 +255,12 @@ def shares_exactly(config: RenderConfig) -> bool:
     return family is None or family.stock_passes == "sequential"
 
 
-def row_of(config: RenderConfig) -> RunRow | None:
-    """The first video of a render in a plan of evaluations; None where the model must tell."""
+def row_of(config: RenderConfig) -> tuple[SampleRows, dict[str, str]] | None:
+    """The first video of a render in a plan of evaluations, and the text of each branch; None
+    where the model must tell."""
     forecast = forecast_of(config)
     try:
-        return forecast.facts and forecast.row(config.prompts[0], config.seeds[0])
+        return forecast.facts and (forecast.samples, forecast.texts(config.prompts[0]))
     except ValueError:
         # A scale by experts or noise levels that only the loaded model knows.
         return None

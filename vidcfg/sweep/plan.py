@@ -1,12 +1,12 @@
 """What a sweep will do: its units, the jobs that make them, and their model evaluations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vidcfg.guidance.plan import RunPlan, RunRow, plan_run
+from vidcfg.guidance.plan import RunPlan, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
@@ -119,12 +119,10 @@ class Plan:
         return {unit.key: (unit.cell, *texts[unit.prompt]) for unit in self.units}
 
     @cached_property
-    def _rows(self) -> dict[tuple, RunRow | None]:
-        """The row of each kind in a plan of evaluations; None where the model must tell."""
+    def _rows(self) -> dict[tuple, tuple[SampleRows, dict[str, str]] | None]:
+        """Each kind in a plan of evaluations, by `row_of`."""
         units = {self._kinds[unit.key]: unit for unit in self.units}
-        rows = {kind: row_of(self.config_of(unit)) for kind, unit in units.items()}
-        # One start for all: units that are made together are of one seed, whichever it is.
-        return {kind: row and replace(row, start=0) for kind, row in rows.items()}
+        return {kind: row_of(self.config_of(unit)) for kind, unit in units.items()}
 
     @cached_property
     def _plans(self) -> dict[tuple, tuple[RunPlan | None, int]]:
@@ -143,12 +141,14 @@ class Plan:
     def _planned(self, keys: Units) -> tuple[RunPlan | None, int]:
         kinds = tuple(self._kinds[key] for key in keys)
         if kinds not in self._plans:
-            rows = [self._rows[kind] for kind in kinds]
-            config = self.config_of(self.by_key[keys[0]])
-            plan = None
+            rows, plan = [self._rows[kind] for kind in kinds], None
             if None not in rows:
+                # One start for all: units that are made together are of one seed.
+                samples, texts = zip(*rows)
+                config = self.config_of(self.by_key[keys[0]])
+                how = {"texts": texts, "share": config.guidance.share}
                 calls = forecast_of(config).facts.calls
-                plan = plan_run(rows, share=config.guidance.share, evaluations_per_step=calls)
+                plan = plan_run(SampleRows.joined(samples), evaluations_per_step=calls, **how)
             self._plans[kinds] = plan, len(keys) if plan is None else plan.total
         return self._plans[kinds]
 
@@ -192,7 +192,7 @@ class Plan:
     def _paths(self) -> dict[tuple, tuple]:
         """Strengths step by step: in this order, neighbours have the longest common past."""
         return {
-            kind: (kind[0],) if row is None else (str(row.method), *row.strength_KF.flat)
+            kind: (str(row[0].rules[0].method), *row[0].strength_BKF[0].flat) if row else kind[:1]
             for kind, row in self._rows.items()
         }
 

@@ -56,7 +56,7 @@ class ZeroInit(StepOf):
     is_limited = False
     flow_only = True
 
-    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
+    def deltas(self, strength: Rows, weight: Rows) -> dict[str, Any]:
         return {"zero": 1.0 - self.is_off(strength, weight)}
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:

@@ -58,7 +58,7 @@ class DegradedPass(ModelChange):
 
     def _wanted(self, step: int) -> tuple[Degradation, ...]:
         """One degradation for each layer whose attention some sample needs on a step."""
-        needed = {branch for steps in self.start.samples.branches for branch in steps[step]}
+        needed = {b for steps in self.start.samples.steps for b in steps[step].branches}
         return tuple({d.layers: d for b, d in self.of.items() if b in needed}.values())
 
     def run(self, call: StepCall) -> Any:
