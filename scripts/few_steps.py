@@ -59,9 +59,15 @@ class Student(nn.Module):
             self.ways[name.replace(".", "/")] = way
             parametrize.register_parametrization(module, "weight", way)
 
-    def updates(self) -> dict[str, tuple[Tensor, Tensor]]:
-        found = {name.replace("/", "."): way for name, way in self.ways.items()}
-        return {name: (way.down.detach(), way.up.detach()) for name, way in found.items()}
+    def updates(self, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """(down, up) of every matrix, cut to the largest singular values."""
+        found = {}
+        for name, way in self.ways.items():
+            up, values, down = torch.linalg.svd((way.up @ way.down).detach().double())
+            num = min(rank, len(way.down), len(values))
+            root = values[:num].sqrt()
+            found[name.replace("/", ".")] = (root[:, None] * down[:num], up[:, :num] * root)
+        return found
 
 
 def trajectories(pipe: Any, config: Any, given: argparse.Namespace, log: Log, stop: Stop) -> Path:
@@ -168,7 +174,8 @@ def parser() -> argparse.ArgumentParser:
     add("--videos", type=int, default=1536, help="videos of the teacher")
     add("--steps", type=int, default=1500, help="training steps")
     add("--batch", type=int, default=16, help="pairs of latents in each of them")
-    add("--rank", type=int, default=32, help="rank of the updates")
+    add("--rank", type=int, default=32, help="rank of the updates while they are trained")
+    add("--keep", type=int, default=20, help="rank of the updates in the file")
     add("--rate", type=float, default=1e-3, help="learning rate")
     add("--seed", type=int, default=0)
     cli.add_set(made, "guidance.scale=6.0")
@@ -180,7 +187,7 @@ def run(given: argparse.Namespace) -> int:
     from vidcfg.render.config import load_render_config
 
     # what is asked for
-    for name in ("num_steps", "videos", "steps", "batch", "rank"):
+    for name in ("num_steps", "videos", "steps", "batch", "rank", "keep"):
         if getattr(given, name) < 1:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {getattr(given, name)}, but must be at least 1.")
@@ -205,7 +212,7 @@ def run(given: argparse.Namespace) -> int:
         student = teach(pipe, folder, given, log, stop)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command goes on") from None
-    save_updates(given.out / UPDATES, student.updates())
+    save_updates(given.out / UPDATES, student.updates(given.keep))
     cli.say(f"wrote {given.out}")
     return cli.DONE
 

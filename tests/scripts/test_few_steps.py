@@ -127,6 +127,23 @@ def test_the_student_learns_the_way_to_the_next_level_and_its_file_gives_the_sam
     assert (out / UPDATES).stat().st_size < 60_000
 
 
+def test_the_file_has_the_largest_singular_values_of_an_update():
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(7, 5))
+    student = few_steps.Student(layer, rank=4)
+    with torch.no_grad():
+        for weight in student.ways.parameters():
+            weight.normal_()
+        (way,) = student.ways.values()
+        whole = (way.up @ way.down).double().numpy()
+    for rank in (2, 4, 9):
+        [(name, (down, up))] = student.updates(rank).items()
+        assert name == "0"
+        lost = np.linalg.svd(whole)[1][rank:]
+        error = np.linalg.norm((up @ down).numpy() - whole)
+        np.testing.assert_allclose(error, np.linalg.norm(lost), atol=1e-12)
+
+
 def test_a_stopped_run_goes_on_and_another_teacher_is_refused(command, tmp_path, capsys):
     out, whole = tmp_path / "parts", tmp_path / "whole"
     assert command(out, "--steps", "2") == 0
