@@ -139,7 +139,7 @@ def test_the_file_has_the_largest_singular_values_of_an_update():
     for rank in (2, 4, 9):
         [(name, (down, up))] = student.updates(rank).items()
         assert name == "0"
-        lost = np.linalg.svd(whole)[1][rank:]
+        lost = np.linalg.svd(whole)[1][min(rank, 4) :]
         error = np.linalg.norm((up @ down).numpy() - whole)
         np.testing.assert_allclose(error, np.linalg.norm(lost), atol=1e-12)
 
