@@ -57,11 +57,14 @@ def make(
 
     if not tasks:
         return
-    pipe = load_pipeline(tasks[0][0].config.model)
-    if bfloat16:
-        quicken(pipe)
+    model = pipe = None
     begin, waiting, sampling = time.perf_counter(), deque(), 0.0
     for number, (work, start, stop) in enumerate(tasks, start=1):
+        if work.config.model != model:
+            model = work.config.model
+            pipe = load_pipeline(model)
+            if bfloat16:
+                quicken(pipe)
         before = time.perf_counter()
         frames, evaluations = sample(pipe, work, start, stop, bfloat16=bfloat16)
         sampling += time.perf_counter() - before
