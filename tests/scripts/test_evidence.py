@@ -330,3 +330,23 @@ def test_many_videos_of_a_prompt_are_one_row(tmp_path, monkeypatch):
     assert "| setting | passes | alignment |" in text
     assert "| precision by prompt | recall by prompt |" in text
     assert "| 2 |" in text  # a claim is of two prompts
+
+
+def test_each_cell_is_made_with_its_own_model(monkeypatch, tmp_path):
+    from evidence import make
+
+    seen = []
+    monkeypatch.setattr("vidcfg.pipelines.load.load_pipeline", lambda model: model.checkpoint)
+    monkeypatch.setattr(make, "_measured", lambda *given: [])
+    monkeypatch.setattr(make, "_keep", lambda *given: None)
+
+    def sample(pipe, work, start, stop, *, bfloat16):
+        seen.append((pipe, work.config.model.checkpoint))
+        return np.zeros((stop - start, 1, 1, 1, 3), np.uint8), 1.0
+
+    monkeypatch.setattr(make, "sample", sample)
+    works = load_sweeps(["few_steps"], 3)
+    tasks = make.tasks_of(works, tmp_path, batch=2)
+    make.make([*tasks, *tasks[:1]], tmp_path, workers=0, bfloat16=False, say=lambda text: None)
+    assert {own for _, own in seen} == {None, "few_steps"}
+    assert all(pipe == own for pipe, own in seen)
