@@ -82,3 +82,26 @@ def test_the_solver_takes_euler_steps_at_the_noise_levels_of_unipc(num_steps):
         x = solver.step(velocity, t, x)[0]
         want = want + (solver.sigmas[k + 1] - solver.sigmas[k]).double() * velocity.double()
         torch.testing.assert_close(x.double(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_embedded_student_follows_its_prompts_in_four_passes():
+    """8 prompts by the scorer; the plain model is right in .59 of what they say."""
+    from evidence.make import draw_prompts, measure_clips
+
+    from vidcfg.media.video import to_uint8
+    from vidcfg.pipelines.load import MiniModel, load_pipeline
+
+    prompts = draw_prompts(8, held_out=False)
+    calls, right = [], {}
+    for checkpoint in (None, "few_steps"):
+        pipe = load_pipeline(MiniModel(checkpoint=checkpoint))
+        pipe.set_progress_bar_config(disable=True)
+        counter = pipe.transformer.register_forward_hook(lambda *given: calls.append(given))
+        generators = [torch.Generator().manual_seed(i) for i in range(8)]
+        frames = pipe(prompts, num_inference_steps=4, generator=generators).frames
+        counter.remove()
+        values = measure_clips(to_uint8(frames), prompts, 8.0).values
+        right[checkpoint] = values["attribute_accuracy[mini]"].mean()
+    assert len(calls) == 8
+    assert right["few_steps"] > 0.85
+    assert right["few_steps"] > right[None] + 0.1
