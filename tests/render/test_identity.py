@@ -174,3 +174,27 @@ def test_matrix_in_a_file_counts_by_its_numbers_and_not_by_its_name(config, tmp_
     first = key("a.npy", [[6.0, 3.0, 2.0]])
     assert key("b.npy", [[6.0, 3.0, 2.0]]) == first
     assert key("a.npy", [[6.0, 3.0, 2.5]]) != first
+
+
+def test_what_was_taught_to_the_embedded_model_is_told_by_its_content(
+    config, tmp_path, monkeypatch
+):
+    from vidcfg.render import identity
+
+    student = config("model.checkpoint=few_steps")
+    adapter = config("guidance.method={kind: distilled, adapter: mini}")
+    assert not {"model.few_steps", "guidance: adapter"} & set(sources_of(config()))
+    for asked, name, constant in (
+        (student, "model.few_steps", "FEW_STEPS"),
+        (adapter, "guidance: adapter", "STRENGTH_ADAPTER"),
+    ):
+        before = sources_of(asked)
+        assert before[name] is not None
+        # Another training of it, elsewhere.
+        path = tmp_path / f"{constant}.safetensors"
+        path.write_bytes(b"other weights")
+        with monkeypatch.context() as other:
+            other.setattr(identity, constant, path)
+            after = sources_of(asked)
+        assert after[name] != before[name]
+        assert cell_digest(asked, after) != cell_digest(asked, before)
