@@ -34,7 +34,7 @@ WRONG_OF = {"shape": 0.277, "colour": 0.281}
 would name a held-out pair are drawn again (12,000 captions of the training data)."""
 
 DROPOUT = (
-    "# The small models of the sweep dropout, before it: eight minutes of one core each.",
+    "# The small models of the sweep dropout, before it: ten minutes of one core each.",
     "for m in text.05 text.1 text.5 zeros.1 learned.1; do",
     "  python scripts/train_mini configs/train/dropout.yaml --set run_dir=runs/dropout/$m \\",
     "    --set output=runs/dropout/$m/export --set transformer.null=${m%%.*} \\",

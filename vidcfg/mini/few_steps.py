@@ -22,7 +22,7 @@ SOLVER = {
     "use_flow_sigmas": True,
     "flow_shift": 5.0,
 }
-"""Euler steps of a flow at the noise levels of `unipc`, whose last one leads to the clip."""
+"""Up to 100 Euler steps of a flow at the noise levels of `unipc`; the last leads to the clip."""
 
 
 def save_updates(path: Path, updates: dict[str, tuple[Tensor, Tensor]]) -> None:

@@ -101,10 +101,15 @@ class I3D(nn.Module):
         self.logits = Unit3D(1024, 400, is_last=True)
 
     def forward(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 400"]:
-        x = video
+        """Raises ValueError below 9 frames or 193 pixels, where nothing is left to average."""
+        x, (num_frames, *sides) = video, video.shape[2:]
+        if num_frames < 9 or min(sides) < 193:
+            raise ValueError(
+                f"I3D needs 9 frames and 193 x 193 pixels or more, not {tuple(video.shape[2:])}: "
+                "it halves time three times and averages two steps."
+            )
         for name in _LAYERS:
             x = getattr(self, name)(x)
-        # Of 9 frames and 193 x 193 pixels or more: time is halved three times.
         x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
         return self.logits(x).mean(dim=(2, 3, 4))
 
