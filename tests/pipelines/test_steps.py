@@ -15,6 +15,7 @@ from vidcfg.pipelines.steps import (
     FramePlace,
     RunPlace,
     begin_of,
+    noise_levels,
     step_of_call,
     steps_of,
 )
@@ -286,3 +287,16 @@ def test_an_entry_of_another_list_is_read():
     place = _place(scheduler, scheduler.timesteps[1].expand(2))
     assert place.goes_on({"timestep": scheduler.timesteps.flip(0)[1:2].expand(2)})
     assert place.index == 3
+
+
+def test_the_lists_of_a_scheduler_are_read_once_however_many_steps_there_are(monkeypatch):
+    """A GPU is waited for at each reading: a list is copied as a whole, no entry alone."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(6)
+    copies, sigmas = [], scheduler.sigmas
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: pytest.fail("one entry"))
+    told = SimpleNamespace(tolist=lambda: copies.append(1) or sigmas.tolist())
+    monkeypatch.setattr(scheduler, "sigmas", told)
+    levels = noise_levels(scheduler, range(6))
+    assert levels == [(1 - sigma, sigma) for sigma in sigmas.tolist()[:6]]
+    assert len(copies) == 1

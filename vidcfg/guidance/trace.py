@@ -169,15 +169,21 @@ class Trace:
         Raises:
             NonFiniteError: naming the first step, sample and frame with NaN or Inf.
         """
-        for step in self.steps:
-            spread = step.std_cond_BF + step.std_guided_BF
-            if isinstance(spread, np.ndarray):
-                continue
-            for sample, frame in (~spread.isfinite()).nonzero().tolist():
-                raise NonFiniteError(
-                    f"step {step.step}: a prediction of sample {sample} holds NaN or Inf, first "
-                    f"in latent frame {frame}. {ADVICE}"
-                )
+        waiting = [step for step in self.steps if not isinstance(step.std_cond_BF, np.ndarray)]
+        if not waiting:
+            return
+        # All of them at once: the device is waited for once a run.
+        import torch
+
+        marks = [~(step.std_cond_BF + step.std_guided_BF).isfinite() for step in waiting]
+        found = torch.stack([mark_BF.any() for mark_BF in marks]).tolist()
+        if any(found):
+            place = found.index(True)
+            sample, frame = marks[place].nonzero()[0].tolist()
+            raise NonFiniteError(
+                f"step {waiting[place].step}: a prediction of sample {sample} holds NaN or Inf, "
+                f"first in latent frame {frame}. {ADVICE}"
+            )
 
     def to_dict(self) -> dict:
         """Plain data for the JSON beside a video."""

@@ -5,7 +5,7 @@ also in a run that begins inside it. numpy only.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class RunPlace:
         # Read here, once a run: on a GPU a step waits for no number of the scheduler's.
         self.values = self.listed.detach().cpu()
         calls = range(len(self.values) if family.has_levels else 0)
-        self.levels = [noise_level(pipe.scheduler, call) for call in calls]
+        self.levels = noise_levels(pipe.scheduler, calls)
         found = self._found(arguments)
         # A solver that calls twice lists a timestep twice; the pipeline or its scheduler know
         # which of them is the first.
@@ -202,10 +202,11 @@ def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
     """
     scheduler, steps = pipe.scheduler, step_of_call(pipe.scheduler, begin)
     first = [steps.index(k) for k in range(steps[-1] + 1)]
-    levels = [noise_level(scheduler, call) if family.has_levels else None for call in first]
+    levels = noise_levels(scheduler, first) if family.has_levels else [None]
     experts = [None]
     if family.expert_of is not None:
-        experts = [family.expert_of(pipe, float(scheduler.timesteps[call])) for call in first]
+        timesteps = _numbers(scheduler, "timesteps")
+        experts = [family.expert_of(pipe, timesteps[call]) for call in first]
     return {
         "calls": tuple(steps[begin:].count(k) for k in range(len(first))),
         "sigmas_K": None if None in levels else np.array([sigma for _, sigma in levels]),
@@ -231,26 +232,37 @@ def step_of_call(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
     return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
 
 
-def noise_level(scheduler: Any, call: int) -> Level | None:
-    """(alpha, sigma) of x_t = alpha x0 + sigma eps at the denoiser's `call`-th evaluation.
+def noise_levels(scheduler: Any, calls: Iterable[int]) -> list[Level | None]:
+    """(alpha, sigma) of x_t = alpha x0 + sigma eps at these evaluations of the denoiser.
 
     For schedulers that divide the model input by sqrt(sigma^2 + 1) it is the level of that input.
-    None where the scheduler tells neither sigmas nor cumulative alphas.
+    None where the scheduler tells neither sigmas nor cumulative alphas. Its lists are read once,
+    since a GPU is waited for at each reading.
     """
-    if hasattr(scheduler, "sigmas") and len(scheduler.sigmas) > call:
-        sigma = float(scheduler.sigmas[call])
-        if is_flow(scheduler):
-            inverted = scheduler.config.get("invert_sigmas", False)
-            return (sigma, 1 - sigma) if inverted else (1 - sigma, sigma)
-        scale = (sigma**2 + 1) ** 0.5
-        return 1 / scale, sigma / scale
-    if hasattr(scheduler, "alphas_cumprod"):
-        return _level_of(scheduler.alphas_cumprod[int(scheduler.timesteps[call])])
-    return None
+    sigmas, products = _numbers(scheduler, "sigmas"), _numbers(scheduler, "alphas_cumprod")
+    timesteps = _numbers(scheduler, "timesteps")
+
+    def level(call: int) -> Level | None:
+        if len(sigmas) > call:
+            sigma = sigmas[call]
+            if is_flow(scheduler):
+                inverted = scheduler.config.get("invert_sigmas", False)
+                return (sigma, 1 - sigma) if inverted else (1 - sigma, sigma)
+            scale = (sigma**2 + 1) ** 0.5
+            return 1 / scale, sigma / scale
+        return _level_of(products[int(timesteps[call])]) if len(products) else None
+
+    return [level(call) for call in calls]
 
 
-def _level_of(product: Any) -> Level:
-    product = float(product)
+def _numbers(scheduler: Any, name: str) -> list[float]:
+    """A scheduler's list of numbers, on the host; empty where it has none."""
+    found = getattr(scheduler, name, None)
+    found = found.tolist() if hasattr(found, "tolist") else found
+    return [float(number) for number in (() if found is None else found)]
+
+
+def _level_of(product: float) -> Level:
     return product**0.5, (1 - product) ** 0.5
 
 
@@ -259,16 +271,15 @@ DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 """Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
 
 
-def _after(scheduler: Any, step: int) -> Level | None:
-    """The level at the end of a step of such a solver, as it finds it itself."""
+def _after(scheduler: Any) -> list[Level | None]:
+    """The level at the end of each step of such a solver, as it finds it itself."""
+    timesteps = _numbers(scheduler, "timesteps")
     if type(scheduler).__name__ in EULER:
-        return noise_level(scheduler, step + 1)
+        return noise_levels(scheduler, range(1, len(timesteps) + 1))
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    previous = int(scheduler.timesteps[step]) - stride
-    is_last = previous < 0
-    return _level_of(
-        scheduler.final_alpha_cumprod if is_last else scheduler.alphas_cumprod[previous]
-    )
+    products, last = _numbers(scheduler, "alphas_cumprod"), float(scheduler.final_alpha_cumprod)
+    previous = [int(timestep) - stride for timestep in timesteps]
+    return [_level_of(last if place < 0 else products[place]) for place in previous]
 
 
 def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level, Level], ...]:
@@ -297,5 +308,5 @@ def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level
             f"guidance.method cfg_pp needs a solver that adds no noise, but this call has "
             f"eta={eta:g}. Pass eta=0.0."
         )
-    steps = range(len(scheduler.timesteps))
-    return tuple((noise_level(scheduler, k), _after(scheduler, k)) for k in steps)
+    before = noise_levels(scheduler, range(len(scheduler.timesteps)))
+    return tuple(zip(before, _after(scheduler)))
