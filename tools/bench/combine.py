@@ -129,17 +129,8 @@ def _rows_of(
 
 
 def _kernels(name: str, cond: torch.Tensor, uncond: torch.Tensor) -> list[Row]:
-    """Both kernels beside a copy of as many bytes."""
+    """Both kernels beside a copy of as many bytes; the sum also for eight scales of one pair."""
     from vidcfg.guidance import kernels
-
-    frames = cond.shape[2]
-    blocks = [t.flatten(3) for t in (torch.empty_like(cond), uncond, cond)]
-    numbers = torch.ones(4, 1, frames, device=cond.device)
-    numbers[2], numbers[3] = 0, SCALE
-
-    def weigh() -> torch.Tensor:
-        kernels.weighted(*blocks, blocks[2:], 1, numbers)
-        return blocks[0].view_as(cond)
 
     def copying(bytes_moved: int) -> Callable[[], object]:
         source, target = torch.empty(
@@ -147,20 +138,33 @@ def _kernels(name: str, cond: torch.Tensor, uncond: torch.Tensor) -> list[Row]:
         ).unbind()
         return lambda: target.copy_(source)
 
-    def same() -> str:
-        assert torch.equal(weigh(), uncond + SCALE * (cond - uncond))
-        return "equal bits"
+    def weighing(count: int) -> tuple[Callable[[], torch.Tensor], Callable[[], str]]:
+        numbers = torch.ones(4, count, cond.shape[2], device=cond.device)
+        numbers[2], numbers[3] = 0, SCALE
+        out = torch.empty_like(cond.expand(count, *cond.shape[1:]).contiguous())
+        blocks = [t.flatten(3) for t in (out, uncond, cond)]
+
+        def weigh() -> torch.Tensor:
+            kernels.weighted(*blocks, blocks[2:], 1, numbers)
+            return out
+
+        def same() -> str:
+            assert torch.equal(weigh(), (uncond + SCALE * (cond - uncond)).expand_as(out))
+            return "equal bits"
+
+        return weigh, same
 
     size = cond.numel() * cond.itemsize
-    options = {"goal": 0.8, "rounds": 8, "device": "cuda"}
+    options = {"note": "a copy", "goal": 0.8, "rounds": 8, "device": "cuda"}
+    pair = [t.flatten(3) for t in (uncond, cond)]
     return [
-        Row(f"kernel weighted {name}", copying(3 * size), weigh, same, "a copy", **options),
+        Row(f"kernel weighted {name}", copying(3 * size), *weighing(1), **options),
+        Row(f"kernel weighted 8 x {name}", copying(10 * size), *weighing(8), **options),
         Row(
             f"kernel moments {name}",
             copying(2 * size),
-            lambda: kernels.moments(blocks[1:], 1),
+            lambda: kernels.moments(pair, 1),
             _another,
-            "a copy",
             **options,
         ),
     ]

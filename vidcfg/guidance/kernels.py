@@ -3,10 +3,13 @@
 `moments` reads every prediction once for the inner products that rules need; `weighted` reads
 them again, writes the weighted sum and takes the spread of cond and of the result in the same
 pass. Both do what `gram` and `apply` do with torch, which is their oracle: operations are rounded
-to the dtype one by one (Triton must not fuse them), sums are taken in float64, in a fixed order.
+to the dtype one by one (Triton must not fuse them), sums are taken in float64, in a fixed order:
+of each program over some channels, then of a frame by the program that ends last.
 
 Tensors are contiguous, (B, C, F, N) in the order of memory.
 """
+
+import os
 
 import torch
 import triton
@@ -15,7 +18,11 @@ from torch import Tensor
 
 from vidcfg.guidance.layout import MOST
 
-_BLOCK = 2048
+_PROGRAMS = 1024
+"""As many run at a time; more than these take several channels each, which sums up faster."""
+_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+_COUNTERS: dict[tuple[int, int], Tensor] = {}
+"""Of a device and stream: programs of each row that have ended, 0 again after every kernel."""
 
 
 def moments(vectors: list[Tensor], num_others: int) -> Tensor:
@@ -24,17 +31,11 @@ def moments(vectors: list[Tensor], num_others: int) -> Tensor:
     v_0 is the first vector, and is taken off from the `num_others` that follow.
     """
     size = len(vectors)
-    count, channels, frames, length = vectors[0].shape
-    pieces = triton.cdiv(length, _BLOCK)
     num_sums = size + size * (size + 1) // 2
-    sums = vectors[0].new_empty((count, frames, channels * pieces, num_sums), dtype=torch.float64)
-    grid = (count * frames, channels * pieces)
     pointers = (vectors + [vectors[0]] * MOST)[: MOST + 1]
-    _moments[grid](
-        *pointers, sums, frames, channels, length, pieces, size, num_others, num_sums, _BLOCK,
-        enable_fp_fusion=False,
-    )  # fmt: skip
-    return sums.sum(2)
+    grid, places, options = _divided(vectors[0], num_sums, block=1024 if size < 3 else 512)
+    _moments[grid](*pointers, *places, size, num_others, **options)
+    return places[0]
 
 
 def weighted(
@@ -46,34 +47,58 @@ def weighted(
     factor, off (0 or 1) and the amounts, (3 + P, B, F). Inputs of one row serve all samples.
     Returned are the sums and sums of squares of cond and of the result, (B, F, 4) in float64.
     """
-    count, channels, frames, length = out.shape
-    pieces = triton.cdiv(length, _BLOCK)
-    sums = out.new_empty((count, frames, channels * pieces, 4), dtype=torch.float64)
-    grid = (count * frames, channels * pieces)
     pointers = (parts + [base] * MOST)[:MOST]
+    grid, places, options = _divided(out, 4, block=1024)
+    per_row = len(out) // len(base)
     _weighted[grid](
-        out, base, cond, *pointers, numbers, sums, count // len(base), count * frames, frames,
-        channels, length, pieces, len(parts), num_moved, _BLOCK, enable_fp_fusion=False,
+        out, base, cond, *pointers, numbers, per_row, grid[0], *places, len(parts), num_moved,
+        **options,
     )  # fmt: skip
-    return sums.sum(2)
+    return places[0]
 
 
-@triton.jit
-def _place(row, column, frames, channels, length, pieces, BLOCK: tl.constexpr):
-    """Where a block of one frame lies, and which of its elements there are."""
-    channel = column // pieces
-    n = (column % pieces) * BLOCK + tl.arange(0, BLOCK)
-    line = ((row // frames).to(tl.int64) * channels + channel) * frames + row % frames
-    return line * length + n, n < length
+def _divided(blocks: Tensor, num_sums: int, *, block: int) -> tuple[tuple, tuple, dict]:
+    """The grid of programs over `blocks`, where each finds its part, and how it is compiled.
+
+    A row of the grid is a frame of a sample; a column some channels of it, and of their N
+    elements a block.
+    """
+    count, channels, frames, length = blocks.shape
+    pieces = triton.cdiv(length, block)
+    each = 1
+    while each < min(8, channels) and count * frames * channels * pieces >= 2 * each * _PROGRAMS:
+        each *= 2
+    columns = triton.cdiv(channels, each) * pieces
+    found = blocks.new_empty((count, frames, num_sums), dtype=torch.float64)
+    parts = blocks.new_empty((count * frames, num_sums, columns), dtype=torch.float64)
+    places = (found, parts, _counters(blocks, count * frames), frames, channels, length, pieces)
+    options = {
+        "SUMS": num_sums,
+        "EACH": each,
+        "BLOCK": block,
+        "COLUMNS": triton.next_power_of_2(columns),
+        "enable_fp_fusion": False,
+    }
+    return (count * frames, columns), places, options
+
+
+def _counters(beside: Tensor, num_rows: int) -> Tensor:
+    """Zeros, which kernels leave as they were; those of a stream are used one after the other."""
+    if beside.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return beside.new_zeros(num_rows, dtype=torch.int32)
+    place = beside.device.index, torch.cuda.current_stream(beside.device).cuda_stream
+    if place not in _COUNTERS or len(_COUNTERS[place]) < num_rows:
+        _COUNTERS[place] = beside.new_zeros(max(num_rows, 1024), dtype=torch.int32)
+    return _COUNTERS[place]
 
 
 @triton.jit
 def _near(value, like):
     """`value` rounded to the dtype of the pointer `like`, to go on with it.
 
-    To bfloat16 by its bits: the interpreter of Triton would cut them off.
+    In Triton's interpreter to bfloat16 by its bits, which it would cut off.
     """
-    if like.dtype.element_ty == tl.bfloat16:
+    if _INTERPRETED and like.dtype.element_ty == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
         value = tl.where(value == value, bits.to(tl.float32, bitcast=True), value)
@@ -92,58 +117,87 @@ def _read(pointer, at, inside):
 
 
 @triton.jit
-def _add_to(sums, place, values):
-    tl.store(sums + place, tl.sum(values.to(tl.float64), 0))
+def _summed(values, found, parts, counters, SUMS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums of these vectors, as a part of the row's; a row's last program adds up its parts."""
+    row, column, columns = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    parts += row.to(tl.int64) * SUMS * columns
+    for k in tl.static_range(SUMS):
+        tl.store(parts + k * columns + column, tl.sum(values[k], 0))
+    tl.debug_barrier()
+    if tl.atomic_add(counters + row, 1) == columns - 1:
+        others = tl.arange(0, COLUMNS)
+        for k in tl.static_range(SUMS):
+            of_all = tl.load(
+                parts + k * columns + others,
+                mask=others < columns,
+                other=0.0,
+                cache_modifier=".cg",
+            )
+            tl.store(found + row * SUMS + k, tl.sum(of_all, 0))
+        tl.store(counters + row, 0)
 
 
 @triton.jit
 def _moments(
-    p0, p1, p2, p3, sums, frames, channels, length, pieces,
-    SIZE: tl.constexpr, OTHERS: tl.constexpr, SUMS: tl.constexpr, BLOCK: tl.constexpr,
+    p0, p1, p2, p3, found, parts, counters, frames, channels, length, pieces,
+    SIZE: tl.constexpr, OTHERS: tl.constexpr, SUMS: tl.constexpr, EACH: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0), tl.program_id(1)
-    at, inside = _place(row, column, frames, channels, length, pieces, BLOCK)
-    first = _read(p0, at, inside)
-    found = (first,)
-    for i in tl.static_range(1, SIZE):
-        pointer = (p0, p1, p2, p3)[i]
-        part = _read(pointer, at, inside)
-        if i <= OTHERS:
-            part = _near(part - first, p0)
-        found = found + (part,)
-    into = sums + (row.to(tl.int64) * tl.num_programs(1) + column) * SUMS
-    for i in tl.static_range(SIZE):
-        _add_to(into, i, found[i])
-        for j in tl.static_range(i, SIZE):
-            both = found[i].to(tl.float64) * found[j].to(tl.float64)
-            _add_to(into, SIZE + i * SIZE - i * (i - 1) // 2 + j - i, both)
+    n = (column % pieces) * BLOCK + tl.arange(0, BLOCK)
+    sample, frame = (row // frames).to(tl.int64), row % frames
+    sums = (tl.zeros((BLOCK,), tl.float64),) * SUMS
+    for i in tl.static_range(EACH):
+        channel = (column // pieces) * EACH + i
+        at = ((sample * channels + channel) * frames + frame) * length + n
+        inside = (n < length) & (channel < channels)
+        first = _read(p0, at, inside)
+        vectors = (first.to(tl.float64),)
+        for j in tl.static_range(1, SIZE):
+            part = _read((p0, p1, p2, p3)[j], at, inside)
+            if j <= OTHERS:
+                part = _near(part - first, p0)
+            vectors = vectors + (part.to(tl.float64),)
+        more = vectors
+        for j in tl.static_range(SIZE):
+            for k in tl.static_range(j, SIZE):
+                more = more + (vectors[j] * vectors[k],)
+        added = (sums[0] + more[0],)
+        for k in tl.static_range(1, SUMS):
+            added = added + (sums[k] + more[k],)
+        sums = added
+    _summed(sums, found, parts, counters, SUMS, COLUMNS)
 
 
 @triton.jit
 def _weighted(
-    out, base, cond, p0, p1, p2, numbers, sums,
-    per_row, num_rows, frames, channels, length, pieces,
-    PARTS: tl.constexpr, MOVED: tl.constexpr, BLOCK: tl.constexpr,
+    out, base, cond, p0, p1, p2, numbers, per_row, num_rows,
+    found, parts, counters, frames, channels, length, pieces,
+    PARTS: tl.constexpr, MOVED: tl.constexpr, SUMS: tl.constexpr, EACH: tl.constexpr,
+    BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0), tl.program_id(1)
-    to, inside = _place(row, column, frames, channels, length, pieces, BLOCK)
-    source = (row // frames) // per_row * frames + row % frames
-    at, _ = _place(source, column, frames, channels, length, pieces, BLOCK)
-    first, kept = _read(base, at, inside), _read(cond, at, inside)
+    n = (column % pieces) * BLOCK + tl.arange(0, BLOCK)
+    sample, frame = (row // frames).to(tl.int64), row % frames
     numbers += row
-    total = _near(first * tl.load(numbers), base)
-    for i in tl.static_range(PARTS):
-        pointer = (p0, p1, p2)[i]
-        part = _read(pointer, at, inside)
-        if i < MOVED:
-            part = _near(part - first, base)
-        part = _near(part * tl.load(numbers + (3 + i) * num_rows), base)
-        total = _near(total + part, base)
-    total = _near(total * tl.load(numbers + num_rows), base)
-    total = tl.where(tl.load(numbers + 2 * num_rows) != 0, kept, total)
-    tl.store(out + to, total.to(out.dtype.element_ty), mask=inside)
-    into = sums + (row.to(tl.int64) * tl.num_programs(1) + column) * 4
-    _add_to(into, 0, kept)
-    _add_to(into, 1, kept.to(tl.float64) * kept.to(tl.float64))
-    _add_to(into, 2, total)
-    _add_to(into, 3, total.to(tl.float64) * total.to(tl.float64))
+    gain, factor = tl.load(numbers), tl.load(numbers + num_rows)
+    is_off = tl.load(numbers + 2 * num_rows) != 0
+    sums = (tl.zeros((BLOCK,), tl.float64),) * 4
+    for i in tl.static_range(EACH):
+        channel = (column // pieces) * EACH + i
+        to = ((sample * channels + channel) * frames + frame) * length + n
+        at = ((sample // per_row * channels + channel) * frames + frame) * length + n
+        inside = (n < length) & (channel < channels)
+        first, kept = _read(base, at, inside), _read(cond, at, inside)
+        total = _near(first * gain, base)
+        for j in tl.static_range(PARTS):
+            part = _read((p0, p1, p2)[j], at, inside)
+            if j < MOVED:
+                part = _near(part - first, base)
+            part = _near(part * tl.load(numbers + (3 + j) * num_rows), base)
+            total = _near(total + part, base)
+        total = tl.where(is_off, kept, _near(total * factor, base))
+        tl.store(out + to, total.to(out.dtype.element_ty), mask=inside)
+        old, new = kept.to(tl.float64), total.to(tl.float64)
+        sums = (sums[0] + old, sums[1] + old * old, sums[2] + new, sums[3] + new * new)
+    _summed(sums, found, parts, counters, SUMS, COLUMNS)

@@ -143,7 +143,8 @@ class Threshold(ConfigModel):
         from vidcfg.guidance.planes import limit_x0, planes
 
         a, b, c, d = levels
-        arrays = planes(noisy, guided) if noisy.dtype == torch.float32 else None
+        serves = noisy.dtype == torch.float32 and noisy.device.type == "cpu"
+        arrays = planes(noisy, guided) if serves else None
         if arrays is not None:
             limit_x0(*arrays, levels, self, statistics=statistics, off_BF=off_BF)
             return guided
