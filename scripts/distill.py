@@ -5,7 +5,8 @@
 
 The teacher is the model of the configuration under `cfg`: pairs of passes at random strengths that
 change along the frames, from noise to video. The adapter learns from what it was shown and what
-came out, so no videos are needed. The model's own weights stay as they are. Use the file with
+came out, so no videos are needed. Half of the batches go where the student leads, so that it
+learns what to do where it gets to. The model's own weights stay as they are. Use the file with
 
     guidance: {method: {kind: distilled, adapter: runs/distill/mini.safetensors}, scale: 5.0}
 
@@ -26,7 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from evidence.make import UNSEEN, draw_scenes
 from torch import Tensor
+from train_mini.data import DataConfig, loose_caption
 from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 import vidcfg
@@ -61,7 +64,8 @@ class Seen(NamedTuple):
 
 class Teacher:
     """A pipeline under `cfg` at random strengths, whose steps are kept. `negative` holds what the
-    unconditional side sees, as for `vidcfg.guide`; without it the empty text."""
+    unconditional side sees, as for `vidcfg.guide`; without it the empty text. Where there is a
+    `student`, half of the batches go on with what it makes."""
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Teacher:
         self.pipe, self.family, self.batch = pipe, family_of(pipe), batch
         self.negative = negative
         self.config, self.prompts = config, prompts
+        self.student: StrengthAdapter | None = None
 
     def settings(self, rng: np.random.Generator) -> list[vidcfg.Guidance]:
         """One for each sample: log-uniform scales up to `HIGHEST`; uniform, falling or rising
@@ -91,13 +96,18 @@ class Teacher:
         return made
 
     def run(self, seed: int) -> list[Seen]:
-        """All steps of one batch of videos, a function of the seed."""
+        """All steps of one batch of videos, a function of the seed and of the student."""
         rng = np.random.default_rng(seed)
+        leads = self.student is not None and rng.random() < 0.5
         prompts = [self.prompts[i] for i in rng.integers(len(self.prompts), size=self.batch)]
         seen: list[tuple[dict[str, Any], Tensor]] = []
         with vidcfg.guide(self.pipe, self.settings(rng), **self.negative) as trace:
             session = type(self.pipe)._vidcfg_session
             forward = session.forward
+
+            def strengths(step: int) -> Tensor:
+                rows = [surface.strength_KF[step] for surface in trace.surfaces]
+                return torch.tensor(np.stack(rows)).float()
 
             def kept(module: Any, original: Any, expert: Any, arguments: dict[str, Any]) -> Any:
                 given = {
@@ -106,17 +116,16 @@ class Teacher:
                 guided = forward(module, original, expert, arguments)
                 tensor = guided if isinstance(guided, Tensor) else guided[0]
                 seen.append((given, tensor.clone()))
-                return guided
+                if not leads:
+                    return guided
+                strength = strengths(len(seen) - 1)
+                return made_by(self.student, module, self.family, given, strength, original)
 
             session.forward = kept
             self.pipe(
                 **call_of(self.pipe, self.config, prompts), generator=generators(rng, prompts)
             )
-        rows = [surface.strength_KF for surface in trace.surfaces]
-        return [
-            Seen(given, torch.tensor(np.stack([row[k] for row in rows])).float(), guided)
-            for k, (given, guided) in enumerate(seen)
-        ]
+        return [Seen(given, strengths(k), guided) for k, (given, guided) in enumerate(seen)]
 
 
 def generators(rng: np.random.Generator, prompts: list[str]) -> list[torch.Generator]:
@@ -143,11 +152,23 @@ def lessons(teacher: Teacher, clock: Clock, *, seed: int) -> Iterator[Seen]:
         skipped = 0
 
 
+def made_by(
+    adapter: StrengthAdapter,
+    module: Any,
+    family: Family,
+    arguments: Mapping[str, Any],
+    strength: Tensor,
+    forward: Any = None,
+) -> Any:
+    """What the student returns for these arguments of the denoiser with this `forward`."""
+    with adapted(module, family, adapter, strength.to(module.device), arguments):
+        return (forward or module)(**arguments)
+
+
 def loss_of(adapter: StrengthAdapter, module: Any, family: Family, seen: Seen) -> Tensor:
     """Squared error of the student, each frame relative to the square of its strength."""
     strength = seen.strength.to(seen.guided.device)
-    with adapted(module, family, adapter, strength, seen.arguments):
-        output = module(**seen.arguments)
+    output = made_by(adapter, module, family, seen.arguments, strength)
     made = output if isinstance(output, Tensor) else output[0]
     frames = family.frame_layout.frames((made - seen.guided).float(), strength.shape[1])
     return (frames / per_frame(strength.clamp(min=1), frames)).square().mean()
@@ -188,9 +209,11 @@ def teach(teacher: Teacher, given: argparse.Namespace, log: Log, stop: Stop) -> 
     torch.manual_seed(given.seed)
     size = width_of(module, family, teacher.run(given.seed)[0])
     adapter = StrengthAdapter(*size, rank=given.rank).to(module.device)
+    teacher.student = adapter
     weights = list(adapter.parameters())
     optimizer = torch.optim.AdamW(weights, lr=given.rate, weight_decay=0.0)
-    clock, checkpoint = Clock(0.0, given.steps), given.out.with_suffix(".checkpoint")
+    clock = Clock(given.minutes, None) if given.minutes else Clock(0.0, given.steps)
+    checkpoint = given.out.with_suffix(".checkpoint")
     steps = lessons(teacher, clock, seed=given.seed)
 
     def train_step(step: int, progress: float) -> dict[str, float]:
@@ -230,6 +253,14 @@ def compare(teacher: Teacher, path: Path, *, count: int) -> list[str]:
     return lines
 
 
+def drawn_captions(num: int) -> list[str]:
+    """Captions of the embedded model's world that no evidence is made with; a third leave parts
+    out."""
+    rng, data = np.random.default_rng(0), DataConfig(wrong=0.0, partial=1 / 3)
+    scenes = draw_scenes(num, held_out=False, start=UNSEEN)
+    return [loose_caption(scene, data, rng) for scene in scenes]
+
+
 def psnr(made: Tensor, wanted: Tensor) -> float:
     error = (made.double() - wanted.double()).square().mean()
     return float(10 * torch.log10((4 * wanted.double().std()) ** 2 / error))
@@ -241,8 +272,10 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("config", help="a render configuration: its model, video and sampling")
     add("--prompts", type=Path, help="a file with one prompt a line (default: those of the file)")
+    add("--drawn", type=int, metavar="N", help="learn from N drawn captions of the embedded model")
     add("--out", type=Path, default=Path("runs/distill/adapter.safetensors"), help="the adapter")
     add("--steps", type=int, default=2000, help="training steps")
+    add("--minutes", type=float, default=0.0, help="train for so long, in place of --steps")
     add("--batch", type=int, default=16, help="videos of the teacher at once")
     add("--rank", type=int, default=64, help="channels of the adapter's bottleneck")
     add("--rate", type=float, default=2e-3, help="learning rate")
@@ -253,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(given: argparse.Namespace) -> int:
     from vidcfg.pipelines.load import load_pipeline
+    from vidcfg.pipelines.schedulers import make_scheduler
     from vidcfg.render.config import load_render_config
 
     for name in ("steps", "batch", "rank"):
@@ -260,18 +294,27 @@ def run(given: argparse.Namespace) -> int:
             raise ValueError(f"--{name} is {getattr(given, name)}, but must be at least 1.")
     if not 0 < given.rate < math.inf:
         raise ValueError(f"--rate is {given.rate}, but must be above 0, such as 0.002.")
+    if not 0 <= given.minutes < math.inf:
+        raise ValueError(f"--minutes is {given.minutes}, but must be above 0, or left out.")
+    if given.drawn is not None and given.drawn < 1:
+        raise ValueError(f"--drawn is {given.drawn}, but must be at least 1, such as 1024.")
+    if given.prompts and given.drawn:
+        raise ValueError("Give --prompts or --drawn, not both.")
     if given.prompts and not given.prompts.is_file():
         raise ValueError(f"--prompts is {given.prompts}, which is no file.")
     config = load_render_config(given.config, given.set)
     prompts = [prompt.text for prompt in config.prompts]
     if given.prompts:
         prompts = [line for line in given.prompts.read_text().splitlines() if line.strip()]
+    if given.drawn:
+        prompts = drawn_captions(given.drawn)
     if not prompts:
         raise ValueError(f"{given.prompts} holds no prompt. Write one a line.")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     log, stop = Log(given.out.with_suffix(".log.jsonl")), Stop()
     stop.listen()
     pipe = load_pipeline(config.model)
+    pipe.scheduler = make_scheduler(pipe, config.sampling)
     logging.getLogger("vidcfg").setLevel(logging.ERROR)  # it is told of scales that nobody chose
     teacher = Teacher(pipe, config, prompts, batch=given.batch)
     try:

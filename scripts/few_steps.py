@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence.make import draw_prompts, quicken
+from evidence.make import UNSEEN, draw_prompts, quicken
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from train_mini.loop import Clock, Log, Stop, descend, run_model
@@ -30,8 +30,6 @@ from vidcfg.mini.few_steps import SOLVER, UPDATES, save_updates
 from vidcfg.mini.scheduler import load_scheduler
 from vidcfg.pipelines.schedulers import make_scheduler
 
-UNSEEN = 2064
-"""The prompts before this one are those of configs/evidence."""
 CHUNK = 64
 
 

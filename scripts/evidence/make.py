@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,30 @@ from typing import Any
 import numpy as np
 from evidence.cells import METRICS, Made, Work, missing, write_block
 
-from vidcfg.mini.shapes import ATTRIBUTES, caption, sample_scene
+from vidcfg.mini.shapes import ATTRIBUTES, Scene, caption, sample_scene
 
+UNSEEN = 2064
+"""Students learn from the prompts from here on. Those before, and those of configs/evidence/
+minimum.txt far behind, are of the evidence."""
 CHUNK = 8
 """Clips that a process measures at a time."""
 
 
 def draw_prompts(num: int, *, held_out: bool, start: int = 0) -> list[str]:
-    """Different captions of random scenes, the same ones every time, from the one at `start`."""
+    """Whole captions of `draw_scenes`."""
+    return [caption(scene) for scene in draw_scenes(num, held_out=held_out, start=start)]
+
+
+def draw_scenes(num: int, *, held_out: bool, start: int = 0) -> list[Scene]:
+    """Scenes whose captions differ, the same ones every time, from the one at `start`."""
     random = np.random.default_rng((2026, int(held_out)))
-    found: dict[str, None] = {}
+    found: dict[str, Scene] = {}
     for _ in range(1000 * (start + num)):
         if len(found) == start + num:
             break
-        found.setdefault(caption(sample_scene(random, held_out=held_out)))
-    return list(found)[start:]
+        scene = sample_scene(random, held_out=held_out)
+        found.setdefault(caption(scene), scene)
+    return list(found.values())[start:]
 
 
 def tasks_of(works: list[Work], out: Path, batch: int) -> list[tuple[Work, int, int]]:
@@ -127,8 +136,10 @@ def sample(
     return np.stack([to_uint8(np.asarray(clip, np.float32)) for clip in frames]), count
 
 
-def measure_clips(clips: np.ndarray, prompts: list[str], fps: float) -> Made:
-    """Metrics and features of uint8 clips [N, T, H, W, 3]."""
+def measure_clips(
+    clips: np.ndarray, prompts: list[str], fps: float, *, scorer_alone: bool = False
+) -> Made:
+    """Metrics and features of uint8 clips [N, T, H, W, 3]; NaN for what is not measured."""
     from vidcfg.metrics.catalogue import METRICS as KNOWN
     from vidcfg.metrics.meters import ClipMeasures, measure
     from vidcfg.metrics.record import ClipInfo
@@ -136,7 +147,7 @@ def measure_clips(clips: np.ndarray, prompts: list[str], fps: float) -> Made:
     net = scorer()
     frames = [np.ascontiguousarray(clip.transpose(0, 3, 1, 2)) for clip in clips]
     prepared = np.stack([net.prepare(clip) for clip in frames])
-    free = [KNOWN[name] for name in METRICS if name in KNOWN]
+    free = [KNOWN[name] for name in METRICS if name in KNOWN and not scorer_alone]
     values = {name: np.full(len(clips), np.nan) for name in METRICS}
     right = {name: np.full(len(clips), np.nan) for name in ATTRIBUTES}
     for i, (clip, judged) in enumerate(zip(frames, net.alignment_records(prepared, prompts))):
@@ -192,6 +203,8 @@ def _one_thread() -> None:
 
 
 def _measured(frames: np.ndarray, work: Work, start: int, workers: int) -> list[Any]:
+    task = partial(measure_clips, scorer_alone=work.scorer_alone)
+
     def pieces() -> Iterator[tuple[np.ndarray, list[str], float]]:
         for first in range(0, len(frames), CHUNK):
             clips = frames[first : first + CHUNK]
@@ -199,8 +212,8 @@ def _measured(frames: np.ndarray, work: Work, start: int, workers: int) -> list[
             yield clips, texts, float(work.config.video.fps)
 
     if not workers:
-        return [measure_clips(*piece) for piece in pieces()]
-    return [_pool(workers).submit(measure_clips, *piece) for piece in pieces()]
+        return [task(*piece) for piece in pieces()]
+    return [_pool(workers).submit(task, *piece) for piece in pieces()]
 
 
 def _keep(out: Path, work: Work, start: int, evaluations: float, chunks: list[Any]) -> None:
