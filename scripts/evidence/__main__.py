@@ -52,12 +52,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _prompts(arguments: argparse.Namespace) -> int:
     from evidence.cells import CONFIGS
-    from evidence.make import draw_prompts
+    from evidence.make import UNSEEN, draw_prompts
 
     from vidcfg.files import write_text
 
     files = {"prompts": (512, False, 0), "held_out": (512, True, 0), "variety": (16, False, 512)}
     files |= {"distance": (512, False, 528), "confirm": (1024, False, 1040)}
+    files["minimum"] = (8192, False, UNSEEN + 8192)
     for name, (num, held_out, start) in files.items():
         found = draw_prompts(arguments.prompts or num, held_out=held_out, start=start)
         path = write_text(CONFIGS / f"{name}.txt", "\n".join(found) + "\n")

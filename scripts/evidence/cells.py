@@ -22,7 +22,7 @@ from vidcfg.sweep.cells import cells_of, read_prompts
 from vidcfg.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
-SWEEPS = ("scale", "confirm", "distance", "held_out", "variety")
+SWEEPS = ("scale", "confirm", "distance", "minimum", "held_out", "variety")
 SWEEPS += ("frames", "schedules", "rules", "steps", "distilled", "few_steps", "dropout")
 ALIGNMENT, FLICKER = "attribute_accuracy[mini]", "mc_flicker"
 METRICS = (ALIGNMENT, "align[mini]", FLICKER, "judder", "frame_diff", "dynamic_degree")
@@ -35,7 +35,7 @@ class Work:
     """One cell of a sweep on the first N of its prompts, `seeds` videos of each.
 
     `prompts` has one for each video, of which the first is drawn from `first_seed`. Equal work
-    has equal digests.
+    has equal digests. `scorer_alone` leaves out what takes a search for motion.
     """
 
     sweep: str
@@ -46,6 +46,7 @@ class Work:
     digest: str
     seeds: int = 1
     first_seed: int = 0
+    scorer_alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def load_sweeps(
         for cell in cells_of(sweep.model_copy(update={"prompts": prompts[:1]}), document=document):
             facts = [_facts(cell.config), METRICS, FEATURES, numerics, weights(), file]
             digest = digest_of(facts + [seeds[0]] * (seeds[0] > 0) + _taught(cell.config))
-            rest = (texts, digest, len(seeds), seeds[0])
+            rest = (texts, digest, len(seeds), seeds[0], "warp" not in sweep.metrics)
             made.append(Work(name, cell.id, cell.label, cell.config, *rest))
     return made
 

@@ -35,7 +35,7 @@ would name a held-out pair are drawn again (12,000 captions of the training data
 
 DROPOUT = (
     "# The small models of the sweep dropout, before it: ten minutes of one core each.",
-    "for m in text.05 text.1 text.5 zeros.1 learned.1; do",
+    "for m in text.05 text.1 text.2 text.5 zeros.1 learned.1; do",
     "  python scripts/train_mini configs/train/dropout.yaml --set run_dir=runs/dropout/$m \\",
     "    --set output=runs/dropout/$m/export --set transformer.null=${m%%.*} \\",
     "    --set transformer.drop_condition=0.${m#*.}",
@@ -155,7 +155,7 @@ def _table(
 ) -> Iterator[str]:
     yield f"## {name.replace('_', ' ').capitalize()}\n"
     yield f"[configs/evidence/{name}.yaml](../configs/evidence/{name}.yaml), {videos}\n"
-    of_sets = {"held_out": (), "variety": BY_PROMPT}.get(name, SETS)
+    of_sets = {"held_out": (), "variety": BY_PROMPT, "minimum": SETS[:2]}.get(name, SETS)
     names = {"fd": "Fréchet", "fd of look": "Fréchet of look"}
     rows = []
     for id, made in cells.items():
@@ -244,7 +244,8 @@ def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     yield "```\n"
     versions = ", ".join(f"{k} {v}" for k, v in how.get("versions", {}).items() if v)
     yield (
-        "Video i is drawn from seed i (of `distance` from 512 + i, of `confirm` from 1040 + i), "
+        "Video i is drawn from seed i (of `distance` from 512 + i, of `confirm` from 1040 + i, of "
+        "`minimum` from 10256 + i), "
         f"in {'bfloat16' if how['bfloat16'] else 'float32'}. Here: "
         f"{how.get('device', 'CPU')}; {versions}. Metrics: "
         + ", ".join(f"`{name}`" for name in METRICS)
