@@ -166,12 +166,13 @@ def made_by(
 
 
 def loss_of(adapter: StrengthAdapter, module: Any, family: Family, seen: Seen) -> Tensor:
-    """Squared error of the student, each frame relative to the square of its strength."""
+    """Squared error of the student, each frame relative to its strength: of a high one the errors
+    are larger, and so is what they do to the video."""
     strength = seen.strength.to(seen.guided.device)
     output = made_by(adapter, module, family, seen.arguments, strength)
     made = output if isinstance(output, Tensor) else output[0]
     frames = family.frame_layout.frames((made - seen.guided).float(), strength.shape[1])
-    return (frames / per_frame(strength.clamp(min=1), frames)).square().mean()
+    return (frames.square() / per_frame(strength.clamp(min=1), frames)).mean()
 
 
 def width_of(module: Any, family: Family, seen: Seen) -> tuple[int, int]:
