@@ -98,7 +98,7 @@ class Teacher:
     def run(self, seed: int) -> list[Seen]:
         """All steps of one batch of videos, a function of the seed and of the student."""
         rng = np.random.default_rng(seed)
-        leads = self.student is not None and rng.random() < 0.5
+        leads = rng.random() < 0.5 and self.student is not None
         prompts = [self.prompts[i] for i in rng.integers(len(self.prompts), size=self.batch)]
         seen: list[tuple[dict[str, Any], Tensor]] = []
         with vidcfg.guide(self.pipe, self.settings(rng), **self.negative) as trace:

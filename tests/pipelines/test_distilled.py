@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tiny_pipelines import BUILDERS, generators
 import vidcfg
 from vidcfg.guidance.rules.distilled import Distilled
 from vidcfg.guidance.rules.embedded import Embedded
-from vidcfg.pipelines.changes.distilled import StrengthAdapter, of_strength
+from vidcfg.pipelines.changes.distilled import StrengthAdapter, adapted, of_strength
 
 B, F, PLACES, WIDTH = 2, 3, 5, 8
 
@@ -165,17 +166,84 @@ def test_a_wrong_adapter_is_one_sentence(wan, tmp_path):
     assert "the adapter takes 9 channels" in error(tmp_path / "wide.safetensors")
 
 
-def test_a_tiny_wan_learns_from_its_own_guidance(wan, tmp_path, monkeypatch):
+@pytest.fixture
+def distill(monkeypatch):
+    """The script as a module."""
     scripts = Path(__file__).parents[2] / "scripts"
     monkeypatch.syspath_prepend(str(scripts))
     spec = importlib.util.spec_from_file_location("distill", scripts / "distill.py")
-    distill = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "distill", distill)
-    spec.loader.exec_module(distill)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "distill", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def teacher(wan, distill, monkeypatch):
+    """Of a tiny Wan, three steps, two videos at once."""
     config = SimpleNamespace(sampling=SimpleNamespace(num_steps=3))
-    teacher = distill.Teacher(wan.pipe, config, ["a", "b"], batch=2, negative=wan.negative)
     call = wan.shape | wan.positive | {"guidance_scale": 1.0, "num_inference_steps": 3}
     monkeypatch.setattr(distill, "call_of", lambda pipe, config, prompts: call)
+    return distill.Teacher(wan.pipe, config, ["a", "b"], batch=2, negative=wan.negative)
+
+
+def test_half_of_the_batches_go_where_the_student_leads_and_learn_from_the_teacher(wan, teacher):
+    seeds = {np.random.default_rng(seed).random() < 0.5: seed for seed in range(20)}
+    width = wan.pipe.transformer.config.num_attention_heads * 12
+    for leads, seed in seeds.items():
+        alone = teacher.run(seed)
+        teacher.student = trained(2, width)
+        beside = teacher.run(seed)
+        teacher.student = None
+        # What is to be learned at the start does not depend on who leads.
+        assert torch.equal(beside[0].guided, alone[0].guided)
+        for before, after in itertools.pairwise(beside):
+            given, step = before.arguments, after.arguments["hidden_states"]
+            with (
+                torch.no_grad(),
+                adapted(
+                    wan.pipe.transformer, teacher.family, trained(2, width), before.strength, given
+                ),
+            ):
+                own = wan.pipe.transformer(**given)[0]
+            went = step - given["hidden_states"]
+            # Euler: the difference is a number times the prediction that led.
+            of_student, of_teacher = (parallel(went, p) for p in (own, before.guided))
+            assert (of_student > 0.9999) == leads
+            assert (of_teacher > 0.9999) != leads
+
+
+def parallel(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The cosine of their angle, but for the sign."""
+    return abs(float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0)))
+
+
+def test_drawn_captions_are_not_of_the_evidence_and_a_third_leave_parts_out(distill):
+    captions = distill.drawn_captions(300)
+    evidence = Path(__file__).parents[2] / "configs" / "evidence"
+    used = {line for path in evidence.glob("*.txt") for line in path.read_text().splitlines()}
+    whole = [text for text in captions if text.endswith("dot") and "light with" in text]
+    whole = [text for text in whole if "over a" in text]
+    assert not used & set(captions)
+    assert 150 < len(whole) < 250
+    assert captions == distill.drawn_captions(300)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--minutes", "-1"], "--minutes is -1.0, but must be above 0"),
+        (["--drawn", "0"], "--drawn is 0, but must be at least 1"),
+        (["--drawn", "8", "--prompts", "p.txt"], "Give --prompts or --drawn, not both."),
+    ],
+)
+def test_wrong_options_say_what_to_type(given, told, distill):
+    arguments = distill.parser().parse_args(["configs/uniform.yaml", *given])
+    with pytest.raises(ValueError, match=re.escape(told)):
+        distill.run(arguments)
+
+
+def test_a_tiny_wan_learns_from_its_own_guidance(wan, distill, teacher, tmp_path):
     held_out = teacher.run(99)
     assert [tuple(seen.strength.shape) for seen in held_out] == [(2, 3)] * 3
     module, family = wan.pipe.transformer, teacher.family
