@@ -228,8 +228,9 @@ def _again(nums: Mapping[str, int], how: Mapping[str, Any]) -> Iterator[str]:
     same = {num: [name for name in nums if nums[name] == num] for num in nums.values()}
     yield "## Not measured\n"
     yield (
-        "Batched against sequential passes, which is speed ([performance.md](performance.md)); "
-        "in the sweep dropout, what another training of the same small model would give.\n"
+        "In the sweep dropout, what another training of the same small model would give. Batched "
+        "against sequential passes is speed, not video: the rows of `guided_call` in "
+        "[performance.md](performance.md).\n"
     )
     yield "## Again\n"
     yield "```bash"
