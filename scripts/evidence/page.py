@@ -69,7 +69,8 @@ def write_page(
     seeds = {work.sweep: work.seeds for work in works}
     num = max(nums.values())
     labels = {(work.sweep, work.id): work.label for work in works}
-    parts = [INTRO, *_verdicts(verdicts, num), *_power(sweeps, len(verdicts), num)]
+    parts = [INTRO, *_verdicts(verdicts, num)]
+    parts += _power(sweeps, len(verdicts), nums.get("scale", 0))
     for name, cells in sweeps.items():
         videos = f"{nums[name]} prompts" + (f", {n} videos each" if (n := seeds[name]) > 1 else "")
         parts += _table(name, videos, cells, {id: labels[name, id] for id in cells}, sets)

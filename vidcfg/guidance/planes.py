@@ -89,7 +89,10 @@ def _array(view: Tensor) -> np.ndarray:
 
 
 def kernels() -> Any:
-    """The kernels for a GPU, where VIDCFG_KERNELS=triton asks for them: they are not timed yet."""
+    """The kernels for a GPU, where VIDCFG_KERNELS=triton asks for them.
+
+    They take a GPU less time than torch does, but as long on the clock, and have to be compiled.
+    """
     if os.environ.get("VIDCFG_KERNELS") != "triton":
         return None
     from vidcfg.guidance import kernels as compiled
