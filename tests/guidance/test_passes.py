@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from vidcfg.guidance import passes
-from vidcfg.guidance.passes import PassTimer, clock, model_calls
+from vidcfg.guidance.passes import (
+    Passes,
+    PassTimer,
+    StepInputs,
+    clock,
+    model_calls,
+    run_rows,
+)
 
 ROWS = [("cond", 0), ("cond", 2), ("uncond", 0), ("uncond", 1), ("uncond", 2)]
 
@@ -32,6 +39,27 @@ def test_micro_batch_caps_the_rows_of_a_call():
 def test_every_row_is_run_once(batched):
     for size in (None, 1, 2, 3, 5):
         assert sorted(r for call in cut(batched, size) for r in call) == sorted(ROWS)
+
+
+@pytest.mark.parametrize("samples", [[0], [1, 2], [0, 2], [2, 0], [0, 1, 2]])
+def test_the_model_reads_rows_where_they_lie_if_they_are_neighbours(samples):
+    noisy, text = torch.randn(3, 2, 4, 5), torch.randn(3, 7, 6)
+    given = {"shared": {"x": noisy}, "by_branch": {"cond": {"text": text}}}
+    inputs = StepInputs(**given, num_frames=4, step=0)
+    seen = {}
+
+    def evaluate(rows, branches):
+        seen.update(rows)
+        return 2 * rows["x"]
+
+    rows = [("cond", sample) for sample in samples]
+    found, calls = run_rows(rows, inputs, evaluate, Passes(), isolated=frozenset(), timer=None)
+    assert calls == 1
+    for (_, sample), (prediction, place) in found.items():
+        assert torch.equal(prediction[place], 2 * noisy[sample])
+    assert torch.equal(seen["text"], text[samples])
+    is_view = seen["x"].untyped_storage().data_ptr() == noisy.untyped_storage().data_ptr()
+    assert is_view == (samples not in ([0, 2], [2, 0]))
 
 
 @pytest.fixture

@@ -219,9 +219,12 @@ def _evaluated(calls: list[list[Row]], inputs: StepInputs, evaluate: Evaluate) -
         for branch in dict.fromkeys(branch for branch, _ in call):
             samples = [sample for name, sample in call if name == branch]
             tensors = {**inputs.shared, **inputs.by_branch[branch]}
-            if samples != list(range(count)):
+            start, stop = samples[0], samples[-1] + 1
+            if samples != list(range(start, stop)):
                 index = torch.tensor(samples, device=inputs.noisy.device)
                 tensors = {n: t.index_select(0, index.to(t.device)) for n, t in tensors.items()}
+            elif stop - start < count:
+                tensors = {name: t[start:stop] for name, t in tensors.items()}
             pieces.append(tensors)
         rows = pieces[0]
         if len(pieces) > 1:
