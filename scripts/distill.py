@@ -308,6 +308,8 @@ def run(given: argparse.Namespace) -> int:
     if given.prompts:
         prompts = [line for line in given.prompts.read_text().splitlines() if line.strip()]
     if given.drawn:
+        if config.model.kind != "mini":
+            raise ValueError("--drawn has captions for the embedded model alone. Give --prompts.")
         prompts = drawn_captions(given.drawn)
     if not prompts:
         raise ValueError(f"{given.prompts} holds no prompt. Write one a line.")

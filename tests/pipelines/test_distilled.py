@@ -235,10 +235,12 @@ def test_drawn_captions_are_not_of_the_evidence_and_a_third_leave_parts_out(dist
         (["--minutes", "-1"], "--minutes is -1.0, but must be above 0"),
         (["--drawn", "0"], "--drawn is 0, but must be at least 1"),
         (["--drawn", "8", "--prompts", "p.txt"], "Give --prompts or --drawn, not both."),
+        (["--drawn", "8"], "--drawn has captions for the embedded model alone. Give --prompts."),
     ],
 )
 def test_wrong_options_say_what_to_type(given, told, distill):
-    arguments = distill.parser().parse_args(["configs/uniform.yaml", *given])
+    config = Path(__file__).parents[2] / "configs" / "wan" / "wan2.1-1.3b.yaml"
+    arguments = distill.parser().parse_args([str(config), *given])
     with pytest.raises(ValueError, match=re.escape(told)):
         distill.run(arguments)
 

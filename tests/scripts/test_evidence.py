@@ -19,7 +19,7 @@ from evidence.cells import (
     write_block,
 )
 from evidence.drawn import meant
-from evidence.make import draw_prompts, sample
+from evidence.make import draw_prompts, measure_clips, sample
 from evidence.sets import SetValues, by_prompt, even
 from evidence.verdicts import bayes_share, crossing, found_of, judge
 
@@ -350,3 +350,19 @@ def test_each_cell_is_made_with_its_own_model(monkeypatch, tmp_path):
     make.make([*tasks, *tasks[:1]], tmp_path, workers=0, bfloat16=False, say=lambda text: None)
     assert {own for _, own in seen} == {None, "few_steps"}
     assert all(pipe == own for pipe, own in seen)
+
+
+def test_one_sweep_leaves_out_what_takes_a_search_for_motion():
+    """Its videos are compared as sets: it keeps what the scorer says, to the last bit."""
+    works = load_sweeps(["scale", "minimum"], 2)
+    assert {work.sweep for work in works if work.scorer_alone} == {"minimum"}
+    clips = np.random.default_rng(0).integers(0, 256, (2, 17, 32, 32, 3)).astype(np.uint8)
+    prompts = list(works[0].prompts)
+    whole = measure_clips(clips, prompts, 8.0)
+    quick = measure_clips(clips, prompts, 8.0, scorer_alone=True)
+    assert np.array_equal(quick.features, whole.features)
+    for name in METRICS:
+        by_scorer = name in (ALIGNMENT, "align[mini]")
+        assert np.isnan(quick.values[name]).all() != by_scorer
+        if by_scorer:
+            assert np.array_equal(quick.values[name], whole.values[name])
