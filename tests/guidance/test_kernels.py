@@ -28,11 +28,15 @@ def test_interpreted_kernels_do_what_torch_does():
 
 @pytest.fixture(params=[1024, 64, 1])
 def kernels(request, monkeypatch):
-    """With one channel a program, with two, and with as many as there are."""
+    """With one channel a program, with two, and with as many as there are; the counters stay, as
+    they do on a device."""
     from vidcfg.guidance import kernels
 
+    counters = torch.zeros(64, dtype=torch.int32)
     monkeypatch.setattr(kernels, "_PROGRAMS", request.param)
-    return kernels
+    monkeypatch.setattr(kernels, "_counters", lambda beside, num_rows: counters)
+    yield kernels
+    assert not counters.any()
 
 
 def blocks(dtype, count=4, batch=2):

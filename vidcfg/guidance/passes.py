@@ -253,7 +253,7 @@ def equal_rows(tensors: Sequence[Tensor]) -> list[int]:
     patterns = [t.reshape(len(t), -1).contiguous().view(widths[t.itemsize]) for t in tensors]
     # Rows whose beginnings have unequal sums are unequal; a comparison tells of the others.
     sums = [p[:, :_BEGINNING].sum(dim=1, dtype=torch.int64) for p in patterns]
-    sums = torch.stack([s.cpu() for s in sums], dim=1).tolist()
+    sums = torch.stack([s.to(sums[0].device) for s in sums], dim=1).tolist()
     first: dict[tuple, list[int]] = {}
     served = []
     for row, key in enumerate(map(tuple, sums)):
