@@ -49,7 +49,7 @@ The field's claims about classifier-free guidance, each held against the embedde
 training captions name each attribute wrongly with a probability of .3, so that guidance has
 something to do ([mini.md](mini.md)). Verdicts are of this model and of no other. Claims, figures
 and tests were written down ([claims.yaml](../configs/evidence/claims.yaml)) before the sweeps were
-run; three that a sweep suggested, or could not tell, have prompts and seeds of their own. Videos
+run; four that a sweep suggested, or could not tell, have prompts and seeds of their own. Videos
 are made by 12 steps of UniPC where nothing else is said.
 
 ![Alignment, flicker, clipping and distance over the scale; frame weights](pictures/evidence.png)
