@@ -39,6 +39,7 @@ from vidcfg.pipelines.changes.distilled import StrengthAdapter, adapted, tokens_
 from vidcfg.pipelines.changes.layers import all_layers
 from vidcfg.pipelines.families import family_of
 from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.steps import steps_of
 from vidcfg.render.config import RenderConfig
 
 HIGHEST = 12.0
@@ -55,11 +56,13 @@ HELD_OUT = {
 
 
 class Seen(NamedTuple):
-    """One step of the teacher: what the model got, the strengths [B, F], and what came out."""
+    """One step of the teacher: what the model got, the strengths [B, F], what came out, and how
+    far the step goes, by noise level, 1 for the mean of the run."""
 
     arguments: dict[str, Any]
     strength: Tensor
     guided: Tensor
+    length: float
 
 
 class Teacher:
@@ -125,7 +128,21 @@ class Teacher:
             self.pipe(
                 **call_of(self.pipe, self.config, prompts), generator=generators(rng, prompts)
             )
-        return [Seen(given, strengths(k), guided) for k, (given, guided) in enumerate(seen)]
+        lengths = step_lengths(self.pipe, self.family, len(seen))
+        return [
+            Seen(given, strengths(k), guided, float(lengths[k]))
+            for k, (given, guided) in enumerate(seen)
+        ]
+
+
+def step_lengths(pipe: Any, family: Family, num_steps: int) -> np.ndarray:
+    """How far the noise level falls in each step of the last run, 1 for the mean; all 1 where the
+    scheduler does not tell."""
+    levels = steps_of(pipe, family)["sigmas_K"]
+    if levels is None or len(levels) != num_steps:
+        return np.ones(num_steps)
+    falls = -np.diff(levels, append=0.0)
+    return falls / falls.mean()
 
 
 def generators(rng: np.random.Generator, prompts: list[str]) -> list[torch.Generator]:
@@ -167,12 +184,13 @@ def made_by(
 
 def loss_of(adapter: StrengthAdapter, module: Any, family: Family, seen: Seen) -> Tensor:
     """Squared error of the student, each frame relative to its strength: of a high one the errors
-    are larger, and so is what they do to the video."""
+    are larger, and so is what they do to the video. A step counts by its length: late ones have
+    small errors and go far."""
     strength = seen.strength.to(seen.guided.device)
     output = made_by(adapter, module, family, seen.arguments, strength)
     made = output if isinstance(output, Tensor) else output[0]
     frames = family.frame_layout.frames((made - seen.guided).float(), strength.shape[1])
-    return (frames.square() / per_frame(strength.clamp(min=1), frames)).mean()
+    return seen.length * (frames.square() / per_frame(strength.clamp(min=1), frames)).mean()
 
 
 def width_of(module: Any, family: Family, seen: Seen) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Distilled guidance: an adapter that reads the strength of every frame, and how it is taught."""
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 import re
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from guided_runs import record_inside
 from rule_runs import plan_of
 from tiny_pipelines import BUILDERS, generators
@@ -189,7 +191,7 @@ def teacher(wan, distill, monkeypatch):
 
 def test_half_of_the_batches_go_where_the_student_leads_and_learn_from_the_teacher(wan, teacher):
     seeds = {np.random.default_rng(seed).random() < 0.5: seed for seed in range(20)}
-    width = wan.pipe.transformer.config.num_attention_heads * 12
+    width = width_of(wan)
     for leads, seed in seeds.items():
         alone = teacher.run(seed)
         teacher.student = trained(2, width)
@@ -216,6 +218,31 @@ def test_half_of_the_batches_go_where_the_student_leads_and_learn_from_the_teach
 def parallel(x: torch.Tensor, y: torch.Tensor) -> float:
     """The cosine of their angle, but for the sign."""
     return abs(float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0)))
+
+
+def test_a_step_counts_by_how_far_the_noise_level_falls_in_it(wan, distill, teacher):
+    wan.pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    wan.pipe.scheduler.set_timesteps(sigmas=[1.0, 0.9, 0.6])
+    lengths = distill.step_lengths(wan.pipe, teacher.family, 3)
+    assert lengths == pytest.approx([0.3, 0.9, 1.8])
+    # A scheduler that does not tell, as one of a model with no noise levels.
+    silent = dataclasses.replace(teacher.family, has_levels=False)
+    assert list(distill.step_lengths(wan.pipe, silent, 3)) == [1.0, 1.0, 1.0]
+    # What was seen carries them, and the loss is their multiple.
+    seen = teacher.run(3)
+    assert np.mean([each.length for each in seen]) == pytest.approx(1.0)
+    adapter, module = trained(2, width_of(wan)), wan.pipe.transformer
+    with torch.no_grad():
+        of_one, of_it = (
+            distill.loss_of(adapter, module, teacher.family, each)
+            for each in (seen[0]._replace(length=1.0), seen[0])
+        )
+    assert float(of_it) == pytest.approx(seen[0].length * float(of_one), rel=1e-6)
+    assert seen[0].length != 1.0
+
+
+def width_of(wan) -> int:
+    return wan.pipe.transformer.config.num_attention_heads * 12
 
 
 def test_drawn_captions_are_not_of_the_evidence_and_a_third_leave_parts_out(distill):
