@@ -10,8 +10,9 @@ learns what to do where it gets to. The model's own weights stay as they are. Us
 
     guidance: {method: {kind: distilled, adapter: runs/distill/mini.safetensors}, scale: 5.0}
 
-A stopped run goes on with the same command. At the end the student is compared with its teacher at
-strengths of its own.
+A stopped run goes on with the same command. At the end the student's strengths are calibrated, so
+that its videos go as far as its teacher's, and it is compared with its teacher at strengths of its
+own.
 """
 
 import argparse
@@ -53,6 +54,8 @@ HELD_OUT = {
     "decay 9": (9.0, {"kind": "decay", "end": 0.2}),
 }
 """Settings that the end compares; training draws others."""
+POWERS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4)
+CALIBRATED_AT = (2.0, 3.0, 5.0, 8.0)
 
 
 class Seen(NamedTuple):
@@ -246,6 +249,54 @@ def teach(teacher: Teacher, given: argparse.Namespace, log: Log, stop: Stop) -> 
     return adapter
 
 
+def videos(teacher: Teacher, count: int, **guidance: Any) -> tuple[Tensor, int]:
+    """Latents of the last `count` prompts, from the same noise each time, and passes of each."""
+    prompts = [teacher.prompts[-1 - i % len(teacher.prompts)] for i in range(count)]
+    call = call_of(teacher.pipe, teacher.config, prompts)
+    with vidcfg.guide(teacher.pipe, vidcfg.Guidance(**guidance), **teacher.negative) as trace:
+        rng = np.random.default_rng(2**31 + 1)
+        output = teacher.pipe(**call, generator=generators(rng, prompts))
+    latents = output[0] if isinstance(output, tuple) else next(iter(output.values()))
+    return latents.double(), sum(trace.evaluations.values()) // count
+
+
+def calibrate(teacher: Teacher, path: Path, *, count: int) -> list[str]:
+    """Give the adapter of a file the power of `POWERS` at which its videos are as far from those
+    of the plain model as the teacher's, and tell both distances.
+
+    A student that cannot foresee all of its teacher's guidance applies less of it: the part that
+    it can foresee.
+    """
+    adapter = StrengthAdapter.load(path)
+    plain, _ = videos(teacher, count, scale=1.0)
+
+    def distances(**method: Any) -> np.ndarray:
+        """Mean squared, at each of `CALIBRATED_AT`."""
+        made = (videos(teacher, count, scale=scale, **method)[0] for scale in CALIBRATED_AT)
+        return np.array([float((latents - plain).square().mean()) for latents in made])
+
+    def of_power(power: float) -> np.ndarray:
+        adapter.power = power
+        adapter.save(path)
+        return distances(method={"kind": "distilled", "adapter": str(path)})
+
+    wanted = distances()
+    found = {power: of_power(power) for power in POWERS}
+    adapter.power = min(found, key=lambda power: np.square(np.log(found[power] / wanted)).sum())
+    adapter.save(path)
+    return [
+        f"strengths are read to the power {adapter.power:g}",
+        "| scale | distance of the student to the plain model, over its teacher's | at power 1 |",
+        "|---|---|---|",
+        *(
+            f"| {scale:g} | {calibrated:.2f} | {before:.2f} |"
+            for scale, calibrated, before in zip(
+                CALIBRATED_AT, found[adapter.power] / wanted, found[1.0] / wanted
+            )
+        ),
+    ]
+
+
 def compare(teacher: Teacher, path: Path, *, count: int) -> list[str]:
     """Lines of a table: PSNR of the student's latents to its teacher's, and the passes of both.
 
@@ -253,19 +304,16 @@ def compare(teacher: Teacher, path: Path, *, count: int) -> list[str]:
     """
     lines = ["| setting | PSNR to the teacher | plain model | passes of teacher, student |",
              "|---|---|---|---|"]  # fmt: skip
-    prompts = [teacher.prompts[-1 - i % len(teacher.prompts)] for i in range(count)]
+    student = {"kind": "distilled", "adapter": str(path)}
     for name, (scale, frames) in HELD_OUT.items():
+        ways = {
+            "cfg": {"scale": scale},
+            "distilled": {"scale": scale, "method": student},
+            "none": {"scale": 1.0},
+        }
         made, passes = {}, {}
-        for method in ("cfg", {"kind": "distilled", "adapter": str(path)}, None):
-            own = {"scale": 1.0} if method is None else {"scale": scale, "method": method}
-            guidance = vidcfg.Guidance(frames=frames, **own)
-            call = call_of(teacher.pipe, teacher.config, prompts)
-            key = method if isinstance(method, str) else "none" if method is None else "distilled"
-            with vidcfg.guide(teacher.pipe, guidance, **teacher.negative) as trace:
-                rng = np.random.default_rng(2**31 + 1)
-                output = teacher.pipe(**call, generator=generators(rng, prompts))
-            made[key] = output[0] if isinstance(output, tuple) else next(iter(output.values()))
-            passes[key] = sum(trace.evaluations.values()) // count
+        for key, way in ways.items():
+            made[key], passes[key] = videos(teacher, count, frames=frames, **way)
         shown = [f"{psnr(made[key], made['cfg']):.1f} dB" for key in ("distilled", "none")]
         counts = f"{passes['cfg']}, {passes['distilled']}"
         lines.append(f"| {name} | {' | '.join(shown)} | {counts} |")
@@ -342,8 +390,9 @@ def run(given: argparse.Namespace) -> int:
         teach(teacher, given, log, stop)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command goes on") from None
+    told = calibrate(teacher, given.out, count=given.batch)
     table = compare(teacher, given.out, count=min(given.batch, 8))
-    print("\n".join([f"wrote {given.out}", *table]))
+    print("\n".join([f"wrote {given.out}", *told, "", *table]))
     return cli.DONE
 
 

@@ -67,6 +67,28 @@ def test_tokens_of_frames_at_strength_1_stay_and_others_follow_the_formula():
         assert (want - before[b, f]).abs().max() > 0.1
 
 
+def test_a_power_is_that_of_the_strength_off_at_strength_1_and_kept_in_the_file(tmp_path):
+    adapter = trained(2, WIDTH).half().float()  # as a file keeps them
+    tokens = torch.randn(B, F * PLACES, WIDTH, generator=torch.Generator().manual_seed(1))
+    strength = torch.tensor([[1.0, 4.0, 0.25], [9.0, -4.0, 0.0]])
+    of_roots = adapter(0, tokens, torch.tensor([[1.0, 2.0, 0.5], [3.0, -2.0, 0.0]]))
+    adapter.power = 0.5
+    made = adapter(0, tokens, strength)
+    torch.testing.assert_close(made, of_roots, rtol=1e-6, atol=1e-6)
+    assert torch.equal(made.unflatten(1, (F, PLACES))[0, 0], tokens[0, :PLACES])
+    adapter.save(tmp_path / "a.safetensors")
+    assert torch.equal(StrengthAdapter.load(tmp_path / "a.safetensors")(0, tokens, strength), made)
+
+
+def test_a_file_from_before_there_were_powers_has_none(tmp_path):
+    from safetensors.torch import save_file
+
+    adapter = trained(2, WIDTH)
+    size = {name: str(value) for name, value in adapter.size.items()}
+    save_file(adapter.state_dict(), tmp_path / "a.safetensors", size)
+    assert StrengthAdapter.load(tmp_path / "a.safetensors").power == 1.0
+
+
 SIZES = {
     "wan": (2, 24),
     "ltx": (1, 32),
@@ -294,6 +316,31 @@ def test_a_tiny_wan_learns_from_its_own_guidance(wan, distill, teacher, tmp_path
     assert all(row.endswith("| 6, 3 |") for row in rows)
     of_decay = [float(cell.split()[0]) for cell in rows[3].split(" | ")[1:3]]
     assert of_decay[0] > of_decay[1]
+
+
+def test_strengths_are_calibrated_by_how_far_the_videos_go(distill, tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    trained(2, WIDTH).save(path)
+    away = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def videos(teacher, count, *, scale, method=None):
+        """A student that goes as far at `scale` as its teacher at the 1.2th root of it."""
+        assert (teacher, count) == ("teacher", 3)
+        if method is not None:
+            assert method == {"kind": "distilled", "adapter": str(path)}
+            scale = scale ** (StrengthAdapter.load(path).power / 1.2)
+        return 7.0 + (scale - 1) * away, 0
+
+    monkeypatch.setattr(distill, "videos", videos)
+    told = distill.calibrate("teacher", path, count=3)
+    assert StrengthAdapter.load(path).power == 1.2
+    assert told[0] == "strengths are read to the power 1.2"
+    before = [((scale ** (1 / 1.2) - 1) / (scale - 1)) ** 2 for scale in (2.0, 3.0, 5.0, 8.0)]
+    shown = [tuple(float(cell) for cell in row.strip("| ").split(" | ")) for row in told[3:]]
+    assert [(scale, share) for scale, share, _ in shown] == [
+        (s, 1.0) for s in (2.0, 3.0, 5.0, 8.0)
+    ]
+    assert [share for *_, share in shown] == pytest.approx(before, abs=0.005)
 
 
 def test_the_embedded_adapter_comes_closer_to_its_teacher_than_the_plain_model():

@@ -25,7 +25,7 @@ STRENGTH = "strength_of_frames"
 class StrengthAdapter(nn.Module):
     """A bottleneck behind every transformer block, gated by the strength of a token's frame.
 
-        h + up(silu(down(norm(h))) * gate(s))
+        h + up(silu(down(norm(h))) * gate(s ** power))
 
     The gate has no bias and is exactly 0 at strength 1, so that the model is then its own. A new
     adapter adds nothing at any strength.
@@ -34,11 +34,13 @@ class StrengthAdapter(nn.Module):
         num_layers: blocks of the denoiser.
         width: channels of their video tokens.
         rank: channels of the bottleneck.
+        power: makes up for what a student shrinks of its teacher's guidance; 1 is off.
     """
 
-    def __init__(self, num_layers: int, width: int, rank: int = 64):
+    def __init__(self, num_layers: int, width: int, rank: int = 64, power: float = 1.0):
         super().__init__()
         self.size = {"num_layers": num_layers, "width": width, "rank": rank}
+        self.power = power
         self.down = nn.ModuleList(nn.Linear(width, rank) for _ in range(num_layers))
         self.up = nn.ModuleList(nn.Linear(rank, width, bias=False) for _ in range(num_layers))
         self.gate = nn.ModuleList(
@@ -57,7 +59,7 @@ class StrengthAdapter(nn.Module):
         kept = tokens.dtype
         x = nn.functional.layer_norm(tokens.float(), tokens.shape[-1:])
         x = nn.functional.silu(self.down[index](x))
-        gate = self.gate[index](of_strength(strength))
+        gate = self.gate[index](of_strength(strength.sign() * strength.abs() ** self.power))
         x = x * gate.repeat_interleave(tokens.shape[1] // strength.shape[1], dim=1)
         return tokens + self.up[index](x).to(kept)
 
@@ -66,7 +68,8 @@ class StrengthAdapter(nn.Module):
         from safetensors.torch import save_file
 
         weights = {name: w.half().contiguous() for name, w in self.state_dict().items()}
-        save_file(weights, path, {name: str(size) for name, size in self.size.items()})
+        told = self.size | {"power": self.power}
+        save_file(weights, path, {name: str(value) for name, value in told.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> "StrengthAdapter":
@@ -80,8 +83,9 @@ class StrengthAdapter(nn.Module):
         path = STRENGTH_ADAPTER if path == "mini" else path
         try:
             with safe_open(path, framework="pt") as file:
-                size = {name: int(value) for name, value in (file.metadata() or {}).items()}
-                made = cls(**size)
+                told = dict(file.metadata() or {})
+                power = float(told.pop("power", 1.0))
+                made = cls(**{name: int(value) for name, value in told.items()}, power=power)
                 made.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - safe_open is no dict
         except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
