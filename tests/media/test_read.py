@@ -8,7 +8,7 @@ import pytest
 from video_files import encode, noise, smooth
 
 from vidcfg.media.probe import probe
-from vidcfg.media.read import iter_chunks, read_frames, read_video
+from vidcfg.media.read import iter_frames, read_frames, read_video
 from vidcfg.media.video import MediaError
 
 
@@ -239,22 +239,13 @@ def test_mp4_with_its_index_in_front_is_known_to_be_cut(tmp_path):
 def test_fewer_frames_than_the_file_counts_are_an_error(tmp_path):
     info = probe(encode(tmp_path / "c.mkv", noise(4)))
     with pytest.raises(MediaError, match="4 of its 5 frames can be decoded"):
-        list(iter_chunks(replace(info, num_frames=5)))
+        list(iter_frames(replace(info, num_frames=5)))
 
 
-@pytest.mark.parametrize("chunk_frames", [1, 3, 7, 100])
-def test_chunks_joined_are_the_video(tmp_path, chunk_frames):
+def test_frames_joined_are_the_video(tmp_path):
     frames = noise(7)
     info = probe(encode(tmp_path / "c.mkv", frames))
-    chunks = list(iter_chunks(info, chunk_frames=chunk_frames))
-    assert max(len(chunk) for chunk in chunks) <= chunk_frames
-    assert np.array_equal(channels_last(np.concatenate(chunks)), frames)
-
-
-def test_chunks_stay_below_their_size_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("vidcfg.media.read.CHUNK_BYTES", 3 * 22 * 36 * 2)
-    info = probe(encode(tmp_path / "c.mkv", noise(7)))
-    assert [len(chunk) for chunk in iter_chunks(info)] == [2, 2, 2, 1]
+    assert np.array_equal(channels_last(np.stack(list(iter_frames(info)))), frames)
 
 
 @pytest.mark.parametrize(("name", "codec", "pixel_format", "options"), LOSSLESS[:2])
@@ -273,10 +264,10 @@ def test_threads_of_a_decoder_that_is_let_go_wait_for_no_log(tmp_path):
     # As torchvision does; its callback and the end of an unfinished decoder would wait for each
     # other.
     av.logging.set_level(av.logging.ERROR)
-    chunks = iter_chunks(info, chunk_frames=1)
-    next(chunks)
+    frames = iter_frames(info)
+    next(frames)
     assert av.logging.get_level() is None
-    chunks.close()
+    frames.close()
 
 
 def test_frame_numbers_outside_the_video_are_named(tmp_path):

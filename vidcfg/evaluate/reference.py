@@ -15,6 +15,7 @@ from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.distances import Moments
 from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
+from vidcfg.metrics.metric import skipped
 from vidcfg.metrics.record import Record
 from vidcfg.metrics.weight_files import MissingWeightsError
 
@@ -176,19 +177,11 @@ def distances(net: FeatureNet, generated: np.ndarray, reference: RealFeatures) -
     if few:
         return absent_distances(net.name, "; ".join(few), n=len(generated))
     # As many as there are videos, so that the baseline has the same bias.
-    other = None if other is None else other[: len(generated)]
-    other = other if other is not None and len(other) >= 2 else None
-    return distribution_records(
-        Sets(generated, real, other, reference.moments),
-        net=net.name,
-        backend=net.backend,
-        protocol=f"{net.protocol};{reference.protocol}",
-        is_biased=net.is_biased_covariance,
-        is_published=net.is_published,
-    )
+    other = None if other is None or len(other) < 2 else other[: len(generated)]
+    sets = Sets(generated, real, other, reference.moments)
+    return distribution_records(sets, net, protocol=reference.protocol)
 
 
 def absent_distances(net: str, reason: str, *, n: int = 0) -> list[Record]:
     """Null records of all distances by a net, with the reason."""
-    names = distance_names(net)
-    return [measured(name, None, n=n, reason=reason, status="skipped") for name in names]
+    return [measured(name, **skipped(reason, n=n)) for name in distance_names(net)]

@@ -10,7 +10,7 @@ import numpy as np
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
-from vidcfg.media.read import iter_chunks
+from vidcfg.media.read import iter_frames
 from vidcfg.metrics.features.base import FeatureNet, load_net
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import measure, meters_for
@@ -45,9 +45,8 @@ class Scored:
 def unread(item: Item, reason: str) -> Scored:
     """A video that could not be scored: one record, `read`, with the reason."""
     reason = printable(reason.replace(str(item.path), item.place))
-    facts = {"status": "failed", "skipped_reason": reason}
-    failed = Record("read", None, 0, "decode", **facts)
-    return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
+    facts = {"status": "failed", "skipped_reason": reason, "subject": item.name}
+    return Scored(item, [Record("read", None, 0, "decode", **facts)], {}, {}, None)
 
 
 def score_video(item: Item, settings: Settings, *, step: Step = no_step) -> Scored:
@@ -101,7 +100,7 @@ def score_frames(
 
     # One pass, then the records and the nets' clips.
     measure(watched(), meters)
-    records = [record for meter in meters for record in meter.finish(clip)] + absent
+    records = [record for meter in meters for record in meter.finish()] + absent
     clips = {}
     for name, net in nets.items():
         first = kept[: net.num_frames]
@@ -122,9 +121,8 @@ def cached_net(name: str, settings: Settings) -> FeatureNet:
 
 def _frames(info: VideoInfo, enlarge: int) -> Iterator[np.ndarray]:
     try:
-        for chunk in iter_chunks(info):
-            for frame in chunk:
-                yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
+        for frame in iter_frames(info):
+            yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
     except ValueError:
         raise
     except (OSError, RuntimeError, ArithmeticError, LookupError) as error:

@@ -1,4 +1,4 @@
-"""Videos from files: one by one in chunks, or single frames by number.
+"""Videos from files: whole, frame by frame, or single frames by number.
 
 8-bit sources give uint8 frames, deeper ones float32. Alpha is left out. Frames come as a player
 shows them, turned upright; with a variable rate none is repeated or dropped.
@@ -15,8 +15,6 @@ from vidcfg.media.pictures import animation_frames, frame_files, read_picture, t
 from vidcfg.media.probe import VideoInfo, open_container, probe, video_stream
 from vidcfg.media.video import MediaError, Video
 
-CHUNK_BYTES = 1 << 26
-
 
 def read_video(path: str | Path, *, fps: float | None = None) -> Video:
     """The whole video in memory. `fps` replaces the file's own rate.
@@ -25,23 +23,8 @@ def read_video(path: str | Path, *, fps: float | None = None) -> Video:
         MediaError: the file is missing, empty, damaged, cut short or no video.
     """
     info = probe(path, fps=fps)
-    frames = np.concatenate(list(iter_chunks(info)))
+    frames = np.stack(list(iter_frames(info)))
     return Video(frames, info.fps, info.lossless, info.codec, source=str(info.path))
-
-
-def iter_chunks(info: VideoInfo, *, chunk_frames: int | None = None) -> Iterator[np.ndarray]:
-    """The frames in order as arrays [n, 3, H, W], by PyAV; at most 64 MB each unless a number is
-    given.
-
-    Raises:
-        MediaError: at the chunk where a frame is damaged or changes its size, and at the end if
-            fewer frames came out than the file holds.
-    """
-    item_bytes = 3 * info.height * info.width * (1 if info.bit_depth <= 8 else 4)
-    size = chunk_frames or max(1, min(64, CHUNK_BYTES // item_bytes))
-    frames = _decoded(info)
-    while chunk := list(islice(frames, size)):
-        yield np.stack(chunk)
 
 
 def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
@@ -66,7 +49,7 @@ def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
     is_start = list(indices) == list(range(len(indices)))
     frames = _decord_frames(info, indices) if is_start and info.is_plain else None
     if frames is None:
-        up_to_last = enumerate(islice(_decoded(info), max(indices) + 1))
+        up_to_last = enumerate(islice(iter_frames(info), max(indices) + 1))
         found = {index: frame for index, frame in up_to_last if index in indices}
         frames = np.stack([found[index] for index in indices])
     return frames
@@ -94,8 +77,13 @@ def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None
     return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
 
 
-def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
-    """Frames [3, H, W] in order."""
+def iter_frames(info: VideoInfo) -> Iterator[np.ndarray]:
+    """The frames [3, H, W] in order, by PyAV.
+
+    Raises:
+        MediaError: at a frame that is damaged or changes its size, and at the end if fewer frames
+            came out than the file holds.
+    """
     if info.is_frames:
         yield from (_picture(path, info) for path in frame_files(info.path)[0])
         return

@@ -5,6 +5,7 @@ Frames of 8 bits stay levels as far as they can: sums of levels are exact, and q
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from vidcfg.media.video import check_range
@@ -32,8 +33,6 @@ def white(values: np.ndarray) -> int:
 
 def luma(frame_CHW: np.ndarray) -> np.ndarray:
     """BT.709 luma in [0, 1] of a frame with 1 or 3 channels: float32 [H, W]."""
-    import cv2
-
     if len(frame_CHW) == 1:
         return to_unit(frame_CHW)[0]
     red, green, blue = frame_CHW
@@ -56,8 +55,6 @@ class Light:
 
 
 def light(frame_CHW: np.ndarray) -> Light:
-    import cv2
-
     brightness, sharpness = luma(frame_CHW), 0.0
     mean, deviation = cv2.meanStdDev(brightness)
     if min(brightness.shape) > 1:
@@ -79,15 +76,11 @@ def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def mean_size(first: np.ndarray, second: np.ndarray) -> float:
     """Mean |x - y| in [0, 1], of two frames or two differences; of levels it is exact."""
-    import cv2
-
     return cv2.norm(_plane(first), _plane(second), cv2.NORM_L1) / (white(first) * first.size)
 
 
 def mean_square(first: np.ndarray, second: np.ndarray) -> float:
     """Mean (x - y)^2, likewise."""
-    import cv2
-
     squared = cv2.norm(_plane(first), _plane(second), cv2.NORM_L2SQR)
     return squared / (white(first) ** 2 * first.size)
 

@@ -19,7 +19,7 @@ NETS = {
     "i3d-k400": "vidcfg.metrics.features.i3d",
     "r3d18-k400": "vidcfg.metrics.features.r3d18",
 }
-"""Net name -> module with `load(protocol, paths, device) -> FeatureNet`."""
+"""Net name -> module with `load(path, protocol, device) -> FeatureNet`."""
 
 
 class FeatureNet(ABC):
@@ -79,11 +79,10 @@ def load_net(
     """
     if name not in NETS:
         raise ValueError(f"no feature net is named {name!r}. Known: {', '.join(NETS)}.")
-    if name in WEIGHTS:
-        # Asked before the module is imported: without weights there is no need to load torch.
-        find_weights(name, paths=paths)
+    # Asked before the module is imported: without weights there is no need to load torch.
+    path = find_weights(name, paths=paths) if name in WEIGHTS else (paths or {}).get(name)
     with explained(name, "render" if name == "mini" else "metrics", MissingWeightsError):
-        return import_module(NETS[name]).load(protocol=protocol, paths=paths, device=device)
+        return import_module(NETS[name]).load(path, protocol=protocol, device=device)
 
 
 def check_clips(clips: np.ndarray) -> None:

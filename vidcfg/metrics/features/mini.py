@@ -1,6 +1,6 @@
 """The embedded scorer as a feature net, and what it says about prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,6 @@ class MiniNet(FeatureNet):
 
     def encode(self, clip: Any) -> Any:
         return self.scorer.encode_video(clip[None])
-
-    def alignment_records(
-        self, clips: np.ndarray, prompts: Sequence[str | None]
-    ) -> list[list[Record]]:
-        """The records of `judge`."""
-        return self.judge(clips, prompts)[1]
 
     def judge(
         self, clips: np.ndarray, prompts: Sequence[str | None]
@@ -99,14 +93,14 @@ def shares_right(seen: dict[str, list[str]], prompt: str, num_frames: int) -> di
     return shares
 
 
-def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> MiniNet:
-    """The scorer of the package, or the one in the folder `paths["mini"]`."""
+def load(path: str | Path | None, *, protocol: str, device: str) -> MiniNet:
+    """The scorer in a folder, or that of the package."""
     import torch
 
     from vidcfg.mini.pipeline import MINI_PATH
     from vidcfg.mini.scorer import Scorer
 
-    folder = Path((paths or {}).get("mini", MINI_PATH / "scorer"))
+    folder = MINI_PATH / "scorer" if path is None else Path(path)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise MissingWeightsError(
@@ -114,4 +108,4 @@ def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) 
             "python scripts/train_mini configs/train/mini.yaml"
         )
     scorer = Scorer.from_pretrained(folder, torch_dtype=torch.float32).to(device)
-    return MiniNet(scorer, sha256=remembered_sha256(files[0]), source=str(folder.name))
+    return MiniNet(scorer, sha256=remembered_sha256(files[0]), source=folder.name)
