@@ -1,10 +1,14 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
-from collections import defaultdict
+import signal
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,20 @@ import numpy as np
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.kept import Kept
 from vidcfg.evaluate.reference import Distances, batches
-from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
+from vidcfg.evaluate.score import (
+    Scored,
+    Step,
+    cached_net,
+    no_step,
+    score_frames,
+    score_video,
+    unread,
+)
 from vidcfg.evaluate.sets import set_means
 from vidcfg.evaluate.settings import Settings
-from vidcfg.evaluate.workers import score_all
-from vidcfg.files import content_of
+from vidcfg.files import content_of, uninterrupted
 from vidcfg.metrics.catalogue import measured
+from vidcfg.metrics.metric import skipped
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.progress import printable
 
@@ -39,8 +51,8 @@ class Evaluation:
 
     @property
     def failures(self) -> list[Record]:
-        rows = [row for row in self.rows if row["status"] == "failed" and row["path"]]
-        return [Record.from_dict(row) for row in rows]
+        failed = (row for row in self.rows if row["status"] == "failed" and row["path"])
+        return list(map(Record.from_dict, failed))
 
 
 def evaluate(
@@ -86,7 +98,8 @@ def evaluate(
     of_set = set_means(everything, {item.name: item.prompt for item in items})
     none = {"no_reference": "no reference was given; use --reference"}
     to_real = Distances(settings, **none, no_features="no video could be read")
-    of_set += to_real.of(found.features, shapes, problems)
+    features = found.features()
+    of_set += to_real.of(features, shapes, problems)
     warnings = to_real.warnings
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
     # What reading a file found is on each of its records.
@@ -95,9 +108,8 @@ def evaluate(
     rows = []
     for item in items:
         content = kept.contents[item.name] if kept else content_of(item.path)
-        records = found.scored[item.name].records
-        rows += [row(record, item, content=content) for record in records]
-    return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
+        rows += [row(r, item, content=content) for r in found.scored[item.name].records]
+    return Evaluation(rows + [row(r) for r in of_set], features, warnings)
 
 
 def evaluate_frames(
@@ -111,7 +123,8 @@ def evaluate_frames(
     found = _Gathered(settings)
     found.add(score_frames(frames, item, settings, clip=clip))
     found.finish()
-    return [row(r, item) for r in found.scored[item.name].records], found.vectors(item)
+    scored = found.scored[item.name]
+    return [row(r, item) for r in scored.records], scored.vectors
 
 
 def row(record: Record, item: Item | None = None, *, content: str | None = None) -> dict[str, Any]:
@@ -126,32 +139,27 @@ def row(record: Record, item: Item | None = None, *, content: str | None = None)
 
 
 class _Gathered:
-    """Scored videos by name, and features by net. Clips go through the nets in batches and are let
-    go: `scored` has none."""
+    """Scored videos by name. Clips go through the nets in batches and are let go: `scored` has
+    none."""
 
     def __init__(self, settings: Settings, kept: Kept | None = None):
         self.settings, self.kept = settings, kept
-        self.features: Features = {name: {} for name in settings.nets}
         self.scored: dict[str, Scored] = {}
         self._waiting: dict[str, list[tuple[Item, np.ndarray]]] = defaultdict(list)
 
     def take_kept(self, item: Item) -> Scored | None:
         """What was kept of a video, gathered; None if it has to be scored."""
-        found = self.kept and self.kept.find(item)
-        if not found:
-            return None
-        scored, vectors = found
-        for net, vector in vectors.items():
-            self.features[net][item.name] = vector
-        self.scored[item.name] = scored
-        return scored
+        found = self.kept.find(item) if self.kept else None
+        if found:
+            self.scored[item.name] = found
+        return found
 
     def add(self, scored: Scored) -> None:
         # A video without a clip for the mini scorer says why in its own rows.
         if reason := scored.problems.get("mini"):
-            null = {"n": 0, "reason": reason, "status": "skipped", "subject": scored.item.name}
-            for metric in ("align[mini]", "attribute_accuracy[mini]"):
-                scored.records.append(measured(metric, None, **null))
+            for name in ("align[mini]", "attribute_accuracy[mini]"):
+                null = measured(name, subject=scored.item.name, **skipped(reason))
+                scored.records.append(null)
         self.scored[scored.item.name] = replace(scored, clips={})
         if not scored.clips:
             self._keep(scored.item)
@@ -165,10 +173,11 @@ class _Gathered:
         for net in self.settings.nets:
             self._through(net, self._waiting.pop(net, []))
 
-    def vectors(self, item: Item) -> dict[str, np.ndarray]:
-        """The features of one video by net."""
-        by_net = self.features.items()
-        return {net: found[item.name] for net, found in by_net if item.name in found}
+    def features(self) -> Features:
+        return {
+            net: {name: s.vectors[net] for name, s in self.scored.items() if net in s.vectors}
+            for net in self.settings.nets
+        }
 
     def _through(self, name: str, waiting: list[tuple[Item, np.ndarray]]) -> None:
         """Features of clips by a net, and by the mini net also how well they fit their prompts."""
@@ -184,7 +193,7 @@ class _Gathered:
             else:
                 vectors = net.features(batch)
             for item, vector in zip(group, vectors):
-                self.features[name][item.name] = vector
+                self.scored[item.name].vectors[name] = vector
             for item in group:
                 self._keep(item)
 
@@ -192,4 +201,67 @@ class _Gathered:
         """Keep a video once no net has anything left to say of it."""
         waiting = {id(one) for clips in self._waiting.values() for one, _ in clips}
         if self.kept and id(item) not in waiting:
-            self.kept.add(self.scored[item.name], self.vectors(item))
+            self.kept.add(self.scored[item.name])
+
+
+def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Iterator[Scored]:
+    """Each video scored, in order. A video that ends its worker is one that cannot be read."""
+    if not settings.workers:
+        yield from (score_video(item, settings, step=step) for item in items)
+        return
+    coming = iter(items)
+    is_broken = True
+    while is_broken:
+        is_broken = False
+        waiting: deque[tuple[Item, Future]] = deque()
+        with _pool(settings.workers) as pool:
+            for item in islice(coming, 2 * settings.workers):
+                waiting.append((item, _submit(pool, item, settings)))
+            while waiting and not is_broken:
+                # Results hold clips; those that were handed on are let go.
+                item, future = waiting.popleft()
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    waiting.appendleft((item, future))
+                    is_broken = True
+                for item in islice(coming, 0 if is_broken else 1):
+                    waiting.append((item, _submit(pool, item, settings)))
+        # One of those under way ended a worker: each of them gets a worker of its own.
+        yield from (_alone(item, settings) for item, _ in waiting)
+
+
+def _alone(item: Item, settings: Settings) -> Scored:
+    with _pool(1) as pool:
+        try:
+            return _submit(pool, item, settings).result()
+        except BrokenProcessPool:
+            return unread(item, f"{item.path} ended the process that read it.")
+
+
+def _submit(pool: ProcessPoolExecutor, item: Item, settings: Settings) -> Future:
+    # Workers start with Ctrl-C blocked: it is for this process, which then ends them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(score_video, item, settings)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, gone at the end of the block; after an error what is half done is not
+    waited for."""
+    # Forked processes inherit locks of decoder and OpenMP threads.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    with uninterrupted() as hold:
+        try:
+            yield pool
+        except BaseException:
+            hold()
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+        finally:
+            hold()
+            pool.shutdown(cancel_futures=True)

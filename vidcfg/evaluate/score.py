@@ -1,7 +1,7 @@
 """One video: decoded once, everything measured."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -30,23 +30,24 @@ def no_step(done: int, total: int, *, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The records of a video, and the clips that feature nets take from it.
+    """The records of a video, the clips that feature nets take from it, and what they make of them.
 
-    `problems` has the reason for every net without a clip.
+    `problems` has the reason for every net without a clip; `vectors` fills with features by net.
     """
 
     item: Item
     records: list[Record]
-    clips: dict[str, np.ndarray]
-    problems: dict[str, str]
-    clip: ClipInfo | None
+    clips: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    clip: ClipInfo | None = None
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def unread(item: Item, reason: str) -> Scored:
     """A video that could not be scored: one record, `read`, with the reason."""
     reason = printable(reason.replace(str(item.path), item.place))
     facts = {"status": "failed", "skipped_reason": reason, "subject": item.name}
-    return Scored(item, [Record("read", None, 0, "decode", **facts)], {}, {}, None)
+    return Scored(item, [Record("read", None, 0, "decode", **facts)])
 
 
 def score_video(item: Item, settings: Settings, *, step: Step = no_step) -> Scored:
