@@ -30,7 +30,7 @@ def no_step(done: int, total: int, *, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The records of a video, the clips that feature nets take from it, and what they make of them.
+    """The records of a video, and the clips that feature nets take from it.
 
     `problems` has the reason for every net without a clip; `vectors` fills with features by net.
     """

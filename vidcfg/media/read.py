@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidcfg.media.pictures import animation_frames, frame_files, read_picture, turned
-from vidcfg.media.probe import VideoInfo, open_container, probe, video_stream
+from vidcfg.media.probe import VideoInfo, open_video, probe
 from vidcfg.media.video import MediaError, Video
 
 
@@ -93,8 +93,7 @@ def iter_frames(info: VideoInfo) -> Iterator[np.ndarray]:
     count = 0
     # Packed 16-bit RGB of an odd width is wrong in rows that share their chroma; planes are right.
     pixel_format = "rgb24" if info.bit_depth <= 8 else "gbrp16le"
-    with open_container(info.path) as container:
-        stream = video_stream(info.path, container)
+    with open_video(info.path) as (container, stream):
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
             if frame.is_corrupt:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -67,14 +66,11 @@ def sorted_rows(features: np.ndarray) -> np.ndarray:
     return features[np.lexsort(features.T[::-1])]
 
 
-@dataclass(frozen=True, eq=False)
 class Moments:
     """What the Frechet distance needs of features [N, D]; kept, it is computed once."""
 
-    features: np.ndarray
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "features", _checked_rows(self.features))
+    def __init__(self, features: np.ndarray) -> None:
+        self.features = _checked_rows(features)
 
     @cached_property
     def mean(self) -> Float[np.ndarray, "D"]:
