@@ -14,7 +14,6 @@ from video_files import write_video
 from vidcfg.evaluate import run
 from vidcfg.evaluate.inputs import find_items
 from vidcfg.evaluate.kept import Kept
-from vidcfg.evaluate.reference import batches
 from vidcfg.evaluate.run import evaluate
 from vidcfg.evaluate.score import native, score_video
 from vidcfg.evaluate.sets import set_means
@@ -113,7 +112,7 @@ def test_run_goes_on_where_one_was_stopped_and_ends_with_equal_rows(
     rendered, scorer_folder, few_real_clips, tmp_path
 ):
     items = find_items([rendered])
-    chosen = mini_settings(scorer_folder, families=("mini", "appearance"), batch_size=2)
+    chosen = mini_settings(scorer_folder, families=("mini", "appearance"))
 
     def stop_at_third(scored, is_kept):
         if scored.item == items[2]:
@@ -121,12 +120,12 @@ def test_run_goes_on_where_one_was_stopped_and_ends_with_equal_rows(
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(items, chosen, kept=Kept(tmp_path, chosen), report=stop_at_third)
-    # The third waits for a batch of the net; a run that is killed may leave half a line.
+    # A run that is killed may leave half a line.
     path = tmp_path / "scored.jsonl"
-    assert len(path.read_text().splitlines()) == 2
+    assert len(path.read_text().splitlines()) == 3
     path.write_text(path.read_text() + '{"schema": 1, "ke')
     alone = evaluate(items, chosen)
-    for expected in (2, 5):
+    for expected in (3, 5):
         evaluation, num_kept = scored_and_kept(items, chosen, tmp_path)
         assert num_kept == expected
         assert json.dumps(evaluation.rows) == json.dumps(alone.rows)
@@ -349,11 +348,6 @@ def test_videos_without_a_value_are_counted():
     assert found.extra == {"invalid": 1, "ok": 1, "static": 1}
     (found,) = set_means([bad])
     assert (found.value, found.skipped_reason, found.n) == (None, "noise", 0)
-
-
-def test_batches_are_cut_at_their_size_and_where_shapes_change():
-    clips = [np.zeros((n, 3, 4, 5)) for n in (2, 2, 2, 3, 2)]
-    assert [b.shape[:2] for b in batches(clips, 2)] == [(2, 2), (1, 2), (1, 3), (1, 2)]
 
 
 @pytest.mark.parametrize(

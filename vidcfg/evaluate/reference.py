@@ -48,7 +48,7 @@ class RealFeatures:
         return Moments(self.real)
 
 
-def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int) -> RealFeatures:
+def real_features(name: str, net: FeatureNet, *, shapes: Shapes) -> RealFeatures:
     """The features of a reference: `mini`, or a folder (or file) of videos.
 
     Drawn clips copy the `shapes` in turn.
@@ -58,8 +58,7 @@ def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int
     """
     if name == "mini":
         count = max(MINI_CLIPS, len(shapes))
-        drawn = (_drawn(net, seed, shapes, count) for seed in _SEEDS)
-        both = (features_of(net, clips, batch_size=batch_size) for clips in drawn)
+        both = (features_of(net, _drawn(net, seed, shapes, count)) for seed in _SEEDS)
         return RealFeatures(f"reference=moving-shapes,n={count}", *both, [])
     items = [item for item in find_items([name]) if item.path.exists()]
     if not items:
@@ -67,7 +66,7 @@ def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int
             f"the reference {name} holds no videos. Give a folder of videos, or `mini`."
         )
     problems: list[str] = []
-    real = features_of(net, _first_frames(net, items, problems), batch_size=batch_size)
+    real = features_of(net, _first_frames(net, items, problems))
     return RealFeatures("reference=folder", real, None, problems)
 
 
@@ -94,21 +93,9 @@ def _drawn(net: FeatureNet, seed: int, shapes: Shapes, count: int) -> Iterator[n
         yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
 
 
-def batches(clips: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Clips stacked in batches of at most `size`, cut where the shape changes."""
-    waiting: list[np.ndarray] = []
-    for clip in clips:
-        if waiting and (len(waiting) == size or clip.shape != waiting[0].shape):
-            yield np.stack(waiting)
-            waiting = []
-        waiting.append(clip)
-    if waiting:
-        yield np.stack(waiting)
-
-
-def features_of(net: FeatureNet, clips: Iterable[np.ndarray], *, batch_size: int) -> np.ndarray:
+def features_of(net: FeatureNet, clips: Iterable[np.ndarray]) -> np.ndarray:
     """Features [N, D] of prepared clips; N = 0 gives an empty array."""
-    parts = [net.features(batch) for batch in batches(clips, batch_size)]
+    parts = [net.features(clip[None]) for clip in clips]
     return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
 
@@ -160,8 +147,7 @@ class Distances:
         # them unless there are very many.
         known = (net.name, len(shapes), *sorted(set(shapes)))
         if known not in self._known:
-            name, size = self.settings.reference, self.settings.batch_size
-            self._known[known] = real_features(name, net, shapes=shapes, batch_size=size)
+            self._known[known] = real_features(self.settings.reference, net, shapes=shapes)
             self.warnings += [f"reference: {text}" for text in self._known[known].problems]
         return self._known[known]
 

@@ -1,7 +1,7 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
 import signal
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,16 +15,8 @@ import numpy as np
 
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.kept import Kept
-from vidcfg.evaluate.reference import Distances, batches
-from vidcfg.evaluate.score import (
-    Scored,
-    Step,
-    cached_net,
-    no_step,
-    score_frames,
-    score_video,
-    unread,
-)
+from vidcfg.evaluate.reference import Distances
+from vidcfg.evaluate.score import Scored, Step, cached_net, score_frames, score_video, unread
 from vidcfg.evaluate.sets import set_means
 from vidcfg.evaluate.settings import Settings
 from vidcfg.files import content_of, uninterrupted
@@ -61,7 +53,7 @@ def evaluate(
     *,
     kept: Kept | None = None,
     report: Callable[[Scored, bool], None] = lambda scored, is_kept: None,
-    step: Step = no_step,
+    step: Step = lambda done, total, what: None,
 ) -> Evaluation:
     """Score videos and the set they form. `report` is called once a video, in order, with
     whether it was kept.
@@ -74,31 +66,36 @@ def evaluate(
     """
     # The videos: those that are kept are taken, those that are not are scored.
     items = sorted(items, key=lambda item: str(item.path))
-    found = _Gathered(settings, kept)
+    found: dict[str, Scored] = {}
 
     def fresh() -> Iterator[Item]:
         for item in items:
-            if scored := found.take_kept(item):
+            if scored := kept and kept.find(item):
+                found[item.name] = scored
                 report(scored, True)
             else:
                 yield item
 
     with closing(score_all(fresh(), settings, step=step)) as videos:
         for scored in videos:
-            found.add(scored)
-            report(scored, False)
-    found.finish()
+            found[scored.item.name] = whole = _through_nets(scored, settings)
+            if kept:
+                kept.add(whole)
+            report(whole, False)
     # The set.
-    everything = [record for item in items for record in found.scored[item.name].records]
-    clips = [found.scored[item.name].clip for item in items]
+    everything = [record for item in items for record in found[item.name].records]
+    clips = [found[item.name].clip for item in items]
     shapes = [(c.num_frames, c.height, c.width) for c in clips if c]
     # Of several reasons, that of the last video by name.
-    by_name = [scored for _, scored in sorted(found.scored.items())]
+    by_name = [scored for _, scored in sorted(found.items())]
     problems = {net: why for scored in by_name for net, why in scored.problems.items()}
+    features = {
+        net: {name: s.vectors[net] for name, s in found.items() if net in s.vectors}
+        for net in settings.nets
+    }
     of_set = set_means(everything, {item.name: item.prompt for item in items})
     none = {"no_reference": "no reference was given; use --reference"}
     to_real = Distances(settings, **none, no_features="no video could be read")
-    features = found.features()
     of_set += to_real.of(features, shapes, problems)
     warnings = to_real.warnings
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
@@ -108,7 +105,7 @@ def evaluate(
     rows = []
     for item in items:
         content = kept.contents[item.name] if kept else content_of(item.path)
-        rows += [row(r, item, content=content) for r in found.scored[item.name].records]
+        rows += [row(r, item, content=content) for r in found[item.name].records]
     return Evaluation(rows + [row(r) for r in of_set], features, warnings)
 
 
@@ -120,10 +117,7 @@ def evaluate_frames(
     Raises:
         ValueError: if the frames cannot be measured.
     """
-    found = _Gathered(settings)
-    found.add(score_frames(frames, item, settings, clip=clip))
-    found.finish()
-    scored = found.scored[item.name]
+    scored = _through_nets(score_frames(frames, item, settings, clip=clip), settings)
     return [row(r, item) for r in scored.records], scored.vectors
 
 
@@ -138,70 +132,23 @@ def row(record: Record, item: Item | None = None, *, content: str | None = None)
     return facts | record.to_dict()
 
 
-class _Gathered:
-    """Scored videos by name. Clips go through the nets in batches and are let go: `scored` has
-    none."""
+def _through_nets(scored: Scored, settings: Settings) -> Scored:
+    """A video with its features by the nets, in place of its clips.
 
-    def __init__(self, settings: Settings, kept: Kept | None = None):
-        self.settings, self.kept = settings, kept
-        self.scored: dict[str, Scored] = {}
-        self._waiting: dict[str, list[tuple[Item, np.ndarray]]] = defaultdict(list)
-
-    def take_kept(self, item: Item) -> Scored | None:
-        """What was kept of a video, gathered; None if it has to be scored."""
-        found = self.kept.find(item) if self.kept else None
-        if found:
-            self.scored[item.name] = found
-        return found
-
-    def add(self, scored: Scored) -> None:
-        # A video without a clip for the mini scorer says why in its own rows.
-        if reason := scored.problems.get("mini"):
-            for name in ("align[mini]", "attribute_accuracy[mini]"):
-                null = measured(name, subject=scored.item.name, **skipped(reason))
-                scored.records.append(null)
-        self.scored[scored.item.name] = replace(scored, clips={})
-        if not scored.clips:
-            self._keep(scored.item)
-        for net, clip in scored.clips.items():
-            self._waiting[net].append((scored.item, clip))
-            if len(self._waiting[net]) >= self.settings.batch_size:
-                self._through(net, self._waiting.pop(net))
-
-    def finish(self) -> None:
-        """Once all videos were added: what waits goes through the nets."""
-        for net in self.settings.nets:
-            self._through(net, self._waiting.pop(net, []))
-
-    def features(self) -> Features:
-        return {
-            net: {name: s.vectors[net] for name, s in self.scored.items() if net in s.vectors}
-            for net in self.settings.nets
-        }
-
-    def _through(self, name: str, waiting: list[tuple[Item, np.ndarray]]) -> None:
-        """Features of clips by a net, and by the mini net also how well they fit their prompts."""
-        items = iter([item for item, _ in waiting])
-        for batch in batches((clip for _, clip in waiting), self.settings.batch_size):
-            net = cached_net(name, self.settings)
-            group = list(islice(items, len(batch)))
-            if name == "mini":
-                vectors, judged = net.judge(batch, [item.text for item in group])
-                for item, found in zip(group, judged):
-                    of = self.scored[item.name]
-                    of.records.extend(replace(r, subject=item.name, clip=of.clip) for r in found)
-            else:
-                vectors = net.features(batch)
-            for item, vector in zip(group, vectors):
-                self.scored[item.name].vectors[name] = vector
-            for item in group:
-                self._keep(item)
-
-    def _keep(self, item: Item) -> None:
-        """Keep a video once no net has anything left to say of it."""
-        waiting = {id(one) for clips in self._waiting.values() for one, _ in clips}
-        if self.kept and id(item) not in waiting:
-            self.kept.add(self.scored[item.name])
+    The mini net also tells how well it fits its prompt or, without a clip, why it cannot.
+    """
+    item, records, vectors = scored.item, list(scored.records), {}
+    if reason := scored.problems.get("mini"):
+        names = ("align[mini]", "attribute_accuracy[mini]")
+        records += [measured(name, subject=item.name, **skipped(reason)) for name in names]
+    for name, clip in scored.clips.items():
+        net = cached_net(name, settings)
+        if name == "mini":
+            (vectors[name],), (judged,) = net.judge(clip[None], [item.text])
+            records += [replace(r, subject=item.name, clip=scored.clip) for r in judged]
+        else:
+            (vectors[name],) = net.features(clip[None])
+    return replace(scored, records=records, clips={}, vectors=vectors)
 
 
 def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Iterator[Scored]:

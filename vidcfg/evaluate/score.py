@@ -21,11 +21,7 @@ from vidcfg.progress import printable
 DEFAULT_STRIDE = 4
 
 Step = Callable[..., None]
-"""Is told the frames done, how many there are, and the video's name as `what`: see `no_step`."""
-
-
-def no_step(done: int, total: int, *, what: str) -> None:
-    """A `Step` that tells nobody."""
+"""Is told the frames done, how many there are, and the video's name as `what`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +46,9 @@ def unread(item: Item, reason: str) -> Scored:
     return Scored(item, [Record("read", None, 0, "decode", **facts)])
 
 
-def score_video(item: Item, settings: Settings, *, step: Step = no_step) -> Scored:
+def score_video(
+    item: Item, settings: Settings, *, step: Step = lambda done, total, what: None
+) -> Scored:
     """Decode a video once and measure all that is asked for.
 
     A file that cannot be read gives one record, `read`, with status `failed` and the reason.

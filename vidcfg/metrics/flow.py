@@ -191,20 +191,17 @@ class Pair:
     @cached_property
     def change(self) -> tuple[float, float]:
         """Mean absolute and mean squared difference, in [0, 1]."""
-        frames = self.first, self.second
-        return mean_size(*frames), mean_square(*frames)
+        return mean_size(self.first, self.second), mean_square(self.first, self.second)
 
     @cached_property
     def there(self) -> np.ndarray:
         """Flow from the first to the second frame at the size of the search, in its pixels."""
-        first, second = self.views
-        return dis_flow(first.search, second.search)
+        return dis_flow(self.views[0].search, self.views[1].search)
 
     @cached_property
     def back(self) -> np.ndarray:
         """Flow from the second to the first frame, likewise."""
-        first, second = self.views
-        return dis_flow(second.search, first.search)
+        return dis_flow(self.views[1].search, self.views[0].search)
 
     @cached_property
     def step(self) -> np.ndarray:
