@@ -8,7 +8,7 @@ import pytest
 from video_files import encode, noise, smooth
 
 from vidcfg.media.probe import probe
-from vidcfg.media.read import iter_frames, read_frames, read_video
+from vidcfg.media.read import first_frames, iter_frames, read_video
 from vidcfg.media.video import MediaError
 
 
@@ -249,12 +249,14 @@ def test_frames_joined_are_the_video(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "codec", "pixel_format", "options"), LOSSLESS[:2])
-def test_frames_by_number(tmp_path, name, codec, pixel_format, options):
+def test_first_frames_are_as_many_as_asked_for_or_as_there_are(
+    tmp_path, name, codec, pixel_format, options
+):
     frames = noise(9)
     path = tmp_path / name
     info = probe(encode(path, frames, codec=codec, pixel_format=pixel_format, options=options))
-    for indices in ([4], [8, 0, 3], [2, 2, 7]):
-        assert np.array_equal(channels_last(read_frames(info, indices)), frames[indices])
+    for count in (1, 4, 9, 20):
+        assert np.array_equal(channels_last(first_frames(info, count)), frames[:count])
 
 
 def test_threads_of_a_decoder_that_is_let_go_wait_for_no_log(tmp_path):
@@ -268,12 +270,6 @@ def test_threads_of_a_decoder_that_is_let_go_wait_for_no_log(tmp_path):
     next(frames)
     assert av.logging.get_level() is None
     frames.close()
-
-
-def test_frame_numbers_outside_the_video_are_named(tmp_path):
-    info = probe(encode(tmp_path / "c.mkv", noise(4)))
-    with pytest.raises(MediaError, match=r"frames 0 to 3; asked for \[4, -1\]"):
-        read_frames(info, [1, 4, -1])
 
 
 def write_pictures(folder, frames, *, suffix=".png", names=None):
@@ -292,9 +288,8 @@ def test_folder_of_pictures_is_a_video_in_the_order_of_its_numbers(tmp_path):
     assert np.array_equal(channels_last(video.frames), frames)
     assert (video.fps, video.lossless, video.codec) == (8.0, True, "png")
     assert read_video(tmp_path / "frames", fps=12.5).fps == 12.5
-    assert np.array_equal(
-        channels_last(read_frames(probe(tmp_path / "frames"), [10, 2])), frames[[10, 2]]
-    )
+    first = first_frames(probe(tmp_path / "frames"), 11)
+    assert np.array_equal(channels_last(first), frames[:11])
 
 
 def test_jpeg_pictures_are_lossy(tmp_path):
@@ -336,7 +331,7 @@ def test_name_that_looks_like_a_protocol_is_a_file(tmp_path):
     path = encode(tmp_path / "plain.mkv", frames)
     odd = path.rename(tmp_path / "a: b é%d.mkv")
     assert np.array_equal(channels_last(read_video(odd).frames), frames)
-    assert np.array_equal(channels_last(read_frames(probe(odd), [1])), frames[1:])
+    assert np.array_equal(channels_last(first_frames(probe(odd), 2)), frames)
 
 
 def test_pictures_are_read_after_decord_was_loaded(tmp_path):
@@ -348,7 +343,7 @@ def test_pictures_are_read_after_decord_was_loaded(tmp_path):
     write_pictures(tmp_path / "f", frames)
     code = (
         "import sys; from vidcfg.media.probe import probe; from vidcfg.media.read import *;"
-        "read_frames(probe(sys.argv[1]), [1]); print(read_video(sys.argv[2]).frames.shape)"
+        "first_frames(probe(sys.argv[1]), 2); print(read_video(sys.argv[2]).frames.shape)"
     )
     run = [sys.executable, "-c", code, str(tmp_path / "c.mp4"), str(tmp_path / "f")]
     done = subprocess.run(run, capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.evaluate.score import cached_net
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import probe
-from vidcfg.media.read import read_frames
+from vidcfg.media.read import first_frames
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.distances import Moments
 from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
@@ -79,7 +79,7 @@ def _first_frames(net: FeatureNet, items: list[Item], problems: list[str]) -> It
             if info.num_frames < net.min_frames:
                 has = f"{item.path} has {info.num_frames} frames"
                 raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
-            yield net.prepare(read_frames(info, range(min(info.num_frames, net.num_frames))))
+            yield net.prepare(first_frames(info, net.num_frames))
         except ValueError as error:
             problems.append(f"{item.name}: {error}")
 

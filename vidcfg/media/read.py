@@ -1,10 +1,10 @@
-"""Videos from files: whole, frame by frame, or single frames by number.
+"""Videos from files: whole, frame by frame, or the first frames alone.
 
 8-bit sources give uint8 frames, deeper ones float32. Alpha is left out. Frames come as a player
 shows them, turned upright; with a variable rate none is repeated or dropped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,35 +27,23 @@ def read_video(path: str | Path, *, fps: float | None = None) -> Video:
     return Video(frames, info.fps, info.lossless, info.codec, source=str(info.path))
 
 
-def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
-    """Frames by number, [n, 3, H, W], in the order asked for; repeats are allowed.
+def first_frames(info: VideoInfo, count: int) -> np.ndarray:
+    """The first frames, [n, 3, H, W], as many as asked for or as there are.
 
-    decord reads the first frames of plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4,
-    progressive, upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There
-    it gives the values that PyAV does; where it has to seek it does not, in open groups of
-    pictures. Elsewhere, and where decord is missing, PyAV decodes from the start.
+    decord reads those of plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4, progressive,
+    upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There it gives the
+    values that PyAV does, as long as it has not to seek. Elsewhere, and where decord is missing,
+    PyAV decodes.
 
     Raises:
-        MediaError: a number is outside the video, or the file is damaged.
+        MediaError: the file is damaged.
     """
-    wrong = [i for i in indices if not 0 <= i < info.num_frames]
-    if wrong or not len(indices):
-        raise MediaError(
-            f"{info.path} has frames 0 to {info.num_frames - 1}; asked for {wrong or 'none'}."
-        )
-    if info.is_frames:
-        files, _ = frame_files(info.path)
-        return np.stack([_picture(files[i], info) for i in indices])
-    is_start = list(indices) == list(range(len(indices)))
-    frames = _decord_frames(info, indices) if is_start and info.is_plain else None
-    if frames is None:
-        up_to_last = enumerate(islice(iter_frames(info), max(indices) + 1))
-        found = {index: frame for index, frame in up_to_last if index in indices}
-        frames = np.stack([found[index] for index in indices])
-    return frames
+    count = min(count, info.num_frames)
+    frames = _decord_frames(info, count) if info.is_plain else None
+    return np.stack(list(islice(iter_frames(info), count))) if frames is None else frames
 
 
-def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None:
+def _decord_frames(info: VideoInfo, count: int) -> np.ndarray | None:
     """None where decord is absent, fails, or counts other frames than the packets."""
     # decord brings its own zlib, which breaks OpenCV's PNG reader unless OpenCV is loaded first.
     import cv2  # noqa: F401
@@ -69,7 +57,7 @@ def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None
         reader = decord.VideoReader(str(info.path.resolve()), num_threads=1)
         if len(reader) != info.num_frames:
             return None
-        frames = reader.get_batch(list(indices)).asnumpy()
+        frames = reader.get_batch(list(range(count))).asnumpy()
     except (decord.DECORDError, RuntimeError, OSError):
         return None
     if frames.shape[1:] != (info.height, info.width, 3):
