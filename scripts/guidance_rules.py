@@ -183,7 +183,7 @@ def render(label: str, steps: int, clips: int):
             guidance_scale=1.0,
         ).frames
     frames = np.ascontiguousarray(np.asarray(video, np.float32).transpose(0, 1, 4, 2, 3))
-    found = net.judge(np.stack([net.prepare(clip) for clip in frames]), prompts)[1]
+    found = [net.judge(net.prepare(clip), prompt)[1] for clip, prompt in zip(frames, prompts)]
     rows = [score(clip, records) for clip, records in zip(frames, found)]
     return frames, rows, {name: n / clips for name, n in trace.evaluations.items()}
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidcfg import cli
-from vidcfg.files import sha256_of
 from vidcfg.metrics.weight_files import (
     WEIGHTS,
     MissingWeightsError,
@@ -94,9 +93,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _say(options: argparse.Namespace, weight: WeightFile, *facts: object) -> None:
-    """What is true of a file, whose path is the last of `facts`, and its hash."""
+    """What is true of a file, and its hash."""
     if not options.quiet:
-        lines = *facts, f"sha256 {weight.sha256 or sha256_of(facts[-1])}"
+        lines = *facts, f"sha256 {weight.sha256}"
         cli.say(f"{weight.name}:", "\n  ".join(map(str, lines)))
 
 

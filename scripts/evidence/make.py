@@ -149,10 +149,10 @@ def measure_clips(
     free = [KNOWN[name] for name in METRICS if name in KNOWN and not scorer_alone]
     values = {name: np.full(len(clips), np.nan) for name in METRICS}
     right = {name: np.full(len(clips), np.nan) for name in ATTRIBUTES}
-    for i, (clip, judged) in enumerate(zip(frames, net.judge(prepared, prompts)[1])):
+    for i, (clip, small, prompt) in enumerate(zip(frames, prepared, prompts)):
         meter = ClipMeasures(free, fps=fps)
         measure(clip, [meter])
-        for record in [*judged, *meter.finish()]:
+        for record in [*net.judge(small, prompt)[1], *meter.finish()]:
             if record.name in values and record.value is not None:
                 values[record.name][i] = record.value
             if record.name == "attribute_accuracy[mini]":

@@ -142,12 +142,8 @@ def _through_nets(scored: Scored, settings: Settings) -> Scored:
         names = ("align[mini]", "attribute_accuracy[mini]")
         records += [measured(name, subject=item.name, **skipped(reason)) for name in names]
     for name, clip in scored.clips.items():
-        net = cached_net(name, settings)
-        if name == "mini":
-            (vectors[name],), (judged,) = net.judge(clip[None], [item.text])
-            records += [replace(r, subject=item.name, clip=scored.clip) for r in judged]
-        else:
-            (vectors[name],) = net.features(clip[None])
+        vectors[name], judged = cached_net(name, settings).judge(clip, item.text)
+        records += [replace(r, subject=item.name, clip=scored.clip) for r in judged]
     return replace(scored, records=records, clips={}, vectors=vectors)
 
 

@@ -122,8 +122,6 @@ def _frames(info: VideoInfo, enlarge: int) -> Iterator[np.ndarray]:
     try:
         for frame in iter_frames(info):
             yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
-    except ValueError:
-        raise
     except (OSError, RuntimeError, ArithmeticError, LookupError) as error:
         # Whatever a decoder stumbles over is about this file and stops no other.
         raise ValueError(f"{info.path} cannot be decoded: {error}") from error

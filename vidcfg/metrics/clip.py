@@ -1,7 +1,7 @@
 """CLIP: how well frames fit the prompt, and how steady their embeddings are."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -135,21 +135,13 @@ class ClipMeter(Meter):
         made = averaged(vectors @ text)
         cosines = made["trace"]
         extra = {"lowest": min(cosines), "last_minus_first": cosines[-1] - cosines[0]}
-        extra["hessel"] = hessel_score(cosines)
+        # CLIPScore as published, 2.5 max(cos, 0), in 0..2.5. It is clamped frame by frame, so that
+        # one unrelated frame cannot cancel a related one. Hessel et al. 2021, arXiv:2104.08718.
+        extra["hessel"] = float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
         if cut:
             name, limit = self._model.backend.name, self._model.context_length
             extra["note"] = f"prompt cut: {limit + cut} tokens, {name} reads {limit}"
         return made | {"value": 100 * made["value"], "extra": extra}
-
-
-def hessel_score(cosines: Sequence[float]) -> float:
-    """CLIPScore as published: the mean over frames of 2.5 max(cos, 0), in 0..2.5.
-
-    Clamped frame by frame, so that one unrelated frame cannot cancel a related one.
-
-    Source: Hessel et al. 2021, arXiv:2104.08718.
-    """
-    return float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
 
 
 def label(settings: Any) -> str:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vidcfg.metrics.frames import difference, mean_size, mean_square, to_unit
+from vidcfg.metrics.frames import mean_size, mean_square, to_unit
 
 Image = Float[np.ndarray, "H W *C"]
 Plane, Levels = Float[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]
@@ -185,8 +185,10 @@ class Pair:
 
     @cached_property
     def difference(self) -> np.ndarray:
-        """As `frames.difference`."""
-        return difference(self.first, self.second)
+        """Second - first: int16 levels if both are uint8, else in [0, 1]."""
+        if self.first.dtype == self.second.dtype == np.uint8:
+            return np.subtract(self.second, self.first, dtype=np.int16)
+        return to_unit(self.second) - to_unit(self.first)
 
     @cached_property
     def change(self) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 Frames of 8 bits stay levels as far as they can: sums of levels are exact, and quicker than floats.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -42,8 +42,7 @@ def luma(frame_CHW: np.ndarray) -> np.ndarray:
     return cv2.min(cv2.scaleAdd(blue.astype(np.float32), of_blue, both), 1)
 
 
-@dataclass(frozen=True)
-class Light:
+class Light(NamedTuple):
     """Of a frame's BT.709 luma: mean, standard deviation, and the mean length of its gradient.
 
     The gradient is of forward differences, in intensity per pixel; 0 below 2 x 2 pixels.
@@ -65,13 +64,6 @@ def light(frame_CHW: np.ndarray) -> Light:
         squared = np.add(np.square(down, out=down), np.square(across, out=across), out=down)
         sharpness = cv2.mean(np.sqrt(squared, out=squared))[0]
     return Light(float(mean[0, 0]), float(deviation[0, 0]), sharpness)
-
-
-def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """second - first of two frames: int16 levels if both are uint8, else in [0, 1]."""
-    if first.dtype == second.dtype == np.uint8:
-        return np.subtract(second, first, dtype=np.int16)
-    return to_unit(second) - to_unit(first)
 
 
 def mean_size(first: np.ndarray, second: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from vidcfg.extras import explained
 from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.record import Backend
+from vidcfg.metrics.record import Backend, Record
 from vidcfg.metrics.weight_files import WEIGHTS, MissingWeightsError, find_weights
 
 NETS = {
@@ -62,6 +62,10 @@ class FeatureNet(ABC):
         with torch.inference_mode():
             inside = (torch.from_numpy(np.clip(clip, 0, 1)).to(self.device) for clip in clips)
             return torch.cat([self.encode(clip) for clip in inside]).float().cpu().numpy()
+
+    def judge(self, clip: np.ndarray, prompt: str | None) -> tuple[np.ndarray, list[Record]]:
+        """The features [D] of a prepared clip, and what the net says of it and its prompt."""
+        return self.features(clip[None])[0], []
 
 
 def load_net(
