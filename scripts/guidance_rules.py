@@ -183,7 +183,7 @@ def render(label: str, steps: int, clips: int):
             guidance_scale=1.0,
         ).frames
     frames = np.ascontiguousarray(np.asarray(video, np.float32).transpose(0, 1, 4, 2, 3))
-    found = net.alignment_records(np.stack([net.prepare(clip) for clip in frames]), prompts)
+    found = [net.judge(net.prepare(clip), prompt)[1] for clip, prompt in zip(frames, prompts)]
     rows = [score(clip, records) for clip, records in zip(frames, found)]
     return frames, rows, {name: n / clips for name, n in trace.evaluations.items()}
 
@@ -201,12 +201,11 @@ def score(frames, alignment) -> dict[str, float]:
     """Metric name -> value; NaN where a metric has none."""
     from vidcfg.metrics.catalogue import METRICS
     from vidcfg.metrics.meters import ClipMeasures, measure
-    from vidcfg.metrics.record import ClipInfo
 
     chosen = [METRICS[n] for n in COLUMNS if n in METRICS and METRICS[n].outcome]
     meter = ClipMeasures(chosen, fps=FPS)
     measure(frames, [meter])
-    records = [*alignment, *meter.finish(ClipInfo(fps=FPS))]
+    records = [*alignment, *meter.finish()]
     return {r.name: float("nan") if r.value is None else r.value for r in records}
 
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidcfg import cli
-from vidcfg.files import sha256_of
 from vidcfg.metrics.weight_files import (
     WEIGHTS,
     MissingWeightsError,
-    WeightFile,
     check,
     fetch,
     find_weights,
@@ -72,7 +70,8 @@ def _fetch(options: argparse.Namespace) -> int:
                     bar.say(f"{weight.name}: {options.source or weight.origin}")
                 told = None if options.quiet else bar.update
                 path = fetch(weight.name, source=options.source, report=told)
-            _say(options, weight, path)
+            if not options.quiet:
+                cli.say(f"{weight.name}: {path}\n  sha256 {weight.sha256}")
         except MissingWeightsError as error:
             cli.say(f"vidcfg weights: {error}", file=sys.stderr)
             code = cli.FAILED
@@ -85,19 +84,13 @@ def _verify(options: argparse.Namespace) -> int:
         try:
             path = find_weights(weight.name)
             check(weight, path)
-            _say(options, weight, "ok", path)
+            if not options.quiet:
+                cli.say(f"{weight.name}: ok\n  {path}\n  sha256 {weight.sha256}")
         except MissingWeightsError as error:
             cli.say(f"{weight.name}: {'not here' if _is_absent(error) else error}")
             if options.names or not _is_absent(error):
                 code = cli.FAILED
     return code
-
-
-def _say(options: argparse.Namespace, weight: WeightFile, *facts: object) -> None:
-    """What is true of a file, whose path is the last of `facts`, and its hash."""
-    if not options.quiet:
-        lines = *facts, f"sha256 {weight.sha256 or sha256_of(facts[-1])}"
-        cli.say(f"{weight.name}:", "\n  ".join(map(str, lines)))
 
 
 def _is_absent(error: MissingWeightsError) -> bool:

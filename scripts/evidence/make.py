@@ -142,7 +142,6 @@ def measure_clips(
     """Metrics and features of uint8 clips [N, T, H, W, 3]; NaN for what is not measured."""
     from vidcfg.metrics.catalogue import METRICS as KNOWN
     from vidcfg.metrics.meters import ClipMeasures, measure
-    from vidcfg.metrics.record import ClipInfo
 
     net = scorer()
     frames = [np.ascontiguousarray(clip.transpose(0, 3, 1, 2)) for clip in clips]
@@ -150,10 +149,10 @@ def measure_clips(
     free = [KNOWN[name] for name in METRICS if name in KNOWN and not scorer_alone]
     values = {name: np.full(len(clips), np.nan) for name in METRICS}
     right = {name: np.full(len(clips), np.nan) for name in ATTRIBUTES}
-    for i, (clip, judged) in enumerate(zip(frames, net.alignment_records(prepared, prompts))):
+    for i, (clip, small, prompt) in enumerate(zip(frames, prepared, prompts)):
         meter = ClipMeasures(free, fps=fps)
         measure(clip, [meter])
-        for record in [*judged, *meter.finish(ClipInfo(fps=fps))]:
+        for record in [*net.judge(small, prompt)[1], *meter.finish()]:
             if record.name in values and record.value is not None:
                 values[record.name][i] = record.value
             if record.name == "attribute_accuracy[mini]":

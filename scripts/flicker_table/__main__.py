@@ -26,7 +26,6 @@ from vidcfg.files import write_json, write_text
 from vidcfg.media.read import read_video
 from vidcfg.metrics.catalogue import METRICS
 from vidcfg.metrics.meters import ClipMeasures, measure
-from vidcfg.metrics.record import ClipInfo
 from vidcfg.progress import Progress
 
 NAMES = (
@@ -105,7 +104,7 @@ def score(clip: np.ndarray) -> dict[str, float | None]:
     meter = ClipMeasures([METRICS[name] for name in NAMES])
     frames = np.clip(np.rint(clip), 0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     measure(np.ascontiguousarray(frames), [meter])
-    return {record.name: record.value for record in meter.finish(ClipInfo(fps=8.0))}
+    return {record.name: record.value for record in meter.finish()}
 
 
 def read_frames(path: Path) -> np.ndarray:

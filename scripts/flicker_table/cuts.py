@@ -13,7 +13,6 @@ from scenes import CLEAN, FLICKERS, FRAMES, draw
 
 from vidcfg.metrics.catalogue import METRICS
 from vidcfg.metrics.meters import ClipMeasures, measure
-from vidcfg.metrics.record import ClipInfo
 from vidcfg.metrics.shots import with_cuts
 from vidcfg.progress import Progress
 
@@ -72,7 +71,7 @@ def measured(clip: np.ndarray) -> np.ndarray:
     """Values of OF_SHOTS."""
     meter = ClipMeasures([METRICS[name] for name in OF_SHOTS])
     measure(frames_of(clip), [meter])
-    return np.array([record.value for record in meter.finish(ClipInfo(fps=8.0))])
+    return np.array([record.value for record in meter.finish()])
 
 
 def section() -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 from mixed_files import FAILS, NOTED, good_files, odd_files
 
-from vidcfg.evaluate import workers
+from vidcfg.evaluate import run
 from vidcfg.evaluate.__main__ import main
 from vidcfg.progress import printable
 
@@ -16,13 +16,13 @@ def evaluate_twice(tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "mixed", tmp_path / "out"
     folder.mkdir()
     scored = []
-    score_video = workers.score_video
+    score_video = run.score_video
 
     def noted(item, *arguments, **options):
         scored.append(item.name)
         return score_video(item, *arguments, **options)
 
-    monkeypatch.setattr(workers, "score_video", noted)
+    monkeypatch.setattr(run, "score_video", noted)
 
     def evaluate(choose, *arguments):
         said = {}

@@ -11,13 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from video_files import write_video
 
-from vidcfg.evaluate import workers
+from vidcfg.evaluate import run
 from vidcfg.evaluate.inputs import find_items
 from vidcfg.evaluate.kept import Kept
-from vidcfg.evaluate.reference import batches
 from vidcfg.evaluate.run import evaluate
 from vidcfg.evaluate.score import native, score_video
-from vidcfg.evaluate.sets import mean_records
+from vidcfg.evaluate.sets import set_means
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.read import read_video
 from vidcfg.metrics.record import Record
@@ -84,20 +83,6 @@ def test_number_of_workers_changes_nothing(rendered):
     assert evaluate(items, replace(chosen, workers=2)).rows == alone.rows
 
 
-@pytest.mark.parametrize("chunk_frames", [1, 4])
-def test_size_of_decoded_chunks_changes_nothing(rendered, monkeypatch, chunk_frames):
-    item = find_items([rendered])[0]
-    chosen = Settings(families=("flicker", "warp", "motion", "appearance"))
-    whole = score_video(item, chosen).records
-    from vidcfg.media.read import iter_chunks
-
-    monkeypatch.setattr(
-        "vidcfg.evaluate.score.iter_chunks",
-        lambda info: iter_chunks(info, chunk_frames=chunk_frames),
-    )
-    assert score_video(item, chosen).records == whole
-
-
 def test_number_of_threads_changes_nothing(rendered):
     import cv2
 
@@ -127,7 +112,7 @@ def test_run_goes_on_where_one_was_stopped_and_ends_with_equal_rows(
     rendered, scorer_folder, few_real_clips, tmp_path
 ):
     items = find_items([rendered])
-    chosen = mini_settings(scorer_folder, families=("mini", "appearance"), batch_size=2)
+    chosen = mini_settings(scorer_folder, families=("mini", "appearance"))
 
     def stop_at_third(scored, is_kept):
         if scored.item == items[2]:
@@ -135,12 +120,12 @@ def test_run_goes_on_where_one_was_stopped_and_ends_with_equal_rows(
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(items, chosen, kept=Kept(tmp_path, chosen), report=stop_at_third)
-    # The third waits for a batch of the net; a run that is killed may leave half a line.
+    # A run that is killed may leave half a line.
     path = tmp_path / "scored.jsonl"
-    assert len(path.read_text().splitlines()) == 2
+    assert len(path.read_text().splitlines()) == 3
     path.write_text(path.read_text() + '{"schema": 1, "ke')
     alone = evaluate(items, chosen)
-    for expected in (2, 5):
+    for expected in (3, 5):
         evaluation, num_kept = scored_and_kept(items, chosen, tmp_path)
         assert num_kept == expected
         assert json.dumps(evaluation.rows) == json.dumps(alone.rows)
@@ -169,12 +154,12 @@ def test_other_content_settings_or_facts_are_scored_anew(noise_video, tmp_path):
 
 def test_file_that_ends_its_worker_stops_no_other(rendered, monkeypatch):
     items = find_items([rendered])
-    real = workers._submit
+    real = run._submit
 
     def submit(pool, item, chosen):
         return pool.submit(os._exit, 9) if item == items[1] else real(pool, item, chosen)
 
-    monkeypatch.setattr(workers, "_submit", submit)
+    monkeypatch.setattr(run, "_submit", submit)
     evaluation = evaluate(items, replace(PLAIN, families=("appearance",), workers=2))
     (failed,) = evaluation.failures
     assert failed.subject == "clip_1.mkv"
@@ -320,7 +305,7 @@ def test_unlike_protocols_are_never_averaged():
         Record("x", value, 1, protocol, subject=f"v{i}")
         for i, (value, protocol) in enumerate([(1.0, "a"), (2.0, "a"), (9.0, "b")])
     ]
-    found = mean_records(made)
+    found = set_means(made)
     assert [(r.protocol, r.value, r.n) for r in found] == [("a", 1.5, 2), ("b", 9.0, 1)]
 
 
@@ -332,10 +317,10 @@ def test_interval_of_a_set_is_by_prompt_and_in_the_range_of_the_unit():
     ]
     for name, unit, values, end in cases:
         made = [Record(name, x, 1, "a", unit, subject=f"v{i}") for i, x in enumerate(values)]
-        assert end in mean_records(made)[0].interval
-        one = mean_records(made, dict.fromkeys([f"v{i}" for i in range(4)], "a cat"))
+        assert end in set_means(made)[0].interval
+        one = set_means(made, dict.fromkeys([f"v{i}" for i in range(4)], "a cat"))
         assert one[0].interval is None
-        half = mean_records(made, {"v0": "a cat", "v1": "a cat", "v2": None})
+        half = set_means(made, {"v0": "a cat", "v1": "a cat", "v2": None})
         assert half[0].n == 4
         assert half[0].interval is not None
 
@@ -349,7 +334,7 @@ def test_intervals_of_sets_cover_what_they_say_of_skewed_scores(num):
             Record("x", value, 1, "a", "intensity", subject=f"v{i}")
             for i, value in enumerate(values)
         ]
-        low, high = mean_records(made)[0].interval
+        low, high = set_means(made)[0].interval
         hits += low <= 0.05 * np.exp(0.125) <= high
     # .947 and .953 in 2,000 draws, Student's alone .917 and .919; one standard error is .007.
     assert 930 <= hits <= 975
@@ -358,16 +343,11 @@ def test_intervals_of_sets_cover_what_they_say_of_skewed_scores(num):
 def test_videos_without_a_value_are_counted():
     bad = Record("x", None, 0, "a", status="invalid", skipped_reason="noise", subject="v1")
     still = Record("x", 0.0, 4, "a", status="static", subject="v2")
-    (found,) = mean_records([Record("x", 3.0, 4, "a", subject="v0"), bad, still])
+    (found,) = set_means([Record("x", 3.0, 4, "a", subject="v0"), bad, still])
     assert (found.value, found.n, found.status) == (1.5, 2, "ok")
     assert found.extra == {"invalid": 1, "ok": 1, "static": 1}
-    (found,) = mean_records([bad])
+    (found,) = set_means([bad])
     assert (found.value, found.skipped_reason, found.n) == (None, "noise", 0)
-
-
-def test_batches_are_cut_at_their_size_and_where_shapes_change():
-    clips = [np.zeros((n, 3, 4, 5)) for n in (2, 2, 2, 3, 2)]
-    assert [b.shape[:2] for b in batches(clips, 2)] == [(2, 2), (1, 2), (1, 3), (1, 2)]
 
 
 @pytest.mark.parametrize(

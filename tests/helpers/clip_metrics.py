@@ -27,13 +27,13 @@ def records_of(frames, *families, clip=EIGHT_FPS, **options):
     """Metric name -> record."""
     meter = meter_of(*families, fps=clip.fps, **options)
     assert measure(frames, [meter]) == len(frames)
-    return {record.name: record for record in meter.finish(clip)}
+    return {record.name: record for record in meter.finish()}
 
 
 def one_record(name, frames, *, fps=8.0, stride=4):
     meter = ClipMeasures([METRICS[name]], stride=stride, fps=fps)
     measure(frames, [meter])
-    return meter.finish(ClipInfo(fps=float(fps)))[0]
+    return meter.finish()[0]
 
 
 def value_of(name, frames, **options):

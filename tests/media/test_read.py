@@ -8,7 +8,7 @@ import pytest
 from video_files import encode, noise, smooth
 
 from vidcfg.media.probe import probe
-from vidcfg.media.read import iter_chunks, read_frames, read_video
+from vidcfg.media.read import first_frames, iter_frames, read_video
 from vidcfg.media.video import MediaError
 
 
@@ -239,31 +239,24 @@ def test_mp4_with_its_index_in_front_is_known_to_be_cut(tmp_path):
 def test_fewer_frames_than_the_file_counts_are_an_error(tmp_path):
     info = probe(encode(tmp_path / "c.mkv", noise(4)))
     with pytest.raises(MediaError, match="4 of its 5 frames can be decoded"):
-        list(iter_chunks(replace(info, num_frames=5)))
+        list(iter_frames(replace(info, num_frames=5)))
 
 
-@pytest.mark.parametrize("chunk_frames", [1, 3, 7, 100])
-def test_chunks_joined_are_the_video(tmp_path, chunk_frames):
+def test_frames_joined_are_the_video(tmp_path):
     frames = noise(7)
     info = probe(encode(tmp_path / "c.mkv", frames))
-    chunks = list(iter_chunks(info, chunk_frames=chunk_frames))
-    assert max(len(chunk) for chunk in chunks) <= chunk_frames
-    assert np.array_equal(channels_last(np.concatenate(chunks)), frames)
-
-
-def test_chunks_stay_below_their_size_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("vidcfg.media.read.CHUNK_BYTES", 3 * 22 * 36 * 2)
-    info = probe(encode(tmp_path / "c.mkv", noise(7)))
-    assert [len(chunk) for chunk in iter_chunks(info)] == [2, 2, 2, 1]
+    assert np.array_equal(channels_last(np.stack(list(iter_frames(info)))), frames)
 
 
 @pytest.mark.parametrize(("name", "codec", "pixel_format", "options"), LOSSLESS[:2])
-def test_frames_by_number(tmp_path, name, codec, pixel_format, options):
+def test_first_frames_are_as_many_as_asked_for_or_as_there_are(
+    tmp_path, name, codec, pixel_format, options
+):
     frames = noise(9)
     path = tmp_path / name
     info = probe(encode(path, frames, codec=codec, pixel_format=pixel_format, options=options))
-    for indices in ([4], [8, 0, 3], [2, 2, 7]):
-        assert np.array_equal(channels_last(read_frames(info, indices)), frames[indices])
+    for count in (1, 4, 9, 20):
+        assert np.array_equal(channels_last(first_frames(info, count)), frames[:count])
 
 
 def test_threads_of_a_decoder_that_is_let_go_wait_for_no_log(tmp_path):
@@ -273,16 +266,10 @@ def test_threads_of_a_decoder_that_is_let_go_wait_for_no_log(tmp_path):
     # As torchvision does; its callback and the end of an unfinished decoder would wait for each
     # other.
     av.logging.set_level(av.logging.ERROR)
-    chunks = iter_chunks(info, chunk_frames=1)
-    next(chunks)
+    frames = iter_frames(info)
+    next(frames)
     assert av.logging.get_level() is None
-    chunks.close()
-
-
-def test_frame_numbers_outside_the_video_are_named(tmp_path):
-    info = probe(encode(tmp_path / "c.mkv", noise(4)))
-    with pytest.raises(MediaError, match=r"frames 0 to 3; asked for \[4, -1\]"):
-        read_frames(info, [1, 4, -1])
+    frames.close()
 
 
 def write_pictures(folder, frames, *, suffix=".png", names=None):
@@ -301,9 +288,8 @@ def test_folder_of_pictures_is_a_video_in_the_order_of_its_numbers(tmp_path):
     assert np.array_equal(channels_last(video.frames), frames)
     assert (video.fps, video.lossless, video.codec) == (8.0, True, "png")
     assert read_video(tmp_path / "frames", fps=12.5).fps == 12.5
-    assert np.array_equal(
-        channels_last(read_frames(probe(tmp_path / "frames"), [10, 2])), frames[[10, 2]]
-    )
+    first = first_frames(probe(tmp_path / "frames"), 11)
+    assert np.array_equal(channels_last(first), frames[:11])
 
 
 def test_jpeg_pictures_are_lossy(tmp_path):
@@ -345,7 +331,7 @@ def test_name_that_looks_like_a_protocol_is_a_file(tmp_path):
     path = encode(tmp_path / "plain.mkv", frames)
     odd = path.rename(tmp_path / "a: b é%d.mkv")
     assert np.array_equal(channels_last(read_video(odd).frames), frames)
-    assert np.array_equal(channels_last(read_frames(probe(odd), [1])), frames[1:])
+    assert np.array_equal(channels_last(first_frames(probe(odd), 2)), frames)
 
 
 def test_pictures_are_read_after_decord_was_loaded(tmp_path):
@@ -357,7 +343,7 @@ def test_pictures_are_read_after_decord_was_loaded(tmp_path):
     write_pictures(tmp_path / "f", frames)
     code = (
         "import sys; from vidcfg.media.probe import probe; from vidcfg.media.read import *;"
-        "read_frames(probe(sys.argv[1]), [1]); print(read_video(sys.argv[2]).frames.shape)"
+        "first_frames(probe(sys.argv[1]), 2); print(read_video(sys.argv[2]).frames.shape)"
     )
     run = [sys.executable, "-c", code, str(tmp_path / "c.mp4"), str(tmp_path / "f")]
     done = subprocess.run(run, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import torch
 
 from vidcfg.metrics.clip import MEAN, STD, ClipMeter, ClipModel, load_clip
 from vidcfg.metrics.meters import measure
-from vidcfg.metrics.record import Backend, ClipInfo
+from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import MissingWeightsError
 
 LIMIT = 8
@@ -44,7 +44,6 @@ def frames(num=5, height=40, width=52, *, seed=0):
 def stub(**changes):
     """A model whose image vector is the mean colour and whose text vector is (1, 0, 0)."""
     made = {
-        "name": "stub",
         "backend": Backend("stub", "1" * 64),
         "image_size": 16,
         "context_length": LIMIT,
@@ -69,7 +68,7 @@ def coloured(*colours):
 def score(model, clip, prompt="a", *, fps=8, batch_size=16):
     meter = ClipMeter(model, prompt, fps=fps, batch_size=batch_size)
     measure(clip, [meter])
-    return meter.finish(ClipInfo())
+    return meter.finish()
 
 
 def test_score_is_a_hundred_times_the_mean_cosine():
@@ -171,7 +170,7 @@ def test_consistency_is_not_taken_over_a_cut():
         if index == 2:
             meter.start_shot(2)
         meter.add_frame(frame)
-    steady = meter.finish(ClipInfo())[1]
+    steady = meter.finish()[1]
     assert steady.trace[1] is None
     assert (steady.trace[0], steady.trace[2]) == pytest.approx((0.6, 1), abs=1e-5)
     assert steady.value == pytest.approx(0.8, abs=1e-5)

@@ -3,6 +3,7 @@ import pytest
 
 from vidcfg.metrics.distances import frechet, kernel_distance, prdc
 from vidcfg.metrics.distribution import Sets, distribution_records
+from vidcfg.metrics.features.base import FeatureNet
 from vidcfg.metrics.record import Backend
 
 BACKEND = Backend("net", "3" * 64)
@@ -12,8 +13,19 @@ def draw(seed, n, d=6, *, shift=0.0):
     return np.random.default_rng(seed).standard_normal((n, d)) + shift
 
 
-def records(sets, *, net="mini", **options):
-    made = distribution_records(sets, net=net, backend=BACKEND, protocol="clip=first", **options)
+class Net(FeatureNet):
+    backend = BACKEND
+    protocol = "clip=first"
+
+    def __init__(self, name, is_biased, is_published):
+        self.name, self.is_biased_covariance, self.is_published = name, is_biased, is_published
+
+    def prepare(self, frames):
+        return frames
+
+
+def records(sets, *, net="mini", is_biased=False, is_published=False):
+    made = distribution_records(sets, Net(net, is_biased, is_published), protocol="n=2")
     return {record.name: record for record in made}
 
 
@@ -29,7 +41,7 @@ def test_every_distance_is_that_of_its_function():
     for name in ("precision", "recall", "density", "coverage"):
         assert found[f"{name}[mini]"].value == getattr(shares, name)
     assert all(r.n == 40 and r.extra["n_real"] == 50 for r in found.values())
-    assert all(r.backend == BACKEND and "clip=first" in r.protocol for r in found.values())
+    assert all(r.backend == BACKEND and "clip=first;n=2" in r.protocol for r in found.values())
 
 
 def test_baseline_compares_real_clips_with_other_real_clips():

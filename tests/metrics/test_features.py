@@ -161,7 +161,8 @@ def test_mini_features_are_unit_vectors_that_do_not_depend_on_the_batch(mini):
 def test_mini_alignment_is_the_scorers_cosine(mini):
     clips = np.stack([frames(num=5, height=32, width=32, seed=s) for s in (0, 1)])
     prompts = ["a red circle moving left over a navy background", None]
-    (align, accuracy), (no_align, no_accuracy) = mini.alignment_records(clips, prompts)
+    found = [mini.judge(clip, prompt)[1] for clip, prompt in zip(clips, prompts)]
+    (align, accuracy), (no_align, no_accuracy) = found
     scorer = mini.scorer
     with torch.inference_mode():
         expected = scorer.alignment(torch.from_numpy(clips[:1]), prompts[:1]).item()
@@ -177,8 +178,8 @@ def test_a_clip_goes_through_the_scorer_once_for_features_and_records(mini, monk
     clips = np.stack([frames(num=5, height=32, width=32, seed=s) for s in (0, 1)])
     features, states, seen = mini.features(clips), mini.scorer.states, []
     monkeypatch.setattr(mini.scorer, "states", lambda video: seen.append(1) or states(video))
-    vectors, _ = mini.judge(clips, ["a red circle moving left", None])
-    assert np.array_equal(vectors, features)
+    for clip, prompt, expected in zip(clips, ["a red circle moving left", None], features):
+        assert np.array_equal(mini.judge(clip, prompt)[0], expected)
     assert len(seen) == 2
 
 
@@ -207,8 +208,8 @@ def test_embedded_scorer_recognises_drawn_clips_and_their_captions():
     drawn = [sample_clip((55, index)) for index in range(24)]
     clips = np.stack([net.prepare(c.frames.transpose(0, 3, 1, 2)) for c in drawn])
     captions = [c.caption for c in drawn]
-    right = net.alignment_records(clips, captions)
-    wrong = net.alignment_records(clips, captions[1:] + captions[:1])
+    right = [net.judge(*pair)[1] for pair in zip(clips, captions)]
+    wrong = [net.judge(*pair)[1] for pair in zip(clips, captions[1:] + captions[:1])]
     accuracy = np.mean([found[1].value for found in right])
     assert accuracy > 0.95
     for index in range(24):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from vidcfg.metrics import weight_files as weights
 from vidcfg.metrics.lpips import Lpips, LpipsMeter, empty_lpips, load_backbone, load_lpips
 from vidcfg.metrics.meters import measure
-from vidcfg.metrics.record import Backend, ClipInfo
+from vidcfg.metrics.record import Backend
 from vidcfg.metrics.weight_files import MissingWeightsError
 
 
@@ -45,7 +45,7 @@ def test_values_are_those_of_the_package_on_the_range_of_the_net(net):
     first, second = frames(), frames(seed=1)
     with torch.inference_mode():
         stretched = (torch.from_numpy(x) * 2 - 1 for x in (first, second))
-        expected = net._model(*stretched, normalize=False).flatten().tolist()
+        expected = net.model(*stretched, normalize=False).flatten().tolist()
     assert distance(net, first, second) == pytest.approx(expected, rel=1e-6)
     levels = (np.rint(x * 255).astype(np.uint8) for x in (first, second))
     assert distance(net, *levels) == pytest.approx(expected, rel=0.05)
@@ -65,7 +65,7 @@ def test_batches_do_not_change_the_trace_and_each_frame_is_passed_once(net, monk
     for batch_size in (1, 2, 16):
         meter = LpipsMeter(net, batch_size=batch_size)
         measure(clip, [meter])
-        traces.append(meter.finish(ClipInfo())[0].trace)
+        traces.append(meter.finish()[0].trace)
     # Noise does not move, so there are no moved frames.
     assert passed == [2, 1, 1, 1, 1, 3, 2, 1, 6]
     # A convolution may round differently in another batch size.
@@ -77,7 +77,7 @@ def test_batches_do_not_change_the_trace_and_each_frame_is_passed_once(net, monk
 def test_motion_compensation_forgives_a_pan(net, panning):
     meter = LpipsMeter(net)
     measure(panning(3, num_frames=4, size=64), [meter])
-    plain, warped = meter.finish(ClipInfo())
+    plain, warped = meter.finish()
     assert (plain.name, warped.name) == ("lpips_adjacent[squeeze]", "lpips_warp[squeeze]")
     assert warped.value < 0.3 * plain.value
     assert plain.backend.sha256 == "0" * 64
@@ -88,7 +88,7 @@ def test_a_pair_over_a_cut_is_not_measured(net, texture):
     clip = np.repeat(np.repeat(clip, (3, 2), axis=0)[:, None], 3, axis=1)
     meter = LpipsMeter(net)
     measure(clip, [meter])
-    plain, warped = (record.trace for record in meter.finish(ClipInfo()))
+    plain, warped = (record.trace for record in meter.finish())
     assert plain == (0, 0, None, 0)
     # A convolution may round differently in another batch size.
     assert warped[2] is None
@@ -99,10 +99,10 @@ def test_what_cannot_be_measured_is_null_with_the_reason(net):
     for clip, words in ((frames(num=1), "2 frames"), (frames(size=20), "32 pixels")):
         meter = LpipsMeter(net)
         measure(clip, [meter])
-        assert all(words in record.skipped_reason for record in meter.finish(ClipInfo()))
+        assert all(words in record.skipped_reason for record in meter.finish())
     meter = LpipsMeter(net)
     measure(frames(size=64), [meter])
-    plain, warped = meter.finish(ClipInfo())
+    plain, warped = meter.finish()
     assert plain.value > 0
     assert warped.status == "invalid"
 
@@ -119,17 +119,17 @@ def test_backbone_file_fills_every_tensor(tmp_path, name):
     write = torch.save if path.suffix == ".pth" else save_file
     write(stored | {"classifier.1.weight": torch.zeros(2)}, path)
     loaded = load_lpips("alex", path)
-    for key, tensor in loaded._model.net.state_dict().items():
+    for key, tensor in loaded.model.net.state_dict().items():
         assert torch.equal(tensor, stored["features." + key.partition(".")[2]])
     assert loaded.backend.sha256 == weights.remembered_sha256(path)
-    assert torch.equal(loaded._model.lin0.model[1].weight, model.lin0.model[1].weight)
+    assert torch.equal(loaded.model.lin0.model[1].weight, model.lin0.model[1].weight)
 
 
 def test_values_are_comparable_where_the_weights_are_those_that_were_tried(
     net, tmp_path, monkeypatch
 ):
     path = tmp_path / "net.safetensors"
-    save_file(checkpoint(net._model), path)
+    save_file(checkpoint(net.model), path)
     weight = weights.named("lpips-squeeze")
     right = {"sha256": weights.remembered_sha256(path), "tried": "yes"}
     for facts in (right, right | {"tried": None}, right | {"sha256": "0" * 64}):
@@ -141,7 +141,7 @@ def test_values_are_comparable_where_the_weights_are_those_that_were_tried(
     meter = LpipsMeter(loaded)
     measure(frames(size=64), [meter])
     # What our own flow took the motion out of is nobody else's quantity.
-    comparable = [record.comparable_to_literature for record in meter.finish(ClipInfo())]
+    comparable = [record.comparable_to_literature for record in meter.finish()]
     assert comparable == [True, False]
 
 

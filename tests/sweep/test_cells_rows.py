@@ -50,7 +50,7 @@ def test_the_reference_goes_through_the_net_once_for_all_cells(real):
         features = {f"{i:02}": random.random(3, dtype=np.float32) + cell for i in range(20)}
         found = distances.of({"mini": features}, shapes, {})
         own = np.stack([features[key] for key in sorted(features)])
-        known = reference.real_features("mini", Net(), shapes=shapes, batch_size=16)
+        known = reference.real_features("mini", Net(), shapes=shapes)
         expected = reference.distances(Net(), own, known)
         assert [(r.name, r.value) for r in found] == [(r.name, r.value) for r in expected]
     # Once by the sweep, and once for each expected value above.

@@ -19,7 +19,6 @@ from harness import Row
 from vidcfg.files import write_text
 from vidcfg.metrics.catalogue import METRICS
 from vidcfg.metrics.meters import ClipMeasures, measure
-from vidcfg.metrics.record import ClipInfo
 from vidcfg.mini.shapes import sample_clip
 from vidcfg.sweep.config import load_sweep_config
 from vidcfg.sweep.plan import Plan, make_plan
@@ -70,7 +69,7 @@ def fill(plan: Plan) -> Store:
     frames = sample_clip(0).frames.transpose(0, 3, 1, 2).astype(np.float32) / 255
     meter = ClipMeasures([metric for metric in METRICS.values() if metric.outcome], fps=8.0)
     measure(frames, [meter])
-    rows = [record.to_dict() for record in meter.finish(ClipInfo(fps=8.0))]
+    rows = [record.to_dict() for record in meter.finish()]
     store, chance = Store(plan.sweep.store), random.Random(0)
     store.write_json("plan.json", plan.to_dict())
     facts = {"video": {"frames_sha256": "0"}, "seconds": 1.0, "versions": {"vidcfg": "0"}}

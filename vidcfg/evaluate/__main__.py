@@ -162,14 +162,15 @@ def _reason(records: Sequence) -> str:
     return next((r.skipped_reason for r in records if r.skipped_reason), "no metric fits")
 
 
-def place_of(videos: Sequence[str], sets: Sequence[str] = ()) -> Path:
+def place_of(videos: Sequence[str], sets: Sequence[str]) -> Path:
     """Where results go unless told: `runs/evaluate/` and the names of what is given."""
+    first = Path(videos[0]).resolve()
     if len(sets) > 1:
         names = [Path(name).name for name in sets]
+    elif first.is_dir():
+        names = [first.name]
     else:
-        first = Path(videos[0]).resolve()
-        is_one_file = len(videos) == 1 and not first.is_dir()
-        names = [first.stem if is_one_file else (first if first.is_dir() else first.parent).name]
+        names = [first.stem if len(videos) == 1 else first.parent.name]
     more = [f"{len(names) - 4}-more"] if len(names) > 4 else []
     return Path("runs/evaluate") / ("-".join([*names[:4], *more]) or "videos")
 

@@ -115,12 +115,8 @@ def _results(out: Path, sets: Mapping[str, Sequence[Item]]) -> Results:
 def _by_prompt(results: Results) -> Results:
     """With the videos of a prompt numbered anew in each set: which is paired with which decides
     nothing, since a prompt counts by its mean."""
-    count: Counter = Counter()
-    units = []
-    for unit in results.units:
-        prompt = pair_of(unit)[0]
-        units.append(replace(unit, seed=count[unit.cell, prompt]))
-        count[unit.cell, prompt] += 1
+    number = defaultdict(itertools.count)
+    units = (replace(u, seed=next(number[u.cell, pair_of(u)[0]])) for u in results.units)
     return replace(results, units=tuple(units))
 
 

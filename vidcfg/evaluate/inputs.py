@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,21 +86,12 @@ def _videos_in(folder: Path) -> list[Path]:
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
-    facts = _facts_beside(path)
-    stem = path.name if path.is_dir() else path.stem
-    prompt, number = prompt_and_number(printable(stem))
-    named = {"seed": number}
-    return named | ({} if "prompt" in facts else {"prompt": prompt, "from_name": True}) | facts
-
-
-def _facts_beside(path: Path) -> dict[str, Any]:
-    """Prompt, seed, stride, enlargement and unit key, where a record has them."""
-    try:
-        data = {} if path.is_dir() else json.loads(path.with_suffix(".json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(data, dict):
-        return {}
+    """Prompt, seed, stride, enlargement and unit key: of a record beside it, else of its name."""
+    data: Any = None
+    with suppress(OSError, ValueError, RecursionError):
+        data = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    if path.is_dir() or not isinstance(data, dict):
+        data = {}
     prompt, video = data.get("prompt"), data.get("video")
     text = prompt.get("text") if isinstance(prompt, dict) else prompt
     facts = {
@@ -109,7 +101,9 @@ def _facts_beside(path: Path) -> dict[str, Any]:
         "enlarge": (int, video.get("enlarge") if isinstance(video, dict) else None),
         "unit_key": (str, data.get("unit")),
     }
-    return {key: value for key, (kind, value) in facts.items() if type(value) is kind}
+    known = {key: value for key, (kind, value) in facts.items() if type(value) is kind}
+    prompt, number = prompt_and_number(printable(path.name if path.is_dir() else path.stem))
+    return {"prompt": prompt, "seed": number, "from_name": "prompt" not in known} | known
 
 
 def _stride(surface: Any) -> int | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -49,9 +48,14 @@ class Kept:
                 if found["schema"] == SCHEMA:
                     self._lines[found["key"]] = found
 
-    def find(self, item: Item) -> tuple[Scored, dict[str, np.ndarray]] | None:
-        """The finished records of a video, without clips, and its features by net."""
-        key = self._keys[item.name] = self._key(item)
+    def find(self, item: Item) -> Scored | None:
+        """A finished video, without clips."""
+        self.contents[item.name] = content_of(item.path)
+        # The ending may decide how it is read.
+        content = item.path.suffix.lower(), self.contents[item.name]
+        stride = self._settings.stride or item.stride
+        key = _digest(*content, self._protocol, item.text, stride, item.enlarge)
+        self._keys[item.name] = key
         line = self._lines.get(key)
         if line is None:
             return None
@@ -63,9 +67,9 @@ class Kept:
         vectors = {
             net: np.array(numbers, dtype=kind) for net, (kind, numbers) in line["features"].items()
         }
-        return Scored(item, records, {}, dict(line["problems"]), clip), vectors
+        return Scored(item, records, {}, dict(line["problems"]), clip, vectors)
 
-    def add(self, scored: Scored, vectors: Mapping[str, np.ndarray]) -> None:
+    def add(self, scored: Scored) -> None:
         """Keep a finished video that `find` was asked for.
 
         One that could not be read is not kept: it is tried again the next time.
@@ -78,19 +82,12 @@ class Kept:
             "video": scored.item.name,
             "clip": asdict(scored.clip),
             "problems": scored.problems,
-            "features": {net: (str(v.dtype), v.tolist()) for net, v in vectors.items()},
+            "features": {net: (str(v.dtype), v.tolist()) for net, v in scored.vectors.items()},
             "records": [record.to_dict() for record in scored.records],
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{self._start}{json.dumps(line, allow_nan=False)}\n")
         self._start = ""
-
-    def _key(self, item: Item) -> str:
-        stride = self._settings.stride or item.stride
-        # The ending may decide how it is read.
-        self.contents[item.name] = content_of(item.path)
-        content = item.path.suffix.lower(), self.contents[item.name]
-        return _digest(*content, self._protocol, item.text, stride, item.enlarge)
 
 
 def _protocol(settings: Settings) -> str:

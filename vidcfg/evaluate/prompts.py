@@ -30,14 +30,6 @@ def prompt_and_number(stem: str) -> tuple[str, int | None]:
     return stem, None
 
 
-EXAMPLES = {
-    ".csv": 'a first line `video,prompt`, then `kite.mp4,"a red kite, flying"`',
-    ".json": '[{"video": "kite.mp4", "prompt": "a red kite"}] or {"kite.mp4": "a red kite"}',
-    ".jsonl": '{"video": "kite.mp4", "prompt": "a red kite"} on a line',
-}
-"""What a file of prompts looks like, by its ending; of any other ending a line is a prompt."""
-
-
 def read_prompts(path: str | Path) -> list[str] | dict[str, str]:
     """The prompts of a file, by name of video where it has these, else in the order of its lines.
 
@@ -50,17 +42,17 @@ def read_prompts(path: str | Path) -> list[str] | dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as prompts: {error}.") from error
-    ending = path.suffix.lower()
-    if ending not in EXAMPLES:
+    if path.suffix.lower() not in _TABLES:
         return [line.strip() for line in text.splitlines() if line.strip()]
     table: dict[str, str] = {}
+    rows, example = _TABLES[path.suffix.lower()]
     try:
-        for where, row in _ROWS[ending](text):
+        for where, row in rows(text):
             video, prompt = _checked(row, where)
             if table.setdefault(video, prompt) != prompt:
                 raise ValueError(f"{where} gives {video} a second prompt")
     except (ValueError, csv.Error, RecursionError) as error:
-        raise ValueError(f"{path}: {error}. Write {EXAMPLES[ending]}.") from None
+        raise ValueError(f"{path}: {error}. Write {example}.") from None
     return table
 
 
@@ -103,4 +95,12 @@ def _json_line_rows(text: str) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"line {number} is no JSON: {error.msg}") from None
 
 
-_ROWS = {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _json_line_rows}
+_TABLES = {
+    ".csv": (_csv_rows, 'a first line `video,prompt`, then `kite.mp4,"a red kite, flying"`'),
+    ".json": (
+        _json_rows,
+        '[{"video": "kite.mp4", "prompt": "a red kite"}] or {"kite.mp4": "a red kite"}',
+    ),
+    ".jsonl": (_json_line_rows, '{"video": "kite.mp4", "prompt": "a red kite"} on a line'),
+}
+"""By ending: how rows are read, and what they look like; of other files a line is a prompt."""

@@ -10,11 +10,12 @@ from vidcfg.evaluate.inputs import Item, find_items
 from vidcfg.evaluate.score import cached_net
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import probe
-from vidcfg.media.read import read_frames
+from vidcfg.media.read import first_frames
 from vidcfg.metrics.catalogue import measured
 from vidcfg.metrics.distances import Moments
 from vidcfg.metrics.distribution import Sets, distance_names, distribution_records
 from vidcfg.metrics.features.base import FeatureNet
+from vidcfg.metrics.metric import skipped
 from vidcfg.metrics.record import Record
 from vidcfg.metrics.weight_files import MissingWeightsError
 
@@ -47,7 +48,7 @@ class RealFeatures:
         return Moments(self.real)
 
 
-def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int) -> RealFeatures:
+def real_features(name: str, net: FeatureNet, *, shapes: Shapes) -> RealFeatures:
     """The features of a reference: `mini`, or a folder (or file) of videos.
 
     Drawn clips copy the `shapes` in turn.
@@ -57,8 +58,7 @@ def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int
     """
     if name == "mini":
         count = max(MINI_CLIPS, len(shapes))
-        drawn = (_drawn(net, seed, shapes, count) for seed in _SEEDS)
-        both = (features_of(net, clips, batch_size=batch_size) for clips in drawn)
+        both = (features_of(net, _drawn(net, seed, shapes, count)) for seed in _SEEDS)
         return RealFeatures(f"reference=moving-shapes,n={count}", *both, [])
     items = [item for item in find_items([name]) if item.path.exists()]
     if not items:
@@ -66,7 +66,7 @@ def real_features(name: str, net: FeatureNet, *, shapes: Shapes, batch_size: int
             f"the reference {name} holds no videos. Give a folder of videos, or `mini`."
         )
     problems: list[str] = []
-    real = features_of(net, _first_frames(net, items, problems), batch_size=batch_size)
+    real = features_of(net, _first_frames(net, items, problems))
     return RealFeatures("reference=folder", real, None, problems)
 
 
@@ -79,7 +79,7 @@ def _first_frames(net: FeatureNet, items: list[Item], problems: list[str]) -> It
             if info.num_frames < net.min_frames:
                 has = f"{item.path} has {info.num_frames} frames"
                 raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
-            yield net.prepare(read_frames(info, range(min(info.num_frames, net.num_frames))))
+            yield net.prepare(first_frames(info, net.num_frames))
         except ValueError as error:
             problems.append(f"{item.name}: {error}")
 
@@ -93,21 +93,9 @@ def _drawn(net: FeatureNet, seed: int, shapes: Shapes, count: int) -> Iterator[n
         yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
 
 
-def batches(clips: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Clips stacked in batches of at most `size`, cut where the shape changes."""
-    waiting: list[np.ndarray] = []
-    for clip in clips:
-        if waiting and (len(waiting) == size or clip.shape != waiting[0].shape):
-            yield np.stack(waiting)
-            waiting = []
-        waiting.append(clip)
-    if waiting:
-        yield np.stack(waiting)
-
-
-def features_of(net: FeatureNet, clips: Iterable[np.ndarray], *, batch_size: int) -> np.ndarray:
+def features_of(net: FeatureNet, clips: Iterable[np.ndarray]) -> np.ndarray:
     """Features [N, D] of prepared clips; N = 0 gives an empty array."""
-    parts = [net.features(batch) for batch in batches(clips, batch_size)]
+    parts = [net.features(clip[None]) for clip in clips]
     return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
 
@@ -159,8 +147,7 @@ class Distances:
         # them unless there are very many.
         known = (net.name, len(shapes), *sorted(set(shapes)))
         if known not in self._known:
-            name, size = self.settings.reference, self.settings.batch_size
-            self._known[known] = real_features(name, net, shapes=shapes, batch_size=size)
+            self._known[known] = real_features(self.settings.reference, net, shapes=shapes)
             self.warnings += [f"reference: {text}" for text in self._known[known].problems]
         return self._known[known]
 
@@ -176,19 +163,11 @@ def distances(net: FeatureNet, generated: np.ndarray, reference: RealFeatures) -
     if few:
         return absent_distances(net.name, "; ".join(few), n=len(generated))
     # As many as there are videos, so that the baseline has the same bias.
-    other = None if other is None else other[: len(generated)]
-    other = other if other is not None and len(other) >= 2 else None
-    return distribution_records(
-        Sets(generated, real, other, reference.moments),
-        net=net.name,
-        backend=net.backend,
-        protocol=f"{net.protocol};{reference.protocol}",
-        is_biased=net.is_biased_covariance,
-        is_published=net.is_published,
-    )
+    other = None if other is None or len(other) < 2 else other[: len(generated)]
+    sets = Sets(generated, real, other, reference.moments)
+    return distribution_records(sets, net, protocol=reference.protocol)
 
 
 def absent_distances(net: str, reason: str, *, n: int = 0) -> list[Record]:
     """Null records of all distances by a net, with the reason."""
-    names = distance_names(net)
-    return [measured(name, None, n=n, reason=reason, status="skipped") for name in names]
+    return [measured(name, **skipped(reason, n=n)) for name in distance_names(net)]

@@ -1,23 +1,27 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
-from collections import defaultdict
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.kept import Kept
-from vidcfg.evaluate.reference import Distances, batches
-from vidcfg.evaluate.score import Scored, Step, cached_net, no_step, score_frames
+from vidcfg.evaluate.reference import Distances
+from vidcfg.evaluate.score import Scored, Step, cached_net, score_frames, score_video, unread
 from vidcfg.evaluate.sets import set_means
 from vidcfg.evaluate.settings import Settings
-from vidcfg.evaluate.workers import score_all
-from vidcfg.files import content_of
+from vidcfg.files import content_of, uninterrupted
 from vidcfg.metrics.catalogue import measured
+from vidcfg.metrics.metric import skipped
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.progress import printable
 
@@ -39,8 +43,8 @@ class Evaluation:
 
     @property
     def failures(self) -> list[Record]:
-        rows = [row for row in self.rows if row["status"] == "failed" and row["path"]]
-        return [Record.from_dict(row) for row in rows]
+        failed = (row for row in self.rows if row["status"] == "failed" and row["path"])
+        return list(map(Record.from_dict, failed))
 
 
 def evaluate(
@@ -49,7 +53,7 @@ def evaluate(
     *,
     kept: Kept | None = None,
     report: Callable[[Scored, bool], None] = lambda scored, is_kept: None,
-    step: Step = no_step,
+    step: Step = lambda done, total, what: None,
 ) -> Evaluation:
     """Score videos and the set they form. `report` is called once a video, in order, with
     whether it was kept.
@@ -62,31 +66,37 @@ def evaluate(
     """
     # The videos: those that are kept are taken, those that are not are scored.
     items = sorted(items, key=lambda item: str(item.path))
-    found = _Gathered(settings, kept)
+    found: dict[str, Scored] = {}
 
     def fresh() -> Iterator[Item]:
         for item in items:
-            if scored := found.take_kept(item):
+            if scored := kept and kept.find(item):
+                found[item.name] = scored
                 report(scored, True)
             else:
                 yield item
 
     with closing(score_all(fresh(), settings, step=step)) as videos:
         for scored in videos:
-            found.add(scored)
-            report(scored, False)
-    found.finish()
+            found[scored.item.name] = whole = _through_nets(scored, settings)
+            if kept:
+                kept.add(whole)
+            report(whole, False)
     # The set.
-    everything = [record for item in items for record in found.scored[item.name].records]
-    clips = [found.scored[item.name].clip for item in items]
+    everything = [record for item in items for record in found[item.name].records]
+    clips = [found[item.name].clip for item in items]
     shapes = [(c.num_frames, c.height, c.width) for c in clips if c]
     # Of several reasons, that of the last video by name.
-    by_name = [scored for _, scored in sorted(found.scored.items())]
+    by_name = [scored for _, scored in sorted(found.items())]
     problems = {net: why for scored in by_name for net, why in scored.problems.items()}
+    features = {
+        net: {name: s.vectors[net] for name, s in found.items() if net in s.vectors}
+        for net in settings.nets
+    }
     of_set = set_means(everything, {item.name: item.prompt for item in items})
     none = {"no_reference": "no reference was given; use --reference"}
     to_real = Distances(settings, **none, no_features="no video could be read")
-    of_set += to_real.of(found.features, shapes, problems)
+    of_set += to_real.of(features, shapes, problems)
     warnings = to_real.warnings
     warnings += [f"{r.subject}: {r.extra['note']}" for r in everything if "note" in r.extra]
     # What reading a file found is on each of its records.
@@ -95,9 +105,8 @@ def evaluate(
     rows = []
     for item in items:
         content = kept.contents[item.name] if kept else content_of(item.path)
-        records = found.scored[item.name].records
-        rows += [row(record, item, content=content) for record in records]
-    return Evaluation(rows + [row(r) for r in of_set], found.features, warnings)
+        rows += [row(r, item, content=content) for r in found[item.name].records]
+    return Evaluation(rows + [row(r) for r in of_set], features, warnings)
 
 
 def evaluate_frames(
@@ -108,10 +117,8 @@ def evaluate_frames(
     Raises:
         ValueError: if the frames cannot be measured.
     """
-    found = _Gathered(settings)
-    found.add(score_frames(frames, item, settings, clip=clip))
-    found.finish()
-    return [row(r, item) for r in found.scored[item.name].records], found.vectors(item)
+    scored = _through_nets(score_frames(frames, item, settings, clip=clip), settings)
+    return [row(r, item) for r in scored.records], scored.vectors
 
 
 def row(record: Record, item: Item | None = None, *, content: str | None = None) -> dict[str, Any]:
@@ -125,71 +132,79 @@ def row(record: Record, item: Item | None = None, *, content: str | None = None)
     return facts | record.to_dict()
 
 
-class _Gathered:
-    """Scored videos by name, and features by net. Clips go through the nets in batches and are let
-    go: `scored` has none."""
+def _through_nets(scored: Scored, settings: Settings) -> Scored:
+    """A video with its features by the nets, in place of its clips.
 
-    def __init__(self, settings: Settings, kept: Kept | None = None):
-        self.settings, self.kept = settings, kept
-        self.features: Features = {name: {} for name in settings.nets}
-        self.scored: dict[str, Scored] = {}
-        self._waiting: dict[str, list[tuple[Item, np.ndarray]]] = defaultdict(list)
+    The mini net also tells how well it fits its prompt or, without a clip, why it cannot.
+    """
+    item, records, vectors = scored.item, list(scored.records), {}
+    if reason := scored.problems.get("mini"):
+        names = ("align[mini]", "attribute_accuracy[mini]")
+        records += [measured(name, subject=item.name, **skipped(reason)) for name in names]
+    for name, clip in scored.clips.items():
+        vectors[name], judged = cached_net(name, settings).judge(clip, item.text)
+        records += [replace(r, subject=item.name, clip=scored.clip) for r in judged]
+    return replace(scored, records=records, clips={}, vectors=vectors)
 
-    def take_kept(self, item: Item) -> Scored | None:
-        """What was kept of a video, gathered; None if it has to be scored."""
-        found = self.kept and self.kept.find(item)
-        if not found:
-            return None
-        scored, vectors = found
-        for net, vector in vectors.items():
-            self.features[net][item.name] = vector
-        self.scored[item.name] = scored
-        return scored
 
-    def add(self, scored: Scored) -> None:
-        # A video without a clip for the mini scorer says why in its own rows.
-        if reason := scored.problems.get("mini"):
-            null = {"n": 0, "reason": reason, "status": "skipped", "subject": scored.item.name}
-            for metric in ("align[mini]", "attribute_accuracy[mini]"):
-                scored.records.append(measured(metric, None, **null))
-        self.scored[scored.item.name] = replace(scored, clips={})
-        if not scored.clips:
-            self._keep(scored.item)
-        for net, clip in scored.clips.items():
-            self._waiting[net].append((scored.item, clip))
-            if len(self._waiting[net]) >= self.settings.batch_size:
-                self._through(net, self._waiting.pop(net))
+def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Iterator[Scored]:
+    """Each video scored, in order. A video that ends its worker is one that cannot be read."""
+    if not settings.workers:
+        yield from (score_video(item, settings, step=step) for item in items)
+        return
+    coming = iter(items)
+    is_broken = True
+    while is_broken:
+        is_broken = False
+        waiting: deque[tuple[Item, Future]] = deque()
+        with _pool(settings.workers) as pool:
+            for item in islice(coming, 2 * settings.workers):
+                waiting.append((item, _submit(pool, item, settings)))
+            while waiting and not is_broken:
+                # Results hold clips; those that were handed on are let go.
+                item, future = waiting.popleft()
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    waiting.appendleft((item, future))
+                    is_broken = True
+                for item in islice(coming, 0 if is_broken else 1):
+                    waiting.append((item, _submit(pool, item, settings)))
+        # One of those under way ended a worker: each of them gets a worker of its own.
+        yield from (_alone(item, settings) for item, _ in waiting)
 
-    def finish(self) -> None:
-        """Once all videos were added: what waits goes through the nets."""
-        for net in self.settings.nets:
-            self._through(net, self._waiting.pop(net, []))
 
-    def vectors(self, item: Item) -> dict[str, np.ndarray]:
-        """The features of one video by net."""
-        by_net = self.features.items()
-        return {net: found[item.name] for net, found in by_net if item.name in found}
+def _alone(item: Item, settings: Settings) -> Scored:
+    with _pool(1) as pool:
+        try:
+            return _submit(pool, item, settings).result()
+        except BrokenProcessPool:
+            return unread(item, f"{item.path} ended the process that read it.")
 
-    def _through(self, name: str, waiting: list[tuple[Item, np.ndarray]]) -> None:
-        """Features of clips by a net, and by the mini net also how well they fit their prompts."""
-        items = iter([item for item, _ in waiting])
-        for batch in batches((clip for _, clip in waiting), self.settings.batch_size):
-            net = cached_net(name, self.settings)
-            group = list(islice(items, len(batch)))
-            if name == "mini":
-                vectors, judged = net.judge(batch, [item.text for item in group])
-                for item, found in zip(group, judged):
-                    of = self.scored[item.name]
-                    of.records.extend(replace(r, subject=item.name, clip=of.clip) for r in found)
-            else:
-                vectors = net.features(batch)
-            for item, vector in zip(group, vectors):
-                self.features[name][item.name] = vector
-            for item in group:
-                self._keep(item)
 
-    def _keep(self, item: Item) -> None:
-        """Keep a video once no net has anything left to say of it."""
-        waiting = {id(one) for clips in self._waiting.values() for one, _ in clips}
-        if self.kept and id(item) not in waiting:
-            self.kept.add(self.scored[item.name], self.vectors(item))
+def _submit(pool: ProcessPoolExecutor, item: Item, settings: Settings) -> Future:
+    # Workers start with Ctrl-C blocked: it is for this process, which then ends them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(score_video, item, settings)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, gone at the end of the block; after an error what is half done is not
+    waited for."""
+    # Forked processes inherit locks of decoder and OpenMP threads.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    with uninterrupted() as hold:
+        try:
+            yield pool
+        except BaseException:
+            hold()
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+        finally:
+            hold()
+            pool.shutdown(cancel_futures=True)

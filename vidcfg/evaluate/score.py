@@ -1,7 +1,7 @@
 """One video: decoded once, everything measured."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -10,7 +10,7 @@ import numpy as np
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import VideoInfo, probe
-from vidcfg.media.read import iter_chunks
+from vidcfg.media.read import iter_frames
 from vidcfg.metrics.features.base import FeatureNet, load_net
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import measure, meters_for
@@ -21,36 +21,34 @@ from vidcfg.progress import printable
 DEFAULT_STRIDE = 4
 
 Step = Callable[..., None]
-"""Is told the frames done, how many there are, and the video's name as `what`: see `no_step`."""
-
-
-def no_step(done: int, total: int, *, what: str) -> None:
-    """A `Step` that tells nobody."""
+"""Is told the frames done, how many there are, and the video's name as `what`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
     """The records of a video, and the clips that feature nets take from it.
 
-    `problems` has the reason for every net without a clip.
+    `problems` has the reason for every net without a clip; `vectors` fills with features by net.
     """
 
     item: Item
     records: list[Record]
-    clips: dict[str, np.ndarray]
-    problems: dict[str, str]
-    clip: ClipInfo | None
+    clips: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    clip: ClipInfo | None = None
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def unread(item: Item, reason: str) -> Scored:
     """A video that could not be scored: one record, `read`, with the reason."""
     reason = printable(reason.replace(str(item.path), item.place))
-    facts = {"status": "failed", "skipped_reason": reason}
-    failed = Record("read", None, 0, "decode", **facts)
-    return Scored(item, [replace(failed, subject=item.name)], {}, {}, None)
+    facts = {"status": "failed", "skipped_reason": reason, "subject": item.name}
+    return Scored(item, [Record("read", None, 0, "decode", **facts)])
 
 
-def score_video(item: Item, settings: Settings, *, step: Step = no_step) -> Scored:
+def score_video(
+    item: Item, settings: Settings, *, step: Step = lambda done, total, what: None
+) -> Scored:
     """Decode a video once and measure all that is asked for.
 
     A file that cannot be read gives one record, `read`, with status `failed` and the reason.
@@ -101,7 +99,7 @@ def score_frames(
 
     # One pass, then the records and the nets' clips.
     measure(watched(), meters)
-    records = [record for meter in meters for record in meter.finish(clip)] + absent
+    records = [record for meter in meters for record in meter.finish()] + absent
     clips = {}
     for name, net in nets.items():
         first = kept[: net.num_frames]
@@ -122,11 +120,8 @@ def cached_net(name: str, settings: Settings) -> FeatureNet:
 
 def _frames(info: VideoInfo, enlarge: int) -> Iterator[np.ndarray]:
     try:
-        for chunk in iter_chunks(info):
-            for frame in chunk:
-                yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
-    except ValueError:
-        raise
+        for frame in iter_frames(info):
+            yield native(frame, enlarge, lossless=info.lossless) if enlarge > 1 else frame
     except (OSError, RuntimeError, ArithmeticError, LookupError) as error:
         # Whatever a decoder stumbles over is about this file and stops no other.
         raise ValueError(f"{info.path} cannot be decoded: {error}") from error

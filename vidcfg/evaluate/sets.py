@@ -15,13 +15,6 @@ from vidcfg.report.compare import FLOORS, interval_of
 def set_means(
     records: Sequence[Record], prompts: Mapping[str, str | None] | None = None
 ) -> list[Record]:
-    """Means over videos, and the accuracy of each attribute; `prompts` as for `mean_records`."""
-    return mean_records([r for r in records if r.name != "read"], prompts) + _accuracies(records)
-
-
-def mean_records(
-    records: Sequence[Record], prompts: Mapping[str, str | None] | None = None
-) -> list[Record]:
     """One record a metric: the mean over videos with a 95 % interval inside the metric's range.
 
     `prompts` holds the prompt by video; videos of one prompt are one cluster of the interval, a
@@ -29,11 +22,13 @@ def mean_records(
 
     `n` counts the videos with a value; `extra` counts the statuses of all. Values of unlike
     protocol or net are never averaged: they become separate records. The order of the videos does
-    not matter.
+    not matter. The accuracy of each attribute comes last.
     """
     with_value: dict[tuple, list[Record]] = defaultdict(list)
     without: dict[str, list[Record]] = defaultdict(list)
     for record in records:
+        if record.name == "read":
+            continue
         sha256 = record.backend.sha256 if record.backend else None
         if record.value is not None:
             with_value[record.name, record.protocol, sha256].append(record)
@@ -45,7 +40,7 @@ def mean_records(
     ]
     named = {record.name for record in made}
     made += [_mean([], lost, {}) for name, lost in without.items() if name not in named]
-    return sorted(made, key=lambda r: (r.name, r.protocol))
+    return sorted(made, key=lambda r: (r.name, r.protocol)) + _accuracies(records)
 
 
 def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | None]) -> Record:

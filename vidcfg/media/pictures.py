@@ -112,9 +112,9 @@ def frame_files(path: Path) -> tuple[list[Path], list[str]]:
     if not sequences:
         return files, []
     notes = _gaps(numbered)
-    if strays := [file for other in (*others, unnumbered) for _, file in other]:
+    if strays := [file.name for other in (*others, unnumbered) for _, file in other]:
         span = f"{files[0].name} to {files[-1].name}"
-        notes.append(f"left out, not in the sequence {span}: {_some(strays)}")
+        notes.append(f"left out, not in the sequence {span}: {listed(strays, 3)}")
     if animated:
         notes.append(f"{len(files)} stills beside {len(animated)} animated pictures are one video")
     for (number, file), (following, other) in zip(numbered, numbered[1:]):
@@ -168,11 +168,7 @@ def _gaps(numbered: list[tuple[int, Path]]) -> list[str]:
         return []
     texts = [f"{a + step}" if b - a < 3 * step else f"{a + step} to {b - step}" for a, b in holes]
     missing = sum((b - a - 1) // step for a, b in holes)
-    return [f"pictures are missing ({missing}): {_some(texts)}"]
-
-
-def _some(things: list) -> str:
-    return listed([thing.name if isinstance(thing, Path) else thing for thing in things], 3)
+    return [f"pictures are missing ({missing}): {listed(texts, 3)}"]
 
 
 def read_picture(path: Path) -> np.ndarray:

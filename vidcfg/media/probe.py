@@ -8,6 +8,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from vidcfg.media.pictures import (
@@ -99,17 +100,26 @@ def probe(path: str | Path, *, fps: float | None = None) -> VideoInfo:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[Any]:
-    """An opened PyAV container; its errors become MediaErrors that name the file."""
-    import av
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """An opened PyAV container, and its first video stream that is no cover picture.
 
+    PyAV's errors become MediaErrors that name the file.
+    """
     # torchvision turns libav's log on. Its callback takes the interpreter's lock in a decoder's
     # threads, and whoever lets go of an unfinished decoder waits for them with the lock in hand.
     av.logging.set_level(None)
     try:
         # A Python file keeps libav from reading a name such as "a:b" as a protocol.
         with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
-            yield container
+            videos = container.streams.video
+            streams = [s for s in videos if "attached_pic" not in str(s.disposition)]
+            if not len(container.streams):
+                raise MediaError(
+                    f"{path} holds nothing that can be read: it is damaged or cut short."
+                )
+            if not streams:
+                raise MediaError(f"{path} has no video stream.")
+            yield container, streams[0]
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be read as a video: {error.strerror}. "
@@ -119,20 +129,9 @@ def open_container(path: Path) -> Iterator[Any]:
         raise MediaError(f"{path} cannot be read: {error}.") from error
 
 
-def video_stream(path: Path, container):
-    """The first video stream that is no cover picture."""
-    streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
-    if not len(container.streams):
-        raise MediaError(f"{path} holds nothing that can be read: it is damaged or cut short.")
-    if not streams:
-        raise MediaError(f"{path} has no video stream.")
-    return streams[0]
-
-
 def _probe_container(path: Path, *, fps: float | None) -> VideoInfo:
     # Packets: their number and times; the first frame.
-    with open_container(path) as container:
-        stream = video_stream(path, container)
+    with open_video(path) as (container, stream):
         packets, first, orientation, notes = _read_packets(path, container, stream)
         stored = [pts for pts, *_ in packets if pts is not None]
         times = sorted(pts for pts, is_discard, _ in packets if pts is not None and not is_discard)
@@ -230,8 +229,7 @@ def _orientation(frame, packet: bytes) -> tuple[Orientation, list[str]]:
 
 def _count_frames(path: Path) -> tuple[int, list[int]]:
     """All frames that come out, and their times."""
-    with open_container(path) as container:
-        stream = video_stream(path, container)
+    with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         times = [frame.pts for frame in container.decode(stream)]
     return len(times), sorted(pts for pts in times if pts is not None)

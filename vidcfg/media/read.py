@@ -1,10 +1,10 @@
-"""Videos from files: one by one in chunks, or single frames by number.
+"""Videos from files: whole, frame by frame, or the first frames alone.
 
 8-bit sources give uint8 frames, deeper ones float32. Alpha is left out. Frames come as a player
 shows them, turned upright; with a variable rate none is repeated or dropped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from vidcfg.media.pictures import animation_frames, frame_files, read_picture, turned
-from vidcfg.media.probe import VideoInfo, open_container, probe, video_stream
+from vidcfg.media.probe import VideoInfo, open_video, probe
 from vidcfg.media.video import MediaError, Video
-
-CHUNK_BYTES = 1 << 26
 
 
 def read_video(path: str | Path, *, fps: float | None = None) -> Video:
@@ -25,54 +23,27 @@ def read_video(path: str | Path, *, fps: float | None = None) -> Video:
         MediaError: the file is missing, empty, damaged, cut short or no video.
     """
     info = probe(path, fps=fps)
-    frames = np.concatenate(list(iter_chunks(info)))
+    frames = np.stack(list(iter_frames(info)))
     return Video(frames, info.fps, info.lossless, info.codec, source=str(info.path))
 
 
-def iter_chunks(info: VideoInfo, *, chunk_frames: int | None = None) -> Iterator[np.ndarray]:
-    """The frames in order as arrays [n, 3, H, W], by PyAV; at most 64 MB each unless a number is
-    given.
+def first_frames(info: VideoInfo, count: int) -> np.ndarray:
+    """The first frames, [n, 3, H, W], as many as asked for or as there are.
+
+    decord reads those of plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4, progressive,
+    upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There it gives the
+    values that PyAV does, as long as it has not to seek. Elsewhere, and where decord is missing,
+    PyAV decodes.
 
     Raises:
-        MediaError: at the chunk where a frame is damaged or changes its size, and at the end if
-            fewer frames came out than the file holds.
+        MediaError: the file is damaged.
     """
-    item_bytes = 3 * info.height * info.width * (1 if info.bit_depth <= 8 else 4)
-    size = chunk_frames or max(1, min(64, CHUNK_BYTES // item_bytes))
-    frames = _decoded(info)
-    while chunk := list(islice(frames, size)):
-        yield np.stack(chunk)
+    count = min(count, info.num_frames)
+    frames = _decord_frames(info, count) if info.is_plain else None
+    return np.stack(list(islice(iter_frames(info), count))) if frames is None else frames
 
 
-def read_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray:
-    """Frames by number, [n, 3, H, W], in the order asked for; repeats are allowed.
-
-    decord reads the first frames of plain files: H.264, HEVC or VP9 of 8 bits, 4:2:0 or 4:4:4,
-    progressive, upright, 64 pixels wide or more, in MP4 or Matroska, without hidden frames. There
-    it gives the values that PyAV does; where it has to seek it does not, in open groups of
-    pictures. Elsewhere, and where decord is missing, PyAV decodes from the start.
-
-    Raises:
-        MediaError: a number is outside the video, or the file is damaged.
-    """
-    wrong = [i for i in indices if not 0 <= i < info.num_frames]
-    if wrong or not len(indices):
-        raise MediaError(
-            f"{info.path} has frames 0 to {info.num_frames - 1}; asked for {wrong or 'none'}."
-        )
-    if info.is_frames:
-        files, _ = frame_files(info.path)
-        return np.stack([_picture(files[i], info) for i in indices])
-    is_start = list(indices) == list(range(len(indices)))
-    frames = _decord_frames(info, indices) if is_start and info.is_plain else None
-    if frames is None:
-        up_to_last = enumerate(islice(_decoded(info), max(indices) + 1))
-        found = {index: frame for index, frame in up_to_last if index in indices}
-        frames = np.stack([found[index] for index in indices])
-    return frames
-
-
-def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None:
+def _decord_frames(info: VideoInfo, count: int) -> np.ndarray | None:
     """None where decord is absent, fails, or counts other frames than the packets."""
     # decord brings its own zlib, which breaks OpenCV's PNG reader unless OpenCV is loaded first.
     import cv2  # noqa: F401
@@ -86,7 +57,7 @@ def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None
         reader = decord.VideoReader(str(info.path.resolve()), num_threads=1)
         if len(reader) != info.num_frames:
             return None
-        frames = reader.get_batch(list(indices)).asnumpy()
+        frames = reader.get_batch(list(range(count))).asnumpy()
     except (decord.DECORDError, RuntimeError, OSError):
         return None
     if frames.shape[1:] != (info.height, info.width, 3):
@@ -94,8 +65,13 @@ def _decord_frames(info: VideoInfo, indices: Sequence[int]) -> np.ndarray | None
     return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
 
 
-def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
-    """Frames [3, H, W] in order."""
+def iter_frames(info: VideoInfo) -> Iterator[np.ndarray]:
+    """The frames [3, H, W] in order, by PyAV.
+
+    Raises:
+        MediaError: at a frame that is damaged or changes its size, and at the end if fewer frames
+            came out than the file holds.
+    """
     if info.is_frames:
         yield from (_picture(path, info) for path in frame_files(info.path)[0])
         return
@@ -105,8 +81,7 @@ def _decoded(info: VideoInfo) -> Iterator[np.ndarray]:
     count = 0
     # Packed 16-bit RGB of an odd width is wrong in rows that share their chroma; planes are right.
     pixel_format = "rgb24" if info.bit_depth <= 8 else "gbrp16le"
-    with open_container(info.path) as container:
-        stream = video_stream(info.path, container)
+    with open_video(info.path) as (container, stream):
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
             if frame.is_corrupt:

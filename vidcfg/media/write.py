@@ -82,6 +82,7 @@ def _encode(frames_THWC: np.ndarray, *, fps: float | int, codec: Codec, enlarge:
     are small beside the frames, and Python writes them with a plain error.
     """
     import av
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     rate = Fraction(fps).limit_denominator(1001)
     file = io.BytesIO()
@@ -94,7 +95,12 @@ def _encode(frames_THWC: np.ndarray, *, fps: float | int, codec: Codec, enlarge:
         stream.pix_fmt = codec.pixel_format
         stream.codec_context.thread_count = 1
         if codec.pixel_format == "yuv420p":
-            _tag_colours(stream.codec_context)
+            # The conversion is named in the file. Readers that ignore it (OpenCV, decord) assume
+            # BT.601 as well.
+            stream.codec_context.colorspace = Colorspace.ITU601
+            stream.codec_context.color_range = ColorRange.MPEG
+            stream.codec_context.color_primaries = ColorPrimaries.BT709
+            stream.codec_context.color_trc = ColorTrc.BT709
         # The frames, enlarged and converted one by one.
         for index, frame_HWC in enumerate(frames_THWC):
             large_HWC = frame_HWC.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
@@ -105,16 +111,3 @@ def _encode(frames_THWC: np.ndarray, *, fps: float | int, codec: Codec, enlarge:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return file.getvalue()
-
-
-def _tag_colours(codec_context) -> None:
-    """Name the colour conversion in the file.
-
-    The matrix is BT.601, which readers that ignore the tag (OpenCV, decord) assume as well.
-    """
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-
-    codec_context.colorspace = Colorspace.ITU601
-    codec_context.color_range = ColorRange.MPEG
-    codec_context.color_primaries = ColorPrimaries.BT709
-    codec_context.color_trc = ColorTrc.BT709

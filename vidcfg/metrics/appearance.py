@@ -1,8 +1,10 @@
 """What guidance does to a picture: saturation, clipping, contrast, sharpness, brightness."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -14,11 +16,7 @@ from vidcfg.metrics.metric import averaged, mean_metric, metric
 @mean_metric("saturation", "appearance", "0..1", "none", "hsv-saturation")
 def saturation(frame_CHW: np.ndarray) -> float:
     """Mean HSV saturation, (max - min) / max over the channels; 0 for black and for gray."""
-    import cv2
-
-    high, low = frame_CHW[0], frame_CHW[0]
-    for plane in frame_CHW[1:]:
-        high, low = cv2.max(high, plane), cv2.min(low, plane)
+    high, low = reduce(cv2.max, frame_CHW), reduce(cv2.min, frame_CHW)
     # What is black has no spread either: anything above 0 may stand for its 0.
     least = 1 if white(frame_CHW) == 255 else float(np.finfo(np.float32).tiny)
     ratio = cv2.divide(cv2.subtract(high, low), cv2.max(high, least), dtype=cv2.CV_32F)
@@ -28,8 +26,6 @@ def saturation(frame_CHW: np.ndarray) -> float:
 @mean_metric("clipped_share", "appearance", "0..1", "lower", "within=0.5/255")
 def clipped_share(frame_CHW: np.ndarray) -> float:
     """Share of values at either end of the range, within half an 8-bit level."""
-    import cv2
-
     low, high = np.nextafter(np.float32((0.5 / 255, 1 - 0.5 / 255)), np.float32((1, 0)))
     if white(frame_CHW) == 255:
         low, high = 1, 254

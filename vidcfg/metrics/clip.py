@@ -1,7 +1,7 @@
 """CLIP: how well frames fit the prompt, and how steady their embeddings are."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from vidcfg.extras import explained
-from vidcfg.files import remembered_sha256
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
-from vidcfg.metrics.metric import averaged, declare, measured
-from vidcfg.metrics.record import Backend, ClipInfo, Record
-from vidcfg.metrics.weight_files import MissingWeightsError
+from vidcfg.metrics.metric import averaged, declare, measured, skipped
+from vidcfg.metrics.record import Backend, Record
+from vidcfg.metrics.weight_files import MissingWeightsError, backend_of
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -36,7 +35,6 @@ class ClipModel:
     `tokenize` gives all ids of a text without padding; the model reads `context_length` of them.
     """
 
-    name: str
     backend: Backend
     image_size: int
     context_length: int
@@ -118,7 +116,7 @@ class ClipMeter(Meter):
             self._vectors.append(self._model.image_vectors(np.stack(self._waiting)))
             self._waiting.clear()
 
-    def finish(self, clip: ClipInfo) -> list[Record]:
+    def finish(self) -> list[Record]:
         self._flush()
         vectors = np.concatenate(self._vectors)
         cosines = np.sum(vectors[:-1] * vectors[1:], axis=1).tolist()
@@ -127,31 +125,23 @@ class ClipMeter(Meter):
         steady = averaged(known, reason="the clip has fewer than 2 frames")
         steady |= {"trace": tuple(trace)} if known else {}
         made = {"clip_score": self._score(vectors), "clip_consistency": steady}
-        name, backend = self._model.name, self._model.backend
-        return [measured(f"{n}[{name}]", backend=backend, **m) for n, m in made.items()]
+        backend = self._model.backend
+        return [measured(f"{n}[{backend.name}]", backend=backend, **m) for n, m in made.items()]
 
     def _score(self, vectors: np.ndarray) -> dict[str, Any]:
         if not self._prompt:
-            return averaged([], reason="the video has no prompt")
+            return skipped("the video has no prompt")
         text, cut = self._model.text_vector(self._prompt)
         made = averaged(vectors @ text)
         cosines = made["trace"]
         extra = {"lowest": min(cosines), "last_minus_first": cosines[-1] - cosines[0]}
-        extra["hessel"] = hessel_score(cosines)
+        # CLIPScore as published, 2.5 max(cos, 0), in 0..2.5. It is clamped frame by frame, so that
+        # one unrelated frame cannot cancel a related one. Hessel et al. 2021, arXiv:2104.08718.
+        extra["hessel"] = float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
         if cut:
-            limit = self._model.context_length
-            extra["note"] = f"prompt cut: {limit + cut} tokens, {self._model.name} reads {limit}"
+            name, limit = self._model.backend.name, self._model.context_length
+            extra["note"] = f"prompt cut: {limit + cut} tokens, {name} reads {limit}"
         return made | {"value": 100 * made["value"], "extra": extra}
-
-
-def hessel_score(cosines: Sequence[float]) -> float:
-    """CLIPScore as published: the mean over frames of 2.5 max(cos, 0), in 0..2.5.
-
-    Clamped frame by frame, so that one unrelated frame cannot cancel a related one.
-
-    Source: Hessel et al. 2021, arXiv:2104.08718.
-    """
-    return float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
 
 
 def label(settings: Any) -> str:
@@ -213,8 +203,7 @@ def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -
         return output if isinstance(output, torch.Tensor) else output.pooler_output
 
     return ClipModel(
-        name=name,
-        backend=Backend(name, remembered_sha256(weights), weights.name),
+        backend=backend_of(name, weights),
         image_size=net.config.vision_config.image_size,
         context_length=net.config.text_config.max_position_embeddings,
         encode_images=lambda images: pooled(net.get_image_features(pixel_values=images)),
@@ -250,8 +239,7 @@ def _open_clip(model: str, *, device: str) -> ClipModel:
 
     size = net.visual.image_size
     return ClipModel(
-        name=f"open_clip:{name}",
-        backend=Backend(f"open_clip:{name}", remembered_sha256(file), Path(file).name),
+        backend=backend_of(f"open_clip:{name}", Path(file)),
         image_size=size if isinstance(size, int) else size[0],
         context_length=length,
         encode_images=net.encode_image,

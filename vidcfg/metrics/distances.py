@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,16 +16,14 @@ _SURE = 1e-9
 """The share of a sum of roots that rounding may change, by its bound."""
 
 
-@dataclass(frozen=True)
-class Estimated:
+class Estimated(NamedTuple):
     """A value and its standard error, None where it is unknown."""
 
     value: float
     standard_error: float | None = None
 
 
-@dataclass(frozen=True)
-class Prdc:
+class Prdc(NamedTuple):
     """Shares in [0, 1], density in [0, M]. Equal distributions do not give 1 everywhere."""
 
     precision: float
@@ -68,14 +66,11 @@ def sorted_rows(features: np.ndarray) -> np.ndarray:
     return features[np.lexsort(features.T[::-1])]
 
 
-@dataclass(frozen=True, eq=False)
 class Moments:
     """What the Frechet distance needs of features [N, D]; kept, it is computed once."""
 
-    features: np.ndarray
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "features", _checked_rows(self.features))
+    def __init__(self, features: np.ndarray) -> None:
+        self.features = _checked_rows(features)
 
     @cached_property
     def mean(self) -> Float[np.ndarray, "D"]:
@@ -128,20 +123,16 @@ def frechet(x: FeatureSet, y: FeatureSet, *, is_biased: bool = False) -> float:
 def _cross(x: Moments, y: Moments) -> float:
     """The sum of the singular values of X_c Y_c^T."""
     if min(len(x.features), len(y.features)) > x.features.shape[1]:
+        from scipy.linalg.lapack import dsygst
+
         with suppress(np.linalg.LinAlgError):
-            squares = _squares(x, y)
+            # The squares are the eigenvalues of the product of both `products`, in rising order.
+            similar, _ = dsygst(x.products, y.lower, itype=2, lower=1)
+            squares = np.linalg.eigvalsh(similar, UPLO="L")
             roots = np.sqrt(np.maximum(squares, np.finfo(float).tiny))
             if np.finfo(float).eps / 2 * squares[-1] * (1 / roots).sum() < _SURE * roots.sum():
                 return float(roots.sum())
     return float(np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum())
-
-
-def _squares(x: Moments, y: Moments) -> Float[np.ndarray, "D"]:
-    """The eigenvalues of the product of both `products`, in rising order."""
-    from scipy.linalg.lapack import dsygst
-
-    similar, _ = dsygst(x.products, y.lower, itype=2, lower=1)
-    return np.linalg.eigvalsh(similar, UPLO="L")
 
 
 def frechet_infinity(x: Rows, y: Others) -> Estimated:

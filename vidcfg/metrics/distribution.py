@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from vidcfg.metrics.distances import (
     prdc,
     sorted_rows,
 )
-from vidcfg.metrics.metric import METRICS, declare, measured
-from vidcfg.metrics.record import Backend, Record
+from vidcfg.metrics.features.base import FeatureNet
+from vidcfg.metrics.metric import METRICS, declare, measured, skipped
+from vidcfg.metrics.record import Record
 
 LITERATURE_N = 2048
 """Clips on each side below which a Frechet distance is not comparable with published ones."""
@@ -95,7 +96,7 @@ distance(
 distance(
     {"precision": "0..1", "recall": "0..1", "density": "ratio", "coverage": "0..1"},
     *("higher", "k=5;ties=strict"),
-    lambda x, y, _: [Estimated(value) for value in astuple(prdc(x, y))],
+    lambda x, y, _: [*map(Estimated, prdc(x, y))],
 )
 
 
@@ -111,55 +112,45 @@ def distance_names(net: str) -> list[str]:
     return [distance_name(name, net) for distance in DISTANCES for name in distance.names]
 
 
-def distribution_records(
-    sets: Sets,
-    *,
-    net: str,
-    backend: Backend,
-    protocol: str,
-    is_biased: bool = False,
-    is_published: bool = False,
-) -> list[Record]:
+def distribution_records(sets: Sets, net: FeatureNet, *, protocol: str) -> list[Record]:
     """Frechet distance and its extrapolation, kernel and sliced distance, precision and the rest.
 
-    Each record's `extra` has the number of real clips, the real-against-real value with its own
-    numbers, and what there is to warn about. What a set is too small for is skipped with the
-    reason.
+    `net` made the features, `protocol` is that of the reference. Each record's `extra` has the
+    number of real clips, the real-against-real value with its own numbers, and what there is to
+    warn about. What a set is too small for is skipped with the reason.
     """
     made, other_and_real = [], sets.baseline()
-    smaller = min(len(sets.generated), len(sets.real))
+    smaller, is_biased = min(len(sets.generated), len(sets.real)), net.is_biased_covariance
     for distance in DISTANCES:
+        facts = {"n": len(sets.generated), "backend": net.backend}
+        facts["protocol"] = f"{net.protocol};{protocol}"
+        if METRICS[distance.names[0]].protocol.startswith("frechet"):
+            facts["protocol"] += ";cov=biased" if is_biased else ";cov=unbiased"
         # What the values are, and what they would be between real clips.
-        reason, baseline = "", None
         real = sets.kept if distance.takes_moments and sets.kept else sets.real
         try:
             found = distance.of(real, sets.generated, is_biased)
         except ValueError as error:
-            reason, found = str(error), [None] * len(distance.names)
+            facts |= skipped(str(error), n=len(sets.generated))
+            made += [measured(distance_name(name, net.name), **facts) for name in distance.names]
+            continue
+        baseline = None
         with suppress(ValueError):
-            if distance.has_baseline and not reason:
+            if distance.has_baseline:
                 other, whole = other_and_real
                 baseline = distance.of(real if whole is sets.real else whole, other, is_biased)
         # One record each.
-        for index, (name, estimated) in enumerate(zip(distance.names, found)):
-            rest = {"n": len(sets.generated), "backend": backend, "protocol": protocol}
-            if METRICS[name].protocol.startswith("frechet"):
-                rest["protocol"] += ";cov=biased" if is_biased else ";cov=unbiased"
-            if estimated is None:
-                rest |= {"value": None, "reason": reason, "status": "skipped"}
-            else:
-                value, error = astuple(estimated)
-                extra = {"n_real": len(sets.real)}
-                if error is not None:
-                    rest["interval"] = (value - 1.96 * error, value + 1.96 * error)
-                if baseline is not None:
-                    extra["real_against_real"] = baseline[index].value
-                    extra["real_against_real_n"] = [len(x) for x in other_and_real]
-                if note := _note(name, smaller):
-                    extra["note"] = note
-                is_comparable = is_published and smaller >= LITERATURE_N
-                rest |= {"value": value, "extra": extra, "comparable_to_literature": is_comparable}
-            made.append(measured(distance_name(name, net), **rest))
+        facts["comparable_to_literature"] = net.is_published and smaller >= LITERATURE_N
+        for index, (name, (value, error)) in enumerate(zip(distance.names, found)):
+            extra = {"n_real": len(sets.real)}
+            interval = None if error is None else (value - 1.96 * error, value + 1.96 * error)
+            if baseline is not None:
+                extra["real_against_real"] = baseline[index].value
+                extra["real_against_real_n"] = [len(x) for x in other_and_real]
+            if note := _note(name, smaller):
+                extra["note"] = note
+            rest = {"interval": interval, "extra": extra, **facts}
+            made.append(measured(distance_name(name, net.name), value, **rest))
     return made
 
 

@@ -99,11 +99,9 @@ def distances_of(
     frames: Sequence[np.ndarray] | np.ndarray, known_SS: Float[np.ndarray, "S S"] | None = None
 ) -> Float[np.ndarray, "T T"]:
     """Mean squared difference of all frames, of which the first S may know theirs."""
-    num_known = 0 if known_SS is None else len(known_SS)
-    found = np.zeros((len(frames), len(frames)))
-    if num_known:
-        found[:num_known, :num_known] = known_SS
-    for t in range(num_known, len(frames)):
+    known_SS = np.zeros((0, 0)) if known_SS is None else known_SS
+    found = np.pad(known_SS, (0, len(frames) - len(known_SS)))
+    for t in range(len(known_SS), len(frames)):
         for s in range(t):
             found[s, t] = found[t, s] = mean_square(frames[s], frames[t])
     return found
@@ -146,7 +144,7 @@ class TemporalSpectrum:
 
     def __init__(self) -> None:
         self._frames: deque[np.ndarray] = deque(maxlen=SEGMENT)
-        self.num_frames = self._since = self._num_segments = 0
+        self.num_frames = self._since = 0
         self._fast = self._total = 0.0
         self._distances = np.zeros((0, 0))
 
@@ -154,8 +152,7 @@ class TemporalSpectrum:
         self._frames.append(frame)
         self.num_frames += 1
         self._since += 1
-        full = len(self._frames) == SEGMENT
-        if full and (self._num_segments == 0 or self._since == SEGMENT // 2):
+        if len(self._frames) == SEGMENT and self._since >= SEGMENT // 2:
             self._segment()
 
     def high_share(self) -> float | None:
@@ -179,7 +176,6 @@ class TemporalSpectrum:
         frequency, power = temporal_spectrum(self._distances, periodic_hann(len(self._frames)))
         self._fast += float(power[frequency >= CUTOFF].sum())
         self._total += float(power[1:].sum())
-        self._num_segments += 1
         self._since = 0
 
 

@@ -8,10 +8,11 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vidcfg.metrics.frames import difference, mean_size, mean_square, to_unit
+from vidcfg.metrics.frames import mean_size, mean_square, to_unit
 
 Image = Float[np.ndarray, "H W *C"]
 Plane, Levels = Float[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]
@@ -45,8 +46,6 @@ def textured(luma_HW: Plane) -> Levels:
     (plus two levels, so that flat areas stay flat): what gets brighter, darker or stronger keeps
     its place, and flow does not take flicker for motion.
     """
-    import cv2
-
     rest = luma_HW - cv2.GaussianBlur(luma_HW, (0, 0), _SPREAD)
     spread = np.sqrt(cv2.GaussianBlur(rest * rest, (0, 0), _SPREAD)) + _NOISE
     return np.clip(128 + 48 * rest / spread, 0, 255).astype(np.uint8)
@@ -63,8 +62,6 @@ def dis_flow(first_HW: Levels, second_HW: Levels) -> Flow:
 
     Source: Kroeger et al. 2016, arXiv:1603.03590.
     """
-    import cv2
-
     height, width = first_HW.shape
     if min(height, width) < MIN_SIZE:
         text = f"frames are {height} x {width}, optical flow needs {MIN_SIZE} pixels or more."
@@ -88,8 +85,6 @@ def places(flow_HW2: Flow, *, top: int = 0) -> tuple[Plane, Plane]:
 
 def follow(image_HWx: Image, flow_HW2: Flow) -> tuple[Image, Mask]:
     """Cubic samples of the image at p + flow(p), and where that lies inside the image."""
-    import cv2
-
     height, width = flow_HW2.shape[:2]
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     x, y = places(flow_HW2)
@@ -103,8 +98,6 @@ def linear(image: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
     Whole-number places give the image's own values bit for bit, but in images of two channels,
     where OpenCV rounds places to 1/32 pixel.
     """
-    import cv2
-
     return cv2.remap(image, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -149,16 +142,12 @@ class View:
     @cached_property
     def rgb(self) -> Float[np.ndarray, "H W 3"]:
         """The frame in [0, 1], channels last; gray as three equal ones."""
-        import cv2
-
         planes = np.broadcast_to(self.frame, (3, *self.frame.shape[1:]))
         return to_unit(cv2.merge(list(planes)))
 
     @cached_property
     def ycc(self) -> Float[np.ndarray, "h w 3"]:
         """Luma and the two colour differences in levels of 255 (BT.601), reduced if large."""
-        import cv2
-
         image, (height, width) = self.rgb, search_size(*self.frame.shape[-2:])
         if height < image.shape[0]:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
@@ -167,8 +156,6 @@ class View:
     @cached_property
     def search(self) -> UInt8[np.ndarray, "h w"]:
         """What flow is searched in."""
-        import cv2
-
         luma, (height, width) = self.ycc[..., 0], search_size(*self.frame.shape[-2:])
         if height > luma.shape[0] and min(luma.shape) >= MIN_SIZE:
             luma = cv2.resize(luma, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -198,26 +185,25 @@ class Pair:
 
     @cached_property
     def difference(self) -> np.ndarray:
-        """As `frames.difference`."""
-        return difference(self.first, self.second)
+        """Second - first: int16 levels if both are uint8, else in [0, 1]."""
+        if self.first.dtype == self.second.dtype == np.uint8:
+            return np.subtract(self.second, self.first, dtype=np.int16)
+        return to_unit(self.second) - to_unit(self.first)
 
     @cached_property
     def change(self) -> tuple[float, float]:
         """Mean absolute and mean squared difference, in [0, 1]."""
-        frames = self.first, self.second
-        return mean_size(*frames), mean_square(*frames)
+        return mean_size(self.first, self.second), mean_square(self.first, self.second)
 
     @cached_property
     def there(self) -> np.ndarray:
         """Flow from the first to the second frame at the size of the search, in its pixels."""
-        first, second = self.views
-        return dis_flow(first.search, second.search)
+        return dis_flow(self.views[0].search, self.views[1].search)
 
     @cached_property
     def back(self) -> np.ndarray:
         """Flow from the second to the first frame, likewise."""
-        first, second = self.views
-        return dis_flow(second.search, first.search)
+        return dis_flow(self.views[1].search, self.views[0].search)
 
     @cached_property
     def step(self) -> np.ndarray:
@@ -271,7 +257,5 @@ def resized(flow_HW2: np.ndarray, height: int, width: int) -> Float[np.ndarray, 
 
 
 def _scaled(found: np.ndarray, height: int, width: int) -> np.ndarray:
-    import cv2
-
     way = cv2.INTER_AREA if found.shape[0] > height else cv2.INTER_LINEAR
     return cv2.resize(found, (width, height), interpolation=way)

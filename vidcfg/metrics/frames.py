@@ -3,8 +3,9 @@
 Frames of 8 bits stay levels as far as they can: sums of levels are exact, and quicker than floats.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from vidcfg.media.video import check_range
@@ -32,8 +33,6 @@ def white(values: np.ndarray) -> int:
 
 def luma(frame_CHW: np.ndarray) -> np.ndarray:
     """BT.709 luma in [0, 1] of a frame with 1 or 3 channels: float32 [H, W]."""
-    import cv2
-
     if len(frame_CHW) == 1:
         return to_unit(frame_CHW)[0]
     red, green, blue = frame_CHW
@@ -43,8 +42,7 @@ def luma(frame_CHW: np.ndarray) -> np.ndarray:
     return cv2.min(cv2.scaleAdd(blue.astype(np.float32), of_blue, both), 1)
 
 
-@dataclass(frozen=True)
-class Light:
+class Light(NamedTuple):
     """Of a frame's BT.709 luma: mean, standard deviation, and the mean length of its gradient.
 
     The gradient is of forward differences, in intensity per pixel; 0 below 2 x 2 pixels.
@@ -56,8 +54,6 @@ class Light:
 
 
 def light(frame_CHW: np.ndarray) -> Light:
-    import cv2
-
     brightness, sharpness = luma(frame_CHW), 0.0
     mean, deviation = cv2.meanStdDev(brightness)
     if min(brightness.shape) > 1:
@@ -70,24 +66,13 @@ def light(frame_CHW: np.ndarray) -> Light:
     return Light(float(mean[0, 0]), float(deviation[0, 0]), sharpness)
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """second - first of two frames: int16 levels if both are uint8, else in [0, 1]."""
-    if first.dtype == second.dtype == np.uint8:
-        return np.subtract(second, first, dtype=np.int16)
-    return to_unit(second) - to_unit(first)
-
-
 def mean_size(first: np.ndarray, second: np.ndarray) -> float:
     """Mean |x - y| in [0, 1], of two frames or two differences; of levels it is exact."""
-    import cv2
-
     return cv2.norm(_plane(first), _plane(second), cv2.NORM_L1) / (white(first) * first.size)
 
 
 def mean_square(first: np.ndarray, second: np.ndarray) -> float:
     """Mean (x - y)^2, likewise."""
-    import cv2
-
     squared = cv2.norm(_plane(first), _plane(second), cv2.NORM_L2SQR)
     return squared / (white(first) ** 2 * first.size)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from vidcfg.metrics.flow import FLOW_PROTOCOL, MASK_PROTOCOL, MIN_COVERAGE, MIN_
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.metric import averaged, declare, measured
-from vidcfg.metrics.record import Backend, ClipInfo, Record
+from vidcfg.metrics.record import Backend, Record
 from vidcfg.metrics.weight_files import (
     MissingWeightsError,
     backend_of,
@@ -34,21 +35,15 @@ declare("lpips_adjacent", "lpips", "lpips", "lower", _PROTOCOL)
 declare("lpips_warp", "lpips", "lpips", "lower", f"{_PROTOCOL};{FLOW_PROTOCOL};{MASK_PROTOCOL}")
 
 
+@dataclass(eq=False)
 class Lpips:
     """LPIPS 0.1 of batches of frames, with the range owned here: [0, 1] in, [-1, 1] to the net."""
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        net: str,
-        backend: Backend,
-        is_published: bool = False,
-        device: str = "cpu",
-    ) -> None:
-        self.net, self.backend, self.is_published = net, backend, is_published
-        self._model = model.eval().to(device)
-        self._device = device
+    model: Any
+    net: str
+    backend: Backend
+    is_published: bool = False
+    device: str = "cpu"
 
     def features(self, frames: np.ndarray) -> list[list[Any]]:
         """What the net sees in each of frames [B, 3, H, W] in [0, 1]: unit vectors, by layer.
@@ -59,8 +54,8 @@ class Lpips:
         import torch
 
         with torch.inference_mode():
-            scaled = 2 * torch.from_numpy(to_unit(frames)).to(self._device) - 1
-            layers = self._model.net(self._model.scaling_layer(scaled))
+            scaled = 2 * torch.from_numpy(to_unit(frames)).to(self.device) - 1
+            layers = self.model.net(self.model.scaling_layer(scaled))
             for layer in layers:
                 layer /= (layer * layer).sum(dim=1, keepdim=True).sqrt_() + 1e-10
             return [list(of_frame) for of_frame in zip(*layers)]
@@ -69,13 +64,13 @@ class Lpips:
         """LPIPS of each pair of frames, given by their `features`."""
         import torch
 
-        weights = [lin.model[-1].weight.flatten() for lin in self._model.lins]
+        weights = [lin.model[-1].weight.flatten() for lin in self.model.lins]
         with torch.inference_mode():
             found = [
                 sum((a - b).square_().mean(dim=(1, 2)) @ w for a, b, w in zip(*pair, weights))
                 for pair in pairs
             ]
-            return torch.stack(found).float().cpu().tolist() if found else []
+            return torch.stack(found).float().cpu().tolist()
 
 
 class LpipsMeter(Meter):
@@ -127,19 +122,17 @@ class LpipsMeter(Meter):
         seen = [self._last] if self._last else []
         seen += self._net.features(np.stack(self._frames))
         self._plain += self._net.between(list(pairwise(seen)))
-        known = [i for i, frame in enumerate(self._moved) if frame is not None]
-        found: list[float | None] = [None] * len(self._moved)
+        known = {i: frame for i, frame in enumerate(self._moved) if frame is not None}
         if known:
-            moved = self._net.features(np.stack([self._moved[i] for i in known]))
-            pairs = [(seen[i], features) for i, features in zip(known, moved)]
-            for i, value in zip(known, self._net.between(pairs)):
-                found[i] = value
-        self._warped += found
+            moved = self._net.features(np.stack(list(known.values())))
+            values = self._net.between([(seen[i], features) for i, features in zip(known, moved)])
+            known = dict(zip(known, values))
+        self._warped += map(known.get, range(len(self._moved)))
         self._last = seen[-1]
         self._frames.clear()
         self._moved.clear()
 
-    def finish(self, clip: ClipInfo) -> list[Record]:
+    def finish(self) -> list[Record]:
         self._flush()
         traces = {"lpips_adjacent": self._plain, "lpips_warp": self._warped}
         return [self._record(f"{name}[{self._net.net}]", t) for name, t in traces.items()]
@@ -185,11 +178,11 @@ def load_lpips(net: str, path: Path, *, device: str = "cpu") -> Lpips:
     Raises:
         MissingWeightsError: a file that does not fit.
     """
-    model = empty_lpips(net)
+    model = empty_lpips(net).to(device)
     load_backbone(model, path)
     backend, weight = backend_of(f"lpips-0.1-{net}", path), named(f"lpips-{net}")
     is_published = bool(weight.tried) and backend.sha256 == weight.sha256
-    return Lpips(model, net=net, backend=backend, is_published=is_published, device=device)
+    return Lpips(model, net, backend, is_published, device)
 
 
 def empty_lpips(net: str) -> Any:

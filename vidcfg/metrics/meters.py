@@ -20,6 +20,7 @@ from vidcfg.metrics.metric import (
     measured,
     metrics_of,
     over_shots,
+    skipped,
 )
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.metrics.shots import with_cuts
@@ -45,7 +46,7 @@ class Meter(ABC):
         """A pair that ends with the frame that was just added."""
 
     @abstractmethod
-    def finish(self, clip: ClipInfo) -> list[Record]:
+    def finish(self) -> list[Record]:
         """The clip's records; called once, after the last frame."""
 
 
@@ -71,21 +72,19 @@ def measure(frames: Iterable[np.ndarray], meters: Sequence[Meter]) -> int:
         recent.append(View(frame))
         for meter in meters:
             meter.add_frame(frame)
-        before, pairs = (
-            pairs,
-            {
-                lag: Pair((recent[-1 - lag], recent[-1]), lag, start=count - lag)
-                for lag in (1, *lags)
-                if lag < len(recent)
-            },
-        )
+        before = pairs
+        pairs = {
+            lag: Pair((recent[-1 - lag], recent[-1]), lag, start=count - lag)
+            for lag in (1, *lags)
+            if lag < len(recent)
+        }
         # Three frames are two pairs of neighbours: what they search is searched once.
         if 2 in pairs:
             pairs[2] = replace(pairs[2], halves=(before[1], pairs[1]))
-        for lag in lags:
+        for lag, pair in pairs.items():
             for meter in meters:
-                if lag in meter.lags and lag in pairs:
-                    meter.add_pair(pairs[lag])
+                if lag in meter.lags:
+                    meter.add_pair(pair)
         count += 1
     return count
 
@@ -144,10 +143,9 @@ class ClipMeasures(Meter):
         outcomes = [metric.outcome(self) for metric in self.metrics]
         self._shots.append(Shot(self.start, self._num_frames, outcomes))
 
-    def finish(self, clip: ClipInfo) -> list[Record]:
+    def finish(self) -> list[Record]:
         self._end_shot()
-        cuts = [shot.start for shot in self._shots[1:]]
-        made = []
+        cuts, made = [shot.start for shot in self._shots[1:]], []
         for index, metric in enumerate(self.metrics):
             outcome = over_shots(metric, self._shots, index)
             if metric.marks_still and self._is_still and outcome["value"] is not None:
@@ -176,8 +174,7 @@ def meters_for(
         try:
             meters.append(module.load_meter(settings, prompt=prompt, fps=fps))
         except MissingWeightsError as error:
-            null = {"value": None, "n": 0, "reason": str(error), "status": "skipped"}
-            label = module.label(settings)
+            null, label = skipped(str(error)), module.label(settings)
             absent += [measured(f"{m.name}[{label}]", **null) for m in metrics_of(name)]
     return meters, absent
 
@@ -193,4 +190,4 @@ def measure_video(
     meter = ClipMeasures(chosen, stride=stride, fps=float(video.fps))
     count, (height, width) = measure(video.frames, [meter]), video.frames.shape[2:]
     clip = ClipInfo(count, height, width, float(video.fps), video.lossless, video.codec)
-    return [replace(record, subject=video.source, clip=clip) for record in meter.finish(clip)]
+    return [replace(record, subject=video.source, clip=clip) for record in meter.finish()]

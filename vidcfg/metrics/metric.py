@@ -165,8 +165,7 @@ def averaged(points: Iterable, *, reason: str = "") -> dict[str, Any]:
 
     trace = tuple(float(point) for point in points)
     if not trace:
-        reason = reason or "the clip has too few frames"
-        return {"value": None, "n": 0, "reason": reason, "status": "skipped"}
+        return skipped(reason or "the clip has too few frames")
     return {"value": float(np.mean(trace)), "n": len(trace), "trace": trace}
 
 
@@ -177,7 +176,12 @@ def computed(
     try:
         return {"value": compute(*arguments), "n": n, **rest}
     except ValueError as error:
-        return {"value": None, "n": n, "reason": str(error), **rest, "status": "skipped"}
+        return skipped(str(error), n=n) | rest
+
+
+def skipped(reason: str, *, n: int = 0) -> dict[str, Any]:
+    """The outcome of a metric that has no value."""
+    return {"value": None, "n": n, "reason": reason, "status": "skipped"}
 
 
 GROUPS = ("flicker", "motion", "alignment", "distribution", "look")
@@ -224,9 +228,8 @@ def over_shots(metric: Metric, shots: Sequence[Shot], index: int) -> dict[str, A
 
     # Values, and what is known beside them.
     counts = [outcome["n"] for outcome in known]
-    values = [outcome["value"] for outcome in known]
     ways = {"mean": lambda x: np.average(x, weights=counts), "max": max, "sum": sum}
-    value = ways[metric.of_shots](values)
+    value = ways[metric.of_shots]([outcome["value"] for outcome in known])
     made = known[0] | {"value": float(value), "n": sum(counts)}
     if "extra" in made:
         found = [outcome["extra"] for outcome in known]

@@ -79,12 +79,12 @@ def sign_flip_p(values_N: Values, clusters_N: Clusters, *, alternative: str = "g
     Raises:
         ValueError: for another alternative, no values, or values that are not finite.
     """
-    signs = {"greater": (1,), "less": (-1,), "two-sided": (1, -1)}.get(alternative)
-    if signs is None:
+    less, greater = _tails(cluster_means(values_N, clusters_N))
+    both = min(1.0, 2 * min(less, greater))
+    p_values = {"greater": greater, "less": less, "two-sided": both}
+    if alternative not in p_values:
         raise ValueError(f"alternative is {alternative!r}: greater, less or two-sided.")
-    means = cluster_means(values_N, clusters_N)
-    lower, upper = _tails(means)
-    return min(1.0, len(signs) * min({1: upper, -1: lower}[sign] for sign in signs))
+    return p_values[alternative]
 
 
 def skewness_corrected_p(values_N: Values, clusters_N: Clusters) -> float:

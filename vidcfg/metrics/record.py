@@ -143,11 +143,8 @@ def _reader() -> Any:
 
 def common_clip(clips: Sequence[ClipInfo]) -> ClipInfo:
     """What all clips share; a field in which they differ is None."""
-    shared = {}
-    for item in fields(ClipInfo):
-        values = {getattr(clip, item.name) for clip in clips}
-        shared[item.name] = values.pop() if len(values) == 1 else None
-    return ClipInfo(**shared)
+    found = {f.name: {getattr(clip, f.name) for clip in clips} for f in fields(ClipInfo)}
+    return ClipInfo(**{name: values.pop() for name, values in found.items() if len(values) == 1})
 
 
 RANGES = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -54,8 +55,6 @@ class Thumbnail:
 
         1 where either picture is flat: nothing tells them apart.
         """
-        import cv2
-
         if min(self.texture.std(), other.texture.std()) < _FLAT:
             return 1.0
         inner = slice(REACH, SIDE - REACH)
@@ -74,8 +73,6 @@ class Thumbnail:
 
 def thumbnail(frame_CHW: np.ndarray) -> Thumbnail:
     """Of a frame, uint8 or float32 in [0, 1]."""
-    import cv2
-
     check_range(frame_CHW, what="frames to measure")
     planes = [plane.astype(np.float32) for plane in frame_CHW]
     # First across alone: a whole factor, which common widths are, is quick.

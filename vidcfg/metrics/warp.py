@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vidcfg.metrics.flicker import trend
 from vidcfg.metrics.flow import FLOW_PROTOCOL, MIN_SIZE, YCC, Pair, follow, resized
-from vidcfg.metrics.metric import Quantity, averaged, declare, metric
+from vidcfg.metrics.metric import Quantity, averaged, declare, metric, skipped
 
 BLOCK = 8
 """Side of a block in pixels, of frames that are reduced to a shorter side of 480 at most."""
@@ -121,8 +122,6 @@ def moved_and_turned(luma_HW: np.ndarray, step_HW2: np.ndarray) -> tuple[float, 
 
     A frame that holds an echo of its neighbour is like itself along the motion, and not across it.
     """
-    import cv2
-
     turned = np.stack([-step_HW2[..., 1], step_HW2[..., 0]], axis=-1)
     is_moving = np.linalg.norm(step_HW2, axis=-1) > SLOWEST
     sums = [0.0, 0.0]
@@ -149,8 +148,6 @@ def block_means(
     values_HWC: Float[np.ndarray, "H W C"], is_known: Bool[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "rows columns C"]:
     """Means over the known pixels of whole blocks, NaN where fewer than half of them are known."""
-    import cv2
-
     rows, columns = (size // BLOCK for size in is_known.shape)
     known = is_known[: rows * BLOCK, : columns * BLOCK].astype(np.float32)
     values = values_HWC[: rows * BLOCK, : columns * BLOCK] * known[..., None]
@@ -284,8 +281,7 @@ along_path("judder_peak", "judder", peak, of_shots="max", group="motion")
 
 def _unmoved(clip: Any) -> dict[str, Any]:
     """What there is of an echo where nothing moves."""
-    reason = clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame"
-    return averaged([], reason=reason)
+    return skipped(clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame")
 
 
 @metric(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from vidcfg.extras import explained
 from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.record import Backend
+from vidcfg.metrics.record import Backend, Record
 from vidcfg.metrics.weight_files import WEIGHTS, MissingWeightsError, find_weights
 
 NETS = {
@@ -19,7 +19,7 @@ NETS = {
     "i3d-k400": "vidcfg.metrics.features.i3d",
     "r3d18-k400": "vidcfg.metrics.features.r3d18",
 }
-"""Net name -> module with `load(protocol, paths, device) -> FeatureNet`."""
+"""Net name -> module with `load(path, protocol, device) -> FeatureNet`."""
 
 
 class FeatureNet(ABC):
@@ -63,6 +63,10 @@ class FeatureNet(ABC):
             inside = (torch.from_numpy(np.clip(clip, 0, 1)).to(self.device) for clip in clips)
             return torch.cat([self.encode(clip) for clip in inside]).float().cpu().numpy()
 
+    def judge(self, clip: np.ndarray, prompt: str | None) -> tuple[np.ndarray, list[Record]]:
+        """The features [D] of a prepared clip, and what the net says of it and its prompt."""
+        return self.features(clip[None])[0], []
+
 
 def load_net(
     name: str,
@@ -79,11 +83,10 @@ def load_net(
     """
     if name not in NETS:
         raise ValueError(f"no feature net is named {name!r}. Known: {', '.join(NETS)}.")
-    if name in WEIGHTS:
-        # Asked before the module is imported: without weights there is no need to load torch.
-        find_weights(name, paths=paths)
+    # Asked before the module is imported: without weights there is no need to load torch.
+    path = find_weights(name, paths=paths) if name in WEIGHTS else (paths or {}).get(name)
     with explained(name, "render" if name == "mini" else "metrics", MissingWeightsError):
-        return import_module(NETS[name]).load(protocol=protocol, paths=paths, device=device)
+        return import_module(NETS[name]).load(path, protocol=protocol, device=device)
 
 
 def check_clips(clips: np.ndarray) -> None:

@@ -4,7 +4,6 @@ Source: Carreira & Zisserman 2017, arXiv:1705.07750; layer names as in the commo
 that its state_dict fits.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.nn import functional
 
 from vidcfg.metrics.features.base import FeatureNet, stretch
 from vidcfg.metrics.record import Backend
-from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, find_weights, refusing
+from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, refusing
 
 SIDE = 224
 NUM_FRAMES = 16
@@ -165,8 +164,7 @@ def load_i3d(path: str | Path) -> I3D:
     return model
 
 
-def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> I3DNet:
-    """I3D from its named weights, or from a local file."""
-    path = find_weights("i3d-k400", paths=paths)
+def load(path: Path, *, protocol: str, device: str) -> I3DNet:
+    """I3D from a file of its weights."""
     backend = backend_of("i3d-k400", path)
     return I3DNet(load_i3d(path), protocol=protocol, backend=backend, device=device)

@@ -1,6 +1,5 @@
 """The embedded scorer as a feature net, and what it says about prompts."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,44 +39,32 @@ class MiniNet(FeatureNet):
     def encode(self, clip: Any) -> Any:
         return self.scorer.encode_video(clip[None])
 
-    def alignment_records(
-        self, clips: np.ndarray, prompts: Sequence[str | None]
-    ) -> list[list[Record]]:
-        """The records of `judge`."""
-        return self.judge(clips, prompts)[1]
+    def judge(self, clip: np.ndarray, prompt: str | None) -> tuple[np.ndarray, list[Record]]:
+        """The features of a prepared clip, and `align[mini]` and `attribute_accuracy[mini]`.
 
-    def judge(
-        self, clips: np.ndarray, prompts: Sequence[str | None]
-    ) -> tuple[np.ndarray, list[list[Record]]]:
-        """`features` of prepared clips, and `align[mini]` and `attribute_accuracy[mini]` of each.
-
-        A clip goes through the net once. Alignment is the cosine of video and prompt. Attributes
-        that the prompt names are looked up in the scorer's own verdict on every fourth frame;
-        `extra` has for each the share of frames on which it is right, of those that the prompt
-        speaks of.
+        It goes through the net once. Alignment is the cosine of video and prompt. Attributes that
+        the prompt names are looked up in the scorer's own verdict on every fourth frame; `extra`
+        has for each the share of frames on which it is right, of those that the prompt speaks of.
         """
         import torch
 
-        check_clips(clips)
-        scorer, vectors, made = self.scorer, [], []
+        check_clips(clip[None])
+        scorer = self.scorer
         with torch.inference_mode():
-            for clip, prompt in zip(clips, prompts):
-                video = torch.from_numpy(np.clip(clip[None], 0, 1)).to(self.device)
-                states = scorer.states(video)
-                vectors.append(scorer.unit(states))
-                seen = {
-                    name: [ATTRIBUTES[name][i] for i in rows[0].argmax(-1)]
-                    for name, rows in scorer.read(states).items()
-                }
-                text = scorer.encode_text([prompt]) if prompt else None
-                value = None if text is None else (vectors[-1] * text).sum(-1).item()
-                align = self._record("align[mini]", value, reason="the video has no prompt")
-                right = shares_right(seen, prompt or "", len(clip))
-                share = sum(right.values()) / len(right) if right else None
-                reason = "the prompt names no attribute" if prompt else "the video has no prompt"
-                facts = {"reason": reason, "extra": right}
-                made.append([align, self._record("attribute_accuracy[mini]", share, **facts)])
-        return torch.cat(vectors).float().cpu().numpy(), made
+            states = scorer.states(torch.from_numpy(np.clip(clip[None], 0, 1)).to(self.device))
+            vector = scorer.unit(states)
+            seen = {
+                name: [ATTRIBUTES[name][i] for i in rows[0].argmax(-1)]
+                for name, rows in scorer.read(states).items()
+            }
+            text = scorer.encode_text([prompt]) if prompt else None
+            value = None if text is None else (vector * text).sum(-1).item()
+        align = self._record("align[mini]", value, reason="the video has no prompt")
+        right = shares_right(seen, prompt or "", len(clip))
+        share = sum(right.values()) / len(right) if right else None
+        reason = "the prompt names no attribute" if prompt else "the video has no prompt"
+        accuracy = self._record("attribute_accuracy[mini]", share, reason=reason, extra=right)
+        return vector[0].float().cpu().numpy(), [align, accuracy]
 
     def _record(self, name: str, value: float | None, **rest: Any) -> Record:
         rest |= {"n": 1} if value is not None else {"n": 0, "status": "skipped"}
@@ -99,14 +86,14 @@ def shares_right(seen: dict[str, list[str]], prompt: str, num_frames: int) -> di
     return shares
 
 
-def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> MiniNet:
-    """The scorer of the package, or the one in the folder `paths["mini"]`."""
+def load(path: str | Path | None, *, protocol: str, device: str) -> MiniNet:
+    """The scorer in a folder, or that of the package."""
     import torch
 
     from vidcfg.mini.pipeline import MINI_PATH
     from vidcfg.mini.scorer import Scorer
 
-    folder = Path((paths or {}).get("mini", MINI_PATH / "scorer"))
+    folder = MINI_PATH / "scorer" if path is None else Path(path)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise MissingWeightsError(
@@ -114,4 +101,4 @@ def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) 
             "python scripts/train_mini configs/train/mini.yaml"
         )
     scorer = Scorer.from_pretrained(folder, torch_dtype=torch.float32).to(device)
-    return MiniNet(scorer, sha256=remembered_sha256(files[0]), source=str(folder.name))
+    return MiniNet(scorer, sha256=remembered_sha256(files[0]), source=folder.name)

@@ -1,6 +1,5 @@
 """torchvision's R3D-18 on Kinetics-400 as a feature net. Its distances are never called FVD."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.nn import functional
 
 from vidcfg.metrics.features.base import FeatureNet, stretch
 from vidcfg.metrics.record import Backend
-from vidcfg.metrics.weight_files import backend_of, find_weights, refusing
+from vidcfg.metrics.weight_files import backend_of, refusing
 
 MEAN = (0.43216, 0.394666, 0.37645)
 STD = (0.22803, 0.22145, 0.216989)
@@ -37,11 +36,10 @@ class R3D18Net(FeatureNet):
         return functional.adaptive_avg_pool3d(x, 1).flatten(1)
 
 
-def load(*, protocol: str, paths: Mapping[str, str | Path] | None, device: str) -> R3D18Net:
-    """R3D-18 from its named weights, or from a local file."""
+def load(path: Path, *, protocol: str, device: str) -> R3D18Net:
+    """R3D-18 from a file of its weights."""
     from torchvision.models.video import r3d_18
 
-    path = find_weights("r3d18-k400", paths=paths)
     model = r3d_18(weights=None)
     with refusing(path, "is no state_dict of R3D-18"):
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
