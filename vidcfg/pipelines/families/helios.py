@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.pipelines.families import wan
+from vidcfg.pipelines.family import ONE_MODEL
+
+_HISTORY = ("latents_history_short", "latents_history_mid", "latents_history_long")
 
 
 def _chunk(pipe, call, number: int) -> tuple[int, np.ndarray]:
@@ -19,20 +22,9 @@ FAMILY = replace(
     name="helios",
     pipelines=("HeliosPipeline",),
     frame_rule="4k + 1 in a chunk",
-    denoisers={"transformer": None},
-    expert_of=None,
-    per_sample=(
-        "timestep",
-        "latents_history_short",
-        "latents_history_mid",
-        "latents_history_long",
-    ),
-    constants=(
-        "indices_hidden_states",
-        "indices_latents_history_short",
-        "indices_latents_history_mid",
-        "indices_latents_history_long",
-    ),
+    **ONE_MODEL,
+    per_sample=("timestep", *_HISTORY),
+    constants=("indices_hidden_states", *(f"indices_{name}" for name in _HISTORY)),
     part=_chunk,
 )
 

@@ -5,7 +5,6 @@ Conditions at later frames stand before the video, as further tokens of whole la
 
 from dataclasses import replace
 
-from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 FAMILY = Family(
@@ -15,7 +14,6 @@ FAMILY = Family(
     frame_rule="8k + 1",
     tested="exact",
     checkpoints={"Lightricks/LTX-Video": ("LTXPipeline", {"vae_temporal_compression_ratio": 8})},
-    frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
     **MASKED_TEXTS,
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     stock_passes="batched",

@@ -8,15 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.pipelines.families import wan
-from vidcfg.pipelines.family import STRIDE_4, FrameLevels
+from vidcfg.pipelines.family import ONE_MODEL, STRIDE_4, FrameLevels
 
 FAMILY = replace(
     wan.FAMILY,
     name="skyreels_v2",
     pipelines=("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"),
     checkpoints={"Skywork/SkyReels-V2-T2V-*-Diffusers": ("SkyReelsV2Pipeline", STRIDE_4)},
-    denoisers={"transformer": None},
-    expert_of=None,
+    **ONE_MODEL,
     default_scale=6.0,
     usual_range=(3.0, 8.0),
 )
