@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from vidcfg.guidance.perturbation import Perturbation, WeakModel
 from vidcfg.pipelines.arguments import images_of
-from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
 from vidcfg.progress import one_line
@@ -24,16 +24,11 @@ _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 @changes_model(WeakModel)
 class WeakPass(ModelChange):
-    """The pass of a weaker model in the place of the denoiser.
+    """The pass of a weaker model in the place of the denoiser."""
 
-    Raises:
-        ValueError: for another checkpoint beside an image prompt, which it would not see.
-    """
-
-    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
-        super().__init__(start, asked)
+    def begin(self) -> None:
         self.made: dict[tuple[str, str], Any] = {}
-        images = images_of(start.family, start.arguments)
+        images = images_of(self.start.family, self.start.arguments)
         for weak in self.of.values():
             if weak.checkpoint and images:
                 raise ValueError(
@@ -52,12 +47,10 @@ class WeakPass(ModelChange):
             device = self.start.hidden.device
             self.made[place] = make(call.module, weak, call.attribute, device)
         made = self.made.get(place)
-        changed = contextlib.nullcontext()
-        if weak.skip:
-            model = made if weak.checkpoint else call.module
-            skip = Perturbation("skip", weak.skip, weak.rule)
-            changed = perturbed(model, call.family, skip, call.arguments)
-        with changed:
+        model = made if weak.checkpoint else call.module
+        skip = Perturbation("skip", weak.skip, weak.rule)
+        changed = perturbed(model, call.family, skip, call.arguments)
+        with changed if weak.skip else contextlib.nullcontext():
             if made is None:
                 return call.plain()
             if weak.checkpoint:
@@ -156,21 +149,20 @@ def _check_plain(weights: Mapping[str, Any], parameters: Collection[str]) -> Non
 
 def degraded(weights: Mapping[str, Tensor], weak: WeakModel) -> dict[str, Tensor]:
     """Weights with noise added and then rounded, as `weak` says: a function of these alone."""
-    return {name: _degraded(name, tensor, weak) for name, tensor in weights.items()}
-
-
-def _degraded(name: str, tensor: Tensor, weak: WeakModel) -> Tensor:
-    if not tensor.is_floating_point() or tensor.numel() < 2:
-        return tensor
-    value = tensor.detach().float()
-    if weak.noise:
-        # A layer that an adapter was put around keeps the noise that it had.
-        plain = name.replace(".base_layer.", ".")
-        noise = seeded_noise(f"{weak.seed}/{plain}", value.shape).to(value.device)
-        value = value + weak.noise * value.std() * noise
-    if weak.bits is not None:
-        value = rounded(value, weak.bits)
-    return value.to(tensor.dtype)
+    made = dict(weights)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.numel() < 2:
+            continue
+        value = tensor.detach().float()
+        if weak.noise:
+            # A layer that an adapter was put around keeps the noise that it had.
+            plain = name.replace(".base_layer.", ".")
+            noise = seeded_noise(f"{weak.seed}/{plain}", value.shape).to(value.device)
+            value = value + weak.noise * value.std() * noise
+        if weak.bits is not None:
+            value = rounded(value, weak.bits)
+        made[name] = value.to(tensor.dtype)
+    return made
 
 
 def rounded(value: Float[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:

@@ -1,6 +1,6 @@
 """What a rule may do to the model beside asking for other texts: one class for each kind."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,20 +75,24 @@ class ModelChange:
 
     A setting is a rule, or what a rule's `changes()` names. Each kind says here what it does; the
     defaults are a change that does nothing.
-
-    Raises:
-        ValueError: if the model cannot do what a setting asks.
     """
 
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
         self.start, self.asked = start, asked
-        self.of = {b: each.setting for each in asked for b in branches_made(each.setting)}
+        self.of: dict[str, Any] = {}
         """Branch -> the setting by which `run` makes it, in calls of its own."""
+        for setting in (each.setting for each in asked):
+            made = (setting.branch,) if hasattr(setting, "branch") else setting.isolated
+            self.of |= dict.fromkeys(made, setting)
+        self.begin()
+
+    def begin(self) -> None:
+        """Called once a run; raises ValueError if the model cannot do what a setting asks."""
 
     @property
     def needs_samples(self) -> bool:
         """Whether a branch is made from another's result, sample by sample, so none is shared."""
-        return any(getattr(setting, "follows_cond", False) for setting in self.of.values())
+        return any(setting.follows_cond for setting in self.of.values())
 
     @property
     def skipping(self) -> list[str]:
@@ -128,11 +132,6 @@ def changes_model(setting: type) -> Callable[[type[ModelChange]], type[ModelChan
         return cls
 
     return declare
-
-
-def branches_made(setting: Any) -> Collection[str]:
-    """The branches that exist because of a setting, each run in calls of its own."""
-    return (setting.branch,) if hasattr(setting, "branch") else setting.isolated
 
 
 def first(outputs: Any) -> Tensor:

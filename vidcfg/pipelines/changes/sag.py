@@ -1,6 +1,7 @@
 """Self-attention guidance: latents blurred where the model looks most, and the way back."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,7 @@ from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.perturbation import Degradation, Perturbation
 from vidcfg.guidance.prediction import convert
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
-from vidcfg.pipelines.changes.base import (
-    Asked,
-    ModelChange,
-    RunStart,
-    StepCall,
-    changes_model,
-    first,
-)
+from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model, first
 from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid
 from vidcfg.pipelines.family import Family
 
@@ -32,22 +26,22 @@ _CHUNK = 1024
 class DegradedPass(ModelChange):
     """Passes on degraded latents, made from what `cond` predicted and attended to."""
 
-    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
-        super().__init__(start, asked)
+    def begin(self) -> None:
         self.seen: dict[int, tuple[Tensor, dict]] = {}
         """Sample -> its prediction of `cond` on this step, and the attention by layers."""
 
     def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
-        wanted = self._wanted(call.inputs.step) if "cond" in call.branches else ()
+        if "cond" not in call.branches:
+            return run()
+        # One degradation for each layer whose attention some sample needs on this step.
+        steps = (steps[call.inputs.step] for steps in self.start.samples.steps)
+        needed = {branch for step in steps for branch in step.branches}
+        wanted = {change.layers: change for b, change in self.of.items() if b in needed}
         if not wanted:
             return run()
         with contextlib.ExitStack() as stack:
-            maps = {
-                change.layers: stack.enter_context(
-                    watched(call.module, call.family, change, call.arguments)
-                )
-                for change in wanted
-            }
+            look = functools.partial(watched, call.module, call.family, call.arguments)
+            maps = {layers: stack.enter_context(look(change)) for layers, change in wanted.items()}
             outputs = run()
         for row, (branch, sample) in enumerate(zip(call.branches, call.samples)):
             if branch == "cond":
@@ -55,11 +49,6 @@ class DegradedPass(ModelChange):
                 rows = {layers: torch.cat(seen)[own] for layers, seen in maps.items()}
                 self.seen[sample] = (first(outputs)[own], rows)
         return outputs
-
-    def _wanted(self, step: int) -> tuple[Degradation, ...]:
-        """One degradation for each layer whose attention some sample needs on a step."""
-        needed = {b for steps in self.start.samples.steps for b in steps[step].branches}
-        return tuple({d.layers: d for b, d in self.of.items() if b in needed}.values())
 
     def run(self, call: StepCall) -> Any:
         change, space = self.of[call.branches[0]], _space(call)
@@ -155,7 +144,7 @@ def _blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Te
 
 @contextlib.contextmanager
 def watched(
-    module: Any, family: Family, degradation: Degradation, arguments: Mapping[str, Any]
+    module: Any, family: Family, arguments: Mapping[str, Any], degradation: Degradation
 ) -> Iterator[list[Tensor]]:
     """Collect what `received` tells of one layer while the block runs, as rows [B, F, H, W].
 
@@ -198,14 +187,11 @@ def received(call: AttentionCall) -> Float[Tensor, "B N"]:
         for start in range(call.video.start, call.video.stop, _CHUNK):
             rows = slice(start, min(start + _CHUNK, call.video.stop))
             scores = call.query[..., rows, :].float() @ keys.transpose(-1, -2)
-            scores = _masked(scores * keys.shape[-1] ** -0.5, call.mask, rows)
+            scores = scores * keys.shape[-1] ** -0.5
+            if (mask := call.mask) is not None:
+                mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
+                is_kept = mask.dtype == torch.bool
+                scores = scores.masked_fill(~mask, -torch.inf) if is_kept else scores + mask
             total = total + scores.softmax(dim=-1)[..., call.video].sum(dim=-2)
     mass = total.mean(dim=1)
     return mass / mass.mean(dim=-1, keepdim=True)
-
-
-def _masked(scores: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
-    if mask is None:
-        return scores
-    mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
-    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
