@@ -1,5 +1,6 @@
 """Guidance of a modular pipeline, whose loop is made of blocks: it goes in as their guider."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.changes.layers import swapped
 from vidcfg.pipelines.family import Family
 from vidcfg.pipelines.guider import FrameGuidance
 from vidcfg.pipelines.run import facts_of_latents
@@ -65,14 +67,10 @@ def guided_modular(
                 f"side. Pass {', '.join(sides)} to vidcfg.guide(...)."
             )
         guider = _guider(self, family, settings[0], known, fps, trace)
-        before = {name: getattr(self, name) for name in family.guiders if hasattr(self, name)}
-        for name in before:
-            setattr(self, name, guider)
-        try:
+        with contextlib.ExitStack() as stack:
+            for name in filter(functools.partial(hasattr, self), family.guiders):
+                stack.enter_context(swapped(self, name, guider))
             made = cls.__call__(self, state, output, **given)
-        finally:
-            for name, own in before.items():
-                setattr(self, name, own)
         trace.check_finite()
         return made
 

@@ -29,11 +29,7 @@ class GuidedSecondStream:
         self.stream, self.scale = stream, stream.scale_of(call)
         self.rescales = [rule.rescale for rule in samples.rules]
         self.scales = [
-            [
-                (branch, surface.scale_K)
-                for term, surface in zip(rule.method.terms, terms)
-                for branch in term.isolated
-            ]
+            [(b, s.scale_K) for term, s in zip(rule.method.terms, terms) for b in term.isolated]
             for rule, terms in zip(samples.rules, surfaces)
         ]
         self.rows: dict[tuple[str, int], Tensor] = {}
