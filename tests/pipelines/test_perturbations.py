@@ -272,7 +272,7 @@ def test_tokens_that_are_not_the_videos_are_never_left_unperturbed_in_silence(ca
 def test_saliency_is_what_the_map_written_out_gives_each_token(name, calls):
     module, arguments, family = calls(name)
     plain = output(module, arguments)
-    with watched(module, family, arguments, Degradation(layers=(0,))) as seen:
+    with watched(module, family, Degradation(layers=(0,)), arguments) as seen:
         same(output(module, arguments), plain)
     reference = copy.deepcopy(module).double()
     blocks, index = block_of(reference, name, 0)

@@ -32,7 +32,7 @@ class Blocks:
             that by itself, in all its streams; empty where it cannot.
     """
 
-    lists: tuple[str, ...]
+    lists: tuple[str, ...] = ("transformer_blocks",)
     attention: str = "attn1"
     joint: str | None = None
     returns: tuple[str, ...] = ("hidden_states",)

@@ -3,6 +3,7 @@
 import contextlib
 import weakref
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from vidcfg.pipelines.arguments import images_of
 from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
-from vidcfg.pipelines.load import local_folder
 from vidcfg.progress import one_line
 
 _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -173,7 +173,7 @@ def rounded(value: Float[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:
 
 
 def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:
-    folder, subfolder = local_folder(weak.checkpoint), weak.subfolder or attribute
+    folder, subfolder = Path(weak.checkpoint).expanduser(), weak.subfolder or attribute
     if weak.checkpoint == "mini":
         from vidcfg.mini.model import STDiT
         from vidcfg.mini.pipeline import MINI_PATH
@@ -185,14 +185,14 @@ def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:
                 f"degrade the model itself: skip: [2]."
             )
         folder, subfolder = MINI_PATH, "transformer_weak"
-    elif folder and weak.subfolder is None and (folder / "config.json").is_file():
+    elif weak.subfolder is None and (folder / "config.json").is_file():
         subfolder = None
     try:
         return type(module).from_pretrained(
-            str(folder or weak.checkpoint),
+            str(folder) if folder.is_dir() else weak.checkpoint,
             subfolder=subfolder,
             torch_dtype=module.dtype,
-            local_files_only=folder is not None,
+            local_files_only=folder.is_dir(),
         )
     except (OSError, ValueError) as error:
         raise ValueError(

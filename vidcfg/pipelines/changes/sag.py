@@ -1,7 +1,6 @@
 """Self-attention guidance: latents blurred where the model looks most, and the way back."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +39,10 @@ class DegradedPass(ModelChange):
         if not wanted:
             return run()
         with contextlib.ExitStack() as stack:
-            look = functools.partial(watched, call.module, call.family, call.arguments)
-            maps = {layers: stack.enter_context(look(change)) for layers, change in wanted.items()}
+            maps = {}
+            for layers, change in wanted.items():
+                look = watched(call.module, call.family, change, call.arguments)
+                maps[layers] = stack.enter_context(look)
             outputs = run()
         for row, (branch, sample) in enumerate(zip(call.branches, call.samples)):
             if branch == "cond":
@@ -121,7 +122,10 @@ def degraded_latents(
     # Salient: tokens that receive more than `threshold` times the mean attention.
     mask = (saliency > degradation.threshold).float()[:, None]
     mask = interpolate(mask, size=space.sizes, mode="nearest").movedim(1, 2) > 0.5
-    x0 = torch.where(mask, _blurred_frames(x0, degradation.blur), x0)
+    # Each frame is blurred; weights are normalised inside the frame at its edges.
+    rows, columns = (blur_matrix(n, degradation.blur, x0.device) for n in x0.shape[-2:])
+    with torch.autocast(x0.device.type, enabled=False):
+        x0 = torch.where(mask, rows @ x0 @ columns.T, x0)
     eps = space.change(p, x, space.kind, "epsilon")
     return (alpha * space.restore(x0) + sigma * eps).to(noisy.dtype)
 
@@ -134,17 +138,9 @@ def seen_from(noisy: Tensor, degraded: Tensor, prediction: Tensor, space: Space)
     return space.change(eps, noisy.float(), "epsilon", space.kind).to(prediction.dtype)
 
 
-def _blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Tensor, "B F C H W"]:
-    """Each frame blurred by a Gaussian; weights are normalised inside the frame at its edges."""
-    rows = blur_matrix(video.shape[-2], sigma, video.device)
-    columns = blur_matrix(video.shape[-1], sigma, video.device)
-    with torch.autocast(video.device.type, enabled=False):
-        return rows @ video @ columns.T
-
-
 @contextlib.contextmanager
 def watched(
-    module: Any, family: Family, arguments: Mapping[str, Any], degradation: Degradation
+    module: Any, family: Family, degradation: Degradation, arguments: Mapping[str, Any]
 ) -> Iterator[list[Tensor]]:
     """Collect what `received` tells of one layer while the block runs, as rows [B, F, H, W].
 

@@ -26,7 +26,6 @@ FAMILY = Family(
     own_guidance={},
     per_sample=("timestep", "image_embeds"),
     blocks=Blocks(
-        ("transformer_blocks",),
         attention="attn",
         joint="after",
         returns=("hidden_states", "encoder_hidden_states"),

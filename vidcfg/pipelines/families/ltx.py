@@ -20,7 +20,7 @@ FAMILY = Family(
     combines_in_float32=True,
     latent_frames=lambda arguments: arguments["num_frames"],
     fps_argument="frame_rate",
-    blocks=Blocks(("transformer_blocks",), layers={"stg": (19,)}),
+    blocks=Blocks(layers={"stg": (19,)}),
     size_multiple=32,
     default_scale=3.0,
     usual_range=(2.0, 5.0),

@@ -73,7 +73,6 @@ FAMILY = Family(
     rescale_space="x0",
     fps_argument="frame_rate",
     blocks=Blocks(
-        ("transformer_blocks",),
         returns=("hidden_states", "audio_hidden_states"),
         layers={"stg": (28,), "modality": "all"},
         own={"identity": _own_stg, "isolate": lambda module, layers: {"isolate_modalities": True}},

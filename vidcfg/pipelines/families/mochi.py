@@ -13,7 +13,6 @@ FAMILY = Family(
     combines_in_float32=True,
     prediction="flow_reversed",
     blocks=Blocks(
-        ("transformer_blocks",),
         joint="after",
         returns=("hidden_states", "encoder_hidden_states"),
         layers={"stg": (34,)},

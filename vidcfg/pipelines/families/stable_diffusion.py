@@ -73,7 +73,6 @@ SD3 = Family(
     own_guidance={"guidance_scale": 1.0, "skip_guidance_layers": None},
     stock_passes="batched",
     blocks=Blocks(
-        ("transformer_blocks",),
         attention="attn",
         joint="after",
         returns=("encoder_hidden_states", "hidden_states"),
