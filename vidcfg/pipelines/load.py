@@ -88,8 +88,7 @@ class MiniModel(ConfigModel):
                 f"embedded model."
             )
         dtype = torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype)
-        how = {"torch_dtype": dtype, "device": device}
-        pipe = MiniVideoPipeline.from_pretrained(self.folder, **how)
+        pipe = MiniVideoPipeline.from_pretrained(self.folder, torch_dtype=dtype, device=device)
         if self.checkpoint == "few_steps":
             to_few_steps(pipe)
         pipe.transformer.set_attention_backend(self.attention)
@@ -136,11 +135,9 @@ class DiffusersModel(ConfigModel):
         import torch
 
         self._check_place()
-        dtype = self.dtype
-        if dtype == "auto":
-            dtype = "bfloat16" if device.type == "cuda" else "float32"
+        auto = "bfloat16" if device.type == "cuda" else "float32"
         try:
-            pipe = self._loaded(getattr(torch, dtype))
+            pipe = self._loaded(getattr(torch, auto if self.dtype == "auto" else self.dtype))
         except MemoryError as error:
             raise ModelError(self._no_memory("this machine")) from error
         except (OSError, ValueError, ImportError, AttributeError) as error:

@@ -85,8 +85,8 @@ def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:
     made = _diffusers(FLOW_SOLVERS[name])
     settings = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
     if "use_flow_sigmas" in inspect.signature(made).parameters:
-        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-        return made(**settings, **flow, flow_shift=shift)
+        settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        return made(**settings, flow_shift=shift)
     return made(**settings, shift=shift)
 
 

@@ -112,10 +112,9 @@ class RunPlace:
         rounding = float((exact - rounded).abs().max())
         levels = sorted(given if isinstance(given, list) else [float(given)], reverse=True)
         for level in levels:
-            distances, tolerance = (rounded - level).abs().tolist(), rounding + 1e-6 * abs(level)
-            found = [i for i, distance in enumerate(distances) if distance <= tolerance]
-            if found:
-                return found
+            is_near = (rounded - level).abs() <= rounding + 1e-6 * abs(level)
+            if is_near.any():
+                return is_near.nonzero().flatten().tolist()
         raise ValueError(
             f"a {type(self.pipe).__name__} gives its denoiser the timestep {levels[0]:g}, which "
             f"its {type(scheduler).__name__} does not have, so the step cannot be told. If the "
@@ -227,7 +226,7 @@ def step_of_call(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
         return tuple(call // scheduler.order for call in range(count))
     if scheduler.config.skip_prk_steps:
         # Begun at the second level, its first two entries are both calls of that step.
-        pair = 1 if begin == 1 else 0
+        pair = int(begin == 1)
         return tuple(max(call - 1, min(call, pair)) for call in range(count))
     return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
 

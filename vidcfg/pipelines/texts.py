@@ -94,7 +94,6 @@ def branch_inputs(
     repeats = rows_per_prompt(call)
     num_prompts = arguments[family.hidden].shape[0] // repeats
     encode_sources(pipe, family, texts, sources.values(), call=call, num_prompts=num_prompts)
-    inputs = texts.encoded
     no_image = _without_image(pipe, family, call, arguments)
     found = {}
     for branch, source in sources.items():
@@ -102,11 +101,10 @@ def branch_inputs(
         found[branch] |= {
             path: as_rows(tensor, cond[path], name, repeats=repeats)
             for argument, name in family.texts.items()
-            for path, tensor in tensors_of(inputs[source][name], argument)
+            for path, tensor in tensors_of(texts.encoded[source][name], argument)
             if path in cond
         }
-        missing = cond.keys() - found[branch]
-        if missing:
+        if missing := cond.keys() - found[branch]:
             names = ", ".join(sorted(missing))
             raise ValueError(f"the {branch} branch has nothing that stands for {names}.")
     return found
@@ -119,8 +117,7 @@ def _without_image(
     images, num_samples = images_of(family, arguments), len(arguments[family.hidden])
     if not images:
         return {}
-    unconditional = family.image_prompt.unconditional
-    made = unconditional(pipe, call, list(images.values()), num_samples)
+    made = family.image_prompt.unconditional(pipe, call, list(images.values()), num_samples)
     return {
         path: as_rows(new, images[path][:num_samples], "ip_adapter_image_embeds")
         for path, new in zip(images, made)
@@ -185,11 +182,7 @@ def negative_inputs(
 def _encoded(
     pipe: Any, family: Family, source: str, texts: list[str], call: Arguments
 ) -> dict[str, Tensor]:
-    """The text inputs of a source, encoded as the pipeline encodes a prompt of this call.
-
-    Raises:
-        ValueError: if the pipeline has no text encoder.
-    """
+    """The text inputs of a source, encoded as the pipeline encodes a prompt of this call."""
     if getattr(pipe, "text_encoder", None) is None:
         names = ", ".join(f"negative_{name}" for name in family.encoded if name)
         raise ValueError(

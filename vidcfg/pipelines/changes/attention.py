@@ -52,13 +52,11 @@ class AttentionCall:
         """Outputs of the video and of the text tokens in the order of the tokens."""
         if text is None:
             return video
-        parts = [text, video] if self.video.start else [video, text]
-        return torch.cat(parts, dim=-2)
+        return torch.cat([text, video] if self.video.start else [video, text], dim=-2)
 
     def by_head(self, shared: Tensor) -> Tensor:
         """Keys or values with one entry per head of the queries, where heads share them."""
-        heads = self.query.shape[1]
-        each = heads // shared.shape[1]
+        each = self.query.shape[1] // shared.shape[1]
         return shared if each == 1 else shared.repeat_interleave(each, dim=1)
 
 

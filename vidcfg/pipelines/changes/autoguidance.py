@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from vidcfg.guidance.perturbation import Perturbation, WeakModel
 from vidcfg.pipelines.arguments import images_of
-from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
 from vidcfg.progress import one_line
@@ -22,8 +22,7 @@ _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 """Denoiser -> its weak models, or their weights; they live as long as the denoiser itself."""
 
 
-@changes_model(WeakModel)
-class WeakPass(ModelChange):
+class WeakPass(ModelChange, setting=WeakModel):
     """The pass of a weaker model in the place of the denoiser."""
 
     def begin(self) -> None:

@@ -70,12 +70,19 @@ class Asked:
     setting: Any
 
 
+KINDS: dict[type, type["ModelChange"]] = {}
+"""Class of a setting -> what it does to a model."""
+
+
 class ModelChange:
     """What the settings of one kind do to the model over a run; made when the run begins.
 
     A setting is a rule, or what a rule's `changes()` names. Each kind says here what it does; the
     defaults are a change that does nothing.
     """
+
+    def __init_subclass__(cls, setting: type) -> None:
+        KINDS[setting] = cls
 
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
         self.start, self.asked = start, asked
@@ -118,20 +125,6 @@ class ModelChange:
     def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
         """The outputs `run()` of unchanged branches, which may be looked at on the way."""
         return run()
-
-
-KINDS: dict[type, type[ModelChange]] = {}
-"""Class of a setting -> what it does to a model; filled by `changes_model`."""
-
-
-def changes_model(setting: type) -> Callable[[type[ModelChange]], type[ModelChange]]:
-    """Declare that settings of this class do what the decorated class says."""
-
-    def declare(cls: type[ModelChange]) -> type[ModelChange]:
-        KINDS[setting] = cls
-        return cls
-
-    return declare
 
 
 def first(outputs: Any) -> Tensor:

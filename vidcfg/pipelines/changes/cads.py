@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidcfg.guidance.rules.cads import Cads
-from vidcfg.pipelines.changes.base import ModelChange, changes_model
+from vidcfg.pipelines.changes.base import ModelChange
 
 
-@changes_model(Cads)
-class AnnealedCondition(ModelChange):
+class AnnealedCondition(ModelChange, setting=Cads):
     """Anneals what `cond` sees, with noise that follows each sample wherever it is in a batch.
 
     Rows of samples without an annealing, masks and image prompts are kept. Inputs that hold a row

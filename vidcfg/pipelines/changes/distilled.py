@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vidcfg.guidance.perturbation import Student
 from vidcfg.mini import STRENGTH_ADAPTER
-from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.layers import Layer, all_layers, forward_replaced, token_grid
 from vidcfg.pipelines.family import Blocks, Family
 
@@ -54,12 +54,11 @@ class StrengthAdapter(nn.Module):
         self, index: int, tokens: Float[Tensor, "B N D"], strength: Float[Tensor, "B F"]
     ) -> Float[Tensor, "B N D"]:
         """The tokens behind block `index`; they run frame by frame."""
-        kept = tokens.dtype
         x = nn.functional.layer_norm(tokens.float(), tokens.shape[-1:])
         x = nn.functional.silu(self.down[index](x))
         gate = self.gate[index](of_strength(strength))
         x = x * gate.repeat_interleave(tokens.shape[1] // strength.shape[1], dim=1)
-        return tokens + self.up[index](x).to(kept)
+        return tokens + self.up[index](x).to(tokens.dtype)
 
     def save(self, path: Path) -> None:
         """One file of weights, in half precision."""
@@ -170,8 +169,7 @@ def tokens_in(blocks: Blocks, output: Any) -> Tensor:
     return output[blocks.returns.index("hidden_states") if named and len(output) > 1 else 0]
 
 
-@changes_model(Student)
-class StudentPass(ModelChange):
+class StudentPass(ModelChange, setting=Student):
     """The pass of the model with an adapter, at the strengths of each sample's frames."""
 
     def begin(self) -> None:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from vidcfg.guidance.rules.embedded import Embedded, scale_at
-from vidcfg.pipelines.changes.base import ModelChange, changes_model
+from vidcfg.pipelines.changes.base import ModelChange
 
 
-@changes_model(Embedded)
-class EmbeddedScale(ModelChange):
+class EmbeddedScale(ModelChange, setting=Embedded):
     """Fills the scale input of every branch; samples of other rules keep the pipeline's own."""
 
     def begin(self) -> None:

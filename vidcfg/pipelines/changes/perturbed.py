@@ -11,13 +11,12 @@ from torch import Tensor
 from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
-from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.layers import blur_tokens, find_layers, forward_replaced, token_grid
 from vidcfg.pipelines.family import Family, Grid
 
 
-@changes_model(Perturbation)
-class PerturbedPass(ModelChange):
+class PerturbedPass(ModelChange, setting=Perturbation):
     """The passes of pag, slg, stg and seg, and of any rule that names a `Perturbation`."""
 
     @property

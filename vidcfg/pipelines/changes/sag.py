@@ -14,15 +14,14 @@ from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.perturbation import Degradation, Perturbation
 from vidcfg.guidance.prediction import convert
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
-from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model, first
+from vidcfg.pipelines.changes.base import ModelChange, StepCall, first
 from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid
 from vidcfg.pipelines.family import Family
 
 _CHUNK = 1024
 
 
-@changes_model(Degradation)
-class DegradedPass(ModelChange):
+class DegradedPass(ModelChange, setting=Degradation):
     """Passes on degraded latents, made from what `cond` predicted and attended to."""
 
     def begin(self) -> None:

@@ -11,8 +11,7 @@ _HISTORY = ("latents_history_short", "latents_history_mid", "latents_history_lon
 
 
 def _chunk(pipe, call, number: int) -> tuple[int, np.ndarray]:
-    latents = call["num_latent_frames_per_chunk"]
-    length = pipe.vae_scale_factor_temporal * (latents - 1) + 1
+    length = pipe.vae_scale_factor_temporal * (call["num_latent_frames_per_chunk"] - 1) + 1
     num_chunks = max(1, -(-call["num_frames"] // length))
     return num_chunks * length, np.arange(length) + number * length
 

@@ -22,11 +22,7 @@ FAMILY = replace(
 
 
 def _levels(told) -> tuple[np.ndarray, np.ndarray]:
-    """From timesteps, places in the list of them (1 is the first step), what is denoised, windows.
-
-    Raises:
-        ValueError: where the denoiser sees a part of the frames.
-    """
+    """From timesteps, places in their list (1 is the first step), what is denoised, windows."""
     timesteps_NF, places_NF, is_denoised_NF, windows = told
     if any(window != (0, places_NF.shape[1]) for window in windows):
         raise ValueError(

@@ -19,9 +19,6 @@ def _without_image(pipe: Any, call: Any, images: list[Tensor], num_samples: int)
     """The unconditional half of each adapter's embeddings, else what the pipeline makes for it.
 
     That is zeros; an adapter that sees the encoder's hidden states gets those of an empty image.
-
-    Raises:
-        ValueError: where neither is known.
     """
     layers = pipe.unet.encoder_hid_proj.image_projection_layers
     if any(hasattr(layer, "clip_embeds") for layer in layers):
