@@ -233,11 +233,7 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
 
 
 def _conditions(rules: list[Rule]) -> dict[str, str]:
-    """Condition name -> prompt over all rules.
-
-    Raises:
-        ValueError: if one name stands for two prompts.
-    """
+    """Condition name -> prompt over all rules."""
     prompts: dict[str, str] = {}
     for rule in rules:
         for condition in getattr(rule, "conditions", ()):
@@ -304,11 +300,7 @@ def _own_guidance(pipe: Any, family: Family, before: dict[str, Any] | None) -> d
 def _without_own_guidance(
     family: Family, given: dict[str, Any], signature: inspect.Signature
 ) -> dict[str, Any]:
-    """The arguments of a call with the pipeline's own guidance off.
-
-    Raises:
-        ValueError: if the caller turned it on, or passed a negative side to the pipeline.
-    """
+    """The arguments of a call with the pipeline's own guidance off."""
     on_by_default = {}
     for name, off in family.own_guidance.items():
         if name not in signature.parameters:
@@ -351,9 +343,6 @@ def _guided_forwards(
 
     Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
     on again between calls, and `forward` with them.
-
-    Raises:
-        ValueError: for a denoiser compiled as a whole.
     """
     replaced = []
     found = {name: (module, forward) for name, module in family.models_of(pipe).items()}

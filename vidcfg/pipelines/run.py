@@ -295,11 +295,7 @@ def scale_note(family: Any, scale: float) -> str | None:
 
 
 def _setting_of_sample(num_settings: int, num_samples: int, call: Mapping[str, Any]) -> list[int]:
-    """The setting that each row of the batch has.
-
-    Raises:
-        ValueError: if the number of settings fits neither the samples nor the prompts.
-    """
+    """The setting that each row of the batch has."""
     repeats = rows_per_prompt(call)
     if num_settings == 1:
         return [0] * num_samples
