@@ -79,8 +79,7 @@ def branch_inputs(
     None of them sees an image prompt: the image is part of what `cond` has before the others.
 
     Raises:
-        ValueError: if a text cannot be encoded or does not fit the samples, or where two rules
-            read a branch from different texts.
+        ValueError: if a text cannot be encoded or does not fit the samples.
     """
     # A model without a text has inputs of its own there.
     if not family.texts:
@@ -133,11 +132,7 @@ def encode_sources(
     call: Arguments,
     num_prompts: int,
 ) -> None:
-    """Fill `texts.encoded`: each text once, to serve all branches that see it.
-
-    Raises:
-        ValueError: if a text cannot be encoded, or there are too many or too few.
-    """
+    """Fill `texts.encoded`: each text once, to serve all branches that see it."""
     for source in dict.fromkeys(sources):
         if source in texts.encoded:
             continue

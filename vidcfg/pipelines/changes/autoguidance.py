@@ -73,9 +73,6 @@ def weak_model(module: Any, weak: WeakModel, attribute: str, device: torch.devic
     """The other checkpoint that stands beside `module`, kept on `device` in the dtype of `module`.
 
     `attribute` is the denoiser's name in its pipeline.
-
-    Raises:
-        ValueError: for a checkpoint that cannot be loaded.
     """
 
     def make() -> Any:
