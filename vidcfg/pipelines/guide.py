@@ -17,7 +17,7 @@ from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
+from vidcfg.pipelines.texts import BranchTexts, negative_inputs
 
 
 @contextlib.contextmanager
@@ -71,7 +71,8 @@ def guide(
     else:
         given = negative_inputs(family, negative, negative_prompt)
         rules = [rule for setting in settings for rule in setting.method.terms]
-        texts = BranchTexts(negative_prompt, _conditions(rules), given and {"negative": given})
+        inputs = given and {"negative": given}
+        texts = BranchTexts(pipe, family, negative_prompt, _conditions(rules), inputs)
         session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
         trace, changed = session.trace, _guided_methods(cls, family, session)
     # A subclass under the class's own name, so that nothing else in the process is changed.
@@ -83,7 +84,7 @@ def guide(
     finally:
         pipe.__class__ = cls
         if session is not None:  # a kept trace keeps no model alive
-            session.pipe = session.in_progress = None
+            session.pipe = session.texts = session.in_progress = None
 
 
 class Session:
@@ -159,7 +160,7 @@ class Session:
         count = 1 if isinstance(prompt, str) else len(prompt)
         self.is_encoding = True
         try:
-            encode_sources(self.pipe, family, self.texts, sources, call=call, num_prompts=count)
+            self.texts.encode(sources, call, count)
         finally:
             self.is_encoding = False
 

@@ -233,9 +233,9 @@ class DiffusersModel(ConfigModel):
                 raise ModelError(f"model.vae_tiling is true, but {name} cannot tile. Delete it.")
             pipe.vae.enable_tiling()
         if self.offload == "none":
-            return pipe.to(device)
-        # enable_model_cpu_offload, enable_sequential_cpu_offload
-        getattr(pipe, f"enable_{self.offload}_cpu_offload")(device=device)
+            pipe.to(device)
+        else:  # enable_model_cpu_offload or enable_sequential_cpu_offload
+            getattr(pipe, f"enable_{self.offload}_cpu_offload")(device=device)
         return pipe
 
 

@@ -7,6 +7,7 @@ also in a run that begins inside it. numpy only.
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -270,17 +271,6 @@ DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 """Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
 
 
-def _after(scheduler: Any) -> list[Level | None]:
-    """The level at the end of each step of such a solver, as it finds it itself."""
-    timesteps = _numbers(scheduler, "timesteps")
-    if type(scheduler).__name__ in EULER:
-        return noise_levels(scheduler, range(1, len(timesteps) + 1))
-    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    products, last = _numbers(scheduler, "alphas_cumprod"), float(scheduler.final_alpha_cumprod)
-    previous = [int(timestep) - stride for timestep in timesteps]
-    return [_level_of(last if place < 0 else products[place]) for place in previous]
-
-
 def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level, Level], ...]:
     """The levels (alpha, sigma) before and after every step of an Euler or DDIM solver.
 
@@ -307,5 +297,12 @@ def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level
             f"guidance.method cfg_pp needs a solver that adds no noise, but this call has "
             f"eta={eta:g}. Pass eta=0.0."
         )
-    before = noise_levels(scheduler, range(len(scheduler.timesteps)))
-    return tuple(zip(before, _after(scheduler)))
+    timesteps = _numbers(scheduler, "timesteps")
+    if name in EULER:
+        return tuple(pairwise(noise_levels(scheduler, range(len(timesteps) + 1))))
+    # The level at the end of a step, as DDIM finds it itself.
+    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    products, last = _numbers(scheduler, "alphas_cumprod"), float(scheduler.final_alpha_cumprod)
+    places = [int(timestep) - stride for timestep in timesteps]
+    after = [_level_of(last if place < 0 else products[place]) for place in places]
+    return tuple(zip(noise_levels(scheduler, range(len(timesteps))), after))
