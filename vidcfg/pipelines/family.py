@@ -327,3 +327,9 @@ class Family:
         """The denoisers that a pipeline has, by attribute."""
         found = {name: getattr(pipe, name, None) for name in self.denoisers}
         return {name: module for name, module in found.items() if module is not None}
+
+
+def modular(family: Family, *pipelines: str, **changes: Any) -> Family:
+    """`family` for pipelines that are made of blocks, which call the same denoiser."""
+    own = {"guider": None, "guiders": ("guider",), "own_guidance": {}} | changes
+    return replace(family, name=f"{family.name}_modular", pipelines=pipelines, **own)

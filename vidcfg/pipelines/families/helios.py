@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.pipelines.families import wan
-from vidcfg.pipelines.family import ONE_MODEL
+from vidcfg.pipelines.family import ONE_MODEL, modular
 
 _HISTORY = ("latents_history_short", "latents_history_mid", "latents_history_long")
 
@@ -27,10 +27,4 @@ FAMILY = replace(
     part=_chunk,
 )
 
-MODULAR = replace(
-    FAMILY,
-    name="helios_modular",
-    pipelines=("HeliosModularPipeline",),
-    guiders=("guider",),
-    own_guidance={},
-)
+MODULAR = modular(FAMILY, "HeliosModularPipeline")

@@ -5,7 +5,7 @@ Conditions at later frames stand before the video, as further tokens of whole la
 
 from dataclasses import replace
 
-from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family, modular
 
 FAMILY = Family(
     name="ltx",
@@ -44,13 +44,10 @@ CONDITION = replace(
     others="before",
 )
 
-MODULAR = replace(
+MODULAR = modular(
     FAMILY,
-    name="ltx_modular",
-    pipelines=("LTXModularPipeline",),
-    own_guidance={},
+    "LTXModularPipeline",
     stock_passes="sequential",
     combines_in_float32=False,
-    guiders=("guider",),
     length_argument="num_frames",
 )

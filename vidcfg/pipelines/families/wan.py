@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidcfg.pipelines.family import ONE_MODEL, STRIDE_4, Blocks, Family
+from vidcfg.pipelines.family import ONE_MODEL, STRIDE_4, Blocks, Family, modular
 
 
 def _expert(pipe, timestep: float) -> str | None:
@@ -45,17 +45,14 @@ FAMILY = Family(
     size_multiple=16,
 )
 
-_BEHIND_IMAGES = {
-    "frame_rule": "4k + 1, behind images",
-    "length_argument": "num_frames",
-    "others": "before",
-}
 VACE = replace(
     FAMILY,
     name="wan_vace",
     pipelines=("WanVACEPipeline",),
     per_sample=("timestep", "control_hidden_states"),
-    **_BEHIND_IMAGES,
+    length_argument="num_frames",
+    others="before",
+    frame_rule="4k + 1, behind images",
 )
 
 
@@ -100,22 +97,12 @@ CHRONO_EDIT = replace(
     refusal=_temporal_reasoning,
 )
 
-MODULAR = replace(
+MODULAR = modular(
     FAMILY,
-    name="wan_modular",
-    pipelines=(
-        "WanModularPipeline",
-        "WanImage2VideoModularPipeline",
-        "Wan22ModularPipeline",
-        "Wan22Image2VideoModularPipeline",
-    ),
+    "WanModularPipeline",
+    "WanImage2VideoModularPipeline",
+    "Wan22ModularPipeline",
+    "Wan22Image2VideoModularPipeline",
     guiders=("guider", "guider_2"),
-    own_guidance={},
 )
-
-VACE_MODULAR = replace(
-    MODULAR,
-    name="wan_vace_modular",
-    pipelines=("Wan22VaceModularPipeline",),
-    **_BEHIND_IMAGES,
-)
+VACE_MODULAR = modular(VACE, "Wan22VaceModularPipeline", guiders=("guider", "guider_2"))
