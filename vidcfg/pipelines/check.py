@@ -152,7 +152,15 @@ class _Check:
 
     def random_surface(self) -> tuple[bool | None, str]:
         axis, seen = self._frame_axis()
-        ours, trace, rows = self.sides.guided(_random(self.scale, self.family.is_image))
+        # No two equal frames or steps; one frame has a schedule alone.
+        draw, places = np.random.default_rng(0), np.linspace(0, 1, 5)
+        scale, frames = (
+            {"kind": "knots", "points": np.column_stack([places, draw.uniform(*ends, 5)]).tolist()}
+            for ends in ((0.3, self.scale), (0.0, 1.0))
+        )
+        settings = {} if self.family.is_image else {"frames": frames}
+        guidance = Guidance(scale=scale, passes="sequential", micro_batch=1, **settings)
+        ours, trace, rows = self.sides.guided(guidance)
         self.traces.append(trace)
         scale = FrameScale(lambda n: rows[n], axis) - self.less
         stock = self.sides.stock(scale)
@@ -224,17 +232,6 @@ class _Check:
         if dtype in (torch.float16, torch.bfloat16) and found <= 100 * torch.finfo(dtype).eps:
             return None, f"rounding or not, load it in float32 to tell: {by}"
         return False, f"far: {by}"
-
-
-def _random(highest: float, is_image: bool) -> Guidance:
-    """A surface without two equal frames or steps; one frame has a schedule alone."""
-    draw, places = np.random.default_rng(0), np.linspace(0, 1, 5)
-    scale, frames = (
-        {"kind": "knots", "points": np.column_stack([places, draw.uniform(*ends, 5)]).tolist()}
-        for ends in ((0.3, highest), (0.0, 1.0))
-    )
-    settings = {} if is_image else {"frames": frames}
-    return Guidance(scale=scale, passes="sequential", micro_batch=1, **settings)
 
 
 def length_argument(pipe: Any) -> str | None:

@@ -75,11 +75,11 @@ def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
 
 def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:
     config = current.config
+    key = "shift" if "shift" in config else "flow_shift"
     if name == "pipeline":
-        key = "shift" if "shift" in config else "flow_shift"
         return type(current).from_config(config, **({} if shift is None else {key: shift}))
     if shift is None:
-        shift = config.get("shift", config.get("flow_shift", 1.0))
+        shift = config.get(key, 1.0)
     if name == "flow_euler" and "FlowMatchEuler" in type(current).__name__:
         return type(current).from_config(config, shift=shift)
     made = _diffusers(FLOW_SOLVERS[name])

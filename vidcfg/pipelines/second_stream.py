@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.limits import Rescale
 from vidcfg.guidance.plan import SampleRows
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.family import SecondStream
@@ -58,14 +57,8 @@ class GuidedSecondStream:
         rescale = self.rescales[sample]
         if guided is cond or rescale.is_off:
             return guided
-        return _rescaled(guided, cond, noisy, rescale, sigma)
-
-
-def _rescaled(
-    guided: Tensor, cond: Tensor, noisy: Tensor, rescale: Rescale, sigma: float
-) -> Tensor:
-    """`guided` with the spread of `cond` over the whole row, for flow predictions."""
-    is_x0 = rescale.space == "x0"
-    wide, plain = ((noisy - sigma * v) if is_x0 else v for v in (guided, cond))
-    rescaled = (rescale.amount * plain.std() / wide.std() + 1 - rescale.amount) * wide
-    return (noisy - rescaled) / sigma if is_x0 else rescaled
+        # The spread of cond over the whole row, for flow predictions.
+        is_x0 = rescale.space == "x0"
+        wide, plain = ((noisy - sigma * v) if is_x0 else v for v in (guided, cond))
+        rescaled = (rescale.amount * plain.std() / wide.std() + 1 - rescale.amount) * wide
+        return (noisy - rescaled) / sigma if is_x0 else rescaled

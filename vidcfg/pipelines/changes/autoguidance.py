@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
@@ -156,16 +155,12 @@ def degraded(weights: Mapping[str, Tensor], weak: WeakModel) -> dict[str, Tensor
             noise = seeded_noise(f"{weak.seed}/{plain}", value.shape).to(value.device)
             value = value + weak.noise * value.std() * noise
         if weak.bits is not None:
-            value = rounded(value, weak.bits)
+            # The nearest of 2^bits levels, evenly spaced between the extremes.
+            low, high = value.aminmax()
+            step = (high - low) / (2**weak.bits - 1)
+            value = value if step == 0 else low + torch.round((value - low) / step) * step
         made[name] = value.to(tensor.dtype)
     return made
-
-
-def rounded(value: Float[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:
-    """`value` rounded to the nearest of 2^bits levels, evenly spaced between its extremes."""
-    low, high = value.aminmax()
-    step = (high - low) / (2**bits - 1)
-    return value if step == 0 else low + torch.round((value - low) / step) * step
 
 
 def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:
