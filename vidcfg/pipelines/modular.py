@@ -74,8 +74,9 @@ def guided_modular(
             )
         guider = _guider(self, family, settings[0], known, fps, trace)
         with contextlib.ExitStack() as stack:
-            for name in filter(functools.partial(hasattr, self), family.guiders):
-                stack.enter_context(swapped(self, name, guider))
+            for name in family.guiders:
+                if hasattr(self, name):
+                    stack.enter_context(swapped(self, name, guider))
             made = cls.__call__(self, state, output, **given)
         trace.check_finite()
         return made
