@@ -99,7 +99,7 @@ class ModelChange:
     @property
     def needs_samples(self) -> bool:
         """Whether a branch is made from another's result, sample by sample, so none is shared."""
-        return any(setting.follows_cond for setting in self.of.values())
+        return any(getattr(setting, "follows_cond", False) for setting in self.of.values())
 
     @property
     def skipping(self) -> list[str]:
