@@ -117,8 +117,8 @@ def devices() -> Iterator[Line]:
         yield Line("note", "cuda", f"{why}: models run on the CPU")
     for i in range(torch.cuda.device_count()):
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(i))
-        name = torch.cuda.get_device_name(i)
-        yield Line("ok", f"cuda:{i}", f"{name}, {free:.1f} of {total:.1f} GiB free")
+        detail = f"{torch.cuda.get_device_name(i)}, {free:.1f} of {total:.1f} GiB free"
+        yield Line("ok", f"cuda:{i}", detail)
 
 
 def attention() -> Iterator[Line]:
@@ -133,8 +133,8 @@ def attention() -> Iterator[Line]:
     q = torch.zeros(1, 2, 16, 32, device=device, dtype=dtype)
     for name in ("MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION"):
         try:
-            with warnings.catch_warnings(), sdpa_kernel(getattr(SDPBackend, name)):
-                warnings.simplefilter("ignore")
+            quiet = warnings.catch_warnings(action="ignore")
+            with quiet, sdpa_kernel(getattr(SDPBackend, name)):
                 torch.nn.functional.scaled_dot_product_attention(q, q, q)
             yield Line("ok", f"sdpa {name.lower()}", f"works on {device} in {dtype}")
         except RuntimeError:

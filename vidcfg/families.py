@@ -18,6 +18,14 @@ TESTED = {
 }
 """What the last column means; tests run real pipeline code with tiny random weights."""
 
+SIZES = {
+    "steps": "denoising steps (3)",
+    "frames": "pixel frames (those of three latent frames)",
+    "height": "in pixels (at most 64)",
+    "width": "in pixels (twice the height)",
+}
+"""Options of `check`, with what is taken where they are not given."""
+
 COLUMNS = {
     "family": lambda family: family.name,
     "pipelines": lambda family: ", ".join(family.pipelines),
@@ -36,8 +44,8 @@ def table() -> list[tuple[str, ...]]:
     """Head and one row per family, as text."""
     from vidcfg.pipelines.families import FAMILIES
 
-    rows = [tuple(show(family) for show in COLUMNS.values()) for family in FAMILIES.values()]
-    return [tuple(COLUMNS), *rows]
+    shows = COLUMNS.values()
+    return [tuple(COLUMNS), *(tuple(show(f) for show in shows) for f in FAMILIES.values())]
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:
@@ -88,12 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "which returns a pipeline, or a pipeline and a dict of arguments for its call"
     )
     check.add_argument("pipeline", metavar="PIPELINE", help=text)
-    for name, text in (
-        ("steps", "denoising steps (3)"),
-        ("frames", "pixel frames (those of three latent frames)"),
-        ("height", "in pixels (at most 64)"),
-        ("width", "in pixels (twice the height)"),
-    ):
+    for name, text in SIZES.items():
         check.add_argument(f"--{name}", type=int, metavar="N", help=text)
     devices = ("auto", "cpu", "cuda")
     check.add_argument("--device", default="auto", choices=devices, help="of a checkpoint")
@@ -107,13 +110,8 @@ def _check(options: argparse.Namespace) -> int:
     pipe, call = _loaded(options.pipeline, options.device)
     if hasattr(pipe, "set_progress_bar_config"):
         pipe.set_progress_bar_config(disable=True)
-    given = {
-        "num_inference_steps": options.steps,
-        "height": options.height,
-        "width": options.width,
-    }
-    if options.frames is not None:
-        given[length_argument(pipe) or LENGTHS[0]] = options.frames
+    names = {"steps": "num_inference_steps", "frames": length_argument(pipe) or LENGTHS[0]}
+    given = {names.get(option, option): getattr(options, option) for option in SIZES}
     call |= {name: value for name, value in given.items() if value is not None}
     lines = check_pipeline(pipe, **call)
     for line in lines:

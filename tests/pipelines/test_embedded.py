@@ -132,6 +132,6 @@ def test_the_scale_of_a_step_is_read_off_its_largest_frame_weight():
 
 def test_the_input_is_rounded_as_the_pipelines_round_it():
     own = torch.full((2,), 6.0, dtype=torch.bfloat16) * 1000
-    ours = with_scales(own, [4.5, None], 1000.0)
+    ours = with_scales(own, {0: 4.5}, 1000.0)
     assert ours.tolist() == [4512.0, 6016.0]
     assert own.tolist() == [6016.0, 6016.0]

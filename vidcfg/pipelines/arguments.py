@@ -102,8 +102,7 @@ def images_of(family: Family, arguments: Mapping[str, Any]) -> dict[str, Tensor]
     if family.image_prompt is None:
         return {}
     top, _, _ = (name := family.image_prompt.argument).partition(".")
-    found = tensors_of(arguments.get(top), top)
-    return {path: tensor for path, tensor in found if _is_below(path, (name,))}
+    return {path: t for path, t in tensors_of(arguments.get(top), top) if _is_below(path, (name,))}
 
 
 def _is_below(path: str, names: Iterable[str]) -> bool:
@@ -166,6 +165,5 @@ def _replaced(value: Any, path: str, rows: Mapping[str, Tensor]) -> Any:
         return value
     if dataclasses.is_dataclass(value):
         return dataclasses.replace(value, **items)
-    return (
-        type(value)(*items.values()) if hasattr(value, "_fields") else type(value)(items.values())
-    )
+    made = items.values()
+    return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)

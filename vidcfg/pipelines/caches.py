@@ -78,14 +78,11 @@ def check_cache(
             f"{skipping[0]} leaves out blocks, and {cache.name} keeps its state in the blocks. "
             + off.format("use guidance.method: pag")
         )
-    # Branch -> the samples that need it, step by step.
-    wanted: dict[str, list[tuple[int, ...]]] = {}
-    for k in range(samples.num_steps):
-        needed = [steps[k].branches for steps in samples.steps]
-        for branch in dict.fromkeys(name for names in needed for name in names):
-            members = tuple(b for b, names in enumerate(needed) if branch in names)
-            wanted.setdefault(branch, []).append(members)
-    for branch, members in wanted.items():
+    needed = [[steps[k].branches for steps in samples.steps] for k in range(samples.num_steps)]
+    for branch in dict.fromkeys(name for rows in needed for names in rows for name in names):
+        # The samples that need it, on the steps that run it.
+        members = [tuple(b for b, names in enumerate(r) if branch in names) for r in needed]
+        members = [some for some in members if some]
         if len(set(members)) > 1:
             raise ValueError(
                 f"{cache.name} keeps the tensors of the previous step, but the samples that need "

@@ -4,7 +4,7 @@ Where its frames lie, and how many there are, is read from two calls of differen
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import roles_of, tensors_of
+from vidcfg.pipelines.changes.layers import swapped
 from vidcfg.pipelines.comparison import Comparison, FrameScale, difference, frame_axis
 from vidcfg.pipelines.families import Family, family_of
 
@@ -74,20 +75,20 @@ def check_pipeline(pipe: Any, **call: Any) -> list[CheckLine]:
             f"{type(error).__name__}: {error} Pass arguments that it takes."
         ) from error
     was = type(pipe), [vars(module).copy() for module in models.values()]
-    lines = [_line(f"tensor {path}", look) for path, look in check.tensors()]
+    roles = check.roles()
+    lines = [_line(f"tensor {path}", check.tensor, path, *found) for path, found in roles.items()]
     for name in ("uniform scale", "random surface", "plan"):
         lines.append(_line(name, getattr(check, name.replace(" ", "_"))))
     is_same = was == (type(pipe), [vars(module) for module in models.values()])
-    return [*lines, _line("afterwards", lambda: check.afterwards(is_same))]
+    return [*lines, _line("afterwards", check.afterwards, is_same)]
 
 
-def _line(name: str, look: Callable[[], tuple[bool | None, str]]) -> CheckLine:
+def _line(name: str, look: Callable[..., tuple[bool | None, str]], *given: Any) -> CheckLine:
     try:
-        return CheckLine(name, *look())
-    except ValueError as error:
-        return CheckLine(name, False, str(error))
+        return CheckLine(name, *look(*given))
     except Exception as error:  # a wrong declaration may fail anywhere in the model
-        return CheckLine(name, False, f"{type(error).__name__}: {error}")
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        return CheckLine(name, False, f"{kind}{error}")
 
 
 class _Check:
@@ -104,22 +105,20 @@ class _Check:
         self.pair = sides.first_calls(lambda: sides.stock(self.scale), 2)
         self.stock = sides.stock(self.scale)
 
-    def tensors(self) -> Iterator[tuple[str, Callable]]:
-        """Every tensor of a denoiser call with the field that declares it, or should."""
-        family = self.family
+    def roles(self) -> dict[str, tuple[str | None, Any]]:
+        """Every tensor of a denoiser call, with the field that declares it."""
         for field in ("hidden", "timestep"):
-            if (name := getattr(family, field)) not in self.one:
+            if (name := getattr(self.family, field)) not in self.one:
                 raise ValueError(
-                    f"the family {family.name} has {field}={name!r}, but its denoiser gets "
+                    f"the family {self.family.name} has {field}={name!r}, but its denoiser gets "
                     f"{', '.join(self.one)}. Write {field}= one of these."
                 )
-        for path, (role, tensor) in roles_of(family, self.one).items():
-            shape = list(tensor.shape)
-            found = (True, f"{shape}, {role}") if role else (False, self._advice(path, tensor))
-            yield path, lambda found=found: found
+        return roles_of(self.family, self.one)
 
-    def _advice(self, path: str, tensor: Tensor) -> str:
-        """The line that declares a tensor, from what the two passes of the stock pipeline see."""
+    def tensor(self, path: str, role: str | None, tensor: Tensor) -> tuple[bool, str]:
+        """What declares a tensor, or should: from what the stock pipeline's two passes see."""
+        if role:
+            return True, f"{list(tensor.shape)}, {role}"
         num_samples, both = len(self.one[self.family.hidden]), self.pair[0]
         if len(both[self.family.hidden]) == 2 * num_samples:
             sides = dict(tensors_of(both))[path].chunk(2)
@@ -137,22 +136,31 @@ class _Check:
             declared = dict(declared) | {path: next(free, "its name in the pipeline's call")}
         else:
             declared = (*declared, path)
-        return f"{list(tensor.shape)} is not declared; {why}. Write {field}={declared}"
+        return False, f"{list(tensor.shape)} is not declared; {why}. Write {field}={declared}"
 
     def uniform_scale(self) -> tuple[bool | None, str]:
         ours, trace, _ = self.sides.guided(Guidance(scale=self.scale))
         self.traces.append(trace)
-        found = difference(ours, self.stock)
-        if not self._passed(found):
-            other = difference(ours, self.sides.stock(self.scale - 1))
-            if self._passed(other):
-                found, self.less = other, 1
-        note = ". It guides by cond + scale (cond - uncond): its scale is 1 lower" * self.less
-        return self._passed(found), self._words(found) + note
+        passed, words = self._verdict(difference(ours, self.stock))
+        if not passed:
+            lower, told = self._verdict(difference(ours, self.sides.stock(self.scale - 1)))
+            if lower:
+                self.less = 1
+                note = "It guides by cond + scale (cond - uncond): its scale is 1 lower"
+                return True, f"{told}. {note}"
+        return passed, words
 
     def random_surface(self) -> tuple[bool | None, str]:
         axis, seen = self._frame_axis()
-        ours, trace, rows = self.sides.guided(_random(self.scale, self.family.is_image))
+        # No two equal frames or steps; one frame has a schedule alone.
+        draw, places = np.random.default_rng(0), np.linspace(0, 1, 5)
+        scale, frames = (
+            {"kind": "knots", "points": np.column_stack([places, draw.uniform(*ends, 5)]).tolist()}
+            for ends in ((0.3, self.scale), (0.0, 1.0))
+        )
+        settings = {} if self.family.is_image else {"frames": frames}
+        guidance = Guidance(scale=scale, passes="sequential", micro_batch=1, **settings)
+        ours, trace, rows = self.sides.guided(guidance)
         self.traces.append(trace)
         scale = FrameScale(lambda n: rows[n], axis) - self.less
         stock = self.sides.stock(scale)
@@ -161,32 +169,25 @@ class _Check:
                 f"cannot be told: it uses its scale {len(scale.used)} times in {len(rows)} steps, "
                 f"and not as uncond + scale * (cond - uncond)"
             )
-        found = difference(ours, stock)
-        text = f"{len(rows)} steps, {len(rows[0])} latent frames, {seen}"
-        return self._passed(found), f"{self._words(found)} ({text})"
+        passed, words = self._verdict(difference(ours, stock))
+        return passed, f"{words} ({len(rows)} steps, {len(rows[0])} latent frames, {seen})"
 
     def plan(self) -> tuple[bool, str]:
-        if not self.traces:
-            return False, "nothing ran"
         for trace in self.traces:
             planned, ran = trace.planned.evaluations, trace.evaluations
             if planned != ran:
                 return False, f"planned {planned}, ran {ran} model evaluations"
         total = sum(sum(trace.evaluations.values()) for trace in self.traces)
-        return True, f"{total} model evaluations, as planned"
+        return bool(total), f"{total} model evaluations, as planned" if total else "nothing ran"
 
     def afterwards(self, is_same: bool) -> tuple[bool, str]:
         if not is_same:
             return False, "its class or the attributes of a denoiser are not as before"
         found = difference(self.sides.stock(self.scale), self.stock)
-        return found == 0, "as before" if found == 0 else f"stock runs: {self._words(found)}"
+        return found == 0, f"stock runs: {self._verdict(found)[1]}" if found else "as before"
 
     def _frame_axis(self) -> tuple[int, str]:
-        """The axis of frames in the noisy latents, and how it is known.
-
-        Raises:
-            ValueError: if calls of two lengths contradict the layout or the frame map.
-        """
+        """The axis of frames in the noisy latents, and how calls of two lengths show it."""
         family, declared, hidden = self.family, frame_axis(self.family.layout), self.family.hidden
         name = length_argument(self.pipe)
         if family.is_image or family.part is not None or name is None:
@@ -219,35 +220,18 @@ class _Check:
             )
         return declared, f"{told}, as declared" if axes else f"{told}: axis as declared"
 
-    def _passed(self, found: float) -> bool | None:
+    def _verdict(self, found: float) -> tuple[bool | None, str]:
         """Whether a difference is float32 rounding; None where coarser numbers may explain it."""
+        if found == 0:
+            return True, "exact"
+        by = f"by {found:.1e} of the largest value"
+        if found <= 100 * torch.finfo(torch.float32).eps:
+            return True, f"close: rounding, {by}"
         models = self.family.models_of(self.pipe).values()
         dtype = next(p.dtype for module in models for p in module.parameters())
-        if found <= 100 * torch.finfo(torch.float32).eps:
-            return True
-        is_coarse = dtype in (torch.float16, torch.bfloat16)
-        return None if is_coarse and found <= 100 * torch.finfo(dtype).eps else False
-
-    def _words(self, found: float) -> str:
-        if found == 0:
-            return "exact"
-        how = {
-            True: "close: rounding,",
-            False: "far:",
-            None: "rounding or not, load it in float32 to tell:",
-        }
-        return f"{how[self._passed(found)]} by {found:.1e} of the largest value"
-
-
-def _random(highest: float, is_image: bool) -> Guidance:
-    """A surface without two equal frames or steps; one frame has a schedule alone."""
-    draw, places = np.random.default_rng(0), np.linspace(0, 1, 5)
-    scale, frames = (
-        {"kind": "knots", "points": np.column_stack([places, draw.uniform(*ends, 5)]).tolist()}
-        for ends in ((0.3, highest), (0.0, 1.0))
-    )
-    settings = {} if is_image else {"frames": frames}
-    return Guidance(scale=scale, passes="sequential", micro_batch=1, **settings)
+        if dtype in (torch.float16, torch.bfloat16) and found <= 100 * torch.finfo(dtype).eps:
+            return None, f"rounding or not, load it in float32 to tell: {by}"
+        return False, f"far: {by}"
 
 
 def length_argument(pipe: Any) -> str | None:
@@ -283,10 +267,10 @@ def _comparison(pipe: Any, family: Family, call: dict[str, Any]) -> Comparison:
     """How the pipeline makes something of these arguments, by itself and without guidance."""
     accepted = inspect.signature(type(pipe).__call__).parameters
     wanted = {"negative_prompt", *(f"negative_{name}" for name in family.encoded if name)}
-    negative = {n: value for n, value in call.items() if n in wanted and value is not None}
+    told = {n: v for n, v in call.items() if n.startswith("negative_") and v is not None}
+    negative = {name: value for name, value in told.items() if name in wanted}
     kept = family.image_prompt.negative if family.image_prompt else ()
-    other = {n for n, v in call.items() if n.startswith("negative_") and v is not None} - {*kept}
-    ours = {name: value for name, value in call.items() if name not in other}
+    ours = {name: v for name, v in call.items() if name not in told or name in kept}
     off = family.off(accepted)
     scales = [name for name in off if name.endswith("guidance_scale")] or list(off)[:1]
 
@@ -303,11 +287,7 @@ def _comparison(pipe: Any, family: Family, call: dict[str, Any]) -> Comparison:
             return run(call | off | dict.fromkeys(scales, scale))
         from diffusers.guiders import ClassifierFreeGuidance
 
-        own = getattr(pipe, family.guider)
-        setattr(pipe, family.guider, ClassifierFreeGuidance(guidance_scale=scale))
-        try:
+        with swapped(pipe, family.guider, ClassifierFreeGuidance(guidance_scale=scale)):
             return run(call)
-        finally:
-            setattr(pipe, family.guider, own)
 
     return Comparison(pipe, stock, lambda **more: run(ours | off | more), negative)

@@ -5,6 +5,7 @@ frame and step, and no line of the engine is in it.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,28 +83,25 @@ class Comparison:
         """What ours makes, its trace, and the strengths [F] of each call of the denoiser."""
         rows, family = [], family_of(self.pipe)
         models = () if family.guiders else family.models_of(self.pipe).values()
-        with guide(self.pipe, guidance, **self.negative) as trace:
+        with guide(self.pipe, guidance, **self.negative) as trace, ExitStack() as hooks:
 
             def keep(*_):
                 rows.append(trace.steps[-1].strength_BF[0])
 
-            hooks = [module.register_forward_hook(keep) for module in models]
-            try:
-                made = self.unguided()
-                return made, trace, rows or [step.strength_BF[0] for step in trace.steps]
-            finally:
-                for hook in hooks:
-                    hook.remove()
+            for module in models:
+                hooks.enter_context(module.register_forward_hook(keep))
+            made = self.unguided()
+        return made, trace, rows or [step.strength_BF[0] for step in trace.steps]
 
     def first_calls(self, run: Callable[[], Any], count: int) -> list[dict[str, Any]]:
         """The arguments of the first `count` denoiser calls of a run, which ends there."""
         family, found, control = family_of(self.pipe), [], {}
         models = list(family.models_of(self.pipe).values())
-        beside = getattr(self.pipe, family.control) if family.control else None
+        beside = [getattr(self.pipe, family.control)] if family.control else []
 
         def see(module, args, kwargs):
             arguments = by_name(module, args, kwargs)
-            if module is beside:
+            if module in beside:
                 control[family.control] = arguments
                 return
             if control:  # its residuals are made anew in every branch
@@ -113,17 +111,10 @@ class Comparison:
             if len(found) == count:
                 raise _EnoughSeen
 
-        hooks = [
-            module.register_forward_pre_hook(see, with_kwargs=True)
-            for module in [*models, *([] if beside is None else [beside])]
-        ]
-        try:
+        with ExitStack() as hooks, suppress(_EnoughSeen):
+            for module in [*models, *beside]:
+                hooks.enter_context(module.register_forward_pre_hook(see, with_kwargs=True))
             run()
-        except _EnoughSeen:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
 

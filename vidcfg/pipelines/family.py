@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import BesideMap, CausalMap, FrameMap
+from vidcfg.guidance.frame_map import BesideMap, CausalMap, FrameMap, OneToOneMap
 from vidcfg.guidance.layout import FrameLayout
 
 Grid = tuple[int, int, int]
@@ -32,7 +32,7 @@ class Blocks:
             that by itself, in all its streams; empty where it cannot.
     """
 
-    lists: tuple[str, ...]
+    lists: tuple[str, ...] = ("transformer_blocks",)
     attention: str = "attn1"
     joint: str | None = None
     returns: tuple[str, ...] = ("hidden_states",)
@@ -113,13 +113,34 @@ class FrameLevels:
 _EMBEDS = "prompt_embeds"
 
 
-def _wan_like(pipe: Any) -> FrameMap:
-    return CausalMap(pipe.vae_scale_factor_temporal)
+_STRIDES = (
+    "vae_scale_factor_temporal",
+    "vae_temporal_compression_ratio",
+    "vae_temporal_scale_factor",
+)
+"""What pipelines call the number of pixel frames that a latent frame makes."""
+
+
+def _causal(pipe: Any) -> FrameMap:
+    name = next((name for name in _STRIDES if hasattr(pipe, name)), _STRIDES[0])
+    return CausalMap(getattr(pipe, name))
+
+
+def one_to_one(pipe: Any) -> FrameMap:
+    """The frame map of a VAE of images."""
+    return OneToOneMap()
 
 
 STRIDE_4 = {"vae_scale_factor_temporal": 4}
-"""What `_wan_like` reads of a published checkpoint that is not here."""
+"""What the frame map reads of a published checkpoint that is not here."""
 
+ONE_MODEL: dict[str, Any] = {"denoisers": {"transformer": None}, "expert_of": None}
+"""What takes the experts from a family that is derived from Wan's."""
+
+POOLED_TEXTS = {
+    "encoder_hidden_states": _EMBEDS,
+    "pooled_projections": "pooled_prompt_embeds",
+}
 MASKED_TEXTS: dict[str, Any] = {
     "texts": {
         "encoder_hidden_states": _EMBEDS,
@@ -214,7 +235,7 @@ class Family:
     pipelines: tuple[str, ...]
     module: str = "diffusers"
     layout: str = "BCFHW"
-    frame_map: Callable[[Any], FrameMap] = _wan_like
+    frame_map: Callable[[Any], FrameMap] = _causal
     checkpoints: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=lambda: {"encoder_hidden_states": _EMBEDS})
     encoded: tuple[str | None, ...] = (_EMBEDS, None)
@@ -306,3 +327,9 @@ class Family:
         """The denoisers that a pipeline has, by attribute."""
         found = {name: getattr(pipe, name, None) for name in self.denoisers}
         return {name: module for name, module in found.items() if module is not None}
+
+
+def modular(family: Family, *pipelines: str, **changes: Any) -> Family:
+    """`family` for pipelines that are made of blocks, which call the same denoiser."""
+    own = {"guider": None, "guiders": ("guider",), "own_guidance": {}} | changes
+    return replace(family, name=f"{family.name}_modular", pipelines=pipelines, **own)

@@ -17,7 +17,7 @@ from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, encode_sources, negative_inputs
+from vidcfg.pipelines.texts import BranchTexts, negative_inputs
 
 
 @contextlib.contextmanager
@@ -71,7 +71,8 @@ def guide(
     else:
         given = negative_inputs(family, negative, negative_prompt)
         rules = [rule for setting in settings for rule in setting.method.terms]
-        texts = BranchTexts(negative_prompt, _conditions(rules), given and {"negative": given})
+        inputs = given and {"negative": given}
+        texts = BranchTexts(pipe, family, negative_prompt, _conditions(rules), inputs)
         session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
         trace, changed = session.trace, _guided_methods(cls, family, session)
     # A subclass under the class's own name, so that nothing else in the process is changed.
@@ -83,7 +84,7 @@ def guide(
     finally:
         pipe.__class__ = cls
         if session is not None:  # a kept trace keeps no model alive
-            session.pipe = session.in_progress = None
+            session.pipe = session.texts = session.in_progress = None
 
 
 class Session:
@@ -159,7 +160,7 @@ class Session:
         count = 1 if isinstance(prompt, str) else len(prompt)
         self.is_encoding = True
         try:
-            encode_sources(self.pipe, family, self.texts, sources, call=call, num_prompts=count)
+            self.texts.encode(sources, call, count)
         finally:
             self.is_encoding = False
 
@@ -233,11 +234,7 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
 
 
 def _conditions(rules: list[Rule]) -> dict[str, str]:
-    """Condition name -> prompt over all rules.
-
-    Raises:
-        ValueError: if one name stands for two prompts.
-    """
+    """Condition name -> prompt over all rules."""
     prompts: dict[str, str] = {}
     for rule in rules:
         for condition in getattr(rule, "conditions", ()):
@@ -304,11 +301,7 @@ def _own_guidance(pipe: Any, family: Family, before: dict[str, Any] | None) -> d
 def _without_own_guidance(
     family: Family, given: dict[str, Any], signature: inspect.Signature
 ) -> dict[str, Any]:
-    """The arguments of a call with the pipeline's own guidance off.
-
-    Raises:
-        ValueError: if the caller turned it on, or passed a negative side to the pipeline.
-    """
+    """The arguments of a call with the pipeline's own guidance off."""
     on_by_default = {}
     for name, off in family.own_guidance.items():
         if name not in signature.parameters:
@@ -351,9 +344,6 @@ def _guided_forwards(
 
     Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
     on again between calls, and `forward` with them.
-
-    Raises:
-        ValueError: for a denoiser compiled as a whole.
     """
     replaced = []
     found = {name: (module, forward) for name, module in family.models_of(pipe).items()}

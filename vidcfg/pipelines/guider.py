@@ -1,5 +1,6 @@
 """`FrameGuidance`: the surface as a diffusers guider, for modular and guider-based pipelines."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -98,7 +99,8 @@ class FrameGuidance(BaseGuidance):
 
     def prepare_inputs(self, data: Mapping[str, Any]) -> list[Any]:
         """The inputs of every branch that this step runs."""
-        return [self._prepare_batch(data, i, name) for i, name in self._branches()]
+        names = self._input_predictions[: self.num_conditions]
+        return [self._prepare_batch(data, i, name) for i, name in enumerate(names)]
 
     def prepare_inputs_from_block_state(self, data: Any, input_fields: dict) -> list[Any]:
         """The same from the state of modular blocks, whose latents may tell their frames."""
@@ -106,10 +108,9 @@ class FrameGuidance(BaseGuidance):
         if self._facts is None and self._layout.axes != "tokens" and latents is not None:
             self._begin(self._layout.num_frames(latents))
             self._check_length(getattr(data, "num_frames", None), self._layout.num_frames(latents))
-        return [
-            self._prepare_batch_from_block_state(input_fields, data, i, name)
-            for i, name in self._branches()
-        ]
+        names = self._input_predictions[: self.num_conditions]
+        prepare = functools.partial(self._prepare_batch_from_block_state, input_fields, data)
+        return [prepare(i, name) for i, name in enumerate(names)]
 
     def _check_length(self, asked: int | None, num_latents: int) -> None:
         """Raise ValueError where the pipeline makes another number of frames than we think."""
@@ -121,9 +122,6 @@ class FrameGuidance(BaseGuidance):
             f"this run makes {asked} frames of {num_latents} latent ones, but with temporal_ratio="
             f"{self.config.temporal_ratio} they would be {ours}. Pass temporal_ratio={ratio:g}."
         )
-
-    def _branches(self) -> list[tuple[int, str]]:
-        return list(enumerate(self._input_predictions))[: self.num_conditions]
 
     @property
     def is_conditional(self) -> bool:
@@ -138,10 +136,10 @@ class FrameGuidance(BaseGuidance):
             return 2
         if not self._inside():
             return 1
-        if self._facts is None and self._given_frames is not None:
-            self._begin(self._given_frames)
         if self._facts is None:
-            return 2
+            if self._given_frames is None:
+                return 2
+            self._begin(self._given_frames)
         rows = self._rows or self._rows_of(1)
         needed = (step.branches for step in rows.at(self._step, self._memory, self._expert))
         return max(map(len, needed))

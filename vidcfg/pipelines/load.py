@@ -88,8 +88,7 @@ class MiniModel(ConfigModel):
                 f"embedded model."
             )
         dtype = torch.float32 if self.dtype == "auto" else getattr(torch, self.dtype)
-        how = {"torch_dtype": dtype, "device": device}
-        pipe = MiniVideoPipeline.from_pretrained(self.folder, **how)
+        pipe = MiniVideoPipeline.from_pretrained(self.folder, torch_dtype=dtype, device=device)
         if self.checkpoint == "few_steps":
             to_few_steps(pipe)
         pipe.transformer.set_attention_backend(self.attention)
@@ -122,8 +121,7 @@ class DiffusersModel(ConfigModel):
     @property
     def folder(self) -> Path | None:
         """Where its files are; None for the name of a repository."""
-        folder = Path(self.checkpoint).expanduser()
-        return folder if folder.is_dir() else None
+        return local_folder(self.checkpoint)
 
     @property
     def adapter(self) -> Any:
@@ -137,11 +135,9 @@ class DiffusersModel(ConfigModel):
         import torch
 
         self._check_place()
-        dtype = self.dtype
-        if dtype == "auto":
-            dtype = "bfloat16" if device.type == "cuda" else "float32"
+        auto = "bfloat16" if device.type == "cuda" else "float32"
         try:
-            pipe = self._loaded(getattr(torch, dtype))
+            pipe = self._loaded(getattr(torch, auto if self.dtype == "auto" else self.dtype))
         except MemoryError as error:
             raise ModelError(self._no_memory("this machine")) from error
         except (OSError, ValueError, ImportError, AttributeError) as error:
@@ -155,18 +151,16 @@ class DiffusersModel(ConfigModel):
         """The pipeline that the checkpoint names, or that an adapter makes of it."""
         import diffusers
 
-        options = {"local_files_only": self.folder is not None, "dtype": dtype}
-        options["revision"] = self.revision
-        where, adapter = str(self.folder or self.checkpoint), self.adapter
+        def read(cls: Any, name: str, **more: Any) -> Any:
+            folder = local_folder(name)
+            more |= {"dtype": dtype, "local_files_only": folder is not None}
+            return cls.from_pretrained(str(folder or name), **more)
+
+        parts, adapter = {}, self.adapter
         if adapter is not None:
-            motion = Path(self.motion_adapter).expanduser()
-            options[adapter.part] = getattr(diffusers, adapter.cls).from_pretrained(
-                str(motion) if motion.is_dir() else self.motion_adapter,
-                local_files_only=motion.is_dir(),
-                dtype=dtype,
-            )
+            parts[adapter.part] = read(getattr(diffusers, adapter.cls), self.motion_adapter)
         cls = pipeline_class_of(self) or diffusers.DiffusionPipeline
-        pipe = cls.from_pretrained(where, **options)
+        pipe = read(cls, self.checkpoint, revision=self.revision, **parts)
         if adapter is not None:
             pipe.scheduler = adapter.scheduler(pipe.scheduler)
         return pipe
@@ -238,13 +232,17 @@ class DiffusersModel(ConfigModel):
                 name = type(pipe.vae).__name__
                 raise ModelError(f"model.vae_tiling is true, but {name} cannot tile. Delete it.")
             pipe.vae.enable_tiling()
-        if self.offload == "model":
-            pipe.enable_model_cpu_offload(device=device)
-        elif self.offload == "sequential":
-            pipe.enable_sequential_cpu_offload(device=device)
-        else:
+        if self.offload == "none":
             pipe.to(device)
+        else:  # enable_model_cpu_offload or enable_sequential_cpu_offload
+            getattr(pipe, f"enable_{self.offload}_cpu_offload")(device=device)
         return pipe
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a setting names; None where it names a repository."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else None
 
 
 def model_from(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Guidance of a modular pipeline, whose loop is made of blocks: it goes in as their guider."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.changes.layers import swapped
 from vidcfg.pipelines.family import Family
 from vidcfg.pipelines.guider import FrameGuidance
 from vidcfg.pipelines.run import facts_of_latents
@@ -58,36 +60,28 @@ def guided_modular(
                 f"other pipeline."
             )
         known = self.default_call_parameters | (state.values if state is not None else {}) | given
-        given |= negative or _negative_side(sides, negative_prompt, known)
+        prompt = known.get("prompt")
+        if negative:
+            given |= negative
+        elif "negative_prompt" in sides:
+            several = isinstance(prompt, list) and isinstance(negative_prompt, str)
+            each = [negative_prompt] * len(prompt) if several else negative_prompt
+            given["negative_prompt"] = each
         if not (settings[0].is_off or any(n in given or known.get(n) is not None for n in sides)):
             raise ValueError(
                 f"the blocks of this {cls.__name__} encode no text, so that there is no negative "
                 f"side. Pass {', '.join(sides)} to vidcfg.guide(...)."
             )
         guider = _guider(self, family, settings[0], known, fps, trace)
-        before = {name: getattr(self, name) for name in family.guiders if hasattr(self, name)}
-        for name in before:
-            setattr(self, name, guider)
-        try:
+        with contextlib.ExitStack() as stack:
+            for name in family.guiders:
+                if hasattr(self, name):
+                    stack.enter_context(swapped(self, name, guider))
             made = cls.__call__(self, state, output, **given)
-        finally:
-            for name, own in before.items():
-                setattr(self, name, own)
         trace.check_finite()
         return made
 
     return trace, {"__call__": call}
-
-
-def _negative_side(
-    sides: list[str], negative_prompt: str | list[str], call: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The negative prompt, one for each of several prompts, where the blocks encode one."""
-    if "negative_prompt" not in sides:
-        return {}
-    several = isinstance(call.get("prompt"), list) and isinstance(negative_prompt, str)
-    each = [negative_prompt] * len(call["prompt"]) if several else negative_prompt
-    return {"negative_prompt": each}
 
 
 def _guider(
@@ -98,24 +92,19 @@ def _guider(
     fps: float | int | None,
     trace: Trace,
 ) -> FrameGuidance:
-    """The guider of one call, which asks the pipeline what the run is.
-
-    Raises:
-        ValueError: for a length that the VAE does not make.
-    """
+    """The guider of one call, which asks the pipeline what the run is."""
     length = family.length_argument and call.get(family.length_argument)
-    latent_frames = None
-    if length and family.others is None:
-        latent_frames = family.frame_map(pipe).num_latents(length)
-    loops = count()
+    video, latent_frames, loops = family.frame_map(pipe), None, count()
     if family.part is not None:
-        latent_frames = family.frame_map(pipe).num_latents(len(family.part(pipe, call, 0)[1]))
+        latent_frames = video.num_latents(len(family.part(pipe, call, 0)[1]))
+    elif length and family.others is None:
+        latent_frames = video.num_latents(length)
 
     def facts_of(num_frames: int) -> RunFacts:
         if latent_frames not in (None, num_frames):
             raise ValueError(
                 f"this call has {family.length_argument}={length}, but latents of {num_frames} "
-                f"frames. Use {family.frame_map(pipe).num_pixels(num_frames)}."
+                f"frames. Use {video.num_pixels(num_frames)}."
             )
         facts = facts_of_latents(pipe, family, call, num_frames, loop=next(loops), fps=fps)
         if max(facts.calls) > 1:

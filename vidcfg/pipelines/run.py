@@ -27,7 +27,7 @@ from vidcfg.pipelines.steps import (
     step_of_call,
     steps_of,
 )
-from vidcfg.pipelines.texts import branch_inputs, rows_per_prompt, unconditional_inputs
+from vidcfg.pipelines.texts import rows_per_prompt
 
 ROW = "vidcfg_row"
 """Name under which the number of its sample travels with every row of a model call."""
@@ -98,7 +98,7 @@ class GuidedRun:
         # Texts of the branches, the plan, the denoiser.
         self.sources = samples.sources()
         given = {"call": call, "arguments": arguments, "cond": cond}
-        self.by_branch = branch_inputs(pipe, family, session.texts, self.sources, **given)
+        self.by_branch = session.texts.of_branches(self.sources, **given)
         starts, texts = self._equal(shared, cond)
         how = {"share": passes.share, "evaluations_per_step": self.facts.calls}
         planned = plan_run(samples, starts=starts, texts=texts, **how)
@@ -195,13 +195,12 @@ class GuidedRun:
         hidden = arguments[family.hidden]
         if self.second is not None or self.changes.needs_samples:
             shared[ROW] = torch.arange(hidden.shape[0], device=hidden.device)
-        by_branch = self.by_branch
-        if family.unconditional is not None:
-            by_branch = {
-                branch: rows | unconditional_inputs(family, arguments, cond, self.sources[branch])
-                for branch, rows in by_branch.items()
-            }
-        by_branch = by_branch | {"cond": cond}
+        texts = self.session.texts
+        by_branch = {
+            branch: rows | texts.unconditional(arguments, cond, self.sources[branch])
+            for branch, rows in self.by_branch.items()
+        }
+        by_branch["cond"] = cond
         channels = _channels(module)
         if family.learns_variance:
             channels = hidden.shape[family.channel_axis]
@@ -295,11 +294,7 @@ def scale_note(family: Any, scale: float) -> str | None:
 
 
 def _setting_of_sample(num_settings: int, num_samples: int, call: Mapping[str, Any]) -> list[int]:
-    """The setting that each row of the batch has.
-
-    Raises:
-        ValueError: if the number of settings fits neither the samples nor the prompts.
-    """
+    """The setting that each row of the batch has."""
     repeats = rows_per_prompt(call)
     if num_settings == 1:
         return [0] * num_samples

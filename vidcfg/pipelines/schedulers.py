@@ -75,18 +75,18 @@ def make_scheduler(pipe: Any, sampling: Sampling) -> Any:
 
 def _flow_scheduler(current: Any, name: str, shift: float | None) -> Any:
     config = current.config
+    key = "shift" if "shift" in config else "flow_shift"
     if name == "pipeline":
-        key = "shift" if "shift" in config else "flow_shift"
         return type(current).from_config(config, **({} if shift is None else {key: shift}))
     if shift is None:
-        shift = config.get("shift", config.get("flow_shift", 1.0))
+        shift = config.get(key, 1.0)
     if name == "flow_euler" and "FlowMatchEuler" in type(current).__name__:
         return type(current).from_config(config, shift=shift)
     made = _diffusers(FLOW_SOLVERS[name])
     settings = {"num_train_timesteps": config.get("num_train_timesteps", 1000)}
     if "use_flow_sigmas" in inspect.signature(made).parameters:
-        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-        return made(**settings, **flow, flow_shift=shift)
+        settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        return made(**settings, flow_shift=shift)
     return made(**settings, shift=shift)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.limits import Rescale
 from vidcfg.guidance.plan import SampleRows
 from vidcfg.guidance.surface import Surface
 from vidcfg.pipelines.family import SecondStream
@@ -29,11 +28,7 @@ class GuidedSecondStream:
         self.stream, self.scale = stream, stream.scale_of(call)
         self.rescales = [rule.rescale for rule in samples.rules]
         self.scales = [
-            [
-                (branch, surface.scale_K)
-                for term, surface in zip(rule.method.terms, terms)
-                for branch in term.isolated
-            ]
+            [(b, s.scale_K) for term, s in zip(rule.method.terms, terms) for b in term.isolated]
             for rule, terms in zip(samples.rules, surfaces)
         ]
         self.rows: dict[tuple[str, int], Tensor] = {}
@@ -62,14 +57,8 @@ class GuidedSecondStream:
         rescale = self.rescales[sample]
         if guided is cond or rescale.is_off:
             return guided
-        return _rescaled(guided, cond, noisy, rescale, sigma)
-
-
-def _rescaled(
-    guided: Tensor, cond: Tensor, noisy: Tensor, rescale: Rescale, sigma: float
-) -> Tensor:
-    """`guided` with the spread of `cond` over the whole row, for flow predictions."""
-    is_x0 = rescale.space == "x0"
-    wide, plain = ((noisy - sigma * v) if is_x0 else v for v in (guided, cond))
-    rescaled = (rescale.amount * plain.std() / wide.std() + 1 - rescale.amount) * wide
-    return (noisy - rescaled) / sigma if is_x0 else rescaled
+        # The spread of cond over the whole row, for flow predictions.
+        is_x0 = rescale.space == "x0"
+        wide, plain = ((noisy - sigma * v) if is_x0 else v for v in (guided, cond))
+        rescaled = (rescale.amount * plain.std() / wide.std() + 1 - rescale.amount) * wide
+        return (noisy - rescaled) / sigma if is_x0 else rescaled

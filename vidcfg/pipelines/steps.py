@@ -7,6 +7,7 @@ also in a run that begins inside it. numpy only.
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,9 @@ class RunPlace:
         rounding = float((exact - rounded).abs().max())
         levels = sorted(given if isinstance(given, list) else [float(given)], reverse=True)
         for level in levels:
-            distances, tolerance = (rounded - level).abs().tolist(), rounding + 1e-6 * abs(level)
-            found = [i for i, distance in enumerate(distances) if distance <= tolerance]
-            if found:
-                return found
+            is_near = (rounded - level).abs() <= rounding + 1e-6 * abs(level)
+            if is_near.any():
+                return is_near.nonzero().flatten().tolist()
         raise ValueError(
             f"a {type(self.pipe).__name__} gives its denoiser the timestep {levels[0]:g}, which "
             f"its {type(scheduler).__name__} does not have, so the step cannot be told. If the "
@@ -227,7 +227,7 @@ def step_of_call(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
         return tuple(call // scheduler.order for call in range(count))
     if scheduler.config.skip_prk_steps:
         # Begun at the second level, its first two entries are both calls of that step.
-        pair = 1 if begin == 1 else 0
+        pair = int(begin == 1)
         return tuple(max(call - 1, min(call, pair)) for call in range(count))
     return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
 
@@ -271,17 +271,6 @@ DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 """Solvers whose step is x' = alpha' x0 + sigma' eps with x0 and eps of one prediction."""
 
 
-def _after(scheduler: Any) -> list[Level | None]:
-    """The level at the end of each step of such a solver, as it finds it itself."""
-    timesteps = _numbers(scheduler, "timesteps")
-    if type(scheduler).__name__ in EULER:
-        return noise_levels(scheduler, range(1, len(timesteps) + 1))
-    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    products, last = _numbers(scheduler, "alphas_cumprod"), float(scheduler.final_alpha_cumprod)
-    previous = [int(timestep) - stride for timestep in timesteps]
-    return [_level_of(last if place < 0 else products[place]) for place in previous]
-
-
 def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level, Level], ...]:
     """The levels (alpha, sigma) before and after every step of an Euler or DDIM solver.
 
@@ -308,5 +297,12 @@ def solver_levels(scheduler: Any, eta: float | None = None) -> tuple[tuple[Level
             f"guidance.method cfg_pp needs a solver that adds no noise, but this call has "
             f"eta={eta:g}. Pass eta=0.0."
         )
-    before = noise_levels(scheduler, range(len(scheduler.timesteps)))
-    return tuple(zip(before, _after(scheduler)))
+    timesteps = _numbers(scheduler, "timesteps")
+    if name in EULER:
+        return tuple(pairwise(noise_levels(scheduler, range(len(timesteps) + 1))))
+    # The level at the end of a step, as DDIM finds it itself.
+    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    products, last = _numbers(scheduler, "alphas_cumprod"), float(scheduler.final_alpha_cumprod)
+    places = [int(timestep) - stride for timestep in timesteps]
+    after = [_level_of(last if place < 0 else products[place]) for place in places]
+    return tuple(zip(noise_levels(scheduler, range(len(timesteps))), after))

@@ -20,28 +20,98 @@ Inputs = Mapping[str, Tensor]
 """What a call has by name; rows for the denoiser, or what `encode_prompt` makes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BranchTexts:
-    """What the branches other than `cond` see.
+    """What the branches other than `cond` see in the calls of a pipeline.
 
     Args:
+        pipe: the pipeline, by which texts are encoded.
+        family: its family.
         negative: the negative prompt, one for all or one per prompt.
         conditions: condition name -> prompt, for rules with several conditions.
         inputs: source -> text inputs that the user encoded (`prompt_embeds`, masks, ...).
         encoded: source -> text inputs as the denoiser takes them, kept for one pipeline call.
     """
 
+    pipe: Any
+    family: Family
     negative: str | list[str]
     conditions: Mapping[str, str]
     inputs: Mapping[str, Inputs]
     encoded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def text(self, source: str, num_prompts: int) -> list[str]:
-        """The text of a source ("negative", "empty" or "condition:<name>") for every prompt.
+    def of_branches(
+        self, sources: Mapping[str, str], *, call: Arguments, arguments: Arguments, cond: Inputs
+    ) -> dict[str, dict[str, Tensor]]:
+        """What every branch that a run needs, and that sees other than `cond`, has in its places.
+
+        None of them sees an image prompt: the image is part of what `cond` has before the others.
 
         Raises:
-            ValueError: if there are neither one nor `num_prompts` negative prompts.
+            ValueError: if a text cannot be encoded or does not fit the samples.
         """
+        # A model without a text has inputs of its own there.
+        if not self.family.texts:
+            for branch, source in sources.items():
+                if source not in BLANK:
+                    raise ValueError(
+                        f"the {branch} branch needs a prompt, but a {self.family.pipelines[0]} is "
+                        f"conditioned on an image. Use guidance.method: cfg."
+                    )
+            return {b: self.unconditional(arguments, cond, s) for b, s in sources.items()}
+        repeats = rows_per_prompt(call)
+        self.encode(sources.values(), call, len(arguments[self.family.hidden]) // repeats)
+        no_image = self._without_image(call, arguments)
+        found = {}
+        for branch, source in sources.items():
+            found[branch] = no_image | self.unconditional(arguments, cond, source)
+            found[branch] |= {
+                path: as_rows(tensor, cond[path], name, repeats=repeats)
+                for argument, name in self.family.texts.items()
+                for path, tensor in tensors_of(self.encoded[source][name], argument)
+                if path in cond
+            }
+            if missing := cond.keys() - found[branch]:
+                names = ", ".join(sorted(missing))
+                raise ValueError(f"the {branch} branch has nothing that stands for {names}.")
+        return found
+
+    def unconditional(self, arguments: Arguments, cond: Inputs, source: str) -> dict[str, Tensor]:
+        """What a branch of this text sees where the unconditional one sees other than `cond`."""
+        if self.family.unconditional is None:
+            return {}
+        blank, count = self.family.unconditional(arguments), len(arguments[self.family.hidden])
+        is_blank = source in BLANK
+        return {n: by_sample(n, t, count) if is_blank else cond[n] for n, t in blank.items()}
+
+    def _without_image(self, call: Arguments, arguments: Arguments) -> dict[str, Tensor]:
+        """What stands for the image prompts on the unconditional side, as in diffusers."""
+        images, count = images_of(self.family, arguments), len(arguments[self.family.hidden])
+        if not images:
+            return {}
+        unconditional = self.family.image_prompt.unconditional
+        made = unconditional(self.pipe, call, list(images.values()), count)
+        return {
+            path: as_rows(new, images[path][:count], "ip_adapter_image_embeds")
+            for path, new in zip(images, made)
+        }
+
+    def encode(self, sources: Iterable[str], call: Arguments, num_prompts: int) -> None:
+        """Fill `encoded`: each text once, to serve all branches that see it.
+
+        Raises:
+            ValueError: if a text cannot be encoded, or there are neither one nor `num_prompts`.
+        """
+        for source in dict.fromkeys(sources):
+            if source in self.encoded:
+                continue
+            words = None if source in self.inputs else self._text(source, num_prompts)
+            given = dict(self.inputs.get(source) or self._encoded(source, words, call))
+            finish = self.family.finish_texts
+            self.encoded[source] = given if finish is None else finish(self.pipe, given, words)
+
+    def _text(self, source: str, num_prompts: int) -> list[str]:
+        """The text of "negative", "empty" or "condition:<name>" for every prompt."""
         known = {"empty": "", "negative": self.negative}
         text = known[source] if source in known else self.conditions[source.partition(":")[2]]
         texts = [text] * num_prompts if isinstance(text, str) else list(text)
@@ -52,102 +122,38 @@ class BranchTexts:
             )
         return texts
 
-
-def unconditional_inputs(
-    family: Family, arguments: Arguments, cond: Inputs, source: str
-) -> dict[str, Tensor]:
-    """What a branch with this text sees where the unconditional one sees other than `cond`."""
-    if family.unconditional is None:
-        return {}
-    blank, num_samples = family.unconditional(arguments), len(arguments[family.hidden])
-    is_blank = source in BLANK
-    return {n: by_sample(n, t, num_samples) if is_blank else cond[n] for n, t in blank.items()}
-
-
-def branch_inputs(
-    pipe: Any,
-    family: Family,
-    texts: BranchTexts,
-    sources: Mapping[str, str],
-    *,
-    call: Arguments,
-    arguments: Arguments,
-    cond: Inputs,
-) -> dict[str, dict[str, Tensor]]:
-    """What every branch that the run needs, and that sees other than `cond`, has in its places.
-
-    None of them sees an image prompt: the image is part of what `cond` has before the others.
-
-    Raises:
-        ValueError: if a text cannot be encoded or does not fit the samples, or where two rules
-            read a branch from different texts.
-    """
-    # A model without a text has inputs of its own there.
-    if not family.texts:
-        for branch, source in sources.items():
-            if source not in BLANK:
-                raise ValueError(
-                    f"the {branch} branch needs a prompt, but a {family.pipelines[0]} is "
-                    f"conditioned on an image. Use guidance.method: cfg."
-                )
-        return {b: unconditional_inputs(family, arguments, cond, s) for b, s in sources.items()}
-    repeats = rows_per_prompt(call)
-    num_prompts = arguments[family.hidden].shape[0] // repeats
-    encode_sources(pipe, family, texts, sources.values(), call=call, num_prompts=num_prompts)
-    inputs = texts.encoded
-    no_image = _without_image(pipe, family, call, arguments)
-    found = {}
-    for branch, source in sources.items():
-        found[branch] = no_image | unconditional_inputs(family, arguments, cond, source)
-        found[branch] |= {
-            path: as_rows(tensor, cond[path], name, repeats=repeats)
-            for argument, name in family.texts.items()
-            for path, tensor in tensors_of(inputs[source][name], argument)
-            if path in cond
+    def _encoded(self, source: str, texts: list[str], call: Arguments) -> dict[str, Tensor]:
+        """The text inputs of a source, encoded as the pipeline encodes a prompt of this call."""
+        pipe, family = self.pipe, self.family
+        if getattr(pipe, "text_encoder", None) is None:
+            names = ", ".join(f"negative_{name}" for name in family.encoded if name)
+            raise ValueError(
+                f"this {type(pipe).__name__} has no text encoder, so a negative prompt cannot be "
+                f"encoded. Pass {names} to vidcfg.guide."
+            )
+        parameters = inspect.signature(pipe.encode_prompt).parameters
+        wanted = {
+            "prompt": texts,
+            "batch_size": len(texts),
+            "do_classifier_free_guidance": False,
+            "device": pipe._execution_device,
+            "num_videos_per_prompt": rows_per_prompt(call),
+            "num_images_per_prompt": rows_per_prompt(call),
         }
-        missing = cond.keys() - found[branch]
-        if missing:
-            names = ", ".join(sorted(missing))
-            raise ValueError(f"the {branch} branch has nothing that stands for {names}.")
-    return found
+        if family.encodes_beside_prompt:
+            wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
+            wanted["negative_prompt"] = texts
+        if "image" in parameters:  # HunyuanVideo reads it with the text
+            from PIL import Image
 
-
-def _without_image(
-    pipe: Any, family: Family, call: Arguments, arguments: Arguments
-) -> dict[str, Tensor]:
-    """What stands for the image prompts of a call on the unconditional side, as in diffusers."""
-    images, num_samples = images_of(family, arguments), len(arguments[family.hidden])
-    if not images:
-        return {}
-    unconditional = family.image_prompt.unconditional
-    made = unconditional(pipe, call, list(images.values()), num_samples)
-    return {
-        path: as_rows(new, images[path][:num_samples], "ip_adapter_image_embeds")
-        for path, new in zip(images, made)
-    }
-
-
-def encode_sources(
-    pipe: Any,
-    family: Family,
-    texts: BranchTexts,
-    sources: Iterable[str],
-    *,
-    call: Arguments,
-    num_prompts: int,
-) -> None:
-    """Fill `texts.encoded`: each text once, to serve all branches that see it.
-
-    Raises:
-        ValueError: if a text cannot be encoded, or there are too many or too few.
-    """
-    for source in dict.fromkeys(sources):
-        if source in texts.encoded:
-            continue
-        words = None if source in texts.inputs else texts.text(source, num_prompts)
-        given = texts.inputs.get(source) or _encoded(pipe, family, source, words, call)
-        finish = family.finish_texts
-        texts.encoded[source] = dict(given) if finish is None else finish(pipe, dict(given), words)
+            black = Image.new("RGB", (call["width"], call["height"]))
+            wanted["image"] = black if source in BLANK else call["image"]
+        wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
+        unset = {n: None for n, p in parameters.items() if p.default is p.empty}
+        encoded = pipe.encode_prompt(
+            **unset | {n: v for n, v in wanted.items() if n in parameters}
+        )
+        return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
 
 
 def negative_inputs(
@@ -180,43 +186,6 @@ def negative_inputs(
             "guide() got a negative_prompt and negative embeddings. Pass one of them."
         )
     return {wanted[name]: tensor for name, tensor in given.items()}
-
-
-def _encoded(
-    pipe: Any, family: Family, source: str, texts: list[str], call: Arguments
-) -> dict[str, Tensor]:
-    """The text inputs of a source, encoded as the pipeline encodes a prompt of this call.
-
-    Raises:
-        ValueError: if the pipeline has no text encoder.
-    """
-    if getattr(pipe, "text_encoder", None) is None:
-        names = ", ".join(f"negative_{name}" for name in family.encoded if name)
-        raise ValueError(
-            f"this {type(pipe).__name__} has no text encoder, so a negative prompt cannot be "
-            f"encoded. Pass {names} to vidcfg.guide."
-        )
-    parameters = inspect.signature(pipe.encode_prompt).parameters
-    wanted = {
-        "prompt": texts,
-        "batch_size": len(texts),
-        "do_classifier_free_guidance": False,
-        "device": pipe._execution_device,
-        "num_videos_per_prompt": rows_per_prompt(call),
-        "num_images_per_prompt": rows_per_prompt(call),
-    }
-    if family.encodes_beside_prompt:
-        wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
-        wanted["negative_prompt"] = texts
-    if "image" in parameters:  # HunyuanVideo reads it with the text
-        from PIL import Image
-
-        black = Image.new("RGB", (call["width"], call["height"]))
-        wanted["image"] = black if source in BLANK else call["image"]
-    wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
-    unset = {n: None for n, p in parameters.items() if p.default is p.empty}
-    encoded = pipe.encode_prompt(**unset | {n: v for n, v in wanted.items() if n in parameters})
-    return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
 
 
 def rows_per_prompt(call: Arguments) -> int:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vidcfg.pipelines.load import DiffusersModel, MiniModel, pipeline_class_of
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, local_folder, pipeline_class_of
 from vidcfg.progress import one_line
 
 
@@ -67,9 +67,8 @@ def _made(model: DiffusersModel, cls: Any) -> Any:
     with _silent():
         parts = {name: _part(folder, name, index.get(name)) for name in wanted}
         if adapter is not None:
-            motion = Path(model.motion_adapter).expanduser()
-            named = ("diffusers", adapter.cls) if motion.is_dir() else None
-            parts[adapter.part] = _part(motion, "", named)
+            motion = local_folder(model.motion_adapter)
+            parts[adapter.part] = motion and _part(motion, "", ("diffusers", adapter.cls))
         with torch.device("meta"):
             pipe = cls.from_pretrained(folder, local_files_only=True, **parts)
     if adapter is not None and pipe.scheduler is not None:
@@ -107,8 +106,7 @@ def _silent() -> Iterator[None]:
     own.set_verbosity(logging.CRITICAL)
     own.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         own.set_verbosity(level)

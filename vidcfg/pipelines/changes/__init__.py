@@ -15,11 +15,7 @@ for _found in pkgutil.iter_modules(__path__):
 
 
 class Changes:
-    """All changes of one run, made when it begins and asked at every call.
-
-    Raises:
-        ValueError: if the model cannot do what a rule asks.
-    """
+    """All changes of one run, made when it begins and asked at every call."""
 
     def __init__(self, start: RunStart):
         asked: dict[type, list[Asked]] = {}
@@ -56,11 +52,7 @@ class Changes:
         return found
 
     def run(self, call: StepCall) -> Any:
-        """The model's outputs for one call, or what stands for them in a branch without a model.
-
-        Raises:
-            ValueError: if a layer does not exist, or a weak model cannot be made.
-        """
+        """The model's outputs for one call, or what stands for them where there is no model."""
         for change in self.all:
             if call.branches[0] in change.of:
                 return change.run(call)

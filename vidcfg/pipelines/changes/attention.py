@@ -52,13 +52,11 @@ class AttentionCall:
         """Outputs of the video and of the text tokens in the order of the tokens."""
         if text is None:
             return video
-        parts = [text, video] if self.video.start else [video, text]
-        return torch.cat(parts, dim=-2)
+        return torch.cat([text, video] if self.video.start else [video, text], dim=-2)
 
     def by_head(self, shared: Tensor) -> Tensor:
         """Keys or values with one entry per head of the queries, where heads share them."""
-        heads = self.query.shape[1]
-        each = heads // shared.shape[1]
+        each = self.query.shape[1] // shared.shape[1]
         return shared if each == 1 else shared.repeat_interleave(each, dim=1)
 
 
@@ -76,7 +74,7 @@ class AttentionMode(TorchFunctionMode):
             only where `joint` says so.
     """
 
-    def __init__(self, change: Attend, *, num_video: int, joint: str | None, layer: str):
+    def __init__(self, change: Attend, num_video: int, joint: str | None, layer: str):
         super().__init__()
         self.change, self.num_video, self.joint, self.layer = change, num_video, joint, layer
         self.hits = 0
@@ -91,7 +89,7 @@ class AttentionMode(TorchFunctionMode):
     def _call(self, func: Callable, given: dict[str, Any]) -> AttentionCall:
         query, key, value = (given.pop(name) for name in _NAMES[:3])
         mask_name, total = _MASKS[func], query.shape[-2]
-        text = total - self.num_video
+        mask, text = given.pop(mask_name, None), total - self.num_video
         if key.shape[-2] != total or text < 0 or (text and self.joint is None):
             raise ValueError(
                 f"the attention of {self.layer} runs over {total} queries and {key.shape[-2]} "
@@ -101,16 +99,13 @@ class AttentionMode(TorchFunctionMode):
         start = text if self.joint == "before" else 0
 
         def run(queries: Tensor, part: slice) -> Tensor:
-            mask = given.get(mask_name)
-            if mask is not None and mask.ndim > 2 and mask.shape[-2] == total:
-                mask = mask[..., part, :]
-            return func(queries, key, value, **given | {mask_name: mask})
+            by_query = mask is not None and mask.ndim > 2 and mask.shape[-2] == total
+            own = mask[..., part, :] if by_query else mask
+            return func(queries, key, value, **given | {mask_name: own})
 
         video = slice(start, start + self.num_video)
-        mask = given.get(mask_name)
-        if mask is not None and mask.ndim == 2:
-            mask = mask[:, None, None, :]
-        return AttentionCall(query, key, value, mask, video, run)
+        wide = mask[:, None, None, :] if mask is not None and mask.ndim == 2 else mask
+        return AttentionCall(query, key, value, wide, video, run)
 
 
 def attending(
@@ -124,10 +119,7 @@ def attending(
 
     def wrap(forward: Callable) -> Callable:
         def changed(*args, **kwargs):
-            mode = AttentionMode(
-                change, num_video=prod(grid), joint=blocks.joint, layer=layer.name
-            )
-            with mode:
+            with AttentionMode(change, prod(grid), blocks.joint, layer.name) as mode:
                 result = forward(*args, **kwargs)
             if not mode.hits:
                 raise ValueError(

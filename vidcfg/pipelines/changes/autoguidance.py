@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
 from vidcfg.guidance.perturbation import Perturbation, WeakModel
 from vidcfg.pipelines.arguments import images_of
-from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.cads import seeded_noise
 from vidcfg.pipelines.changes.perturbed import perturbed
 from vidcfg.progress import one_line
@@ -22,18 +21,12 @@ _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 """Denoiser -> its weak models, or their weights; they live as long as the denoiser itself."""
 
 
-@changes_model(WeakModel)
-class WeakPass(ModelChange):
-    """The pass of a weaker model in the place of the denoiser.
+class WeakPass(ModelChange, setting=WeakModel):
+    """The pass of a weaker model in the place of the denoiser."""
 
-    Raises:
-        ValueError: for another checkpoint beside an image prompt, which it would not see.
-    """
-
-    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
-        super().__init__(start, asked)
+    def begin(self) -> None:
         self.made: dict[tuple[str, str], Any] = {}
-        images = images_of(start.family, start.arguments)
+        images = images_of(self.start.family, self.start.arguments)
         for weak in self.of.values():
             if weak.checkpoint and images:
                 raise ValueError(
@@ -52,12 +45,10 @@ class WeakPass(ModelChange):
             device = self.start.hidden.device
             self.made[place] = make(call.module, weak, call.attribute, device)
         made = self.made.get(place)
-        changed = contextlib.nullcontext()
-        if weak.skip:
-            model = made if weak.checkpoint else call.module
-            skip = Perturbation("skip", weak.skip, weak.rule)
-            changed = perturbed(model, call.family, skip, call.arguments)
-        with changed:
+        model = made if weak.checkpoint else call.module
+        skip = Perturbation("skip", weak.skip, weak.rule)
+        changed = perturbed(model, call.family, skip, call.arguments)
+        with changed if weak.skip else contextlib.nullcontext():
             if made is None:
                 return call.plain()
             if weak.checkpoint:
@@ -81,9 +72,6 @@ def weak_model(module: Any, weak: WeakModel, attribute: str, device: torch.devic
     """The other checkpoint that stands beside `module`, kept on `device` in the dtype of `module`.
 
     `attribute` is the denoiser's name in its pipeline.
-
-    Raises:
-        ValueError: for a checkpoint that cannot be loaded.
     """
 
     def make() -> Any:
@@ -156,28 +144,23 @@ def _check_plain(weights: Mapping[str, Any], parameters: Collection[str]) -> Non
 
 def degraded(weights: Mapping[str, Tensor], weak: WeakModel) -> dict[str, Tensor]:
     """Weights with noise added and then rounded, as `weak` says: a function of these alone."""
-    return {name: _degraded(name, tensor, weak) for name, tensor in weights.items()}
-
-
-def _degraded(name: str, tensor: Tensor, weak: WeakModel) -> Tensor:
-    if not tensor.is_floating_point() or tensor.numel() < 2:
-        return tensor
-    value = tensor.detach().float()
-    if weak.noise:
-        # A layer that an adapter was put around keeps the noise that it had.
-        plain = name.replace(".base_layer.", ".")
-        noise = seeded_noise(f"{weak.seed}/{plain}", value.shape).to(value.device)
-        value = value + weak.noise * value.std() * noise
-    if weak.bits is not None:
-        value = rounded(value, weak.bits)
-    return value.to(tensor.dtype)
-
-
-def rounded(value: Float[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:
-    """`value` rounded to the nearest of 2^bits levels, evenly spaced between its extremes."""
-    low, high = value.aminmax()
-    step = (high - low) / (2**bits - 1)
-    return value if step == 0 else low + torch.round((value - low) / step) * step
+    made = dict(weights)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.numel() < 2:
+            continue
+        value = tensor.detach().float()
+        if weak.noise:
+            # A layer that an adapter was put around keeps the noise that it had.
+            plain = name.replace(".base_layer.", ".")
+            noise = seeded_noise(f"{weak.seed}/{plain}", value.shape).to(value.device)
+            value = value + weak.noise * value.std() * noise
+        if weak.bits is not None:
+            # The nearest of 2^bits levels, evenly spaced between the extremes.
+            low, high = value.aminmax()
+            step = (high - low) / (2**weak.bits - 1)
+            value = value if step == 0 else low + torch.round((value - low) / step) * step
+        made[name] = value.to(tensor.dtype)
+    return made
 
 
 def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:

@@ -1,6 +1,6 @@
 """What a rule may do to the model beside asking for other texts: one class for each kind."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,20 +70,31 @@ class Asked:
     setting: Any
 
 
+KINDS: dict[type, type["ModelChange"]] = {}
+"""Class of a setting -> what it does to a model."""
+
+
 class ModelChange:
     """What the settings of one kind do to the model over a run; made when the run begins.
 
     A setting is a rule, or what a rule's `changes()` names. Each kind says here what it does; the
     defaults are a change that does nothing.
-
-    Raises:
-        ValueError: if the model cannot do what a setting asks.
     """
+
+    def __init_subclass__(cls, setting: type) -> None:
+        KINDS[setting] = cls
 
     def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
         self.start, self.asked = start, asked
-        self.of = {b: each.setting for each in asked for b in branches_made(each.setting)}
+        self.of: dict[str, Any] = {}
         """Branch -> the setting by which `run` makes it, in calls of its own."""
+        for setting in (each.setting for each in asked):
+            made = (setting.branch,) if hasattr(setting, "branch") else setting.isolated
+            self.of |= dict.fromkeys(made, setting)
+        self.begin()
+
+    def begin(self) -> None:
+        """Called once a run; raises ValueError if the model cannot do what a setting asks."""
 
     @property
     def needs_samples(self) -> bool:
@@ -114,25 +125,6 @@ class ModelChange:
     def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
         """The outputs `run()` of unchanged branches, which may be looked at on the way."""
         return run()
-
-
-KINDS: dict[type, type[ModelChange]] = {}
-"""Class of a setting -> what it does to a model; filled by `changes_model`."""
-
-
-def changes_model(setting: type) -> Callable[[type[ModelChange]], type[ModelChange]]:
-    """Declare that settings of this class do what the decorated class says."""
-
-    def declare(cls: type[ModelChange]) -> type[ModelChange]:
-        KINDS[setting] = cls
-        return cls
-
-    return declare
-
-
-def branches_made(setting: Any) -> Collection[str]:
-    """The branches that exist because of a setting, each run in calls of its own."""
-    return (setting.branch,) if hasattr(setting, "branch") else setting.isolated
 
 
 def first(outputs: Any) -> Tensor:

@@ -8,21 +8,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidcfg.guidance.rules.cads import Cads
-from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, changes_model
+from vidcfg.pipelines.changes.base import ModelChange
 
 
-@changes_model(Cads)
-class AnnealedCondition(ModelChange):
+class AnnealedCondition(ModelChange, setting=Cads):
     """Anneals what `cond` sees, with noise that follows each sample wherever it is in a batch.
 
     Rows of samples without an annealing, masks and image prompts are kept. Inputs that hold a row
     per frame get the same noise in all of them.
     """
 
-    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
-        super().__init__(start, asked)
+    def begin(self) -> None:
         settings: dict[int, Cads] = {}
-        for each in asked:
+        family = self.start.family
+        for each in self.asked:
             own = each.setting
             if settings.setdefault(each.sample, own).key != own.key:
                 raise ValueError(
@@ -30,17 +29,17 @@ class AnnealedCondition(ModelChange):
                 )
         # From tau1 = 1 on no step is annealed.
         self.settings = {b: own for b, own in settings.items() if own.tau1 < 1}
-        if self.settings and start.family.control is not None:
+        if self.settings and family.control is not None:
             raise ValueError(
                 "cads anneals the text of the denoiser, but the ControlNet of this pipeline reads "
                 "it too. Use guidance.method: cfg."
             )
-        if self.settings and not start.family.texts:
+        if self.settings and not family.texts:
             raise ValueError(
-                f"cads anneals a text, but a {start.family.pipelines[0]} is conditioned on an "
+                f"cads anneals a text, but a {family.pipelines[0]} is conditioned on an "
                 f"image. Use guidance.method: cfg."
             )
-        self.starts = {b: _fingerprint(start.hidden[b]) for b in self.settings}
+        self.starts = {b: _fingerprint(self.start.hidden[b]) for b in self.settings}
 
     def tag(self, sample: int) -> object:
         return self.settings[sample].key if sample in self.settings else None

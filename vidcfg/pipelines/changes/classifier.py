@@ -7,11 +7,10 @@ from torch import Tensor
 
 from vidcfg.guidance.prediction import coefficients
 from vidcfg.guidance.rules.classifier import Classifier
-from vidcfg.pipelines.changes.base import LogProb, ModelChange, StepCall, changes_model
+from vidcfg.pipelines.changes.base import LogProb, ModelChange, StepCall
 
 
-@changes_model(Classifier)
-class ClassifierShift(ModelChange):
+class ClassifierShift(ModelChange, setting=Classifier):
     """The branch without a model: a gradient in the place of a prediction."""
 
     def run(self, call: StepCall) -> Any:

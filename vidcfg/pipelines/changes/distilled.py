@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vidcfg.guidance.perturbation import Student
 from vidcfg.mini import STRENGTH_ADAPTER
-from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.layers import Layer, all_layers, forward_replaced, token_grid
 from vidcfg.pipelines.family import Blocks, Family
 
@@ -56,12 +56,11 @@ class StrengthAdapter(nn.Module):
         self, index: int, tokens: Float[Tensor, "B N D"], strength: Float[Tensor, "B F"]
     ) -> Float[Tensor, "B N D"]:
         """The tokens behind block `index`; they run frame by frame."""
-        kept = tokens.dtype
         x = nn.functional.layer_norm(tokens.float(), tokens.shape[-1:])
         x = nn.functional.silu(self.down[index](x))
         gate = self.gate[index](of_strength(strength.sign() * strength.abs() ** self.power))
         x = x * gate.repeat_interleave(tokens.shape[1] // strength.shape[1], dim=1)
-        return tokens + self.up[index](x).to(kept)
+        return tokens + self.up[index](x).to(tokens.dtype)
 
     def save(self, path: Path) -> None:
         """One file of weights, in half precision."""
@@ -174,15 +173,12 @@ def tokens_in(blocks: Blocks, output: Any) -> Tensor:
     return output[blocks.returns.index("hidden_states") if named and len(output) > 1 else 0]
 
 
-@changes_model(Student)
-class StudentPass(ModelChange):
+class StudentPass(ModelChange, setting=Student):
     """The pass of the model with an adapter, at the strengths of each sample's frames."""
 
-    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
-        super().__init__(start, asked)
-        device = start.hidden.device
+    def begin(self) -> None:
         self.adapters = {
-            branch: StrengthAdapter.load(student.adapter).to(device)
+            branch: StrengthAdapter.load(student.adapter).to(self.start.hidden.device)
             for branch, student in self.of.items()
         }
         self.taught: str | None = None
@@ -191,15 +187,12 @@ class StudentPass(ModelChange):
         if branch not in self.of:
             return {}
         # Samples that do not ask for this branch never read their row.
-        rows = np.ones((len(self.start.samples.rules), self._num_frames()))
+        strength_BKF = self.start.samples.strength_BKF
+        rows = np.ones((len(strength_BKF), strength_BKF[0].shape[-1]))
         for each in self.asked:
             if each.setting.branch == branch:
-                strength = self.start.samples.strength_BKF[each.sample][step]
-                rows[each.sample] = np.atleast_2d(strength)[each.place]
+                rows[each.sample] = np.atleast_2d(strength_BKF[each.sample][step])[each.place]
         return {STRENGTH: torch.as_tensor(rows, dtype=torch.float32).to(self.start.hidden.device)}
-
-    def _num_frames(self) -> int:
-        return self.start.samples.strength_BKF[0].shape[-1]
 
     def run(self, call: StepCall) -> Any:
         self.taught = self.taught or call.attribute

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isinf, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -87,8 +87,6 @@ def blur_matrix(size: int, sigma: float, device: torch.device) -> Float[Tensor, 
     At an edge the weights inside are normalised to 1. An infinite sigma gives the mean.
     """
     assert sigma > 0
-    if isinf(sigma):
-        return torch.full((size, size), 1 / size, device=device)
     place = torch.arange(size, device=device, dtype=torch.float32)
     weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
     return weights / weights.sum(dim=1, keepdim=True)

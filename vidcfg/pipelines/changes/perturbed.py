@@ -11,21 +11,19 @@ from torch import Tensor
 from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
-from vidcfg.pipelines.changes.base import ModelChange, StepCall, changes_model
+from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.layers import blur_tokens, find_layers, forward_replaced, token_grid
 from vidcfg.pipelines.family import Family, Grid
 
 
-@changes_model(Perturbation)
-class PerturbedPass(ModelChange):
+class PerturbedPass(ModelChange, setting=Perturbation):
     """The passes of pag, slg, stg and seg, and of any rule that names a `Perturbation`."""
 
     @property
     def skipping(self) -> list[str]:
         return [change.rule for change in self.of.values() if change.kind == "skip"]
 
-    def __init__(self, *made: Any):
-        super().__init__(*made)
+    def begin(self) -> None:
         family = self.start.family
         own = family.blocks.own if family.blocks else {}
         if "isolate" not in own and any(c.kind == "isolate" for c in self.of.values()):
@@ -64,10 +62,9 @@ def perturbed(
             f"{perturbation.rule} perturbs transformer blocks, and the family '{family.name}' "
             f"does not say where they are. Set Family(blocks=...), or use guidance.method: cfg."
         )
-    layers = find_layers(module, blocks, perturbation)
-    kind, sigma = perturbation.kind, perturbation.sigma
+    kind = perturbation.kind
     with contextlib.ExitStack() as stack:
-        for layer in layers:
+        for layer in find_layers(module, blocks, perturbation):
             if kind == "skip":
                 wrap = functools.partial(_skipping, layer.block, blocks.returns)
                 stack.enter_context(forward_replaced(layer, layer.block, wrap))
@@ -78,7 +75,7 @@ def perturbed(
                 wrap = functools.partial(_dropping, prod(grid), blocks.joint)
                 stack.enter_context(forward_replaced(layer, attention, wrap))
                 continue
-            blurred = functools.partial(blurred_queries, grid, sigma)
+            blurred = functools.partial(blurred_queries, grid, perturbation.sigma)
             change = own_values if kind == "identity" else blurred
             stack.enter_context(attending(layer, blocks, grid, change))
         yield

@@ -14,40 +14,34 @@ from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.perturbation import Degradation, Perturbation
 from vidcfg.guidance.prediction import convert
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
-from vidcfg.pipelines.changes.base import (
-    Asked,
-    ModelChange,
-    RunStart,
-    StepCall,
-    changes_model,
-    first,
-)
+from vidcfg.pipelines.changes.base import ModelChange, StepCall, first
 from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid
 from vidcfg.pipelines.family import Family
 
 _CHUNK = 1024
 
 
-@changes_model(Degradation)
-class DegradedPass(ModelChange):
+class DegradedPass(ModelChange, setting=Degradation):
     """Passes on degraded latents, made from what `cond` predicted and attended to."""
 
-    def __init__(self, start: RunStart, asked: tuple[Asked, ...]):
-        super().__init__(start, asked)
+    def begin(self) -> None:
         self.seen: dict[int, tuple[Tensor, dict]] = {}
         """Sample -> its prediction of `cond` on this step, and the attention by layers."""
 
     def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
-        wanted = self._wanted(call.inputs.step) if "cond" in call.branches else ()
+        if "cond" not in call.branches:
+            return run()
+        # One degradation for each layer whose attention some sample needs on this step.
+        steps = (steps[call.inputs.step] for steps in self.start.samples.steps)
+        needed = {branch for step in steps for branch in step.branches}
+        wanted = {change.layers: change for b, change in self.of.items() if b in needed}
         if not wanted:
             return run()
         with contextlib.ExitStack() as stack:
-            maps = {
-                change.layers: stack.enter_context(
-                    watched(call.module, call.family, change, call.arguments)
-                )
-                for change in wanted
-            }
+            maps = {}
+            for layers, change in wanted.items():
+                look = watched(call.module, call.family, change, call.arguments)
+                maps[layers] = stack.enter_context(look)
             outputs = run()
         for row, (branch, sample) in enumerate(zip(call.branches, call.samples)):
             if branch == "cond":
@@ -55,11 +49,6 @@ class DegradedPass(ModelChange):
                 rows = {layers: torch.cat(seen)[own] for layers, seen in maps.items()}
                 self.seen[sample] = (first(outputs)[own], rows)
         return outputs
-
-    def _wanted(self, step: int) -> tuple[Degradation, ...]:
-        """One degradation for each layer whose attention some sample needs on a step."""
-        needed = {b for steps in self.start.samples.steps for b in steps[step].branches}
-        return tuple({d.layers: d for b, d in self.of.items() if b in needed}.values())
 
     def run(self, call: StepCall) -> Any:
         change, space = self.of[call.branches[0]], _space(call)
@@ -132,7 +121,10 @@ def degraded_latents(
     # Salient: tokens that receive more than `threshold` times the mean attention.
     mask = (saliency > degradation.threshold).float()[:, None]
     mask = interpolate(mask, size=space.sizes, mode="nearest").movedim(1, 2) > 0.5
-    x0 = torch.where(mask, _blurred_frames(x0, degradation.blur), x0)
+    # Each frame is blurred; weights are normalised inside the frame at its edges.
+    rows, columns = (blur_matrix(n, degradation.blur, x0.device) for n in x0.shape[-2:])
+    with torch.autocast(x0.device.type, enabled=False):
+        x0 = torch.where(mask, rows @ x0 @ columns.T, x0)
     eps = space.change(p, x, space.kind, "epsilon")
     return (alpha * space.restore(x0) + sigma * eps).to(noisy.dtype)
 
@@ -143,14 +135,6 @@ def seen_from(noisy: Tensor, degraded: Tensor, prediction: Tensor, space: Space)
         return prediction
     eps = space.change(prediction.float(), degraded.float(), space.kind, "epsilon")
     return space.change(eps, noisy.float(), "epsilon", space.kind).to(prediction.dtype)
-
-
-def _blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Tensor, "B F C H W"]:
-    """Each frame blurred by a Gaussian; weights are normalised inside the frame at its edges."""
-    rows = blur_matrix(video.shape[-2], sigma, video.device)
-    columns = blur_matrix(video.shape[-1], sigma, video.device)
-    with torch.autocast(video.device.type, enabled=False):
-        return rows @ video @ columns.T
 
 
 @contextlib.contextmanager
@@ -198,14 +182,11 @@ def received(call: AttentionCall) -> Float[Tensor, "B N"]:
         for start in range(call.video.start, call.video.stop, _CHUNK):
             rows = slice(start, min(start + _CHUNK, call.video.stop))
             scores = call.query[..., rows, :].float() @ keys.transpose(-1, -2)
-            scores = _masked(scores * keys.shape[-1] ** -0.5, call.mask, rows)
+            scores = scores * keys.shape[-1] ** -0.5
+            if (mask := call.mask) is not None:
+                mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
+                is_kept = mask.dtype == torch.bool
+                scores = scores.masked_fill(~mask, -torch.inf) if is_kept else scores + mask
             total = total + scores.softmax(dim=-1)[..., call.video].sum(dim=-2)
     mass = total.mean(dim=1)
     return mass / mass.mean(dim=-1, keepdim=True)
-
-
-def _masked(scores: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
-    if mask is None:
-        return scores
-    mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
-    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask

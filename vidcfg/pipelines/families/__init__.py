@@ -8,12 +8,10 @@ from vidcfg.pipelines.families.refused import REFUSED
 from vidcfg.pipelines.family import Family
 from vidcfg.plugins import load_plugins
 
-_MODULES = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-
 FAMILIES: dict[str, Family] = {
     value.name: value
-    for module in _MODULES
-    for value in vars(module).values()
+    for found in pkgutil.iter_modules(__path__)
+    for value in vars(import_module(f"{__name__}.{found.name}")).values()
     if isinstance(value, Family)
 }
 
@@ -68,14 +66,3 @@ def pipeline_class(name: str) -> type | None:
 def adapted_family(part: str) -> Family:
     """The family whose pipeline that part makes of another family's checkpoint."""
     return next(f for f in FAMILIES.values() if f.adapter is not None and f.adapter.part == part)
-
-
-__all__ = [
-    "FAMILIES",
-    "REFUSED",
-    "Family",
-    "adapted_family",
-    "family_of",
-    "pipeline_class",
-    "register_family",
-]

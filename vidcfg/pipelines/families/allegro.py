@@ -12,7 +12,7 @@ FAMILY = Family(
     **MASKED_TEXTS,
     stock_passes="batched",
     prediction=None,
-    blocks=Blocks(("transformer_blocks",)),
+    blocks=Blocks(),
     size_multiple=16,
     default_scale=7.5,
     usual_range=(5.0, 9.0),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from vidcfg.pipelines.families import wan
-from vidcfg.pipelines.family import STRIDE_4
+from vidcfg.pipelines.family import ONE_MODEL, STRIDE_4
 
 FAMILY = replace(
     wan.FAMILY,
@@ -11,8 +11,7 @@ FAMILY = replace(
     pipelines=("AnyFlowPipeline",),
     checkpoints={"nvidia/AnyFlow-Wan2.1-T2V-*-Diffusers": ("AnyFlowPipeline", STRIDE_4)},
     layout="BFCHW",
-    denoisers={"transformer": None},
-    expert_of=None,
+    **ONE_MODEL,
     per_sample=("timestep", "r_timestep"),
     stock_passes="batched",
     has_levels=False,

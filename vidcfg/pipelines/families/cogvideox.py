@@ -40,7 +40,6 @@ FAMILY = Family(
     combines_in_float32=True,
     prediction=None,
     blocks=Blocks(
-        ("transformer_blocks",),
         joint="before",
         returns=("hidden_states", "encoder_hidden_states"),
         layers={"stg": (11,)},

@@ -1,17 +1,12 @@
 """EasyAnimate, with its control and inpainting pipelines: one batched call."""
 
-from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.pipelines.family import Family
 
 FAMILY = Family(
     name="easyanimate",
-    pipelines=(
-        "EasyAnimatePipeline",
-        "EasyAnimateInpaintPipeline",
-    ),
+    pipelines=("EasyAnimatePipeline", "EasyAnimateInpaintPipeline"),
     frame_rule="4k + 1",
     tested="exact",
-    frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     encoded=("prompt_embeds", None, None, None),
     per_sample=("timestep", "inpaint_latents"),

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.family import Blocks, Family, ImagePrompt
+from vidcfg.pipelines.family import POOLED_TEXTS, Blocks, Family, ImagePrompt, one_to_one
 
 
 def _grid(module, arguments, layer: int) -> tuple[int, int, int]:
@@ -31,12 +30,9 @@ FAMILY = Family(
     frame_rule="one image",
     tested="exact",
     checkpoints={"black-forest-labs/FLUX.1-dev": ("FluxPipeline", {})},
-    frame_map=lambda pipe: OneToOneMap(),
+    frame_map=one_to_one,
     latent_frames=lambda arguments: 1,
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "pooled_projections": "pooled_prompt_embeds",
-    },
+    texts=POOLED_TEXTS,
     encoded=("prompt_embeds", "pooled_prompt_embeds", None),
     own_guidance={"true_cfg_scale": 1.0},
     per_sample=("timestep", "guidance"),

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.pipelines.families import wan
+from vidcfg.pipelines.family import ONE_MODEL, modular
+
+_HISTORY = ("latents_history_short", "latents_history_mid", "latents_history_long")
 
 
 def _chunk(pipe, call, number: int) -> tuple[int, np.ndarray]:
-    latents = call["num_latent_frames_per_chunk"]
-    length = pipe.vae_scale_factor_temporal * (latents - 1) + 1
+    length = pipe.vae_scale_factor_temporal * (call["num_latent_frames_per_chunk"] - 1) + 1
     num_chunks = max(1, -(-call["num_frames"] // length))
     return num_chunks * length, np.arange(length) + number * length
 
@@ -19,27 +21,10 @@ FAMILY = replace(
     name="helios",
     pipelines=("HeliosPipeline",),
     frame_rule="4k + 1 in a chunk",
-    denoisers={"transformer": None},
-    expert_of=None,
-    per_sample=(
-        "timestep",
-        "latents_history_short",
-        "latents_history_mid",
-        "latents_history_long",
-    ),
-    constants=(
-        "indices_hidden_states",
-        "indices_latents_history_short",
-        "indices_latents_history_mid",
-        "indices_latents_history_long",
-    ),
+    **ONE_MODEL,
+    per_sample=("timestep", *_HISTORY),
+    constants=("indices_hidden_states", *(f"indices_{name}" for name in _HISTORY)),
     part=_chunk,
 )
 
-MODULAR = replace(
-    FAMILY,
-    name="helios_modular",
-    pipelines=("HeliosModularPipeline",),
-    guiders=("guider",),
-    own_guidance={},
-)
+MODULAR = modular(FAMILY, "HeliosModularPipeline")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.guidance.frame_map import BlockMap
-from vidcfg.pipelines.family import STRIDE_4, Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, STRIDE_4, Blocks, Family
 
 FAMILY = Family(
     name="hunyuan_video",
@@ -21,11 +21,7 @@ FAMILY = Family(
     frame_rule="4k + 1",
     tested="exact",
     checkpoints={"hunyuanvideo-community/HunyuanVideo": ("HunyuanVideoPipeline", STRIDE_4)},
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-        "pooled_projections": "pooled_prompt_embeds",
-    },
+    texts=MASKED_TEXTS["texts"] | {"pooled_projections": "pooled_prompt_embeds"},
     encoded=("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask"),
     own_guidance={"true_cfg_scale": 1.0},
     per_sample=("timestep", "guidance"),
@@ -53,24 +49,14 @@ def _section(pipe, call, number: int) -> tuple[int, np.ndarray]:
     return 1 + num_sections * length, np.arange(length) + 1 + place * length
 
 
+_HISTORY = ("latents_clean", "latents_history_2x", "latents_history_4x")
 FRAMEPACK = replace(
     FAMILY,
     name="framepack",
     pipelines=("HunyuanVideoFramepackPipeline",),
     frame_rule="4k in a section",
     frame_map=lambda pipe: BlockMap(pipe.vae_scale_factor_temporal),
-    per_sample=(
-        *FAMILY.per_sample,
-        "image_embeds",
-        "latents_clean",
-        "latents_history_2x",
-        "latents_history_4x",
-    ),
-    constants=(
-        "indices_latents",
-        "indices_latents_clean",
-        "indices_latents_history_2x",
-        "indices_latents_history_4x",
-    ),
+    per_sample=(*FAMILY.per_sample, "image_embeds", *_HISTORY),
+    constants=("indices_latents", *(f"indices_{name}" for name in _HISTORY)),
     part=_section,
 )

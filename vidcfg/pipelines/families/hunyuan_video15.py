@@ -1,8 +1,6 @@
 """HunyuanVideo-1.5: its guider is switched off, two text encoders, two sequential passes."""
 
-from dataclasses import replace
-
-from vidcfg.pipelines.family import STRIDE_4, Blocks, Family
+from vidcfg.pipelines.family import STRIDE_4, Blocks, Family, modular
 
 FAMILY = Family(
     name="hunyuan_video15",
@@ -26,7 +24,6 @@ FAMILY = Family(
     own_guidance={},
     per_sample=("timestep", "image_embeds"),
     blocks=Blocks(
-        ("transformer_blocks",),
         attention="attn",
         joint="after",
         returns=("hidden_states", "encoder_hidden_states"),
@@ -36,11 +33,4 @@ FAMILY = Family(
     usual_range=(1.0, 8.0),
 )
 
-MODULAR = replace(
-    FAMILY,
-    name="hunyuan_video15_modular",
-    pipelines=("HunyuanVideo15ModularPipeline",),
-    guider=None,
-    guiders=("guider",),
-    length_argument="num_frames",
-)
+MODULAR = modular(FAMILY, "HunyuanVideo15ModularPipeline", length_argument="num_frames")

@@ -1,7 +1,6 @@
 """Latte: an image VAE, one batched call, a learned variance behind the prediction."""
 
-from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Family, one_to_one
 
 
 def _refusal(pipe, call) -> str | None:
@@ -19,7 +18,7 @@ FAMILY = Family(
     pipelines=("LattePipeline",),
     frame_rule="one to one",
     tested="exact",
-    frame_map=lambda pipe: OneToOneMap(),
+    frame_map=one_to_one,
     encoded=(None, "prompt_embeds"),
     encodes_beside_prompt=True,
     stock_passes="batched",

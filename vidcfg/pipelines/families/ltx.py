@@ -5,8 +5,7 @@ Conditions at later frames stand before the video, as further tokens of whole la
 
 from dataclasses import replace
 
-from vidcfg.guidance.frame_map import CausalMap
-from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family, modular
 
 FAMILY = Family(
     name="ltx",
@@ -15,14 +14,13 @@ FAMILY = Family(
     frame_rule="8k + 1",
     tested="exact",
     checkpoints={"Lightricks/LTX-Video": ("LTXPipeline", {"vae_temporal_compression_ratio": 8})},
-    frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
     **MASKED_TEXTS,
     own_guidance={"guidance_scale": 1.0, "guidance_rescale": 0.0},
     stock_passes="batched",
     combines_in_float32=True,
     latent_frames=lambda arguments: arguments["num_frames"],
     fps_argument="frame_rate",
-    blocks=Blocks(("transformer_blocks",), layers={"stg": (19,)}),
+    blocks=Blocks(layers={"stg": (19,)}),
     size_multiple=32,
     default_scale=3.0,
     usual_range=(2.0, 5.0),
@@ -46,13 +44,10 @@ CONDITION = replace(
     others="before",
 )
 
-MODULAR = replace(
+MODULAR = modular(
     FAMILY,
-    name="ltx_modular",
-    pipelines=("LTXModularPipeline",),
-    own_guidance={},
+    "LTXModularPipeline",
     stock_passes="sequential",
     combines_in_float32=False,
-    guiders=("guider",),
     length_argument="num_frames",
 )

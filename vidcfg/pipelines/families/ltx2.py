@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.pipelines.family import Blocks, Family, SecondStream
 
 
@@ -36,7 +35,6 @@ FAMILY = Family(
     frame_rule="8k + 1",
     tested="close",
     checkpoints={"Lightricks/LTX-2": ("LTX2Pipeline", {"vae_temporal_compression_ratio": 8})},
-    frame_map=lambda pipe: CausalMap(pipe.vae_temporal_compression_ratio),
     latent_frames=lambda arguments: arguments["num_frames"],
     texts={
         "encoder_hidden_states": "video_embeds",
@@ -75,7 +73,6 @@ FAMILY = Family(
     rescale_space="x0",
     fps_argument="frame_rate",
     blocks=Blocks(
-        ("transformer_blocks",),
         returns=("hidden_states", "audio_hidden_states"),
         layers={"stg": (28,), "modality": "all"},
         own={"identity": _own_stg, "isolate": lambda module, layers: {"isolate_modalities": True}},

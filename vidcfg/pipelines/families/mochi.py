@@ -1,6 +1,5 @@
 """Mochi: one batched call, combined in float32, reversed time."""
 
-from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 FAMILY = Family(
@@ -9,13 +8,11 @@ FAMILY = Family(
     frame_rule="6k + 1",
     tested="exact",
     checkpoints={"genmo/mochi-1-preview": ("MochiPipeline", {"vae_temporal_scale_factor": 6})},
-    frame_map=lambda pipe: CausalMap(pipe.vae_temporal_scale_factor),
     **MASKED_TEXTS,
     stock_passes="batched",
     combines_in_float32=True,
     prediction="flow_reversed",
     blocks=Blocks(
-        ("transformer_blocks",),
         joint="after",
         returns=("hidden_states", "encoder_hidden_states"),
         layers={"stg": (34,)},

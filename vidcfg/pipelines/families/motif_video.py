@@ -1,16 +1,13 @@
 """Motif Video, text and image to video: its guider is switched off, sequential passes."""
 
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import MASKED_TEXTS, Family
 
 FAMILY = Family(
     name="motif_video",
     pipelines=("MotifVideoPipeline", "MotifVideoImage2VideoPipeline"),
     frame_rule="4k + 1",
     tested="exact",
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "encoder_attention_mask": "prompt_attention_mask",
-    },
+    texts=MASKED_TEXTS["texts"],
     encoded=("prompt_embeds", None, "prompt_attention_mask", None),
     guider="guider",
     own_guidance={},

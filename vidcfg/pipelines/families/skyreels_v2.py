@@ -8,26 +8,21 @@ from dataclasses import replace
 import numpy as np
 
 from vidcfg.pipelines.families import wan
-from vidcfg.pipelines.family import STRIDE_4, FrameLevels
+from vidcfg.pipelines.family import ONE_MODEL, STRIDE_4, FrameLevels
 
 FAMILY = replace(
     wan.FAMILY,
     name="skyreels_v2",
     pipelines=("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"),
     checkpoints={"Skywork/SkyReels-V2-T2V-*-Diffusers": ("SkyReelsV2Pipeline", STRIDE_4)},
-    denoisers={"transformer": None},
-    expert_of=None,
+    **ONE_MODEL,
     default_scale=6.0,
     usual_range=(3.0, 8.0),
 )
 
 
 def _levels(told) -> tuple[np.ndarray, np.ndarray]:
-    """From timesteps, places in the list of them (1 is the first step), what is denoised, windows.
-
-    Raises:
-        ValueError: where the denoiser sees a part of the frames.
-    """
+    """From timesteps, places in their list (1 is the first step), what is denoised, windows."""
     timesteps_NF, places_NF, is_denoised_NF, windows = told
     if any(window != (0, places_NF.shape[1]) for window in windows):
         raise ValueError(

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from vidcfg.guidance.frame_map import OneToOneMap
 from vidcfg.pipelines.families.unet import UNET
-from vidcfg.pipelines.family import Blocks, Family
+from vidcfg.pipelines.family import POOLED_TEXTS, Blocks, Family, one_to_one
 
 
 def _takes_scale(pipe) -> bool:
@@ -68,16 +67,12 @@ SD3 = Family(
     layout="BCHW",
     frame_rule="one image",
     tested="exact",
-    frame_map=lambda pipe: OneToOneMap(),
-    texts={
-        "encoder_hidden_states": "prompt_embeds",
-        "pooled_projections": "pooled_prompt_embeds",
-    },
-    encoded=("prompt_embeds", None, "pooled_prompt_embeds", None),
+    frame_map=one_to_one,
+    texts=POOLED_TEXTS,
+    encoded=SDXL.encoded,
     own_guidance={"guidance_scale": 1.0, "skip_guidance_layers": None},
     stock_passes="batched",
     blocks=Blocks(
-        ("transformer_blocks",),
         attention="attn",
         joint="after",
         returns=("encoder_hidden_states", "hidden_states"),

@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor, zeros_like
 
-from vidcfg.guidance.frame_map import OneToOneMap
-from vidcfg.pipelines.family import Blocks, ImagePrompt
+from vidcfg.pipelines.family import Blocks, ImagePrompt, one_to_one
 
 
 def _mid_grid(module: Any, arguments: Any, layer: int) -> tuple[int, int, int]:
@@ -20,9 +19,6 @@ def _without_image(pipe: Any, call: Any, images: list[Tensor], num_samples: int)
     """The unconditional half of each adapter's embeddings, else what the pipeline makes for it.
 
     That is zeros; an adapter that sees the encoder's hidden states gets those of an empty image.
-
-    Raises:
-        ValueError: where neither is known.
     """
     layers = pipe.unet.encoder_hid_proj.image_projection_layers
     if any(hasattr(layer, "clip_embeds") for layer in layers):
@@ -51,7 +47,7 @@ def _without_image(pipe: Any, call: Any, images: list[Tensor], num_samples: int)
 
 
 UNET: dict[str, Any] = {
-    "frame_map": lambda pipe: OneToOneMap(),
+    "frame_map": one_to_one,
     "denoisers": {"unet": None},
     "hidden": "sample",
     "stock_passes": "batched",

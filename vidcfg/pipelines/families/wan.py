@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidcfg.pipelines.family import STRIDE_4, Blocks, Family
+from vidcfg.pipelines.family import ONE_MODEL, STRIDE_4, Blocks, Family, modular
 
 
 def _expert(pipe, timestep: float) -> str | None:
@@ -33,11 +33,9 @@ FAMILY = Family(
     frame_rule="4k + 1",
     tested="exact",
     checkpoints={
-        "Wan-AI/Wan2.1-T2V-*-Diffusers": ("WanPipeline", STRIDE_4),
-        "Wan-AI/Wan2.2-T2V-*-Diffusers": ("WanPipeline", STRIDE_4),
+        "Wan-AI/Wan2.[12]-T2V-*-Diffusers": ("WanPipeline", STRIDE_4),
         "Wan-AI/Wan2.2-TI2V-*-Diffusers": ("WanPipeline", STRIDE_4),
-        "Wan-AI/Wan2.1-I2V-*-Diffusers": ("WanImageToVideoPipeline", STRIDE_4),
-        "Wan-AI/Wan2.2-I2V-*-Diffusers": ("WanImageToVideoPipeline", STRIDE_4),
+        "Wan-AI/Wan2.[12]-I2V-*-Diffusers": ("WanImageToVideoPipeline", STRIDE_4),
     },
     denoisers={"transformer": "high", "transformer_2": "low"},
     per_sample=("timestep", "encoder_hidden_states_image"),
@@ -69,8 +67,7 @@ ANIMATE = replace(
     FAMILY,
     name="wan_animate",
     pipelines=("WanAnimatePipeline",),
-    denoisers={"transformer": None},
-    expert_of=None,
+    **ONE_MODEL,
     per_sample=("timestep", "encoder_hidden_states_image", "pose_hidden_states"),
     unconditional=lambda arguments: {"face_pixel_values": arguments["face_pixel_values"] * 0 - 1},
     length_argument="segment_frame_length",
@@ -96,29 +93,16 @@ CHRONO_EDIT = replace(
     FAMILY,
     name="chronoedit",
     pipelines=("ChronoEditPipeline",),
-    denoisers={"transformer": None},
-    expert_of=None,
+    **ONE_MODEL,
     refusal=_temporal_reasoning,
 )
 
-MODULAR = replace(
+MODULAR = modular(
     FAMILY,
-    name="wan_modular",
-    pipelines=(
-        "WanModularPipeline",
-        "WanImage2VideoModularPipeline",
-        "Wan22ModularPipeline",
-        "Wan22Image2VideoModularPipeline",
-    ),
+    "WanModularPipeline",
+    "WanImage2VideoModularPipeline",
+    "Wan22ModularPipeline",
+    "Wan22Image2VideoModularPipeline",
     guiders=("guider", "guider_2"),
-    own_guidance={},
 )
-
-VACE_MODULAR = replace(
-    MODULAR,
-    name="wan_vace_modular",
-    pipelines=("Wan22VaceModularPipeline",),
-    length_argument="num_frames",
-    others="before",
-    frame_rule=VACE.frame_rule,
-)
+VACE_MODULAR = modular(VACE, "Wan22VaceModularPipeline", guiders=("guider", "guider_2"))
