@@ -52,8 +52,7 @@ class Worker:
 
     @cached_property
     def plan(self) -> Plan:
-        plan = self.store.read_json("plan.json")
-        if plan is None:
+        if (plan := self.store.read_json("plan.json")) is None:
             raise StoreError(f"the store {self.url} has no plan.json.")
         return read_plan(plan)
 
@@ -204,8 +203,7 @@ class Worker:
         seconds = rendered.seconds + time.perf_counter() - begin
         self._attempt(key, status, job, seconds=round(seconds, 3))
         self._log(key, f"{len(job.units)} units together, {seconds:.2f} s, worker {self.name}")
-        sha256 = record["video"]["frames_sha256"]
-        return {"key": key, "status": status, "seconds": seconds, "frames_sha256": sha256}
+        return {"key": key, "status": status}
 
     def _measured(
         self, key: str, config: RenderConfig, unit: Any, rendered: Any
