@@ -112,8 +112,7 @@ class Follow:
 
 def note(books: Books) -> str:
     """`12 running, 0 failed, 40 were there, 3.1 a second, 2 min left`."""
-    running = sum(len(job.units) for job in books.running.values())
-    running -= sum(finished.total() for finished in books.reported.values())
+    running = sum(len(job.units) for job in books.running.values()) - books.reported.total()
     parts = [f"{running} running", f"{len(books.failed)} failed"]
     if books.cached:
         parts.append(f"{books.cached} were there")
