@@ -156,7 +156,7 @@ def _compared(
     """
     left_out = {c: _absence(c, owned, failed) for c, pairs in owned.items() if not pairs}
     cells = [cell for cell in owned if cell not in left_out]
-    total = len(set().union(*owned.values())) if owned else 0
+    total = len(set().union(*owned.values()))
     while len(cells) > 1:
         shared = set.intersection(*(owned[cell] for cell in cells))
         if len(shared) >= LEAST_SHARE * total:

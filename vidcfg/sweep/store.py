@@ -155,10 +155,8 @@ class Store:
 
     def done_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
-        there: dict[str, set[str]] = {}
-        for key in keys:
-            if key[:2] not in there:
-                there[key[:2]] = set(self.names(f"units/{key[:2]}"))
+        folders = {key[:2] for key in keys}
+        there = {folder: set(self.names(f"units/{folder}")) for folder in folders}
         return {key for key in keys if key in there[key[:2]] and self.is_done(key)}
 
     def commit(self, key: str, files: Mapping[str, bytes]) -> bool:
