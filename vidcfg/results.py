@@ -242,15 +242,10 @@ def _unit(
         problems.append(f"{folder} is left aside: {told}. Run the sweep again to repair it.")
         return None
     records = {r.name: once.slim(r) for r in found.records}
-    videos = [
-        folder / name
-        for name in sorted(found.names)
-        if name.startswith("video.") and Path(name).suffix.lower() in VIDEO_SUFFIXES
-    ]
+    videos = sorted(name for name in found.names if name.startswith("video."))
+    shown = (folder / v for v in videos if Path(v).suffix.lower() in VIDEO_SUFFIXES)
     render = {name: once(value) for name, value in found.render.items()}
-    return UnitResult(
-        key, *place, records, videos[0] if videos else None, render, folder / "record.json"
-    )
+    return UnitResult(key, *place, records, next(shown, None), render, folder / "record.json")
 
 
 def _read_evaluation(root: Path) -> Results:
@@ -272,11 +267,10 @@ def _read_evaluation(root: Path) -> Results:
         cell = _cell_of_render(subject, render)
         cells.setdefault(cell.id, cell)
         place = (subject, cell.id, row.get("prompt"), row.get("seed"))
-        broken = [record for record in records.values() if record.status == "failed"]
-        if broken:
+        if broken := [record for record in records.values() if record.status == "failed"]:
             failed.append(Failure(*place, "read", str(broken[0].skipped_reason)))
-            continue
-        units.append(UnitResult(*place, records, video, render, beside[0] or beside[1]))
+        else:
+            units.append(UnitResult(*place, records, video, render, beside[0] or beside[1]))
     return Results(
         kind="evaluation",
         name=root.resolve().name,

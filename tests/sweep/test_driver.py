@@ -21,7 +21,6 @@ class Told:
     """
 
     num_workers = 3
-    reports = True
 
     def __init__(self, store, fate):
         self.store, self.fate = store, fate
@@ -48,7 +47,7 @@ class Told:
         results = []
         last = self._end(job, results)
         units = [Event(job, "worker", "unit", (result,)) for result in results]
-        return [*(units if self.reports else ()), last]
+        return [*units, last]
 
     def _end(self, job, results):
         for key in job.units:
@@ -155,7 +154,7 @@ def test_units_count_as_they_are_finished_and_once_whatever_becomes_of_their_job
 
     def look(books):
         running = sum(len(job.units) for job in books.running.values())
-        finished = sum(count.total() for count in books.reported.values())
+        finished = books.reported.total()
         seen.append((books.done + books.cached, running - finished))
 
     books, _, made = run(fate, GRID, num_workers=1, on_change=look)

@@ -348,7 +348,7 @@ def test_log_tells_a_tracker_the_videos_of_each_cell_and_what_failed(
     shutil.rmtree(store.path(store.unit(unit.key)))
     logged = Logged(made, store, lambda *values: told.append(values))
     for _ in range(2):
-        logged.catch_up(SimpleNamespace(failed={unit.key: None}))
+        logged(SimpleNamespace(failed={unit.key: None}), is_last=True)
     assert len(told) == len(made.grid_units)
     assert [values for _, _, values in told if f"failed/{unit.cell}" in values] == [
         {f"failed/{unit.cell}": 1.0}

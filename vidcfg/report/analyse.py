@@ -1,5 +1,6 @@
 """Everything the page says, as plain data: the content of report.json."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,8 +31,7 @@ def analyse(
     table = make_table(results, metrics=metrics)
     base = _baseline(results, table, baseline)
     found = find(table, base, {cell.id: cell.label for cell in results.cells})
-    axis = axis_of(results.cells)
-    front = found.front
+    axis, front = axis_of(results.cells), found.front
 
     # Say it as plain data.
     return {
@@ -131,15 +131,14 @@ def _cell(cell: CellResult, results: Results, axis: "Axis", found: Findings) -> 
 def _metrics(table: Table) -> dict[str, dict]:
     roles = {name: what for what, name in table.key_metrics.items()}
     return {
-        name: _described(metric.like)
-        | {"role": roles.get(name), "clips": int(table.mask_of(metric).sum())}
-        for name, metric in table.metrics.items()
+        name: _described(m.like, role=roles.get(name), clips=int(table.mask_of(m).sum()))
+        for name, m in table.metrics.items()
     }
 
 
-def _described(record: Record) -> dict[str, Any]:
+def _described(record: Record, **more: Any) -> dict[str, Any]:
     row = record.to_dict()
-    return {key: row[key] for key in ("unit", "better", "protocol", "backend")}
+    return {key: row[key] for key in ("unit", "better", "protocol", "backend")} | more
 
 
 def _sets(results: Results) -> dict[str, dict]:
@@ -149,9 +148,9 @@ def _sets(results: Results) -> dict[str, dict]:
     for cell, records in results.of_cells.items():
         for record in records:
             if record.name not in single and record.value is not None:
-                entry = made.setdefault(record.name, _described(record) | {"values": {}})
                 low, high = record.interval or (None, None)
                 value = {"mean": record.value, "low": low, "high": high, "clips": record.n}
+                entry = made.setdefault(record.name, _described(record, values={}))
                 entry["values"][cell] = value
     return dict(sorted(made.items(), key=lambda item: shown_order(item[0])))
 
@@ -164,10 +163,9 @@ def _cost(results: Results) -> dict[str, Any] | None:
     of_unit = {unit["key"]: unit["cell"] for unit in results.plan["units"]}
     cells = {cell.id: {"executed": 0.0, "seconds": 0.0} for cell in results.cells}
     for job in jobs:
-        keys = [key for key in job["units"] if key in of_unit]
-        for key in keys:
-            for what in ("executed", "seconds"):
-                cells[of_unit[key]][what] += job[what] / len(keys)
+        owners = [of_unit[key] for key in job["units"] if key in of_unit]
+        for cell, what in itertools.product(owners, ("executed", "seconds")):
+            cells[cell][what] += job[what] / len(owners)
     return {
         "planned": results.plan.get("planned"),
         "executed": sum(job["executed"] for job in jobs) if jobs else None,
@@ -214,12 +212,11 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 def _lines(cells: Sequence[CellResult], paths: Sequence[str]) -> dict[str, str]:
     """Names by cell: kinds alone where these already differ, else all that is set."""
-    different = {tuple(_plain(cell.settings.get(path)) for path in paths) for cell in cells}
+    given = {cell.id: [(path, cell.settings.get(path)) for path in paths] for cell in cells}
+    different = {_plain(settings) for settings in given.values()}
     for is_brief in (True, False):
-        names = {}
-        for cell in cells:
-            texts = [setting_text(p, cell.settings.get(p), is_brief=is_brief) for p in paths]
-            names[cell.id] = ", ".join(texts)
+        texts = {c: [setting_text(*s, is_brief=is_brief) for s in own] for c, own in given.items()}
+        names = {cell: ", ".join(own) for cell, own in texts.items()}
         if len(set(names.values())) == len(different):
             break
     return names

@@ -4,7 +4,7 @@ Points carry `data-tip`, which the page shows on hover, touch and arrow keys.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vidcfg.report.formats import fill, number
@@ -100,7 +100,8 @@ def curve_chart(
     if x_labels is None:
         labels = list(zip(marks, tick_labels(marks)))
     else:
-        named = [(v, _cut(x_labels[v])) for v in values]
+        short = {v: t if len(t) <= 14 else t[:13] + "…" for v, t in x_labels.items()}
+        named = [(v, short[v]) for v in values]
         fits = len(dict(named)) == len(set(dict(named).values())) == len(_apart(named, x))
         labels = named if fits else [(v, str(list(x_labels).index(v) + 1)) for v in values]
         names |= {} if fits else {"x_name": f"{names['x_name']}, by its place in the table"}
@@ -109,7 +110,7 @@ def curve_chart(
     shifts = {line: (index - (len(lines) - 1) / 2) * 5 for index, line in enumerate(lines)}
     ordered = sorted(points, key=lambda p: (p.line, p.x))
     places = [(p, x(p.x) + shifts[p.line], y(p.y)) for p in ordered]
-    joins = {line: path for line, path in _joins(places) if x_labels is None and len(path) > 1}
+    joins = {} if x_labels else {k: path for k, path in _joins(places).items() if len(path) > 1}
     return _drawn(SIZE, x, y, labels, places, joins, names, has_zero=zero)
 
 
@@ -122,13 +123,8 @@ def scatter_chart(points: Sequence[Point], front: Sequence[int], **names: str) -
     marks = ticks(x.low, x.high, count=8)
     labels = list(zip(marks, tick_labels(marks)))
     places = _labels_apart([(p, x(p.x), y(p.y)) for p in points])
-    steps = sorted((points[index].x, points[index].y) for index in front)
-    steps = [(x(a), y(b)) for a, b in steps]
-    return _drawn(WIDE_SIZE, x, y, labels, places, dict(_joins(places)), names, steps=steps)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 14 else text[:13] + "…"
+    steps = [(x(a), y(b)) for a, b in sorted((points[i].x, points[i].y) for i in front)]
+    return _drawn(WIDE_SIZE, x, y, labels, places, _joins(places), names, steps=steps)
 
 
 def _labels_apart(places: list[tuple[Point, float, float]]) -> list[tuple[Point, float, float]]:
@@ -150,10 +146,10 @@ def _scales(points: Sequence[Point], size: tuple[int, int], more: Sequence[Numbe
     return Scale(across, LEFT, size[0] - RIGHT), Scale([*down, *more], size[1] - BOTTOM, TOP)
 
 
-def _joins(places: Sequence[tuple[Point, float, float]]) -> Iterator[tuple[int, list]]:
+def _joins(places: Sequence[tuple[Point, float, float]]) -> dict[int, list[tuple[float, float]]]:
     """Each line with the places of its points."""
-    for line in sorted({p.line for p, _, _ in places}):
-        yield line, [(a, b) for p, a, b in places if p.line == line]
+    lines = sorted({p.line for p, _, _ in places})
+    return {line: [(a, b) for p, a, b in places if p.line == line] for line in lines}
 
 
 def _drawn(size, x, y, labels, places, joins, names, *, has_zero=False, steps=()) -> str:

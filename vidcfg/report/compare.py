@@ -121,11 +121,10 @@ def interval_of(
     """
     from scipy.special import stdtrit
 
-    ends = mean_interval(means_G.tolist())
+    ends, floor, num = mean_interval(means_G.tolist()), FLOORS.get(unit), len(means_G)
     if ends is None:
         return None, None
     low, high = ends
-    floor, num = FLOORS.get(unit), len(means_G)
     if floor is not None and (means_G >= 0).all():
         logs = np.log(means_G + floor)
         variance = float(logs.var(ddof=1))
@@ -138,9 +137,9 @@ def interval_of(
     return max(low, least), min(high, most)
 
 
-def _reads_as_ratio(metric: MetricValues) -> bool:
-    """Whether the unit has a true zero, so that log ratios of pairs are compared."""
-    return metric.like.unit in FLOORS and not (metric.values_CN < 0).any()
+def _floor_of(metric: MetricValues) -> float | None:
+    """The floor of log ratios, where the unit has a true zero; None where differences count."""
+    return None if (metric.values_CN < 0).any() else FLOORS.get(metric.like.unit)
 
 
 def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change]:
@@ -175,9 +174,10 @@ def _differences(metric: MetricValues, table: Table, pair: tuple[str, str]) -> n
     has_base, has_new = np.isfinite(base), np.isfinite(new)
     both = has_base & has_new
     row = np.zeros(len(both))
-    floor = FLOORS.get(metric.like.unit)
-    is_ratio = _reads_as_ratio(metric)
-    row[both] = log_ratios(new[both], base[both], floor=floor) if is_ratio else (new - base)[both]
+    if (floor := _floor_of(metric)) is None:
+        row[both] = (new - base)[both]
+    else:
+        row[both] = log_ratios(new[both], base[both], floor=floor)
     # A clip that one has lost is as bad for it as the largest difference found.
     worst = np.abs(row).max() or 1.0
     worst *= -1 if metric.like.better == "higher" else 1
@@ -189,7 +189,7 @@ def _differences(metric: MetricValues, table: Table, pair: tuple[str, str]) -> n
 def _change(table: Table, task, row: np.ndarray, clusters, alpha, p_values) -> Change:
     (what, name), pair = task
     metric = table.metrics[name]
-    is_ratio = _reads_as_ratio(metric)
+    is_ratio = _floor_of(metric) is not None
     base, new = (np.isfinite(metric.values_CN[table.cells.index(cell)]) for cell in pair)
     both = base & new
     lost = int((new & ~base).sum()), int((base & ~new).sum())
@@ -273,12 +273,8 @@ def front_of(table: Table, *, resamples: int = 2000) -> Front | None:
     if None in names or not mask.any():
         return None
     clusters = table.prompts(mask)
-    costs_MCG = np.stack(
-        [
-            [cluster_means(values[mask], clusters) for values in table.metrics[name].values_CN]
-            for name in names
-        ]
-    )
+    values = [table.metrics[name].values_CN[:, mask] for name in names]
+    costs_MCG = np.array([[cluster_means(row, clusters) for row in rows_CN] for rows_CN in values])
     costs_MCG[1] *= -1
     centre_MC = costs_MCG.mean(axis=2)
     # Blocks bound the memory that the comparison of all cells with all takes.
@@ -316,6 +312,9 @@ class Findings:
         is_up = self.table.metrics[name].like.better == "higher"
         return found.lost, -found.mean if is_up else found.mean
 
+    def best(self, name: str, cells: Sequence[str]) -> str:
+        return min(cells, key=lambda cell: self.cost(name, cell))
+
     def losses(self, what: str) -> dict[str, int]:
         """Clips that a cell has no value for and others do, by cell; empty where all lost the
         same."""
@@ -324,10 +323,9 @@ class Findings:
         return lost if len(set(lost.values())) > 1 else {}
 
     def between(self, what: str, one: str, other: str) -> Change | None:
-        for change in self.among:
-            if change.what == what and {change.base, change.cell} == {one, other}:
-                return change
-        return None
+        pair = {one, other}
+        found = (c for c in self.among if c.what == what and {c.base, c.cell} == pair)
+        return next(found, None)
 
 
 def find(table: Table, base: str | None, labels: dict[str, str]) -> Findings:
@@ -352,7 +350,5 @@ def _pairs(found: Findings) -> list[tuple[str, str]]:
     pairs = list(itertools.combinations(cells, 2))
     if len(pairs) <= MOST_PAIRS:
         return pairs
-    best = {
-        min(found.table.cells, key=lambda cell: found.cost(name, cell)) for name in found.means
-    }
+    best = {found.best(name, found.table.cells) for name in found.means}
     return [pair for pair in pairs if pair[0] == found.base or best & set(pair)]

@@ -38,10 +38,10 @@ def first_lines(results: Results, table: Table) -> list[str]:
         lines.append(f"{labels[cell]} is not compared: {reason}.")
     check = (results.summary or {}).get("self_check")
     if check and check.get("equal") is False:
-        cells = " and ".join(labels.get(cell, str(cell)) for cell in check.get("cells", []))
+        cells = " and ".join(labels.get(cell, str(cell)) for cell in check.get("cells") or ())
         lines.append(
-            f"The self-check failed: {cells} should be the same videos and are not. "
-            "Do not trust the comparison before that is explained."
+            f"The self-check failed: {cells or 'two hidden cells'} should be the same videos and "
+            "are not. Do not trust the comparison before that is explained."
         )
     return [
         *lines,
@@ -54,32 +54,27 @@ def first_lines(results: Results, table: Table) -> list[str]:
 
 def _mixed_lines(results: Results) -> list[str]:
     """Which versions made how many of the videos, where they are several."""
-    counts: dict[str, Counter] = {}
-    for unit in results.units:
-        known = dict(unit.render.get("versions") or {})
-        if (sources := unit.render.get("sources")) is not None:
-            known["numerics"] = sources.get("numerics")
-        for name in ("vidcfg", "numerics", "torch", "diffusers"):
-            counts.setdefault(name, Counter())[str(known.get(name, "unknown"))] += 1
-    told = [
-        f"{name} {' and '.join(f'{version} ({n} videos)' for version, n in sorted(found.items()))}"
-        for name, found in counts.items()
-        if len(found) > 1
+    told = []
+    known = [
+        {**(unit.render.get("versions") or {}), **(unit.render.get("sources") or {})}
+        for unit in results.units
     ]
+    for name in ("vidcfg", "numerics", "torch", "diffusers"):
+        found = Counter(str(versions.get(name, "unknown")) for versions in known)
+        if len(found) > 1:
+            counts = (f"{version} ({n} videos)" for version, n in sorted(found.items()))
+            told.append(f"{name} {' and '.join(counts)}")
     why = "differences between cells may come from that"
     return [f"Videos of several versions are compared: {'; '.join(told)}; {why}."] if told else []
 
 
 def _cut_lines(results: Results, labels: Mapping[str, str]) -> list[str]:
     """Which videos are of several shots."""
-    cut = {
-        Key(
-            labels[unit.cell], unit.prompt or unit.key, -1 if unit.seed is None else unit.seed
-        ): record.extra["cuts"]
-        for unit in results.units
-        for record in unit.records.values()
-        if "cuts" in record.extra
-    }
+    cut = {}
+    for unit in results.units:
+        for at in (r.extra["cuts"] for r in unit.records.values() if "cuts" in r.extra):
+            seed = -1 if unit.seed is None else unit.seed
+            cut[Key(labels[unit.cell], unit.prompt or unit.key, seed)] = at
     if not cut:
         return []
     named = [f"{name} at frame {', '.join(map(str, at))}" for name, at in cut.items()]
@@ -158,34 +153,24 @@ def _prompts(found: Findings) -> str:
 
 def _frozen(found: Findings) -> set[str]:
     """Cells without a claim to little flicker: static clips, or surely less motion."""
-    lost = {
-        c.cell
-        for c in found.against
-        if c.what == "motion" and c.is_ratio and c.high is not None and c.high < -MOTION_LOSS
-    }
+    rows = (c for c in found.against if c.what == "motion" and c.is_ratio)
+    lost = {c.cell for c in rows if c.high is not None and c.high < -MOTION_LOSS}
     static = found.means.get(found.table.key_metrics.get("motion"), {})
     return lost | {cell for cell, mean in static.items() if 2 * mean.static > mean.clips}
 
 
 def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list[str], list[str]]:
     """The best cell, those that are the same as it, those that cannot be told apart from it."""
-    name = found.table.key_metrics[what]
-    best = min(cells, key=lambda cell: found.cost(name, cell))
-    same = [cell for cell in cells if cell != best and _is_same(found, best, cell)]
-    tied = []
-    for cell in cells:
-        change = found.between(what, best, cell)
-        if cell not in (best, *same) and (change is None or not change.is_clear):
-            tied.append(cell)
-    return best, same, tied
+    best = found.best(found.table.key_metrics[what], cells)
+    others = {cell: found.between(what, best, cell) for cell in cells if cell != best}
+    same = [cell for cell in others if _is_same(found, best, cell)]
+    unsure = [cell for cell, change in others.items() if change is None or not change.is_clear]
+    return best, same, [cell for cell in unsure if cell not in same]
 
 
 def _is_same(found: Findings, one: str, other: str) -> bool:
     rows = [found.between(what, one, other) for what in found.table.key_metrics]
-    return all(
-        row is not None and row.change == 0 and row.low in (None, 0) and row.lost == (0, 0)
-        for row in rows
-    )
+    return all(r and r.change == 0 and r.low in (None, 0) and r.lost == (0, 0) for r in rows)
 
 
 def _best(found: Findings, what: str, title: str) -> Entry:
@@ -203,8 +188,7 @@ def _best(found: Findings, what: str, title: str) -> Entry:
     text += f", the same videos as {_named(found, same)}" if same else ""
 
     # Whether it is surely the best.
-    losses = found.losses(what)
-    if losses:
+    if losses := found.losses(what):
         who = "; ".join(f"{_named(found, [cell])} lost {n}" for cell, n in losses.items())
         more = f"of {len(found.table.pairs)} clips {who}. A lost clip counts as the worst"
         end = "while losses differ, no setting is called clearly best"
@@ -216,9 +200,9 @@ def _best(found: Findings, what: str, title: str) -> Entry:
         rest = len(cells) - len(same) - 1
         how = f", clearly ahead of the other {rest}" if rest else ""
         return _entry(title, f"{text}{how}.", "clear")
-    nearest = min(tied, key=lambda cell: found.cost(name, cell))
     text += f". It cannot be told apart from {_named(found, tied)} at n = {found.clips}"
-    return _entry(title, f"{text}. {_needed(found, what, best, nearest)}", "unclear")
+    needed = _needed(found, what, best, found.best(name, tied))
+    return _entry(title, f"{text}. {needed}", "unclear")
 
 
 def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
@@ -233,8 +217,7 @@ def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
         return f"The closest, {name}, {size}; no number of clips up to a million would show it."
     if is_slight or change.needed > MOST_NEEDED * found.clips:
         return f"The closest, {name}, {size}, too little to be worth more clips, take either."
-    more = max(0, change.needed - found.clips)
-    if more:
+    if (more := change.needed - found.clips) > 0:
         times = "would show it in 4 of 5 tries"
         return f"{name} {size}; if that is real, about {more} more clips {times}."
     doubt = "so large that it should show, but prompts do not agree on it"
@@ -258,13 +241,12 @@ def _balance(found: Findings) -> Entry | None:
             "flicker is worth. Choose by flicker, by eye, or render more prompts.",
             "unclear",
         )
-    chosen = min(pool, key=lambda cell: found.cost(names["flicker"], cell))
+    chosen = found.best(names["flicker"], pool)
     text = (
         f"{_named(found, [chosen])}: the least flicker among the {len(pool)} settings whose "
         "alignment is not surely below the best"
     )
-    change = found.between("flicker", best, chosen) if chosen != best else None
-    if change is not None:
+    if chosen != best and (change := found.between("flicker", best, chosen)) is not None:
         sure = "which is clear" if change.is_clear else "which is not sure"
         amount = _percent(change, chosen)
         text += f". Beside {_named(found, [best])} its flicker changes by {amount}, {sure}"

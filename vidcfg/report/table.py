@@ -1,7 +1,7 @@
 """Results as arrays: one row a cell, one column a (prompt, seed) that all of them have."""
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,15 +138,12 @@ def make_table(results: Results, *, metrics: Sequence[str] | None = None) -> Tab
     pairs = tuple(sorted(shared, key=order))
 
     # Their values, metric by metric.
-    made: dict[str, MetricValues] = {}
-    refused = {}
+    found = {}
     for name in _names(results.units, metrics):
         rows = [[units[cell, pair].records.get(name) for pair in pairs] for cell in cells]
-        found = _metric(rows)
-        if isinstance(found, str):
-            refused[name] = found
-        else:
-            made[name] = found
+        found[name] = _metric(rows)
+    refused = {name: reason for name, reason in found.items() if isinstance(reason, str)}
+    made = {name: metric for name, metric in found.items() if name not in refused}
     return Table(cells, pairs, made, left_out, refused, len(set().union(*owned.values())))
 
 
@@ -159,7 +156,7 @@ def _compared(
     """
     left_out = {c: _absence(c, owned, failed) for c, pairs in owned.items() if not pairs}
     cells = [cell for cell in owned if cell not in left_out]
-    total = len(set().union(*owned.values())) if owned else 0
+    total = len(set().union(*owned.values()))
     while len(cells) > 1:
         shared = set.intersection(*(owned[cell] for cell in cells))
         if len(shared) >= LEAST_SHARE * total:
@@ -195,8 +192,7 @@ def _listed(values: Iterable) -> str:
 def _names(units: Iterable[UnitResult], wanted: Sequence[str] | None) -> list[str]:
     found = {name: {name, base_name(name)} for u in units for name in u.records if name != "read"}
     if wanted is not None:
-        absent = [each for each in wanted if not any(each in names for names in found.values())]
-        if absent:
+        if absent := [one for one in wanted if one not in set().union(*found.values())]:
             raise ResultsError(
                 f"not measured: {', '.join(absent)}. There are: {', '.join(sorted(found))}."
             )
@@ -238,7 +234,7 @@ def differing(compared: Iterable[Sequence[Sequence[Record]]]) -> str:
     Each of `compared` holds the records of every side: one a cell for a pair, all of them for
     sets without pairs.
     """
-    found: dict[str, set] = {}
+    found = defaultdict(set)
     for sides in compared:
         # Most are of one kind in all they have, which is soon seen.
         if len({(r.protocol, r.backend, r.clip) for side in sides for r in side}) == 1:
@@ -246,7 +242,7 @@ def differing(compared: Iterable[Sequence[Sequence[Record]]]) -> str:
         for what in ("protocol", "backend", *CLIP_FACTS):
             values = [{_fact(record, what) for record in side} for side in sides]
             if any(side != values[0] for side in values):
-                found.setdefault(what, set()).update(*values)
+                found[what].update(*values)
     phrases = [f"{what} is " + " or ".join(sorted(map(str, v))) for what, v in found.items()]
     return f"measured in unlike ways: {'; '.join(phrases)}" if phrases else ""
 

@@ -159,14 +159,13 @@ def _curves(analysis: Analysis) -> Iterator[tuple[str, str]]:
     for name in sorted(about, key=shown_order):
         points = []
         for cell in analysis["cells"]:
-            values = about[name].get("values") or {cell["id"]: cell["values"].get(name)}
-            found = values.get(cell["id"])
+            found = cell["values"].get(name) or about[name].get("values", {}).get(cell["id"])
             if found is not None:
-                interval = ""
+                tip = f"{cell['label']}\n{name} {number(found['mean'])}"
                 if found["low"] is not None:
-                    interval = f" (95 %: {number(found['low'])} to {number(found['high'])})"
-                tip = f"{name} {number(found['mean'])}{interval}\n{found['clips']} clips"
-                points.append(_point(analysis, cell, found, f"{cell['label']}\n{tip}"))
+                    tip += f" (95 %: {number(found['low'])} to {number(found['high'])})"
+                tip += f"\n{found['clips']} clips"
+                points.append(_point(analysis, cell, found, tip))
         names = {"title": f"{name} by setting", "y_name": about[name]["unit"] or name}
         yield name, curve_chart(points, **names, **_x(analysis)) if points else ""
 
@@ -185,7 +184,7 @@ def _change_charts(analysis: Analysis) -> Iterator[tuple[str, str]]:
             tip += f"{sure}, p {number(row['p'])}, adjusted {number(row['p_fdr'])}"
             ends = {"mean": row["change"], "low": row["low"], "high": row["high"]}
             ends = {key: None if end is None else end * factor for key, end in ends.items()}
-            weight = 1.0 if row["is_clear"] else 0.0
+            weight = float(row["is_clear"])
             points.append(_point(analysis, cells[row["cell"]], ends, tip, weight=weight))
         base = cells[analysis["baseline"]]
         none = {"mean": 0.0, "low": None, "high": None}
@@ -207,19 +206,13 @@ def _front_chart(analysis: Analysis) -> str:
     points = []
     for cell in cells:
         x, y = (cell["values"][name] for name in names)
+        weight = cell["front_membership"]
         told = [f"{n} {number(cell['values'][n]['mean'])}" for n in (*names, *motion)]
-        share = f"on the front in {cell['front_membership']:.0%} of resamples"
-        point = _point(
-            analysis,
-            cell,
-            y,
-            "\n".join([cell["label"], *told, share]),
-            x_low=x["low"],
-            x_high=x["high"],
-            weight=cell["front_membership"],
-            label=number(cell["x"]) if analysis["axis"]["name"] else "",
-        )
-        points.append(replace(point, x=x["mean"]))
+        share = f"on the front in {weight:.0%} of resamples"
+        point = _point(analysis, cell, y, "\n".join([cell["label"], *told, share]), weight=weight)
+        label = number(cell["x"]) if analysis["axis"]["name"] else ""
+        at = {"x": x["mean"], "x_low": x["low"], "x_high": x["high"]}
+        points.append(replace(point, **at, label=label))
     front = [index for index, cell in enumerate(cells) if cell["on_front"]]
     title = "Flicker against alignment"
     return scatter_chart(points, front, title=title, x_name=names[0], y_name=names[1])

@@ -75,10 +75,9 @@ def parse(text: str | bytes, where: str | Path, shape: Any = Any, *, fix: str = 
         _adapter(shape).validate_json(text, strict=True)
     except ValidationError as error:
         raise ResultsError(f"{where}: {_first_of(error)}. {fix}") from None
-    except RecursionError:
-        raise ResultsError(f"{where} is damaged: it is nested too deeply. {fix}") from None
-    except ValueError as error:
-        raise ResultsError(f"{where} is damaged: {error}. {fix}") from None
+    except (RecursionError, ValueError) as error:
+        told = error if isinstance(error, ValueError) else "it is nested too deeply"
+        raise ResultsError(f"{where} is damaged: {told}. {fix}") from None
     return data
 
 
@@ -134,12 +133,10 @@ def render_of(path: Path) -> dict[str, Any]:
     """
     text = text_of(path)
     data = parse(text, path)
-    if not isinstance(data, dict):
-        return {}
     try:
         return parse(text, path, RenderFile)
     except ResultsError:
-        if str(data.get("kind")).startswith("vidcfg."):
+        if isinstance(data, dict) and str(data.get("kind")).startswith("vidcfg."):
             raise
         return {}
 
@@ -214,13 +211,10 @@ def measures_of(text: str, where: str | Path) -> list[Record]:
     with suppress(ValueError):
         if '"schema"' not in text:
             made = _adapter(list[Record]).validate_json(f"[{','.join(lines)}]", strict=True)
-            if len(made) == len(lines) and all(map(_is_possible, made)):
+            are_possible = all(r.is_of_its_unit and _is_small(r.extra) for r in made)
+            if len(made) == len(lines) and are_possible:
                 return made
     return [record for record, _ in records_of(text, where)]
-
-
-def _is_possible(record: Record) -> bool:
-    return record.is_of_its_unit and _is_small(record.extra)
 
 
 def arrays_of(data: bytes, where: str | Path) -> dict[str, np.ndarray]:

@@ -51,19 +51,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def status_parser() -> argparse.ArgumentParser:
-    made = cli.parser(
-        "sweep status", "Tell what of a sweep is done, failed and missing, cell by cell."
-    )
-    made.add_argument("store", help="the store of a sweep: a folder, or s3://bucket/path")
-    return made
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`status STORE`, or a sweep file with options; the result is the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["status"]:
-        return cli.run(status_parser(), _status, argv[1:])
+        about = "Tell what of a sweep is done, failed and missing, cell by cell."
+        made = cli.parser("sweep status", about)
+        made.add_argument("store", help="the store of a sweep: a folder, or s3://bucket/path")
+        return cli.run(made, _status, argv[1:])
     return cli.run(parser(), lambda arguments: _sweep(arguments, argv), argv)
 
 
@@ -113,8 +108,8 @@ def _plan(arguments: argparse.Namespace) -> Any:
 
 def _warn_of_the_unknown(plan: Any) -> None:
     """Places whose content this machine does not know, so that it is no part of the keys."""
-    sources = [(name, content) for of in plan.sources.values() for name, content in of.items()]
-    for name in dict.fromkeys(name for name, content in sources if content is None):
+    unknown = {n: None for of in plan.sources.values() for n, c in of.items() if c is None}
+    for name in unknown:
         cli.warn(
             f"{name} is not on this machine: if its authors change it, finished videos will not "
             "be made again. Name a commit (model.revision), or run hf download first; once it is "
@@ -148,15 +143,13 @@ class Logged:
         self.numbers = {pair: number for number, pair in enumerate(pairs)}
         self._looked = time.monotonic()
 
-    def __call__(self, books: Any) -> None:
-        # The store is asked now and then: one that is far away takes a second to tell.
-        if time.monotonic() - self._looked >= self.every_s:
-            self.catch_up(books)
-
-    def catch_up(self, books: Any) -> None:
+    def __call__(self, books: Any, *, is_last: bool = False) -> None:
         """What has happened since the last time."""
         from vidcfg.sweep.run import unit_records
 
+        # The store is asked now and then: one that is far away takes a second to tell.
+        if not is_last and time.monotonic() - self._looked < self.every_s:
+            return
         done = self.store.done_keys(self.left)
         for key in [key for key in self.left if key in done or key in books.failed]:
             unit, values = self.left.pop(key), {"failed": 1.0}
@@ -183,16 +176,15 @@ def _run(plan: Any, arguments: argparse.Namespace) -> int:
         executor = make_executor(plan, store, address=arguments.address, on_step=progress.step)
         follow, logged = Follow(progress, store), arguments.log and Logged(plan, store, log)
 
-        def on_change(books: Any) -> None:
+        def on_change(books: Any, *, is_last: bool = False) -> None:
             follow(books)
             if logged:
-                logged(books)
+                logged(books, is_last=is_last)
 
         outcome = run_sweep(
             plan, store, executor, on_change=on_change, replace_plan=arguments.replace_plan
         )
-        if logged:
-            logged.catch_up(outcome.books)
+        on_change(outcome.books, is_last=True)
 
     # What it came to
     for warning in outcome.warnings:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.guidance.plan import SampleRows
+from vidcfg.progress import listed
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.identity import digest
@@ -54,8 +55,7 @@ def cells_of(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> t
             cell_document = base
             for path, value in settings.items():
                 source = f"grid {path}={_short(value)}"
-                placed = _placed(document, value)
-                cell_document = _put(cell_document, path, placed, source=source)
+                cell_document = _put(cell_document, path, value, document, source=source)
             made.append(Cell(name, label, settings, validate(cell_document, RenderConfig)))
         except ConfigError as error:
             for problem in error.problems:
@@ -70,10 +70,9 @@ def _of_cells(problem: Problem, labels: list[str], num_cells: int) -> Problem:
     """The problem with the cells that have it; without them where all have."""
     if len(labels) == num_cells:
         return problem
-    named = ", ".join(f"'{label}'" for label in labels[:3])
-    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    named = listed([f"'{label}'" for label in labels], 3)
     word = "cell" if len(labels) == 1 else "cells"
-    return Problem(problem.place, f"{problem.message} ({word} {named}{more})")
+    return Problem(problem.place, f"{problem.message} ({word} {named})")
 
 
 def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> ConfigDocument:
@@ -86,18 +85,14 @@ def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> Config
     if isinstance(sweep.base, str):
         base = load_document(_beside(source, sweep.base))
     else:
-        places = {
-            path[1:]: place
-            for path, place in (document.places if document else {}).items()
-            if path[:1] == ("base",) and len(path) > 1
-        }
+        places = document.places if document else {}
+        places = {path[1:]: place for path, place in places.items() if path[:1] == ("base",)}
         base = ConfigDocument(source, sweep.base, places)
     replaced = {k: base.data[k] for k in Replaced.model_fields if base.data.get(k) is not None}
     validate(replace(base, data=replaced), Replaced)
     for path, value in sweep.set.items():
-        base = _put(base, path, _placed(document, value), source=f"{source}: set {path}")
-    if sweep.prompts is not None:
-        prompts = sweep.prompts
+        base = _put(base, path, value, document, source=f"{source}: set {path}")
+    if (prompts := sweep.prompts) is not None:
         if isinstance(prompts, PromptFile):
             prompts = read_prompts(_beside(source, prompts.file))
         data = [prompt.to_dict() for prompt in prompts]
@@ -124,19 +119,19 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        place = Place(str(path), number)
         try:
             entry = json.loads(text) if Path(path).suffix == ".jsonl" else text
             made.append(Prompt(**({"text": entry} if isinstance(entry, str) else entry)))
+            continue
         except json.JSONDecodeError as error:
-            raise ConfigError(Problem(place, f"is not JSON: {error.msg}.")) from None
+            message = f"is not JSON: {error.msg}."
         except RecursionError:
-            raise ConfigError(Problem(place, "is nested too deeply.")) from None
+            message = "is nested too deeply."
         except ConfigError as error:
-            raise ConfigError(Problem(place, error.problems[0].message)) from None
+            message = error.problems[0].message
         except TypeError:
             message = 'must be a text or an object such as {"text": "a red circle"}.'
-            raise ConfigError(Problem(place, message)) from None
+        raise ConfigError(Problem(Place(str(path), number), message))
     if not made:
         raise ConfigError(Problem(Place(str(path)), "holds no prompts. Write one a line."))
     return tuple(made)
@@ -158,24 +153,21 @@ def _beside(source: str, name: str) -> str:
     return str(near) if near.exists() or not Path(name).exists() else name
 
 
-def _placed(document: ConfigDocument | None, value: Any) -> Any:
-    """A value of the sweep file; that of an array file with where it lies, as a base elsewhere
-    sees it."""
-    if document is None or not isinstance(value, str) or not value.endswith(".npy"):
-        return value
-    return str(Path(_beside(document.source, value)).absolute())
-
-
-def _put(document: ConfigDocument, path: str, value: Any, *, source: str) -> ConfigDocument:
-    return set_value(document, tuple(path.split(".")), dump_yaml(value), source=source)
+def _put(
+    render: ConfigDocument, path: str, value: Any, sweep: ConfigDocument | None, *, source: str
+) -> ConfigDocument:
+    """The render with a value of the sweep file; an array file with where it lies, since a base
+    elsewhere does not see it."""
+    if sweep is not None and isinstance(value, str) and value.endswith(".npy"):
+        value = str(Path(_beside(sweep.source, value)).absolute())
+    return set_value(render, tuple(path.split(".")), dump_yaml(value), source=source)
 
 
 def _refuse_equal_cells(cells: list[Cell]) -> None:
     same: dict[str, Cell] = {}
     for cell in cells:
         text = json.dumps(cell.config.to_dict(), sort_keys=True)
-        other = same.setdefault(text, cell)
-        if other is not cell:
+        if (other := same.setdefault(text, cell)) is not cell:
             message = f"the cells '{other.label}' and '{cell.label}' are the same render."
             raise ConfigError(Problem(Place("grid"), message))
 
@@ -209,8 +201,7 @@ def _short(value: Any) -> str:
 def _ids(labels: list[str], combinations: list[tuple]) -> list[str]:
     """File names for labels: all different, those that were cut or collide end in a hash."""
     slugs = [re.sub(r"[^a-z0-9.]+", "-", label.casefold()).strip("-") for label in labels]
-    made = []
-    count = Counter(slugs)
+    made, count = [], Counter(slugs)
     for values, slug in zip(combinations, slugs):
         if len(slug) > MAX_ID or count[slug] > 1 or not slug:
             text = json.dumps(values, sort_keys=True, default=str)
@@ -221,23 +212,20 @@ def _ids(labels: list[str], combinations: list[tuple]) -> list[str]:
 
 def anchored(data: dict[str, Any], name: str) -> dict[str, Any]:
     """`data` with the path under `name` made absolute, for workers that run elsewhere."""
-    value = data.get(name)
-    is_here = value is not None and Path(value).exists()
-    return data | {name: str(Path(value).resolve())} if is_here else data
+    if (value := data.get(name)) is not None and Path(value).exists():
+        return data | {name: str(Path(value).resolve())}
+    return data
 
 
 def run_of(cell: Cell) -> dict[str, Any]:
     """What videos of one run must have in common, beside prompt and seed."""
-    config = cell.config
-    whole = config.to_dict()
-    guidance = whole["guidance"]
+    whole = cell.config.to_dict()
     kept = {name: whole[name] for name in ("model", "video", "sampling")}
-    calls = {name: guidance[name] for name in ("passes", "micro_batch", "share")}
     # A branch made from another one's result is never shared, nor is anything beside it.
-    is_alone = any(rule.follows_cond for rule in config.guidance.method.terms)
-    if is_alone or not shares_exactly(config):
+    is_alone = any(rule.follows_cond for rule in cell.config.guidance.method.terms)
+    if is_alone or not shares_exactly(cell.config):
         return kept | {"cell": cell.id}
-    return kept | calls
+    return kept | {name: whole["guidance"][name] for name in ("passes", "micro_batch", "share")}
 
 
 def shares_exactly(config: RenderConfig) -> bool:

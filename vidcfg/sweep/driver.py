@@ -8,7 +8,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from vidcfg.sweep.executor import Event, Executor
 from vidcfg.sweep.jobs import Job
@@ -36,7 +35,7 @@ class Books:
     """How far a sweep is. Units are counted once, whatever it took to make them.
 
     `there` are the keys of those that were there when it began; `reported` counts, for each job
-    that runs, the units that its worker has finished, by their status.
+    that runs, the units that its worker has finished.
     """
 
     total: int
@@ -44,7 +43,7 @@ class Books:
     done: int = 0
     failed: dict[str, Event] = field(default_factory=dict)
     running: dict[str, Job] = field(default_factory=dict)
-    reported: dict[str, Counter] = field(default_factory=dict)
+    reported: Counter = field(default_factory=Counter)
     executed: int = 0
     planned: int = 0
     mismatches: list[str] = field(default_factory=list)
@@ -113,29 +112,28 @@ def drive(
 
 def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     """Book one event; what it leaves to do."""
-    # A unit of a job that goes on
+    # A unit of a job that goes on; it is "cached" where another driver on the store was first
     job = event.job
     if event.kind == "unit":
         statuses = Counter(result["status"] for result in event.results)
-        books.reported.setdefault(job.id, Counter()).update(statuses)
-        _count(books, statuses)
+        books.done += statuses["done"]
+        books.cached += statuses["cached"]
+        books.reported[job.id] += statuses.total()
         return []
 
     # The job has ended: what stops the sweep, and what went well
     books.running.pop(job.id, None)
-    reported = books.reported.pop(job.id, Counter())
+    reported = books.reported.pop(job.id, 0)
     if event.kind == "model":
         raise ModelLoadError(event.message)
     if event.kind == "done":
-        _count(books, Counter(result["status"] for result in event.results) - reported)
         _book_results(event, plan, store, books)
         return []
     if event.message.startswith("StoreError"):
         raise SweepStopped(event.message.removeprefix("StoreError: "))
     done = store.done_keys(list(job.units))
-    books.done += len(done) - reported.total()
-    left = tuple(key for key in job.units if key not in done)
-    if not left:
+    books.done += len(done) - reported
+    if not (left := tuple(key for key in job.units if key not in done)):
         return []
 
     # Several units are left: once more together, then in halves
@@ -159,15 +157,9 @@ def _settle(event: Event, plan: Plan, store: Store, books: Books) -> list[Job]:
     return []
 
 
-def _count(books: Books, statuses: Counter) -> None:
-    # Units that are "cached": another driver on the same store was first.
-    books.done += statuses["done"]
-    books.cached += statuses["cached"]
-
-
 def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
     made = tuple(r["key"] for r in event.results if r["status"] == "done")
-    facts: dict[str, Any] | None = store.read_json(f"jobs/{event.job.id}.json") if made else None
+    facts = store.read_json(f"jobs/{event.job.id}.json") if made else None
     for result in event.results:
         store.remove(f"failed/{result['key']}.json")
     if facts is None or not set(made) <= set(facts["units"]):
@@ -178,14 +170,12 @@ def _book_results(event: Event, plan: Plan, store: Store, books: Books) -> None:
     books.executed += facts["executed"]
     if len(made) != len(event.job.units):
         return
-    planned = plan.evaluations(made)
-    if planned is None:
-        books.planned += facts["planned"]
+    executed, planned = facts["executed"], plan.evaluations(made)
+    books.planned += facts["planned"] if planned is None else planned.total
+    if planned is None or executed == planned.total:
         return
-    books.planned += planned.total
-    differs = facts["executed"] != planned.total
-    if differs and not (planned.is_upper_bound and facts["executed"] < planned.total):
+    if not (planned.is_upper_bound and executed < planned.total):
         books.mismatches.append(
-            f"job {event.job.id}: {facts['executed']} model evaluations were run, "
+            f"job {event.job.id}: {executed} model evaluations were run, "
             f"{planned.total} were planned"
         )

@@ -15,6 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 from vidcfg.progress import one_line
 from vidcfg.sweep.jobs import Job
 
+MEMORY = ("out of memory", "can't allocate memory", "can't start new thread")
+"""Texts of errors after which a job that needs less may still succeed."""
+
 STICKY = (
     "cuda error",
     "device-side assert",
@@ -82,8 +85,7 @@ def carry_out(worker: Any, job: Job) -> Iterator[dict[str, Any]]:
     if kind == "oom":
         # Here the error is gone, and with it the frames that held the tensors.
         gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
+        if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
             torch.cuda.empty_cache()
     yield {"kind": kind, "message": message, "seconds": time.perf_counter() - begin}
 
@@ -132,16 +134,10 @@ def kind_of(error: BaseException) -> str:
     chain = list(_chain(error))
     # By name: torch.OutOfMemoryError and ray.exceptions.OutOfMemoryError, without their import.
     names = {base.__name__ for one in chain for base in type(one).__mro__}
-    texts = [str(one).lower() for one in chain if isinstance(one, RuntimeError)]
-    if names & {"OutOfMemoryError", "MemoryError"} or _says(
-        texts, ("out of memory", "can't allocate memory", "can't start new thread")
-    ):
+    text = "\n".join(str(one).lower() for one in chain if isinstance(one, RuntimeError))
+    if names & {"OutOfMemoryError", "MemoryError"} or any(mark in text for mark in MEMORY):
         return "oom"
-    return "sticky" if _says(texts, STICKY) else "error"
-
-
-def _says(texts: list[str], marks: tuple[str, ...]) -> bool:
-    return any(mark in text for text in texts for mark in marks)
+    return "sticky" if any(mark in text for mark in STICKY) else "error"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -174,11 +170,11 @@ class InProcess:
 
     def __init__(self, worker: Any, *, time_limit: float | None = None):
         self.worker, self.time_limit = worker, time_limit
-        self._job: Job | None = None
-        self._results: list[dict[str, Any]] = []
-        self._steps: Any = None
-        self._end: float | None = None
         self._load = cache(worker.load)
+        self._job: Job | None = None
+        self._steps: Any = None
+        self._results: list[dict[str, Any]] = []
+        self._end: float | None = None
 
     def start(self) -> None:
         """Nothing to do: the model is loaded with the first job."""
@@ -190,8 +186,7 @@ class InProcess:
         self._job = job
 
     def wait(self, timeout: float) -> list[Event]:
-        job = self._job
-        if job is None:
+        if (job := self._job) is None:
             return []
 
         # Begin, with the model if it is the first job

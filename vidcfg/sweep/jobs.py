@@ -6,6 +6,7 @@ evaluations; cut, it keeps more workers busy, and what was shared across a cut i
 """
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -102,14 +103,10 @@ def _runs(chain: Chain, count: int, most: int) -> list[tuple[int, int]]:
     count = max(count, -(-len(chain) // most))
     if count >= len(chain):
         return [(i, i + 1) for i in range(len(chain))]
-    low, high = max(alone for alone, _ in chain), _cost(chain)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_fill(chain, middle, most)) <= count:
-            high = middle
-        else:
-            low = middle + 1
-    return _fill(chain, low, most)
+    low = max(alone for alone, _ in chain)
+    limits = range(low, _cost(chain))
+    more = bisect_left(limits, True, key=lambda limit: len(_fill(chain, limit, most)) <= count)
+    return _fill(chain, low + more, most)
 
 
 def _fill(chain: Chain, limit: int, most: int) -> list[tuple[int, int]]:

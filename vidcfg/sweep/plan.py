@@ -1,13 +1,16 @@
 """What a sweep will do: its units, the jobs that make them, and their model evaluations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vidcfg.evaluate.settings import WEIGHT_FREE, Settings
 from vidcfg.guidance.plan import RunPlan, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
+from vidcfg.metrics.weight_files import find_weights
+from vidcfg.render.checks import check_before_loading
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.identity import (
@@ -59,6 +62,8 @@ class Plan:
     check_pairs: tuple[tuple[str, str], ...]
     check_cells: tuple[str, str]
     sources: Mapping[str, Sources]
+    # Plans that were asked for and their totals, by the kinds of their units.
+    _plans: dict[tuple, tuple[RunPlan | None, int]] = field(init=False, default_factory=dict)
 
     @cached_property
     def by_key(self) -> dict[str, SweepUnit]:
@@ -85,17 +90,13 @@ class Plan:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Families of metrics: as written, else all that need no weights."""
-        from vidcfg.evaluate.settings import WEIGHT_FREE
-
         if self.sweep.metrics is not None:
             return self.sweep.metrics
         is_mini = self.cells[0].config.model.kind == "mini"
         return (*WEIGHT_FREE, "mini") if is_mini else WEIGHT_FREE
 
-    def settings(self, **how: Any) -> Any:
+    def settings(self, **how: Any) -> Settings:
         """What is measured, as `vidcfg.evaluate` takes it."""
-        from vidcfg.evaluate.settings import Settings
-
         sweep = self.sweep
         return Settings(self.metrics, reference=sweep.reference, paths=sweep.weights, **how)
 
@@ -124,11 +125,6 @@ class Plan:
         units = {self._kinds[unit.key]: unit for unit in self.units}
         return {kind: row_of(self.config_of(unit)) for kind, unit in units.items()}
 
-    @cached_property
-    def _plans(self) -> dict[tuple, tuple[RunPlan | None, int]]:
-        """Plans that were asked for and their totals, by the kinds of their units."""
-        return {}
-
     def evaluations(self, keys: Units) -> RunPlan | None:
         """The model evaluations of units of one prompt and seed that are made together; None
         where the model must tell."""
@@ -151,6 +147,13 @@ class Plan:
                 plan = plan_run(SampleRows.joined(samples), evaluations_per_step=calls, **how)
             self._plans[kinds] = plan, len(keys) if plan is None else plan.total
         return self._plans[kinds]
+
+    @cached_property
+    def alone(self) -> dict[str, int | None]:
+        """The model evaluations of a video of each cell; None where the model must tell."""
+        first = {unit.cell: unit.key for unit in reversed(self.units)}
+        plans = {cell: self.evaluations((key,)) for cell, key in first.items()}
+        return {cell: plan and plan.total for cell, plan in plans.items()}
 
     @cached_property
     def counts(self) -> dict[str, int | None]:
@@ -205,18 +208,15 @@ class Plan:
         tells what it would do with them.
         """
         workers = self.sweep.workers
+        models = {id: canonical(cell.config.model.to_dict()) for id, cell in self.cell_of.items()}
         pieces = best_cut(
             self.groups(keys),
             self.cost,
             num_workers=num_workers or workers.num or 1,
             most=batch or workers.batch,
-            model=lambda piece: self._models[self.by_key[piece[0]].cell],
+            model=lambda piece: models[self.by_key[piece[0]].cell],
         )
         return [job_of(piece) for piece in pieces]
-
-    @cached_property
-    def _models(self) -> dict[str, str]:
-        return {id: canonical(cell.config.model.to_dict()) for id, cell in self.cell_of.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """`plan.json`: what workers, reports and a later run of the same sweep read."""
@@ -244,15 +244,13 @@ class Plan:
     def _cell_dict(self, cell: Cell) -> dict[str, Any]:
         render = cell.config.to_dict()
         own = {name: value for name, value in render.items() if name not in ("prompts", "seeds")}
-        unit = next((unit for unit in self.units if unit.cell == cell.id), None)
-        plan = None if unit is None else self.evaluations((unit.key,))
         return {
             "id": cell.id,
             "label": cell.label,
             "settings": cell.settings,
             "guidance": render["guidance"],
             "surface": surface_of(cell.config),
-            "evaluations": None if plan is None else plan.total,
+            "evaluations": self.alone.get(cell.id),
             "render": own | {"model": anchored(own["model"], "checkpoint")},
         }
 
@@ -276,29 +274,26 @@ def read_plan(made: dict[str, Any]) -> Plan:
         lacks += [f"cells.{number}.{name}" for name in given]
     if lacks:
         raise ResultsError(f"plan.json lacks {', '.join(lacks)}. Plan the sweep anew.")
-    common = {"prompts": made["prompts"], "seeds": made["seeds"]}
 
-    def cells(entries: list[dict[str, Any]]) -> tuple[Cell, ...]:
-        return tuple(
-            Cell(
-                entry["id"],
-                entry["label"],
-                entry["settings"],
-                validate(ConfigDocument("plan.json", entry["render"] | common, {}), RenderConfig),
-            )
-            for entry in entries
-        )
+    def checked(data: dict[str, Any], kind: Any) -> Any:
+        return validate(ConfigDocument("plan.json", data, {}), kind)
+
+    def cell(entry: dict[str, Any]) -> Cell:
+        render = entry["render"] | {"prompts": made["prompts"], "seeds": made["seeds"]}
+        own = (entry[name] for name in ("id", "label", "settings"))
+        return Cell(*own, checked(render, RenderConfig))
 
     check = made["check"]
-    hidden, units = cells(check["cells"]), (*made["units"], *check["units"])
+    hidden = tuple(map(cell, check["cells"]))
+    units = (*made["units"], *check["units"])
     return Plan(
-        sweep=validate(ConfigDocument("plan.json", made["config"], {}), SweepConfig),
-        cells=cells(made["cells"]),
+        sweep=checked(made["config"], SweepConfig),
+        cells=tuple(map(cell, made["cells"])),
         hidden=hidden,
         baseline=made["baseline"],
         units=tuple(SweepUnit(u["key"], u["cell"], u["prompt"], u["seed"]) for u in units),
         check_pairs=tuple(map(tuple, check["pairs"])),
-        check_cells=tuple(made["self_check"] or (cell.id for cell in hidden)),
+        check_cells=tuple(made["self_check"] or (one.id for one in hidden)),
         sources=made.get("sources", {}),
     )
 
@@ -310,8 +305,6 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
         ConfigError: if a cell is wrong.
         ValueError: if settings do not fit the model, as far as its files tell.
     """
-    from vidcfg.render.checks import check_before_loading
-
     cells = cells_of(sweep, document=document)
     for cell in cells:
         try:
@@ -353,8 +346,6 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
 
 def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
     """Raise ConfigError for metrics, references and weights that there are not."""
-    from vidcfg.metrics.weight_files import find_weights
-
     for name in plan.sweep.weights:
         try:
             find_weights(name, paths=plan.sweep.weights)

@@ -32,14 +32,12 @@ class Need:
 
     def fitting(self, resources: dict[str, Any]) -> int:
         """How many workers a machine with these resources holds at once."""
-        counts = []
-        if self.cpus:
-            counts.append(int(resources.get("CPU", 0) / self.cpus + 1e-9))
+        by_cpus = int(resources.get("CPU", 0) / self.cpus + 1e-9)
         if self.gpus >= 1:
-            counts.append(int(resources.get("GPU", 0) / self.gpus + 1e-9))
-        elif self.gpus:
-            counts.append(int(resources.get("GPU", 0)) * int(1 / self.gpus + 1e-9))
-        return min(counts, default=1)
+            return min(by_cpus, int(resources.get("GPU", 0) / self.gpus + 1e-9))
+        if self.gpus:
+            return min(by_cpus, int(resources.get("GPU", 0)) * int(1 / self.gpus + 1e-9))
+        return by_cpus
 
 
 def join(address: str | None, need: Need) -> bool:

@@ -245,11 +245,8 @@ class RayExecutor:
 
     def _release(self) -> None:
         """Let go of workers that no job is left for, so that a cluster can shrink at the end."""
-        if self.address is None or self.waiting:
-            return
-        if time.monotonic() - self.last_submit < RELEASE_SECONDS:
-            return
-        for place in self.places:
+        is_over = not self.waiting and time.monotonic() - self.last_submit >= RELEASE_SECONDS
+        for place in self.places if is_over and self.address is not None else ():
             if place.state in ("idle", "placing"):
                 self._dismiss(place)
 
@@ -276,15 +273,11 @@ class RayExecutor:
 
     def _collect(self, end: float | int) -> list[Event]:
         """Wait for the first answer until `end`, then take all that are there."""
-        answers = self._answers()
-        if not answers:
+        if not (answers := self._answers()):
             return []
         pause = max(0.0, end - time.monotonic())
-        done, _ = ray.wait(list(answers), num_returns=1, timeout=pause, fetch_local=False)
-        if done:
-            done, _ = ray.wait(
-                list(answers), num_returns=len(answers), timeout=0, fetch_local=False
-            )
+        for num, timeout in ((1, pause), (len(answers), 0)):
+            done, _ = ray.wait(list(answers), num_returns=num, timeout=timeout, fetch_local=False)
         return [event for answer in done for event in self._take(answers[answer])]
 
     def _take(self, place: _Place) -> list[Event]:
@@ -306,9 +299,9 @@ class RayExecutor:
             place.name = found
             self._ask(place, "loading", place.actor.load.remote(), limit=LOADING_SECONDS)
             return []
-        if place.state == "loading" and found is not None:
-            return self._cannot_load(place, found)
         if place.state == "loading":
+            if found is not None:
+                return self._cannot_load(place, found)
             self._ask(place, "idle", None)
             place.deaths, self.has_loaded = 0, True
             return []
@@ -320,14 +313,13 @@ class RayExecutor:
             place.answer, place.results = answer, (*place.results, found)
             return [Event(place.job, place.name, "unit", (found,))]
         kind = found.pop("kind")
-        if kind == "sticky":
-            return [self._finish(place, "lost", is_alive=False, **found)]
-        return [self._finish(place, kind, is_alive=True, **found)]
+        is_alive = kind != "sticky"
+        return [self._finish(place, kind if is_alive else "lost", is_alive=is_alive, **found)]
 
     def _tell_steps(self, what: str) -> None:
         """The steps of `what`, or of all runs where there are several."""
-        runs = [place.steps for place in self.places if place.steps[1]]
         if self.on_step:
+            runs = [place.steps for place in self.places if place.steps[1]]
             done, total = map(sum, zip(*runs))
             self.on_step(done, total, what=what if len(runs) == 1 else f"{len(runs)} runs")
 
@@ -374,11 +366,9 @@ class RayExecutor:
             if place.state == "loading":
                 events += self._died_before_ready(place, f"no model in {LOADING_SECONDS:g} s")
                 continue
-            count = len(place.job.units)
-            message = (
-                f"took longer than {self.time_limit * count:g} s (workers.time_limit "
-                f"{self.time_limit:g} s for each of {count} units)"
-            )
+            count, limit = len(place.job.units), self.time_limit
+            message = f"took longer than {limit * count:g} s (workers.time_limit "
+            message += f"{limit:g} s for each of {count} units)"
             events.append(self._finish(place, "timeout", is_alive=False, message=message))
         return events
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.evaluate.reference import Distances
+from vidcfg.evaluate.run import row
+from vidcfg.evaluate.sets import set_means
 from vidcfg.files import TEMPORARY
 from vidcfg.render.identity import what_changed
+from vidcfg.render.record import versions
 from vidcfg.stored.read import arrays_of, measures_of
 from vidcfg.sweep.driver import Books, SweepStopped, drive
 from vidcfg.sweep.executor import Executor, InProcess
@@ -68,8 +72,7 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
         return f"the sweep '{known.get('name')}', and this one is '{made['name']}'"
     mine = {unit["key"] for unit in made["units"]}
     others = {unit["key"]: unit["cell"] for unit in known["units"] if unit["key"] not in mine}
-    done = store.done_keys(others)
-    if done:
+    if done := store.done_keys(others):
         cell = next(cell for key, cell in others.items() if key in done)
         old, new = known.get("sources", {}).get(cell), made["sources"].get(cell)
         changed = what_changed(old, new) if new else ""
@@ -176,8 +179,6 @@ def run_sweep(
 
 
 def _write_summary(store: Store, summary: dict[str, Any]) -> None:
-    from vidcfg.render.record import versions
-
     store.write_json("summary.json", summary | {"versions": versions()})
 
 
@@ -186,12 +187,9 @@ def self_check(store: Store, plan: Plan, done: set[str]) -> dict[str, Any]:
 
     `equal` is None while no pair is complete.
     """
-
-    def frames(key: str) -> str | None:
-        return store.render_of(key).get("video", {}).get("frames_sha256")
-
     pairs = [pair for pair in plan.check_pairs if done.issuperset(pair)]
-    unequal = [pair for pair in pairs if len(set(map(frames, pair))) > 1]
+    sha256 = {k: store.render_of(k)["video"]["frames_sha256"] for pair in pairs for k in pair}
+    unequal = [(one, other) for one, other in pairs if sha256[one] != sha256[other]]
     return {
         "cells": None if plan.hidden else plan.check_cells,
         "pairs": len(pairs),
@@ -215,22 +213,18 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     While units are missing, cells are compared on the prompts and seeds that all of them have;
     where there are none, nothing is written.
     """
-    from vidcfg.evaluate.reference import Distances
-    from vidcfg.evaluate.run import row
-    from vidcfg.evaluate.sets import set_means
-
     settings = plan.settings()
     wanted = complete_pairs(plan, done)
     none = {"no_reference": "the sweep has no reference"}
     distances = Distances(settings, **none, no_features="no video has enough frames")
     for cell in plan.cells if wanted else ():
-        units = [unit for unit in plan.grid_units if unit.cell == cell.id]
-        units = [unit for unit in units if (unit.prompt, unit.seed) in wanted]
-        keys, records, prompts = [unit.key for unit in units], [], {}
-        for unit in units:
-            found = unit_records(store, unit.key)
-            records += found
-            prompts |= {record.subject: str(unit.prompt) for record in found}
+        keys, records, prompts = [], [], {}
+        for unit in plan.grid_units:
+            if unit.cell == cell.id and (unit.prompt, unit.seed) in wanted:
+                found = unit_records(store, unit.key)
+                keys.append(unit.key)
+                records += found
+                prompts |= {record.subject: str(unit.prompt) for record in found}
         video = cell.config.video
         shapes = [(video.num_frames, video.height, video.width)] * len(keys)
         features = _features(store, keys, settings.nets)
@@ -252,9 +246,8 @@ def _features(
     """The vectors of units by net and key."""
     found: dict[str, dict[str, np.ndarray]] = {net: {} for net in nets}
     for key in keys if nets else ():
-        data = store.read(f"{store.unit(key)}/features.npz")
-        if data is not None:
-            where = store.path(f"{store.unit(key)}/features.npz")
-            for net, vector in arrays_of(data, where).items():
+        name = f"{store.unit(key)}/features.npz"
+        if (data := store.read(name)) is not None:
+            for net, vector in arrays_of(data, store.path(name)).items():
                 found.setdefault(net, {})[key] = vector
     return found

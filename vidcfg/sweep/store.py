@@ -13,17 +13,11 @@ import random
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidcfg.files import (
-    TEMPORARY,
-    FileError,
-    atomic_path,
-    remove_leftovers,
-    temporary_beside,
-)
+from vidcfg.files import TEMPORARY, FileError, atomic_path, remove_leftovers, temporary_beside
 from vidcfg.places import is_url, reach
 from vidcfg.stored.read import ResultsError, fields_of, parse
 from vidcfg.stored.shapes import RenderFacts, shape_of
@@ -85,11 +79,9 @@ class Store:
         Raises:
             DamagedFileError: if it has another shape, or is no JSON.
         """
-        text = self.read(name)
-        try:
-            return None if text is None else parse(text, self.path(name), shape_of(name))
-        except ResultsError as error:
-            raise DamagedFileError(str(error)) from None
+        if (text := self.read(name)) is not None:
+            return self._checked(parse, text, name, shape_of(name))
+        return None
 
     def render_of(self, key: str) -> dict[str, Any]:
         """What is read of the render of a unit that is done.
@@ -98,8 +90,11 @@ class Store:
             DamagedFileError: if it is damaged.
         """
         name = f"{self.unit(key)}/record.json"
+        return self._checked(fields_of, self.read(name) or b"", name, RenderFacts)
+
+    def _checked(self, reader: Callable[..., Any], text: bytes, name: str, shape: Any) -> Any:
         try:
-            return fields_of(self.read(name) or b"", self.path(name), RenderFacts)
+            return reader(text, self.path(name), shape)
         except ResultsError as error:
             raise DamagedFileError(str(error)) from None
 
@@ -151,19 +146,17 @@ class Store:
         """Whether a unit is there, whole."""
         return self._is_whole(self.path(self.unit(key)))
 
-    def _is_whole(self, folder: str) -> bool:
+    def _is_whole(self, folder: str | Path) -> bool:
         try:
-            read_unit(folder, None if self.is_local else self.fs, with_content=True)
+            read_unit(str(folder), None if self.is_local else self.fs, with_content=True)
         except (OSError, ResultsError):
             return False
         return True
 
     def done_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
-        there: dict[str, set[str]] = {}
-        for key in keys:
-            if key[:2] not in there:
-                there[key[:2]] = set(self.names(f"units/{key[:2]}"))
+        folders = {key[:2] for key in keys}
+        there = {folder: set(self.names(f"units/{folder}")) for folder in folders}
         return {key for key in keys if key in there[key[:2]] and self.is_done(key)}
 
     def commit(self, key: str, files: Mapping[str, bytes]) -> bool:
@@ -216,18 +209,12 @@ class Store:
 
     def _set_aside(self, key: str) -> None:
         """Move what is not a whole unit out of the way."""
-        folder, aside = self.path(self.unit(key)), f"damaged/{key}-{uuid.uuid4().hex[:6]}"
-        if not self.is_local:
-            if self.fs.exists(folder):
-                self.fs.mv(folder, self.path(aside), recursive=True)
-            return
-        self._room_for(aside)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, self.path(aside))
-        if self._is_whole(self.path(aside)):
-            # Another worker put the unit there meanwhile.
-            with contextlib.suppress(OSError):
-                os.rename(self.path(aside), folder)
+        folder = self.path(self.unit(key))
+        if self.is_local:
+            self._move_aside(Path(folder), self._is_whole)
+        elif self.fs.exists(folder):
+            aside = self.path(f"damaged/{key}-{uuid.uuid4().hex[:6]}")
+            self.fs.mv(folder, aside, recursive=True)
 
     def _room_for(self, name: str, *, is_folder: bool = False) -> Path:
         """The place of a local file, whose folders are made; what is in the way is moved aside."""
@@ -237,24 +224,23 @@ class Store:
         ]
         for place in reversed(above):
             if os.path.lexists(place) and not place.is_dir():
-                self._move_aside(place)
+                self._move_aside(place, Path.is_dir)
         if target.is_dir() and not is_folder:
-            self._move_aside(target)
+            self._move_aside(target, Path.is_file)
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
-    def _move_aside(self, place: Path) -> None:
-        """Move a file, a link or a folder that stands where another kind of thing belongs."""
+    def _move_aside(self, place: Path, is_wanted: Callable[[Path], bool]) -> None:
+        """Move what stands at a place; back again where another worker has put there meanwhile
+        what `is_wanted`."""
         name = f"{place.name}-{uuid.uuid4().hex[:6]}"
-        folder = Path(self.path("damaged"))
         # Where `damaged` itself is a file, its new name stands beside it.
-        aside = folder.with_name(name) if place == folder else folder / name
-        was_folder = place.is_dir()
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            aside.parent.mkdir(exist_ok=True)
+        is_damaged = place == Path(self.path("damaged"))
+        aside = place.with_name(name) if is_damaged else self._room_for(f"damaged/{name}")
+        with contextlib.suppress(FileNotFoundError):
             os.rename(place, aside)
-            if aside.is_dir() and not was_folder:
-                # Another worker made room and put its folder there meanwhile.
+        if is_wanted(aside):
+            with contextlib.suppress(OSError):
                 os.rename(aside, place)
 
     @contextlib.contextmanager

@@ -33,14 +33,13 @@ def preview(plan: Plan) -> str:
 
 
 def _cells(plan: Plan) -> str:
-    first = {unit.cell: unit.key for unit in reversed(plan.units)}
     shown = plan.cells[:MAX_CELLS_LISTED]
     width = max(len(cell.label) for cell in shown)
     lines = [f"{'cell':{width}}  evaluations a video"]
     for cell in shown:
-        cost = plan.evaluations((first[cell.id],)) if cell.id in first else None
+        cost = plan.alone.get(cell.id)
         mark = "  baseline" if cell.id == plan.baseline else ""
-        count = "told by the model" if cost is None else f"{cost.total}"
+        count = "told by the model" if cost is None else cost
         lines.append(f"{cell.label:{width}}  {count}{mark}")
     if len(plan.cells) > len(shown):
         lines.append(f"... and {len(plan.cells) - len(shown)} more")
@@ -113,8 +112,7 @@ class Follow:
 
 def note(books: Books) -> str:
     """`12 running, 0 failed, 40 were there, 3.1 a second, 2 min left`."""
-    running = sum(len(job.units) for job in books.running.values())
-    running -= sum(finished.total() for finished in books.reported.values())
+    running = sum(len(job.units) for job in books.running.values()) - books.reported.total()
     parts = [f"{running} running", f"{len(books.failed)} failed"]
     if books.cached:
         parts.append(f"{books.cached} were there")

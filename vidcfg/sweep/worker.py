@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from vidcfg.evaluate.inputs import Item
+from vidcfg.evaluate.run import evaluate_frames
+from vidcfg.media.write import CODECS
+from vidcfg.metrics.record import ClipInfo
+from vidcfg.pipelines.load import load_pipeline
+from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render.config import RenderConfig
+from vidcfg.render.identity import prompt_sources, what_changed
+from vidcfg.render.record import cell_sources, make_record, model_record, to_json
+from vidcfg.render.units import Unit
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.plan import Plan, read_plan
 from vidcfg.sweep.store import Store, StoreError
@@ -43,8 +52,7 @@ class Worker:
 
     @cached_property
     def plan(self) -> Plan:
-        plan = self.store.read_json("plan.json")
-        if plan is None:
+        if (plan := self.store.read_json("plan.json")) is None:
             raise StoreError(f"the store {self.url} has no plan.json.")
         return read_plan(plan)
 
@@ -67,9 +75,6 @@ class Worker:
 
     def _load(self, config: RenderConfig, *, level: int) -> tuple[Any, dict[str, Any]]:
         """The pipeline of a configuration, kept until another is needed, and its record."""
-        from vidcfg.pipelines.load import load_pipeline
-        from vidcfg.render.record import model_record
-
         model = config.model
         if level and model.kind == "diffusers" and model.device != "cpu":
             offload = OFFLOADS[min(OFFLOADS.index(model.offload) + level, len(OFFLOADS) - 1)]
@@ -108,36 +113,31 @@ class Worker:
             raise
 
     def _make(self, keys: list[str], job: Job) -> Iterator[dict[str, Any]]:
-        from vidcfg.media.write import CODECS
-        from vidcfg.pipelines.schedulers import make_scheduler
         from vidcfg.render.sampling import can_share, sample_units
-        from vidcfg.render.units import Unit
 
         # One run for all, where the pipeline can
         begin = time.perf_counter()
-        configs = [self.plan.config_of(self.plan.by_key[key]) for key in keys]
-        first = configs[0]
+        made = [(key, self.plan.config_of(self.plan.by_key[key])) for key in keys]
+        first = made[0][1]
         (prompt,), (seed,) = first.prompts, first.seeds
         unit = Unit(prompt, seed, Path("video"), CODECS[first.output.video].extension)
         pipe, model = self._load(first, level=job.level)
-        for key, config in zip(keys, configs):
+        for key, config in made:
             self._check_sources(key, config, model)
-        indices = range(len(keys))
-        runs = [indices] if can_share(pipe, first) else [[index] for index in indices]
+        runs = [made] if can_share(pipe, first) else [[one] for one in made]
 
         # Each run, and its units into the store
         batches, own = [], pipe.scheduler
         try:
             pipe.scheduler = make_scheduler(pipe, first.sampling)
             for run in runs:
-                of = [configs[i] for i in run]
                 what = f"{len(run)} of '{prompt.text}'"
                 follow = self.on_step and partial(self.on_step, what=what)
+                of = [config for _, config in run]
                 batch = sample_units(of, pipe, unit, name=prompt.text, on_step=follow)
                 batches.append(batch)
-                for i, rendered in zip(run, batch.videos):
-                    made = (keys[i], configs[i], unit, pipe, rendered, model, job)
-                    yield self._store_unit(*made)
+                for (key, config), rendered in zip(run, batch.videos):
+                    yield self._store_unit(key, config, unit, pipe, rendered, model, job)
         finally:
             pipe.scheduler = own
 
@@ -155,9 +155,6 @@ class Worker:
 
     def _check_sources(self, key: str, config: RenderConfig, model: dict[str, Any]) -> None:
         """Raise StoreError where the files that are here are not those that were planned with."""
-        from vidcfg.render.identity import prompt_sources, what_changed
-        from vidcfg.render.record import cell_sources
-
         planned = self.plan.sources_of(self.plan.by_key[key])
         here = cell_sources(config, model) | prompt_sources(config.prompts[0])
         if why := planned and what_changed(planned, here):
@@ -170,7 +167,7 @@ class Worker:
         self,
         key: str,
         config: RenderConfig,
-        unit: Any,
+        unit: Unit,
         pipe: Any,
         rendered: Any,
         model: dict[str, Any],
@@ -178,7 +175,6 @@ class Worker:
     ) -> dict[str, Any]:
         """Measure, encode and commit one unit."""
         from vidcfg.render.job import encoded
-        from vidcfg.render.record import make_record, to_json
 
         # Rows and features of the frames as they were sampled, beside their encoding
         begin = time.perf_counter()
@@ -207,28 +203,17 @@ class Worker:
         seconds = rendered.seconds + time.perf_counter() - begin
         self._attempt(key, status, job, seconds=round(seconds, 3))
         self._log(key, f"{len(job.units)} units together, {seconds:.2f} s, worker {self.name}")
-        sha256 = record["video"]["frames_sha256"]
-        return {"key": key, "status": status, "seconds": seconds, "frames_sha256": sha256}
+        return {"key": key, "status": status}
 
     def _measured(
         self, key: str, config: RenderConfig, unit: Any, rendered: Any
     ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        from vidcfg.evaluate.inputs import Item
-        from vidcfg.evaluate.run import evaluate_frames
-        from vidcfg.metrics.record import ClipInfo
-
         frames = rendered.frames_THWC.transpose(0, 3, 1, 2)
         stride = len(rendered.pixels_of[1]) if len(rendered.pixels_of) > 1 else 1
         path = Path(f"{self.store.unit(key)}/{unit.video.name}")
         item = Item(path, key, unit.prompt.text, unit.seed, stride, unit_key=key)
-        clip = ClipInfo(
-            num_frames=len(frames),
-            height=frames.shape[2],
-            width=frames.shape[3],
-            fps=float(config.video.fps),
-            lossless=True,
-            codec=None,
-        )
+        num, _, height, width = frames.shape
+        clip = ClipInfo(num, height, width, float(config.video.fps), lossless=True, codec=None)
         # Networks round differently where channels lie beside each other in memory.
         each = (np.ascontiguousarray(frame) for frame in frames)
         return evaluate_frames(each, item, self.settings, clip=clip)
