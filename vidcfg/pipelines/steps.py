@@ -113,9 +113,9 @@ class RunPlace:
         rounding = float((exact - rounded).abs().max())
         levels = sorted(given if isinstance(given, list) else [float(given)], reverse=True)
         for level in levels:
-            is_near = (rounded - level).abs() <= rounding + 1e-6 * abs(level)
-            if is_near.any():
-                return is_near.nonzero().flatten().tolist()
+            distances, tolerance = (rounded - level).abs().tolist(), rounding + 1e-6 * abs(level)
+            if found := [i for i, distance in enumerate(distances) if distance <= tolerance]:
+                return found
         raise ValueError(
             f"a {type(self.pipe).__name__} gives its denoiser the timestep {levels[0]:g}, which "
             f"its {type(scheduler).__name__} does not have, so the step cannot be told. If the "

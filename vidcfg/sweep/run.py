@@ -188,7 +188,8 @@ def self_check(store: Store, plan: Plan, done: set[str]) -> dict[str, Any]:
     `equal` is None while no pair is complete.
     """
     pairs = [pair for pair in plan.check_pairs if done.issuperset(pair)]
-    sha256 = {k: store.render_of(k)["video"]["frames_sha256"] for pair in pairs for k in pair}
+    videos = {key: store.render_of(key).get("video", {}) for pair in pairs for key in pair}
+    sha256 = {key: video.get("frames_sha256") for key, video in videos.items()}
     unequal = [(one, other) for one, other in pairs if sha256[one] != sha256[other]]
     return {
         "cells": None if plan.hidden else plan.check_cells,
