@@ -17,7 +17,7 @@ from pydantic import Field, StrictInt, StrictStr, model_serializer
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.perturbation import Change
+from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.guidance.schedule import Scale
 from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.guidance.windows import Window
@@ -114,9 +114,10 @@ class Method(ConfigModel):
         values = (getattr(self, name) for name in names)
         return (type(self), *(getattr(value, "key", value) for value in values))
 
-    def changes(self) -> dict[str, Change]:
-        """Branch -> how the model, or what it sees, is changed for it."""
-        return {}
+    @property
+    def change(self) -> "Method | Perturbation":
+        """What says how the model, or what it sees, is changed: the rule itself, or this."""
+        return self
 
     def sources(self) -> dict[str, str]:
         """The text each branch but `cond` sees: negative, empty, condition:<name>, or cond's.
@@ -309,16 +310,11 @@ class Compared(AgainstUncond):
 
 
 class WithChange(Rule):
-    """A rule of `cond` and of a pass of its own, for which `change` says what is changed."""
+    """A rule of `cond` and of a pass of its own: `change.branch`, in which something is changed.
 
-    @property
-    def change(self) -> Change:
-        """What is changed for that pass."""
-        raise NotImplementedError
-
-    @property
-    def follows_cond(self) -> bool:
-        return self.change.follows_cond
+    Equal names of that branch mean equal changes, so that samples of a batch, and terms of a
+    composition, share an evaluation exactly where they may.
+    """
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -327,9 +323,6 @@ class WithChange(Rule):
     @property
     def isolated(self) -> frozenset[str]:
         return frozenset({self.change.branch})
-
-    def changes(self) -> dict[str, Change]:
-        return {self.change.branch: self.change}
 
 
 class AwayFrom(WithChange):

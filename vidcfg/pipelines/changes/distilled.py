@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidcfg.guidance.perturbation import Student
+from vidcfg.guidance.rules.distilled import Distilled
 from vidcfg.mini import STRENGTH_ADAPTER
 from vidcfg.pipelines.changes.base import Asked, ModelChange, RunStart, StepCall, changes_model
 from vidcfg.pipelines.changes.layers import Layer, all_layers, forward_replaced, token_grid
@@ -170,7 +170,7 @@ def tokens_in(blocks: Blocks, output: Any) -> Tensor:
     return output[blocks.returns.index("hidden_states") if named and len(output) > 1 else 0]
 
 
-@changes_model(Student)
+@changes_model(Distilled)
 class StudentPass(ModelChange):
     """The pass of the model with an adapter, at the strengths of each sample's frames."""
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.perturbation import Degradation, Perturbation
+from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.guidance.prediction import convert
+from vidcfg.guidance.rules.sag import Sag
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
 from vidcfg.pipelines.changes.base import (
     Asked,
@@ -28,7 +29,7 @@ from vidcfg.pipelines.family import Family
 _CHUNK = 1024
 
 
-@changes_model(Degradation)
+@changes_model(Sag)
 class DegradedPass(ModelChange):
     """Passes on degraded latents, made from what `cond` predicted and attended to."""
 
@@ -56,7 +57,7 @@ class DegradedPass(ModelChange):
                 self.seen[sample] = (first(outputs)[own], rows)
         return outputs
 
-    def _wanted(self, step: int) -> tuple[Degradation, ...]:
+    def _wanted(self, step: int) -> tuple[Sag, ...]:
         """One degradation for each layer whose attention some sample needs on a step."""
         needed = {b for steps in self.start.samples.steps for b in steps[step].branches}
         return tuple({d.layers: d for b, d in self.of.items() if b in needed}.values())
@@ -117,7 +118,7 @@ def degraded_latents(
     noisy: Tensor,
     cond: Tensor,
     saliency: Float[Tensor, "B F2 H2 W2"],
-    degradation: Degradation,
+    setting: Sag,
     space: Space,
 ) -> Tensor:
     """alpha x0' + sigma eps: the estimate of `cond`, blurred where it is salient, noised again.
@@ -130,9 +131,9 @@ def degraded_latents(
     x, p = noisy.float(), cond.float()
     x0 = space.volume(space.change(p, x, space.kind, "sample"))
     # Salient: tokens that receive more than `threshold` times the mean attention.
-    mask = (saliency > degradation.threshold).float()[:, None]
+    mask = (saliency > setting.threshold).float()[:, None]
     mask = interpolate(mask, size=space.sizes, mode="nearest").movedim(1, 2) > 0.5
-    x0 = torch.where(mask, _blurred_frames(x0, degradation.blur), x0)
+    x0 = torch.where(mask, _blurred_frames(x0, setting.blur), x0)
     eps = space.change(p, x, space.kind, "epsilon")
     return (alpha * space.restore(x0) + sigma * eps).to(noisy.dtype)
 
@@ -155,7 +156,7 @@ def _blurred_frames(video: Float[Tensor, "B F C H W"], sigma: float) -> Float[Te
 
 @contextlib.contextmanager
 def watched(
-    module: Any, family: Family, degradation: Degradation, arguments: Mapping[str, Any]
+    module: Any, family: Family, setting: Sag, arguments: Mapping[str, Any]
 ) -> Iterator[list[Tensor]]:
     """Collect what `received` tells of one layer while the block runs, as rows [B, F, H, W].
 
@@ -167,14 +168,14 @@ def watched(
     """
     if family.blocks is None or family.hidden == "sample":
         raise ValueError(
-            f"{degradation.rule} reads the attention of a video transformer, which the family "
+            f"{setting.kind} reads the attention of a video transformer, which the family "
             f"'{family.name}' does not have. Use guidance.method: pag."
         )
     layer, *further = find_layers(
-        module, family.blocks, Perturbation("identity", degradation.layers, degradation.rule)
+        module, family.blocks, Perturbation("identity", setting.layers, setting.kind)
     )
     if further:
-        raise ValueError(f"{degradation.rule} reads one layer. Give one: layers: [{layer.index}].")
+        raise ValueError(f"{setting.kind} reads one layer. Give one: layers: [{layer.index}].")
     grid, seen = token_grid(family, module, arguments, layer.index), []
 
     def watch(call: AttentionCall) -> Tensor:
