@@ -5,7 +5,7 @@ The order is fixed: method -> rescale -> threshold -> clamp. Frames that are off
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
@@ -121,7 +121,7 @@ class Threshold(ConfigModel):
     Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487, section 2.3; the floor is ours to set.
     """
 
-    percentile: Annotated[float, AfterValidator(Range(50, 100, above=True))] = 99.5
+    percentile: Annotated[float, Range(50, 100, above=True)] = 99.5
     floor: Positive = 1.0
 
     def limit(

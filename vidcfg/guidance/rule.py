@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import and_
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, model_serializer
@@ -21,7 +21,7 @@ from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.guidance.schedule import Scale
 from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.guidance.windows import Window
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
+from vidcfg.settings.base import ConfigModel, Finding, Kinds, Several, named
 
 Rows = Float64[Any, "*B F"]
 """Strengths or weights of F latent frames: numpy, or tensors beside a Gram; any axes in front."""
@@ -261,7 +261,7 @@ class Rule(Method, Kinds):
     frames: FrameWeights | None = Field(
         None, description="frame weights of this rule's own, or null"
     )
-    windows: Annotated[tuple[Window, ...] | None, Field(strict=False), AsTuple] = None
+    windows: Several[Window] | None = None
 
     @property
     def off_value(self) -> float:
@@ -287,7 +287,7 @@ rule = named(Rule)
 
 Space = Literal["x0", "prediction"]
 """Where inner products are taken: of predicted clean videos, or of what the model predicts."""
-Layers = Annotated[tuple[StrictInt | StrictStr, ...], Field(strict=False), AsTuple]
+Layers = Several[StrictInt | StrictStr]
 """Numbers or names of transformer blocks; empty for the family's own."""
 
 

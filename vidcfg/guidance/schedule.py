@@ -12,7 +12,17 @@ import numpy as np
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer
 
 from vidcfg.guidance.shapes import Bool, Float64
-from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, plain, refuse
+from vidcfg.settings.base import (
+    AtLeastOne,
+    Finding,
+    Fraction,
+    Kinds,
+    Number,
+    Pair,
+    named,
+    plain,
+    refuse,
+)
 from vidcfg.settings.schema_walk import keys_of
 
 Steps = Float64[np.ndarray, "K"]
@@ -113,7 +123,6 @@ def increasing_positions(points: tuple) -> tuple:
 
 
 Rising = AfterValidator(increasing_positions)
-ScalePoint = Annotated[tuple[Fraction, Number], Field(strict=False), AsTuple]
 
 
 class Schedule(Kinds):
@@ -304,9 +313,9 @@ class Knots(Schedule):
 
     scales = ("points",)
 
-    points: Annotated[
-        tuple[ScalePoint, ...], Field(strict=False, min_length=1), AsTuple, Rising
-    ] = Field(description="a list such as [[0.0, 10.0], [1.0, 2.0]]")
+    points: Annotated[AtLeastOne[Pair[Fraction, Number]], Rising] = Field(
+        description="a list such as [[0.0, 10.0], [1.0, 2.0]]"
+    )
 
     def values(self, position_K: Steps) -> Steps:
         positions, scales = zip(*self.points, strict=True)
@@ -319,7 +328,7 @@ class Listed(Schedule):
 
     scales = ("values_K",)
 
-    values_K: Annotated[tuple[Number, ...], Field(strict=False, min_length=1), AsTuple] = Field(
+    values_K: AtLeastOne[Number] = Field(
         alias="values", description="a list with one scale per step"
     )
 

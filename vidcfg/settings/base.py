@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, Signature, get_annotations
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ValidationError,
     model_serializer,
@@ -157,7 +157,10 @@ def refuse(message: str) -> PydanticCustomError:
 
 @dataclass(frozen=True)
 class Range:
-    """Checks that a number is from `low` to `high`; `above` makes the lower end open."""
+    """Checks that a number is from `low` to `high`; `above` makes the lower end open.
+
+    Written in the type: `Annotated[float, Range(0, 1)]`.
+    """
 
     low: float | int = -math.inf
     high: float | int = math.inf
@@ -167,6 +170,9 @@ class Range:
         if value < self.low or value > self.high or (self.above and value == self.low):
             raise refuse(f"but must be {self.words}.")
         return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler):
+        return core_schema.no_info_after_validator_function(self, handler(source))
 
     @property
     def words(self) -> str:
@@ -188,10 +194,14 @@ def plain(value: Any) -> Any:
 
 
 AsTuple = BeforeValidator(as_tuple)
-Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
+First, Second = TypeVar("First"), TypeVar("Second")
+Several = Annotated[tuple[First, ...], Field(strict=False), AsTuple]
+AtLeastOne = Annotated[tuple[First, ...], Field(strict=False, min_length=1), AsTuple]
+Pair = Annotated[tuple[First, Second], Field(strict=False), AsTuple]
+Number = Annotated[float, Range(-1000, 1000)]
 """A scale or weight as a reader writes it: finite and of a sensible size."""
-Fraction = Annotated[float, AfterValidator(Range(0, 1))]
-Positive = Annotated[float, AfterValidator(Range(0, 1e9, above=True))]
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, 1e9, above=True)]
 
 
 class Kinds(ConfigModel):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from vidcfg.guidance.rule import AwayFrom, Layers, rule
 from vidcfg.settings.base import Finding, Range
@@ -32,9 +32,9 @@ class Autoguidance(AwayFrom):
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     subfolder: Annotated[str, Field(min_length=1)] | None = None
     skip: Layers = ()
-    noise: Annotated[float, AfterValidator(Range(0, 10))] = 0.0
-    bits: Annotated[int, AfterValidator(Range(1, 16))] | None = None
-    seed: Annotated[int, AfterValidator(Range(0))] = 0
+    noise: Annotated[float, Range(0, 10)] = 0.0
+    bits: Annotated[int, Range(1, 16)] | None = None
+    seed: Annotated[int, Range(0)] = 0
 
     def findings(self):
         if self.subfolder is not None and self.checkpoint is None:
