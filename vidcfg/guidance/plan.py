@@ -200,24 +200,22 @@ def plan_run(
     starts: Sequence[object] | None = None,
     texts: Sequence[Mapping[str, object]] | None = None,
     share: bool = True,
-    evaluations_per_step: int | tuple[int, ...] = 1,
+    evaluations_per_step: tuple[int, ...] | None = None,
 ) -> RunPlan:
     """The evaluations of a batch of samples.
 
     `starts` identify the initial noise of each sample, and `texts` the text that each of its
     branches sees; None where all have the same. Two samples are on the same trajectory while
     these, their rule and all that the strengths of the steps so far decide coincide; a branch is
-    then evaluated once for both. `evaluations_per_step` is 2 for second-order schedulers such as
-    Heun (whose last step takes one), or the count of each step.
+    then evaluated once for both. `evaluations_per_step` is the count of each step, which is 2
+    for second-order schedulers such as Heun (whose last step takes one); None: 1.
     """
     # Where each sample starts, and the calls of each step.
     num_samples, by_step = len(samples.rules), list(zip(*samples.steps))
     starts = [0] * num_samples if starts is None else starts
     texts = [{}] * num_samples if texts is None else texts
     trajectories: list[object] = list(starts if share else range(num_samples))
-    counts = evaluations_per_step
-    if isinstance(counts, int):
-        counts = (counts,) * (len(by_step) - 1) + (1,)
+    counts = evaluations_per_step or (1,) * len(by_step)
 
     # Step by step: an evaluation for each trajectory, which parts where the results do.
     known: dict[tuple, int] = {}

@@ -66,10 +66,8 @@ class Renoised(StepOf):
         return self.rule.required(strength_F, weight_F)
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
-        is_off = self.is_off(strength, weight)
         moved = strength * (1 + weight * (self.ratio - 1))
-        plain = super().combination(gram, strength, weight)
-        return replace(plain, delta_BF={"cond": moved}, off_BF=is_off)
+        return replace(super().combination(gram, strength, weight), delta_BF={"cond": moved})
 
 
 def step_ratio(before: Level, after: Level) -> float:
