@@ -22,8 +22,6 @@ from vidcfg.settings.base import (
     Pair,
     Positive,
     Range,
-    named,
-    plain,
     refuse,
 )
 from vidcfg.settings.validation import choose
@@ -48,7 +46,6 @@ class FrameWeights(Kinds):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
-        value = plain(value)
         if callable(value):
             return FunctionWeights(of=value)
         if isinstance(value, list | tuple):
@@ -81,7 +78,7 @@ class FrameWeights(Kinds):
 _CLIPS = (4, 7, 30)
 """Lengths that tell whether weights are the same on all frames."""
 
-frames = named(FrameWeights)
+frames = FrameWeights.named
 
 
 @frames("uniform")

@@ -67,7 +67,8 @@ class Rescale(ConfigModel):
         (guided, cond), (terms, _) = self._energy(gram, both, statistics)
         has_spread = guided > terms * _NOISE
         ratio = (cond / guided.where(has_spread, 1.0)).sqrt()
-        scales = has_spread & ~combination.without_cond()
+        # Where `cond` has no part in the result it may be missing.
+        scales = has_spread & ~(abs(combination.of_predictions()["cond"]) <= 1e-12)
         factor = (self.amount * ratio + (1 - self.amount)).where(scales, 1.0)
         return combination.scaled(factor)
 

@@ -21,7 +21,7 @@ from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.guidance.schedule import Scale
 from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.guidance.windows import Window
-from vidcfg.settings.base import ConfigModel, Finding, Kinds, Several, named
+from vidcfg.settings.base import ConfigModel, Finding, Kinds, Several
 
 Rows = Float64[Any, "*B F"]
 """Strengths or weights of F latent frames: numpy, or tensors beside a Gram; any axes in front."""
@@ -283,7 +283,7 @@ class Rule(Method, Kinds):
         return {"kind": self.kind, **written}
 
 
-rule = named(Rule)
+rule = Rule.named
 
 Space = Literal["x0", "prediction"]
 """Where inner products are taken: of predicted clean videos, or of what the model predicts."""

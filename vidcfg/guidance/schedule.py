@@ -19,8 +19,6 @@ from vidcfg.settings.base import (
     Kinds,
     Number,
     Pair,
-    named,
-    plain,
     refuse,
 )
 from vidcfg.settings.schema_walk import keys_of
@@ -142,7 +140,6 @@ class Schedule(Kinds):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
-        value = plain(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"kind": "constant", "value": value}
         is_file = isinstance(value, str) and value.endswith(".npy")
@@ -209,7 +206,7 @@ def schedule(kind: str) -> Callable[[type], type]:
     def enter(cls: type) -> type:
         if not hasattr(cls, "scales"):
             raise TypeError(f"{cls.__name__} does not name its scales. Write scales = ('value',).")
-        return named(Schedule)(kind)(cls)
+        return Schedule.named(kind)(cls)
 
     return enter
 

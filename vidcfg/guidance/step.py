@@ -61,7 +61,9 @@ class GuidedDenoiser:
                 CUDA `Trace.check_finite` tells, at the end of a run.
         """
         rules = self.samples.rules
-        memory = Memory() if memory is None else memory
+        if memory is None:
+            assert not any(r.method.remembers or r.method.may_stop for r in rules), "needs memory"
+            memory = Memory()
 
         # Evaluate: each branch that a sample needs, once for equal rows.
         steps = self.samples.at(inputs.step, memory, inputs.expert)
@@ -218,20 +220,15 @@ class SampleGroup:
     def _combined(self, frames: dict[str, Tensor], guided: Tensor) -> tuple[Tensor, Tensor]:
         """Fill the guided frames, and note what is remembered; the spread before and after."""
         method, guidance = self.members[0].method, self.members[0].guidance
-        inputs, rows = self.inputs, [(m.strength_F, m.weight_F) for m in self.members]
+        rows = [(m.strength_F, m.weight_F) for m in self.members]
         rows_BF = tuple(np.stack(each) for each in zip(*rows))
         off_BF = method.is_off(*rows_BF)
 
         # What the rule reads: predictions, vectors of its own, the noisy sample.
         has_rescale = method.is_limited and not guidance.rescale.is_off
-        rescale_x0 = None
-        if has_rescale and guidance.rescale.space == "x0":
-            level = inputs.known_level("guidance.rescale in x0", "space: prediction")
-            rescale_x0 = coefficients(inputs.prediction, "sample", *level)
-        x0 = None
-        if method.in_x0:
-            level = inputs.known_level(f"guidance.method {method.kind} in x0", "space: prediction")
-            x0 = coefficients(inputs.prediction, "sample", *level)
+        scales_x0 = has_rescale and guidance.rescale.space == "x0"
+        rescale_x0 = self._to_x0("guidance.rescale") if scales_x0 else None
+        x0 = self._to_x0(f"guidance.method {method.kind}") if method.in_x0 else None
         vectors = {}
         if method.extras:
             frames = {b: p.expand(guided.shape) for b, p in frames.items()}
@@ -274,6 +271,11 @@ class SampleGroup:
             after = spread_of(guided) if is_tamed else frame_std(combination, gram)
         self._keep(vectors, combination.stop_BF)
         return before.expand(after.shape), after
+
+    def _to_x0(self, what: str) -> tuple[float, float]:
+        """(a, b) of x0 = a x_t + b p, which `what` needs."""
+        level = self.inputs.known_level(f"{what} in x0", "space: prediction")
+        return coefficients(self.inputs.prediction, "sample", *level)
 
     def _extra(
         self, frames: dict[str, Tensor], x0_scale: float, *rows_BF: np.ndarray

@@ -220,7 +220,10 @@ class Kinds(ConfigModel):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
-        """The mapping that a shorter way of writing stands for; other values as they are."""
+        """The mapping that a shorter way of writing stands for; other values as they are.
+
+        Arrays and tensors come as numbers and lists.
+        """
         return {"kind": value} if isinstance(value, str) else value
 
     @classmethod
@@ -244,7 +247,7 @@ class Kinds(ConfigModel):
     @classmethod
     def _read(cls, value: Any, info: Any) -> "Kinds":
         """The checked setting that a value of the file, or of Python, stands for."""
-        value = cls.from_short(value)
+        value = cls.from_short(plain(value))
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
@@ -264,23 +267,20 @@ class Kinds(ConfigModel):
     def _written(self, handler: Callable) -> dict[str, Any]:
         return {"kind": self.kind, **handler(self)}
 
+    @classmethod
+    def named(cls, kind: str) -> Callable[[type], type]:
+        """The decorator that enters a class under its name in the YAML: `@rule("half")`.
 
-def named(base: type[Kinds]) -> Callable[[str], Callable[[type], type]]:
-    """The decorator that enters a class under its name in the YAML: `@rule("half")`.
+        Raises:
+            ValueError: if another class has the name.
+        """
 
-    Raises:
-        ValueError: if another class has the name.
-    """
-
-    def with_name(kind: str) -> Callable[[type], type]:
-        def enter(cls: type) -> type:
-            taken = base.kinds.get(kind)
-            if taken is not None and taken.__qualname__ != cls.__qualname__:
+        def enter(made: type) -> type:
+            taken = cls.kinds.get(kind)
+            if taken is not None and taken.__qualname__ != made.__qualname__:
                 raise ValueError(f"'{kind}' is taken by {taken.__qualname__}. Use another name.")
-            base.kinds[kind] = cls
-            cls.kind = kind
-            return cls
+            cls.kinds[kind] = made
+            made.kind = kind
+            return made
 
         return enter
-
-    return with_name
