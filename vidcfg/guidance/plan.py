@@ -32,6 +32,16 @@ class Memory:
     stopped: dict[tuple[int, str | None], np.ndarray] = field(default_factory=dict)
     told: dict[tuple, tuple] = field(default_factory=dict)
 
+    def keep(self, keys: Sequence[tuple], vectors: Mapping[str, Any], stop_BF: Any) -> None:
+        """Note the rows of these vectors, and which frames are off from here on (None: none)."""
+        stops = None if stop_BF is None else stop_BF.cpu().numpy()
+        for i, key in enumerate(keys):
+            if vectors:
+                rows = {name: vector[i : i + 1] for name, vector in vectors.items()}
+                self.vectors[key] = self.vectors.get(key, {}) | rows
+            if stops is not None and stops[i].any():
+                self.stopped[key] = self.stopped.get(key, False) | stops[i]
+
 
 @dataclass(frozen=True, eq=False)
 class SampleStep:

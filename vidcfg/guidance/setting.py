@@ -190,12 +190,6 @@ class Guidance(ConfigModel):
             for i, kind in enumerate(kinds)
         )
 
-    @property
-    def _limits(self) -> tuple[str, ...]:
-        """The limits that are on, in the order in which they are applied."""
-        is_on = not self.rescale.is_off, self.threshold is not None, self.clamp is not None
-        return tuple(compress(("rescale", "threshold", "clamp"), is_on))
-
     def group_key(self) -> tuple:
         """What two samples must share to be combined together: everything but the surface."""
         limits = (self.rescale, self.threshold, self.clamp)
@@ -209,7 +203,8 @@ class Guidance(ConfigModel):
         method = self.method.kind
         if len(self.method.terms) > 1:
             method = f"cond{''.join(f' + ({name} - cond)' for name in self.term_names())}"
-        return (f"method:{method}", *self._limits)
+        is_on = not self.rescale.is_off, self.threshold is not None, self.clamp is not None
+        return (f"method:{method}", *compress(("rescale", "threshold", "clamp"), is_on))
 
     def without_frames(self) -> "Guidance":
         """The same with the full scale on every frame, for a clip that has one."""
@@ -245,7 +240,8 @@ class Guidance(ConfigModel):
             if not isinstance(term.frames, Uniform):
                 yield from self._frames_findings(term)
         if self.is_off:
-            for name in (*self._limits, *(["windows"] if self.windows else [])):
+            _, *limits = self.order()
+            for name in (*limits, *(["windows"] if self.windows else [])):
                 yield Finding((name,), _off_words(self.terms[0]), is_error=False)
 
     def _frames_findings(self, term: Term) -> Iterator[Finding]:

@@ -269,7 +269,9 @@ class SampleGroup:
         else:
             before = gram.spread("cond")
             after = spread_of(guided) if is_tamed else frame_std(combination, gram)
-        self._keep(vectors, combination.stop_BF)
+        kept = {name: vectors[name] for name in method.remembers if name in vectors}
+        keys = [(member.sample, self.inputs.expert) for member in self.members]
+        self.memory.keep(keys, kept, combination.stop_BF)
         return before.expand(after.shape), after
 
     def _to_x0(self, what: str) -> tuple[float, float]:
@@ -287,18 +289,6 @@ class SampleGroup:
         }
         grid = self.layout.grid(self.inputs.noisy) or self.inputs.grid
         return self.members[0].method.extra(Vectors(frames, kept, x0_scale, grid, *rows_BF))
-
-    def _keep(self, vectors: dict[str, Tensor], stop_BF: Tensor | None) -> None:
-        """Note, per sample, the vectors to keep and the frames that are off from here on."""
-        names = [name for name in self.members[0].method.remembers if name in vectors]
-        stops = None if stop_BF is None else stop_BF.cpu().numpy()
-        for i, member in enumerate(self.members):
-            key = (member.sample, self.inputs.expert)
-            if names:
-                kept = {name: vectors[name][i : i + 1] for name in names}
-                self.memory.vectors[key] = member.remembered | kept
-            if stops is not None and stops[i].any():
-                self.memory.stopped[key] = self.memory.stopped.get(key, False) | stops[i]
 
     def _tame(self, guided: Tensor, cond: Tensor, off_BF: np.ndarray) -> None:
         """Threshold and clamp the guided frames, which leave frames that are off alone."""
