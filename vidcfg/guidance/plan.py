@@ -136,7 +136,7 @@ class SampleRows:
         needed = method.required(*values) | self.always
         branches = tuple(branch for branch in method.branches if branch in needed)
         tags = tuple(method.tag(branch, *values) for branch in branches)
-        active = method.active(*values)
+        active = tuple(not term.is_off(*own).all() for term, *own in method.rows(*values))
         if any(active):
             deltas = method.deltas(*values).items()
             moves = tuple((branch, tuple(amounts.tolist())) for branch, amounts in deltas)

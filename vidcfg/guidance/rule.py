@@ -174,14 +174,15 @@ class Method(ConfigModel):
         deltas = self.deltas(strength, weight).items()
         return reduce(and_, [v == (1 if b == "cond" else 0) for b, v in deltas])
 
-    def active(self, strength: Rows, weight: Rows) -> tuple[bool, ...]:
-        """Whether the rule, or each of its terms, does something to some frame."""
-        return (not self.is_off(strength, weight).all(),)
+    def rows(self, strength: Rows, weight: Rows) -> list[tuple["Method", Rows, Rows]]:
+        """The rule, or each of its terms, with the strengths and weights that are its own."""
+        return [(self, strength, weight)]
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         """The branches of which a coefficient can be non-zero on a step with these values."""
         if self.compares:
-            return frozenset(self.branches if self.active(strength_F, weight_F)[0] else {"cond"})
+            is_off = self.is_off(strength_F, weight_F).all()
+            return frozenset({"cond"} if is_off else self.branches)
         deltas = self.deltas(strength_F, weight_F)
         coefficients = deltas | {self.base: 1 - sum(deltas.values())}
         return frozenset(branch for branch, values in coefficients.items() if np.any(values != 0))

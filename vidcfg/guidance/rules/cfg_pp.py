@@ -43,7 +43,8 @@ class CfgPp(Rule):
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         needed = {"cond"} if (strength_F != 0).any() else set()
-        return frozenset(needed | ({"uncond"} if self.active(strength_F, weight_F)[0] else set()))
+        is_off = self.is_off(strength_F, weight_F).all()
+        return frozenset(needed if is_off else needed | {"uncond"})
 
     def steps(
         self, strength_KF: Rows, weights_KF: Rows, *, levels: Any = None, **run: Any
