@@ -135,7 +135,7 @@ class Composite(Method):
         found = {}
         rows = self.rows(vectors.strength_BF, vectors.weight_BF)
         for i, (term, strength, weight) in enumerate(rows):
-            if term.is_off(strength, weight).all():
+            if not term.extras or term.is_off(strength, weight).all():
                 continue
             prefix = f"{i}."
             known = vectors.remembered.items()

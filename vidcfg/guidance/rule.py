@@ -188,8 +188,11 @@ class Method(ConfigModel):
         return frozenset(branch for branch, values in coefficients.items() if np.any(values != 0))
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        """The rule's own vectors of this step, by the names in `extras`; none are overwritten."""
-        return {}
+        """The rule's own vectors of this step, by the names in `extras`; none are overwritten.
+
+        Not asked of a rule without `extras`.
+        """
+        raise NotImplementedError
 
     def coefficients(
         self,

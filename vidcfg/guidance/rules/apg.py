@@ -41,8 +41,6 @@ class Apg(Compared):
     remembers = extras
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        if not self.momentum:
-            return {}
         change = vectors.difference("cond", "uncond").mul_(vectors.x0_scale)
         if "momentum" in vectors.remembered:
             change.add_(vectors.remembered["momentum"], alpha=self.momentum)

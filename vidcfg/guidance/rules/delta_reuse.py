@@ -52,7 +52,7 @@ class DeltaReuse(AgainstUncond):
         return tuple(found)
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        return {"delta": vectors.difference("cond", "uncond")} if self.every > 1 else {}
+        return {"delta": vectors.difference("cond", "uncond")}
 
 
 class Reuse(StepOf):

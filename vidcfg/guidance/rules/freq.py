@@ -64,8 +64,6 @@ class Freq(AgainstUncond):
         return ("bands",) if self.compares else ()
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        if not self.compares:
-            return {}
         change = vectors.difference("cond", "uncond")
         if (self.space_low, self.space_high) != (1, 1):
             low, high, cutoff = self.space_low, self.space_high, self.space_cutoff
