@@ -87,7 +87,7 @@ class Composite(Method):
     def sources(self) -> dict[str, str]:
         return {branch: source for term in self.rules for branch, source in term.sources().items()}
 
-    def rows(self, strength: Rows, weight: Rows) -> list[tuple[Method, Rows, Rows]]:
+    def rows(self, strength: Rows, weight: Rows) -> list[tuple]:
         if len(self.rules) == 1:
             return [(self.rules[0], strength, weight)]
         rows = enumerate(self.rules)

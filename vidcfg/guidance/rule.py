@@ -174,8 +174,8 @@ class Method(ConfigModel):
         deltas = self.deltas(strength, weight).items()
         return reduce(and_, [v == (1 if b == "cond" else 0) for b, v in deltas])
 
-    def rows(self, strength: Rows, weight: Rows) -> list[tuple["Method", Rows, Rows]]:
-        """The rule, or each of its terms, with the strengths and weights that are its own."""
+    def rows(self, strength: Rows, weight: Rows) -> list[tuple]:
+        """The rule, or each of its terms, with the strength and the weight that are its own."""
         return [(self, strength, weight)]
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
