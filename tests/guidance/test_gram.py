@@ -67,7 +67,7 @@ def test_small_difference_of_large_predictions_keeps_its_direction():
     d, n = 1e-3 * video(1), 1e-3 * video(2)
     frames = {"uncond": base, "cond": base + d, "negative": base + n}
     gram = gram_of(frames)
-    got = gram.difference_dot(("negative", "uncond"), ("cond", "uncond"))
+    got = gram.inner(gram.vector("negative", "uncond"), gram.vector("cond", "uncond"))
     for b in range(B):
         for f in range(F):
             u = flat64(frames["uncond"], b, f)

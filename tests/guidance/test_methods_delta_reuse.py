@@ -90,6 +90,6 @@ def test_step_that_is_off_is_cond_and_keeps_nothing():
 
 
 def test_second_evaluation_of_a_step_shares_the_decision():
-    plan = plan_of(DeltaReuse(2), np.full((1, 3, F), 4.0), evaluations_per_step=2)
+    plan = plan_of(DeltaReuse(2), np.full((1, 3, F), 4.0), evaluations_per_step=(2, 2, 1))
     both, one = {"cond": 1, "uncond": 1}, {"cond": 1}
     assert plan.per_step == (both, both, one, one, both)

@@ -144,8 +144,8 @@ def test_settings_become_rules():
     assert made(kind="seg").change.sigma == math.inf
     assert made(kind="seg", sigma=1.5).change == Perturbation("blur", (), "seg", 1.5)
     assert made(kind="sag", blur=2.0, threshold=1.5) == Sag(blur=2.0, threshold=1.5)
-    assert made(kind="autoguidance").change.checkpoint == "mini"
-    assert made(kind="autoguidance", bits=6).change.checkpoint is None
+    assert made(kind="autoguidance").source == "mini"
+    assert made(kind="autoguidance", bits=6).source is None
     assert made(kind="cads", noise_scale=0.1) == Cads(noise_scale=0.1)
 
 

@@ -97,11 +97,12 @@ def test_sharing_off_counts_every_sample():
 
 
 def test_heun_evaluates_twice_but_on_the_last_step():
-    plan = plan_run([row([6, 6, 1, 6, 1])], evaluations_per_step=2)
+    calls = {"evaluations_per_step": (2,) * (K - 1) + (1,)}
+    plan = plan_run([row([6, 6, 1, 6, 1])], **calls)
     assert len(plan.per_step) == 2 * K - 1
     assert plan.evaluations == {"cond": 2 * K - 1, "uncond": 6}
     assert plan.naive == 2 * (2 * K - 1)
-    pair = plan_run([row(2.0), row(3.0)], evaluations_per_step=2)
+    pair = plan_run([row(2.0), row(3.0)], **calls)
     assert [s["cond"] for s in pair.per_step] == [1] + [2] * (2 * K - 2)
 
 

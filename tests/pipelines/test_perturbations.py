@@ -9,7 +9,8 @@ import torch
 from explicit_attention import EXPLICIT, MiniExplicit, Skipped
 from tiny_pipelines import BUILDERS, generators, ltx2
 
-from vidcfg.guidance.perturbation import Degradation, Perturbation
+from vidcfg.guidance.perturbation import Perturbation
+from vidcfg.guidance.rules.sag import Sag
 from vidcfg.pipelines.changes.layers import blur_tokens, find_layers, token_grid
 from vidcfg.pipelines.changes.perturbed import perturbed
 from vidcfg.pipelines.changes.sag import watched
@@ -272,7 +273,7 @@ def test_tokens_that_are_not_the_videos_are_never_left_unperturbed_in_silence(ca
 def test_saliency_is_what_the_map_written_out_gives_each_token(name, calls):
     module, arguments, family = calls(name)
     plain = output(module, arguments)
-    with watched(module, family, Degradation(layers=(0,)), arguments) as seen:
+    with watched(module, family, Sag(layers=(0,)), arguments) as seen:
         same(output(module, arguments), plain)
     reference = copy.deepcopy(module).double()
     blocks, index = block_of(reference, name, 0)

@@ -11,7 +11,7 @@ from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.perturbation import Degradation
+from vidcfg.guidance.rules.sag import Sag
 from vidcfg.pipelines.changes.sag import Space, degraded_latents, seen_from
 
 B, F, C, H, W = 2, 3, 5, 4, 6
@@ -47,7 +47,7 @@ def test_degraded_latents_and_their_prediction_by_hand(axes, kind):
     maps = rng.random((B, F, H // 2, W // 2)) * 2
     alpha, sigma = (0.7, 0.3) if kind == "flow" else (0.8, 0.6)
     space = Space(FrameLayout(axes), (F, H, W), kind, (alpha, sigma))
-    setting = Degradation(blur=0.9, threshold=1.1)
+    setting = Sag(blur=0.9, threshold=1.1)
     args = (arrange(x, axes).float(), arrange(p, axes).float(), torch.tensor(maps).float())
     ours = degraded_latents(*args, setting, space)
 
@@ -82,7 +82,7 @@ def test_degraded_latents_and_their_prediction_by_hand(axes, kind):
 def test_on_pure_noise_there_is_no_estimate_and_the_latents_stay():
     space = Space(FrameLayout("BFCHW"), (F, H, W), "flow", (0.0, 1.0))
     x, p = torch.randn(B, F, C, H, W), torch.randn(B, F, C, H, W)
-    assert torch.equal(degraded_latents(x, p, torch.ones(B, F, 2, 3), Degradation(), space), x)
+    assert torch.equal(degraded_latents(x, p, torch.ones(B, F, 2, 3), Sag(), space), x)
     assert torch.equal(seen_from(x, x, p, space), p)
 
 

@@ -13,7 +13,7 @@ from tiny_base import rebuilt
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
-from vidcfg.guidance.perturbation import WeakModel
+from vidcfg.guidance.rules.autoguidance import Autoguidance
 from vidcfg.pipelines.changes.autoguidance import (
     content_of,
     degraded,
@@ -29,10 +29,10 @@ def weights_of(seed: int = 0) -> dict:
 
 def test_noise_is_relative_to_each_tensor_and_a_function_of_seed_and_name():
     weights = weights_of() | {"b.weight": 100 * weights_of(1)["a.weight"]}
-    noisy = degraded(weights, WeakModel(noise=0.5, seed=3))
-    again = degraded({"a.weight": weights["a.weight"]}, WeakModel(noise=0.5, seed=3))
+    noisy = degraded(weights, Autoguidance(noise=0.5, seed=3))
+    again = degraded({"a.weight": weights["a.weight"]}, Autoguidance(noise=0.5, seed=3))
     assert torch.equal(noisy["a.weight"], again["a.weight"])
-    other = degraded(weights, WeakModel(noise=0.5, seed=4))
+    other = degraded(weights, Autoguidance(noise=0.5, seed=4))
     assert not torch.equal(noisy["a.weight"], other["a.weight"])
     for name in ("a.weight", "b.weight"):
         added = (noisy[name] - weights[name]).double().std() / weights[name].double().std()
@@ -43,14 +43,14 @@ def test_noise_is_relative_to_each_tensor_and_a_function_of_seed_and_name():
 def test_rounding_leaves_the_extremes_and_moves_no_weight_further_than_half_a_level():
     weight = weights_of()["a.weight"]
     for bits in (1, 3, 8):
-        coarse = degraded({"w": weight}, WeakModel(bits=bits))["w"].double().numpy()
+        coarse = degraded({"w": weight}, Autoguidance(bits=bits))["w"].double().numpy()
         low, high = weight.double().min().item(), weight.double().max().item()
         levels = np.linspace(low, high, 2**bits)
         nearest = np.abs(coarse[..., None] - levels).min(axis=-1)
         assert nearest.max() < 1e-6  # float32
         half = (high - low) / (2**bits - 1) / 2
         assert np.abs(coarse - weight.double().numpy()).max() <= half + 1e-6
-    assert torch.equal(degraded({"c": torch.ones(3)}, WeakModel(bits=2))["c"], torch.ones(3))
+    assert torch.equal(degraded({"c": torch.ones(3)}, Autoguidance(bits=2))["c"], torch.ones(3))
 
 
 def test_a_checkpoint_of_a_smaller_model_guides_as_its_formula_says(tmp_path):
@@ -78,7 +78,7 @@ def test_the_mini_model_brings_its_weak_checkpoint():
     from vidcfg.mini.pipeline import load_mini
 
     strong, weak = load_mini(), load_mini(weak=True)
-    ours = weak_model(strong.transformer, WeakModel("mini"), "transformer", torch.device("cpu"))
+    ours = weak_model(strong.transformer, Autoguidance("mini"), "transformer", torch.device("cpu"))
     for mine, theirs in zip(ours.parameters(), weak.transformer.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -112,7 +112,7 @@ def guided(tiny, method=NOISE):
 
 def test_weak_weights_are_made_once_follow_their_source_and_die_with_it():
     module = BUILDERS["wan"]().pipe.transformer
-    given = (WeakModel(noise=0.1), "transformer", torch.device("cpu"))
+    given = (Autoguidance(noise=0.1), "transformer", torch.device("cpu"))
     (name, first), *_ = weak_weights(module, *given).items()
     assert weak_weights(module, *given)[name] is first
     module.to(torch.float64).to(torch.float32)  # other memory, the same numbers
@@ -167,7 +167,7 @@ def test_an_adapter_that_is_loaded_after_the_first_run_is_part_of_the_weak_model
     tiny.unguided(generator=generators(0, 1))
     handle.remove()
     model = copy.deepcopy(tiny.pipe.transformer)
-    weights = degraded(model.state_dict(), WeakModel(noise=0.2, seed=1))
+    weights = degraded(model.state_dict(), Autoguidance(noise=0.2, seed=1))
     model.load_state_dict(weights)
     with torch.no_grad():
         weak = model(**seen[0])[0].double()
@@ -187,7 +187,7 @@ def test_weights_that_change_after_a_run_guide_as_in_a_pipeline_that_had_them_be
 def test_a_checkpoint_follows_the_dtype_of_its_model(tmp_path):
     module = BUILDERS["wan"]().pipe.transformer
     module.save_pretrained(tmp_path)
-    given = (WeakModel(str(tmp_path)), "transformer", torch.device("cpu"))
+    given = (Autoguidance(str(tmp_path)), "transformer", torch.device("cpu"))
     first = weak_model(module, *given)
     assert weak_model(module, *given) is first
     assert weak_model(module.bfloat16(), *given).dtype == torch.bfloat16
@@ -202,7 +202,7 @@ def test_quantised_weights_are_refused_with_what_works():
         owner = head if name == "weight" else tiny.pipe.transformer
         setattr(owner, name, part)
         with pytest.raises(ValueError, match="quantised .proj_out.*checkpoint of a weaker.*skip"):
-            weak_weights(tiny.denoiser, WeakModel(bits=4), "transformer", torch.device("cpu"))
+            weak_weights(tiny.denoiser, Autoguidance(bits=4), "transformer", torch.device("cpu"))
 
 
 def test_another_checkpoint_beside_an_image_prompt_is_refused():

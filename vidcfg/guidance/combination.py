@@ -60,10 +60,6 @@ class Combination:
         on = (1 - as_number(self.off_BF)) * factor
         return {name: on * values for name, values in self.extra_BF.items()}
 
-    def without_cond(self) -> Bool[Any, "B F"]:
-        """Where the prediction `cond` has no part in the result, so that it may be missing."""
-        return abs(self.of_predictions()["cond"]) <= 1e-12
-
     def scaled(self, factor_BF: Float64[Any, "B F"]) -> "Combination":
         """This combination multiplied by one factor per frame."""
         known = 1.0 if self.factor_BF is None else self.factor_BF

@@ -87,8 +87,7 @@ class Composite(Method):
     def sources(self) -> dict[str, str]:
         return {branch: source for term in self.rules for branch, source in term.sources().items()}
 
-    def _rows(self, strength: Rows, weight: Rows) -> list[tuple]:
-        """(term, strength, weight) of every term."""
+    def rows(self, strength: Rows, weight: Rows) -> list[tuple]:
         if len(self.rules) == 1:
             return [(self.rules[0], strength, weight)]
         rows = enumerate(self.rules)
@@ -97,25 +96,22 @@ class Composite(Method):
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Any]:
         return {
             f"{i}.{branch}": values
-            for i, (term, s, w) in enumerate(self._rows(strength, weight))
+            for i, (term, s, w) in enumerate(self.rows(strength, weight))
             for branch, values in term.deltas(s, w).items()
         }
 
     def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
-        rows = self._rows(strength_F, weight_F)
+        rows = self.rows(strength_F, weight_F)
         tags = [term.tag(branch, s, w) for term, s, w in rows if branch in term.branches]
         return tuple(tag for tag in tags if tag is not None) or None
 
     def is_off(self, strength: Rows, weight: Rows) -> Any:
-        rows = self._rows(strength, weight)
+        rows = self.rows(strength, weight)
         return reduce(and_, [term.is_off(s, w) for term, s, w in rows])
 
-    def active(self, strength: Rows, weight: Rows) -> tuple[bool, ...]:
-        return tuple(not t.is_off(s, w).all() for t, s, w in self._rows(strength, weight))
-
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
-        rows = self._rows(strength_F, weight_F)
-        active = [row for row, on in zip(rows, self.active(strength_F, weight_F)) if on]
+        rows = self.rows(strength_F, weight_F)
+        active = [(t, s, w) for t, s, w in rows if not t.is_off(s, w).all()]
         if not active:
             return frozenset({"cond"})
         if len(active) == 1:
@@ -131,15 +127,15 @@ class Composite(Method):
         return frozenset(branch for branch, values in total.items() if np.any(values != 0))
 
     def steps(self, strength_KF: Rows, weights_KF: Rows, **run: Any) -> tuple[Method, ...]:
-        rows = self._rows(strength_KF, weights_KF)
+        rows = self.rows(strength_KF, weights_KF)
         parts = [term.steps(s, w, **run) for term, s, w in rows]
         return tuple(_together(terms) for terms in zip(*parts))
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
         found = {}
-        rows = (vectors.strength_BF, vectors.weight_BF)
-        for i, (term, on) in enumerate(zip(self.rules, self.active(*rows))):
-            if not on:
+        rows = self.rows(vectors.strength_BF, vectors.weight_BF)
+        for i, (term, strength, weight) in enumerate(rows):
+            if not term.extras or term.is_off(strength, weight).all():
                 continue
             prefix = f"{i}."
             known = vectors.remembered.items()
@@ -161,10 +157,10 @@ class Composite(Method):
     ) -> Combination:
         # Each term by itself, in its own space and with its own vectors.
         parts = []
-        active = self.active(strength_BF, weight_BF)
-        for i, (term, strength, weight) in enumerate(self._rows(strength_BF, weight_BF)):
-            if not active[i]:
-                parts.append(Combination("cond", None, {}, term.is_off(strength, weight)))
+        for i, (term, strength, weight) in enumerate(self.rows(strength_BF, weight_BF)):
+            off_BF = term.is_off(strength, weight)
+            if off_BF.all():
+                parts.append(Combination("cond", None, {}, off_BF))
                 continue
             own = None if gram is None else gram.of_term(f"{i}.")
             parts.append(term.coefficients(own, strength, weight, x0))

@@ -6,8 +6,9 @@ of a decoder leak into neighbours.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
+from typing import ClassVar
 
 import numpy as np
 
@@ -106,10 +107,19 @@ class FrameMap(ABC):
         return np.concatenate(pieces, axis=-1)
 
 
+@dataclass(frozen=True)
 class StridedMap(FrameMap):
-    """Every latent makes `ratio` pixel frames, but for the first one, which makes `first`."""
+    """Every latent makes `ratio` pixel frames, but for the first one, which makes `first`.
+
+    words   the lengths, with {r} for the ratio and {rr} for twice that
+    """
 
     ratio: int
+    words: ClassVar[str]
+
+    @property
+    def lengths(self) -> str:
+        return self.words.format(r=self.ratio, rr=2 * self.ratio)
 
     @abstractmethod
     def first(self, decoded: int) -> int:
@@ -133,46 +143,33 @@ class StridedMap(FrameMap):
         return [self.first(decoded)] + [self.ratio] * (decoded - 1)
 
 
-@dataclass(frozen=True)
 class CausalMap(StridedMap):
     """Latent 0 makes pixel 0; latent k makes pixels ratio (k - 1) + 1 to ratio k.
 
     Lengths: ratio k + 1. Wan and HunyuanVideo have ratio 4, LTX 8, Mochi 6.
     """
 
-    ratio: int
-
-    @property
-    def lengths(self) -> str:
-        return f"{self.ratio}k + 1"
+    words = "{r}k + 1"
 
     def first(self, decoded: int) -> int:
         return 1
 
 
-@dataclass(frozen=True)
 class BlockMap(StridedMap):
     """Every latent makes `ratio` pixel frames, the first one too. Lengths: ratio k. Allegro: 4."""
 
-    ratio: int
-
-    @property
-    def lengths(self) -> str:
-        return f"{self.ratio}k"
+    words = "{r}k"
 
     def first(self, decoded: int) -> int:
         return self.ratio
 
 
 @dataclass(frozen=True)
-class OneToOneMap(StridedMap):
+class OneToOneMap(BlockMap):
     """One latent per pixel frame, as in Stable Video Diffusion and AnimateDiff: any length."""
 
-    ratio = 1
-    lengths = "1 or more"
-
-    def first(self, decoded: int) -> int:
-        return 1
+    ratio: int = field(default=1, init=False)
+    words = "1 or more"
 
 
 @dataclass(frozen=True)
@@ -190,15 +187,12 @@ class CogVideoXMap(StridedMap):
 
     ratio: int = 4
     patch_frames: int | None = None
+    words = "{rr}k or {rr}k + 1"
 
     def __post_init__(self):
         super().__post_init__()
         if self.patch_frames is not None:
             _count("frame map: patch_frames", self.patch_frames)
-
-    @property
-    def lengths(self) -> str:
-        return f"{2 * self.ratio}k or {2 * self.ratio}k + 1"
 
     def first(self, decoded: int) -> int:
         return 1 if decoded % 2 == 1 else self.ratio

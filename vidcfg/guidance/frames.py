@@ -10,27 +10,24 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from vidcfg.guidance.schedule import Rising, blend, progress
 from vidcfg.guidance.shapes import Float64
 from vidcfg.settings.base import (
-    AsTuple,
+    AtLeastOne,
     Finding,
     Fraction,
     Kinds,
+    Pair,
     Positive,
     Range,
-    named,
-    plain,
     refuse,
 )
 from vidcfg.settings.validation import choose
 
 Weights = Float64[np.ndarray, "T"]
 Fps = float | int | None
-WeightPoint = Annotated[tuple[Fraction, Fraction], Field(strict=False), AsTuple]
-ListedWeight = Annotated[float, AfterValidator(Range(0, 1000))]
 _TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s")
 _PLACES = ("first", "middle", "last")
 
@@ -49,7 +46,6 @@ class FrameWeights(Kinds):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
-        value = plain(value)
         if callable(value):
             return FunctionWeights(of=value)
         if isinstance(value, list | tuple):
@@ -82,7 +78,7 @@ class FrameWeights(Kinds):
 _CLIPS = (4, 7, 30)
 """Lengths that tell whether weights are the same on all frames."""
 
-frames = named(FrameWeights)
+frames = FrameWeights.named
 
 
 @frames("uniform")
@@ -321,7 +317,7 @@ class Trapezoid(Orbit):
         scale) and whose edges vanish below 10 frames; neither holds here.
     """
 
-    edge: Annotated[float, AfterValidator(Range(0, 0.5, above=True))] = 0.1
+    edge: Annotated[float, Range(0, 0.5, above=True)] = 0.1
 
     def edge_frames(self, num_frames: int) -> float | int:
         # 0.29 * 100 is 28.999999999999996: a whole number of frames must not lose one to rounding.
@@ -337,7 +333,7 @@ class ListedWeights(FrameWeights):
     Use: weights from elsewhere: a mask, a score, a curve of your own
     """
 
-    values: Annotated[tuple[ListedWeight, ...], Field(strict=False, min_length=1), AsTuple]
+    values: AtLeastOne[Annotated[float, Range(0, 1000)]]
 
     def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         if len(self.values) != num_frames:
@@ -377,9 +373,9 @@ class KnotWeights(FrameWeights):
     Use: everything else
     """
 
-    points: Annotated[
-        tuple[WeightPoint, ...], Field(strict=False, min_length=1), AsTuple, Rising
-    ] = Field(description="a list such as [[0.0, 1.0], [1.0, 0.2]]")
+    points: Annotated[AtLeastOne[Pair[Fraction, Fraction]], Rising] = Field(
+        description="a list such as [[0.0, 1.0], [1.0, 0.2]]"
+    )
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         positions, weights = zip(*self.points, strict=True)

@@ -88,12 +88,6 @@ class Gram:
         """<p_first, p_second>."""
         return self.inner(self.vector(first), self.vector(second))
 
-    def difference_dot(
-        self, first: tuple[str, str], second: tuple[str, str]
-    ) -> Float64[Any, "B G"]:
-        """<p_a - p_b, p_c - p_d> for first = (a, b), second = (c, d)."""
-        return self.inner(self.vector(*first), self.vector(*second))
-
     def clip(self) -> "Gram":
         """The same for the whole clip as one group (G = 1)."""
         mean = self.mean.mean(1, keepdim=True)

@@ -5,7 +5,7 @@ The order is fixed: method -> rescale -> threshold -> clamp. Frames that are off
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
@@ -67,7 +67,8 @@ class Rescale(ConfigModel):
         (guided, cond), (terms, _) = self._energy(gram, both, statistics)
         has_spread = guided > terms * _NOISE
         ratio = (cond / guided.where(has_spread, 1.0)).sqrt()
-        scales = has_spread & ~combination.without_cond()
+        # Where `cond` has no part in the result it may be missing.
+        scales = has_spread & ~(abs(combination.of_predictions()["cond"]) <= 1e-12)
         factor = (self.amount * ratio + (1 - self.amount)).where(scales, 1.0)
         return combination.scaled(factor)
 
@@ -121,7 +122,7 @@ class Threshold(ConfigModel):
     Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487, section 2.3; the floor is ours to set.
     """
 
-    percentile: Annotated[float, AfterValidator(Range(50, 100, above=True))] = 99.5
+    percentile: Annotated[float, Range(50, 100, above=True)] = 99.5
     floor: Positive = 1.0
 
     def limit(

@@ -188,29 +188,23 @@ def _read_difference(rows: Array, first: Array, into: Array) -> None:
 @njit(cache=True)
 def _guide(source: Array, rows: Array, gain: Any, amount: Any, factor: Any, target: Array) -> None:
     """target = factor (gain source + amount (rows - source)); 1 and 1 take no time."""
-    if gain == 1 and factor == 1:
-        for j in range(len(target)):
-            first = _wide(source[j])
-            moved = _near(_near(_wide(rows[j]) - first, target) * amount, target)
-            target[j] = _bits(_near(first + moved, target), target)
-    else:
-        for j in range(len(target)):
-            first = _wide(source[j])
-            moved = _near(_near(_wide(rows[j]) - first, target) * amount, target)
-            total = _near(_near(first * gain, target) + moved, target)
-            target[j] = _bits(_near(total * factor, target), target)
+    is_plain = gain == 1 and factor == 1
+    for j in range(len(target)):
+        first = _wide(source[j])
+        moved = _near(_near(_wide(rows[j]) - first, target) * amount, target)
+        if is_plain:
+            total = _near(first + moved, target)
+        else:
+            total = _near(_near(_near(first * gain, target) + moved, target) * factor, target)
+        target[j] = _bits(total, target)
 
 
 @njit(cache=True)
 def _begin(first: Array, part: Array, amount: Any, gain: Any, target: Array) -> None:
     """target = gain first + amount part; a gain of 1 takes no time."""
-    if gain == 1:
-        for j in range(len(target)):
-            target[j] = _bits(_near(first[j] + _near(part[j] * amount, target), target), target)
-    else:
-        for j in range(len(target)):
-            base = _near(first[j] * gain, target)
-            target[j] = _bits(_near(base + _near(part[j] * amount, target), target), target)
+    for j in range(len(target)):
+        base = first[j] if gain == 1 else _near(first[j] * gain, target)
+        target[j] = _bits(_near(base + _near(part[j] * amount, target), target), target)
 
 
 @njit(cache=True)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.schedule import Schedule, Steps, schedule
 from vidcfg.guidance.shapes import Float64
-from vidcfg.settings.base import AsTuple, Finding, Number, plain, refuse
+from vidcfg.settings.base import AtLeastOne, Finding, Number, plain, refuse
 
 MOST_NUMBERS = 1_000_000
 """More than any run has; a file of more is not read into memory."""
@@ -52,9 +52,6 @@ def _of_one_length(rows_KF: tuple) -> tuple:
     return rows_KF
 
 
-Row = Annotated[tuple[Number, ...], Field(strict=False, min_length=1), AsTuple]
-
-
 @schedule("matrix")
 class Matrix(Schedule):
     """A scale for each step (row) and latent frame (column). Off where it is 1.
@@ -68,10 +65,7 @@ class Matrix(Schedule):
     scales = ("values_KF",)
 
     values_KF: Annotated[
-        tuple[Row, ...],
-        Field(strict=False, min_length=1),
-        BeforeValidator(_rows),
-        AfterValidator(_of_one_length),
+        AtLeastOne[AtLeastOne[Number]], BeforeValidator(_rows), AfterValidator(_of_one_length)
     ] = Field(alias="values", description="rows of numbers, or an .npy file")
 
     def findings(self):

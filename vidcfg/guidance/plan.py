@@ -32,6 +32,16 @@ class Memory:
     stopped: dict[tuple[int, str | None], np.ndarray] = field(default_factory=dict)
     told: dict[tuple, tuple] = field(default_factory=dict)
 
+    def keep(self, keys: Sequence[tuple], vectors: Mapping[str, Any], stop_BF: Any) -> None:
+        """Note the rows of these vectors, and which frames are off from here on (None: none)."""
+        stops = None if stop_BF is None else stop_BF.cpu().numpy()
+        for i, key in enumerate(keys):
+            if vectors:
+                rows = {name: vector[i : i + 1] for name, vector in vectors.items()}
+                self.vectors[key] = self.vectors.get(key, {}) | rows
+            if stops is not None and stops[i].any():
+                self.stopped[key] = self.stopped.get(key, False) | stops[i]
+
 
 @dataclass(frozen=True, eq=False)
 class SampleStep:
@@ -126,7 +136,7 @@ class SampleRows:
         needed = method.required(*values) | self.always
         branches = tuple(branch for branch in method.branches if branch in needed)
         tags = tuple(method.tag(branch, *values) for branch in branches)
-        active = method.active(*values)
+        active = tuple(not term.is_off(*own).all() for term, *own in method.rows(*values))
         if any(active):
             deltas = method.deltas(*values).items()
             moves = tuple((branch, tuple(amounts.tolist())) for branch, amounts in deltas)
@@ -200,24 +210,22 @@ def plan_run(
     starts: Sequence[object] | None = None,
     texts: Sequence[Mapping[str, object]] | None = None,
     share: bool = True,
-    evaluations_per_step: int | tuple[int, ...] = 1,
+    evaluations_per_step: tuple[int, ...] | None = None,
 ) -> RunPlan:
     """The evaluations of a batch of samples.
 
     `starts` identify the initial noise of each sample, and `texts` the text that each of its
     branches sees; None where all have the same. Two samples are on the same trajectory while
     these, their rule and all that the strengths of the steps so far decide coincide; a branch is
-    then evaluated once for both. `evaluations_per_step` is 2 for second-order schedulers such as
-    Heun (whose last step takes one), or the count of each step.
+    then evaluated once for both. `evaluations_per_step` is the count of each step, which is 2
+    for second-order schedulers such as Heun (whose last step takes one); None: 1.
     """
     # Where each sample starts, and the calls of each step.
     num_samples, by_step = len(samples.rules), list(zip(*samples.steps))
     starts = [0] * num_samples if starts is None else starts
     texts = [{}] * num_samples if texts is None else texts
     trajectories: list[object] = list(starts if share else range(num_samples))
-    counts = evaluations_per_step
-    if isinstance(counts, int):
-        counts = (counts,) * (len(by_step) - 1) + (1,)
+    counts = evaluations_per_step or (1,) * len(by_step)
 
     # Step by step: an evaluation for each trajectory, which parts where the results do.
     known: dict[tuple, int] = {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import and_
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, model_serializer
@@ -17,11 +17,11 @@ from pydantic import Field, StrictInt, StrictStr, model_serializer
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.gram import Gram
-from vidcfg.guidance.perturbation import Change
+from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.guidance.schedule import Scale
 from vidcfg.guidance.shapes import Bool, Float64
 from vidcfg.guidance.windows import Window
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Kinds, named
+from vidcfg.settings.base import ConfigModel, Finding, Kinds, Several
 
 Rows = Float64[Any, "*B F"]
 """Strengths or weights of F latent frames: numpy, or tensors beside a Gram; any axes in front."""
@@ -114,9 +114,10 @@ class Method(ConfigModel):
         values = (getattr(self, name) for name in names)
         return (type(self), *(getattr(value, "key", value) for value in values))
 
-    def changes(self) -> dict[str, Change]:
-        """Branch -> how the model, or what it sees, is changed for it."""
-        return {}
+    @property
+    def change(self) -> "Method | Perturbation":
+        """What says how the model, or what it sees, is changed: the rule itself, or this."""
+        return self
 
     def sources(self) -> dict[str, str]:
         """The text each branch but `cond` sees: negative, empty, condition:<name>, or cond's.
@@ -173,21 +174,25 @@ class Method(ConfigModel):
         deltas = self.deltas(strength, weight).items()
         return reduce(and_, [v == (1 if b == "cond" else 0) for b, v in deltas])
 
-    def active(self, strength: Rows, weight: Rows) -> tuple[bool, ...]:
-        """Whether the rule, or each of its terms, does something to some frame."""
-        return (not self.is_off(strength, weight).all(),)
+    def rows(self, strength: Rows, weight: Rows) -> list[tuple]:
+        """The rule, or each of its terms, with the strength and the weight that are its own."""
+        return [(self, strength, weight)]
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         """The branches of which a coefficient can be non-zero on a step with these values."""
         if self.compares:
-            return frozenset(self.branches if self.active(strength_F, weight_F)[0] else {"cond"})
+            is_off = self.is_off(strength_F, weight_F).all()
+            return frozenset({"cond"} if is_off else self.branches)
         deltas = self.deltas(strength_F, weight_F)
         coefficients = deltas | {self.base: 1 - sum(deltas.values())}
         return frozenset(branch for branch, values in coefficients.items() if np.any(values != 0))
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        """The rule's own vectors of this step, by the names in `extras`; none are overwritten."""
-        return {}
+        """The rule's own vectors of this step, by the names in `extras`; none are overwritten.
+
+        Not asked of a rule without `extras`.
+        """
+        raise NotImplementedError
 
     def coefficients(
         self,
@@ -260,7 +265,7 @@ class Rule(Method, Kinds):
     frames: FrameWeights | None = Field(
         None, description="frame weights of this rule's own, or null"
     )
-    windows: Annotated[tuple[Window, ...] | None, Field(strict=False), AsTuple] = None
+    windows: Several[Window] | None = None
 
     @property
     def off_value(self) -> float:
@@ -282,11 +287,11 @@ class Rule(Method, Kinds):
         return {"kind": self.kind, **written}
 
 
-rule = named(Rule)
+rule = Rule.named
 
 Space = Literal["x0", "prediction"]
 """Where inner products are taken: of predicted clean videos, or of what the model predicts."""
-Layers = Annotated[tuple[StrictInt | StrictStr, ...], Field(strict=False), AsTuple]
+Layers = Several[StrictInt | StrictStr]
 """Numbers or names of transformer blocks; empty for the family's own."""
 
 
@@ -309,16 +314,11 @@ class Compared(AgainstUncond):
 
 
 class WithChange(Rule):
-    """A rule of `cond` and of a pass of its own, for which `change` says what is changed."""
+    """A rule of `cond` and of a pass of its own: `change.branch`, in which something is changed.
 
-    @property
-    def change(self) -> Change:
-        """What is changed for that pass."""
-        raise NotImplementedError
-
-    @property
-    def follows_cond(self) -> bool:
-        return self.change.follows_cond
+    Equal names of that branch mean equal changes, so that samples of a batch, and terms of a
+    composition, share an evaluation exactly where they may.
+    """
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -327,9 +327,6 @@ class WithChange(Rule):
     @property
     def isolated(self) -> frozenset[str]:
         return frozenset({self.change.branch})
-
-    def changes(self) -> dict[str, Change]:
-        return {self.change.branch: self.change}
 
 
 class AwayFrom(WithChange):

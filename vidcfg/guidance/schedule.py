@@ -12,7 +12,15 @@ import numpy as np
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer
 
 from vidcfg.guidance.shapes import Bool, Float64
-from vidcfg.settings.base import AsTuple, Finding, Fraction, Kinds, Number, named, plain, refuse
+from vidcfg.settings.base import (
+    AtLeastOne,
+    Finding,
+    Fraction,
+    Kinds,
+    Number,
+    Pair,
+    refuse,
+)
 from vidcfg.settings.schema_walk import keys_of
 
 Steps = Float64[np.ndarray, "K"]
@@ -113,7 +121,6 @@ def increasing_positions(points: tuple) -> tuple:
 
 
 Rising = AfterValidator(increasing_positions)
-ScalePoint = Annotated[tuple[Fraction, Number], Field(strict=False), AsTuple]
 
 
 class Schedule(Kinds):
@@ -133,7 +140,6 @@ class Schedule(Kinds):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
-        value = plain(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"kind": "constant", "value": value}
         is_file = isinstance(value, str) and value.endswith(".npy")
@@ -200,7 +206,7 @@ def schedule(kind: str) -> Callable[[type], type]:
     def enter(cls: type) -> type:
         if not hasattr(cls, "scales"):
             raise TypeError(f"{cls.__name__} does not name its scales. Write scales = ('value',).")
-        return named(Schedule)(kind)(cls)
+        return Schedule.named(kind)(cls)
 
     return enter
 
@@ -304,9 +310,9 @@ class Knots(Schedule):
 
     scales = ("points",)
 
-    points: Annotated[
-        tuple[ScalePoint, ...], Field(strict=False, min_length=1), AsTuple, Rising
-    ] = Field(description="a list such as [[0.0, 10.0], [1.0, 2.0]]")
+    points: Annotated[AtLeastOne[Pair[Fraction, Number]], Rising] = Field(
+        description="a list such as [[0.0, 10.0], [1.0, 2.0]]"
+    )
 
     def values(self, position_K: Steps) -> Steps:
         positions, scales = zip(*self.points, strict=True)
@@ -319,7 +325,7 @@ class Listed(Schedule):
 
     scales = ("values_K",)
 
-    values_K: Annotated[tuple[Number, ...], Field(strict=False, min_length=1), AsTuple] = Field(
+    values_K: AtLeastOne[Number] = Field(
         alias="values", description="a list with one scale per step"
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -24,7 +25,7 @@ from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.schedule import Scale, Schedule
 from vidcfg.guidance.surface import Surface, Term
 from vidcfg.guidance.windows import Window
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, as_tuple
+from vidcfg.settings.base import AtLeastOne, ConfigModel, Finding, Positive, Range, Several
 from vidcfg.settings.document import load_document, validate
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _shape_of(value: Any) -> str:
 
 
 def _as_rules(value: Any) -> Any:
-    return value.terms if isinstance(value, Composite) else as_tuple(value)
+    return value.terms if isinstance(value, Composite) else value
 
 
 def _together(rules: tuple[Rule, ...]) -> Composite:
@@ -48,11 +49,7 @@ def _together(rules: tuple[Rule, ...]) -> Composite:
 Rules = Annotated[
     Annotated[Rule, Tag("one")]
     | Annotated[
-        tuple[Rule, ...],
-        Field(strict=False, min_length=1),
-        BeforeValidator(_as_rules),
-        AfterValidator(_together),
-        Tag("list"),
+        AtLeastOne[Rule], BeforeValidator(_as_rules), AfterValidator(_together), Tag("list")
     ],
     Discriminator(_shape_of),
 ]
@@ -99,7 +96,7 @@ class Guidance(ConfigModel):
     scale: Scale = Field(description="a number such as 6.0, or a schedule")
     method: Rules = Cfg()
     frames: FrameWeights = Uniform()
-    windows: Annotated[tuple[Window, ...], Field(strict=False), AsTuple] = ()
+    windows: Several[Window] = ()
     reduce: Literal["auto", "mean", "max"] = "auto"
     rescale: RescaleSetting = Rescale(amount=0.0)
     threshold: Threshold | None = None
@@ -107,7 +104,7 @@ class Guidance(ConfigModel):
     statistics: Literal["frame", "clip"] = "frame"
     precision: Literal["pipeline", "float32"] = "pipeline"
     passes: Literal["pipeline", "sequential", "batched", "auto"] = "pipeline"
-    micro_batch: Annotated[int, AfterValidator(Range(1, 4096))] | None = None
+    micro_batch: Annotated[int, Range(1, 4096)] | None = None
     share: bool = True
 
     if TYPE_CHECKING:  # what may be written, which fields then hold as settings
@@ -206,12 +203,8 @@ class Guidance(ConfigModel):
         method = self.method.kind
         if len(self.method.terms) > 1:
             method = f"cond{''.join(f' + ({name} - cond)' for name in self.term_names())}"
-        limits = {
-            "rescale": not self.rescale.is_off,
-            "threshold": self.threshold is not None,
-            "clamp": self.clamp is not None,
-        }
-        return (f"method:{method}", *(name for name, is_set in limits.items() if is_set))
+        is_on = not self.rescale.is_off, self.threshold is not None, self.clamp is not None
+        return (f"method:{method}", *compress(("rescale", "threshold", "clamp"), is_on))
 
     def without_frames(self) -> "Guidance":
         """The same with the full scale on every frame, for a clip that has one."""
@@ -247,10 +240,9 @@ class Guidance(ConfigModel):
             if not isinstance(term.frames, Uniform):
                 yield from self._frames_findings(term)
         if self.is_off:
-            limits = ("rescale", not self.rescale.is_off), ("threshold", self.threshold)
-            for name, is_set in (*limits, ("clamp", self.clamp), ("windows", self.windows)):
-                if is_set:
-                    yield Finding((name,), _off_words(self.terms[0]), is_error=False)
+            _, *limits = self.order()
+            for name in (*limits, *(["windows"] if self.windows else [])):
+                yield Finding((name,), _off_words(self.terms[0]), is_error=False)
 
     def _frames_findings(self, term: Term) -> Iterator[Finding]:
         path, frames = term.at["frames"], term.frames

@@ -121,12 +121,12 @@ class GuidedDenoiser:
             groups.setdefault((*key, rows), []).append(step)
 
         # One tensor for all, filled group by group, unless one group makes it.
-        whole, out, outcomes, order = None, None, [], []
+        whole, out, spreads = None, None, {}
         if len(groups) > 1 and some is not None:
             shape, dtype = (len(steps), *some.shape[1:]), self.combine_dtype or some.dtype
             whole = room(some, shape, dtype)
         for members in groups.values():
-            group = SampleGroup(members, self.layout, inputs, self.combine_dtype)
+            group = SampleGroup(members, self.layout, inputs, memory, self.combine_dtype)
             predictions = {
                 b: at_places([results[sources[b, m.sample]] for m in members])
                 for b in members[0].branches
@@ -135,31 +135,19 @@ class GuidedDenoiser:
             if whole is not None:
                 in_a_row = samples == list(range(samples[0], samples[-1] + 1))
                 out = whole[samples[0] : samples[-1] + 1] if in_a_row else None
-            outcome = group.guide(predictions, out)
-            if outcome.vectors or outcome.stop_BF is not None:
-                outcome.keep(memory, members, inputs.expert)
+            guided, before, after = group.guide(predictions, out)
             if len(groups) == 1:
-                whole = outcome.guided
-            elif outcome.guided is not out:
-                if whole is None:
-                    whole = outcome.guided.new_empty((len(steps), *outcome.guided.shape[1:]))
-                for sample, guided in zip(samples, outcome.guided):
-                    whole[sample] = guided
-            outcomes.append(outcome)
-            order += samples
+                return guided, before, after
+            if whole is None:
+                whole = guided.new_empty((len(steps), *guided.shape[1:]))
+            if guided is not out:
+                for sample, row in zip(samples, guided):
+                    whole[sample] = row
+            spreads |= zip(samples, zip(before, after))
 
-        # Back into the order of the batch.
-        if len(outcomes) == 1:
-            return whole, outcomes[0].std_cond_BF, outcomes[0].std_guided_BF
-        back = np.argsort(order)
-        before, after = (
-            torch.stack([rows[i] for i in back])
-            for rows in (
-                [row for outcome in outcomes for row in getattr(outcome, name)]
-                for name in ("std_cond_BF", "std_guided_BF")
-            )
-        )
-        return whole, before, after
+        # The spreads, in the order of the batch.
+        rows = zip(*(spreads[step.sample] for step in steps))
+        return whole, *(torch.stack(each) for each in rows)
 
 
 def _check_finite(results: dict[Row, Place], inputs: StepInputs, layout: FrameLayout) -> None:
@@ -175,45 +163,22 @@ def _check_finite(results: dict[Row, Place], inputs: StepInputs, layout: FrameLa
 
 
 @dataclass(frozen=True, eq=False)
-class GuidedGroup:
-    """The guided prediction of a group, the spread of its frames, and what is remembered.
-
-    `std_cond_BF`, `std_guided_BF` are standard deviations before and after guidance, tensors as
-    the prediction; `vectors` has a row per sample, and `stop_BF` marks the frames where the rule
-    ends.
-    """
-
-    guided: Tensor
-    std_cond_BF: Tensor
-    std_guided_BF: Tensor
-    vectors: dict[str, Tensor]
-    stop_BF: Tensor | None = None
-
-    def keep(self, memory: Memory, members: list[SampleStep], expert: str | None) -> None:
-        """Note, per sample, the vectors to keep and the frames that are off from here on."""
-        stops = None if self.stop_BF is None else self.stop_BF.cpu().numpy()
-        for i, member in enumerate(members):
-            key = (member.sample, expert)
-            if self.vectors:
-                kept = {name: vector[i : i + 1] for name, vector in self.vectors.items()}
-                memory.vectors[key] = member.remembered | kept
-            if stops is not None and stops[i].any():
-                memory.stopped[key] = memory.stopped.get(key, False) | stops[i]
-
-
-@dataclass(frozen=True, eq=False)
 class SampleGroup:
     """Samples of one rule that need the same branches on a step, and what the step brings."""
 
     members: list[SampleStep]
     layout: FrameLayout
     inputs: StepInputs
-    combine_dtype: torch.dtype | None = None
+    memory: Memory
+    combine_dtype: torch.dtype | None
 
-    def guide(self, predictions: dict[str, Tensor], out: Tensor | None = None) -> GuidedGroup:
+    def guide(
+        self, predictions: dict[str, Tensor], out: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """method -> rescale -> threshold -> clamp, in the model's layout: into `out`, if given.
 
-        A prediction of one row is that of every member.
+        A prediction of one row is that of every member. Returned beside the result are the
+        standard deviations (B, F) of its frames before and after guidance.
         """
         method, guidance = self.members[0].method, self.members[0].guidance
         if method.flow_only and not self.inputs.prediction.startswith("flow"):
@@ -227,7 +192,7 @@ class SampleGroup:
             like = self.noisy_frames(None, self.combine_dtype or self.inputs.noisy.dtype)
             none = like.new_zeros((count, num_frames), dtype=torch.float64)
             guided = self.layout.restore(torch.zeros_like(like)) if out is None else out.zero_()
-            return GuidedGroup(guided, none, none, {})
+            return guided, none, none
 
         # Frames of every branch; one that was left out has coefficient 0: any serves in its place.
         only = next(iter(predictions.values()))
@@ -240,35 +205,30 @@ class SampleGroup:
         if not any(self.members[0].active):
             std = spread_of(frames["cond"]).expand(count, -1)
             cond = predictions["cond"].to(out_dtype).expand(count, *only.shape[1:])
-            return GuidedGroup(cond if out is None else out.copy_(cond), std, std, {})
+            return cond if out is None else out.copy_(cond), std, std
         if out is None:
             out = room(only, (count, *only.shape[1:]), out_dtype)
         some = next(iter(frames.values()))
         frames = {b: frames.get(b, some) for b in dict.fromkeys((*method.branches, method.base))}
         outs = self.layout.frames(out, num_frames)
         guided = outs if dtype == out_dtype else torch.empty_like(outs, dtype=dtype)
-        rest = self._combined(frames, guided)
+        before, after = self._combined(frames, guided)
         if guided is not outs:
             outs.copy_(guided)
-        return GuidedGroup(out, *rest)
+        return out, before, after
 
-    def _combined(self, frames: dict[str, Tensor], guided: Tensor) -> tuple:
-        """Fill the guided frames; the spread before and after, what to remember, where to stop."""
+    def _combined(self, frames: dict[str, Tensor], guided: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill the guided frames, and note what is remembered; the spread before and after."""
         method, guidance = self.members[0].method, self.members[0].guidance
-        inputs, rows = self.inputs, [(m.strength_F, m.weight_F) for m in self.members]
+        rows = [(m.strength_F, m.weight_F) for m in self.members]
         rows_BF = tuple(np.stack(each) for each in zip(*rows))
         off_BF = method.is_off(*rows_BF)
 
         # What the rule reads: predictions, vectors of its own, the noisy sample.
         has_rescale = method.is_limited and not guidance.rescale.is_off
-        rescale_x0 = None
-        if has_rescale and guidance.rescale.space == "x0":
-            level = inputs.known_level("guidance.rescale in x0", "space: prediction")
-            rescale_x0 = coefficients(inputs.prediction, "sample", *level)
-        x0 = None
-        if method.in_x0:
-            level = inputs.known_level(f"guidance.method {method.kind} in x0", "space: prediction")
-            x0 = coefficients(inputs.prediction, "sample", *level)
+        scales_x0 = has_rescale and guidance.rescale.space == "x0"
+        rescale_x0 = self._to_x0("guidance.rescale") if scales_x0 else None
+        x0 = self._to_x0(f"guidance.method {method.kind}") if method.in_x0 else None
         vectors = {}
         if method.extras:
             frames = {b: p.expand(guided.shape) for b, p in frames.items()}
@@ -310,7 +270,14 @@ class SampleGroup:
             before = gram.spread("cond")
             after = spread_of(guided) if is_tamed else frame_std(combination, gram)
         kept = {name: vectors[name] for name in method.remembers if name in vectors}
-        return before.expand(after.shape), after, kept, combination.stop_BF
+        keys = [(member.sample, self.inputs.expert) for member in self.members]
+        self.memory.keep(keys, kept, combination.stop_BF)
+        return before.expand(after.shape), after
+
+    def _to_x0(self, what: str) -> tuple[float, float]:
+        """(a, b) of x0 = a x_t + b p, which `what` needs."""
+        level = self.inputs.known_level(f"{what} in x0", "space: prediction")
+        return coefficients(self.inputs.prediction, "sample", *level)
 
     def _extra(
         self, frames: dict[str, Tensor], x0_scale: float, *rows_BF: np.ndarray

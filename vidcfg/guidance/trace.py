@@ -95,7 +95,7 @@ class Trace:
     @property
     def total(self) -> int:
         """All rows evaluated in the last run."""
-        return sum(self.evaluations.values())
+        return sum(sum(step.evaluations.values()) for step in self.steps)
 
     def __repr__(self) -> str:
         if not self.steps:

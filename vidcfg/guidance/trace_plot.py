@@ -13,6 +13,9 @@ OFF = "#c8c8cc"
 BEFORE, AFTER = "#8a8f98", "#3b528b"
 PASSES = ("#21908d", "#5dc863", "#aadc32", "#3b528b", "#440154", "#fde725")
 """Colours of passes, in the order in which branches are first run."""
+TITLE = {"loc": "left", "fontsize": 10, "fontweight": "bold"}
+LEGEND = {"fontsize": 8, "frameon": False}
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
 
 
 class TraceFigure(Figure):
@@ -83,20 +86,14 @@ def _draw_strength(figure: Any, axis: Any, strength_KF: np.ndarray, *, title: st
         vmin=min(strength_KF.min(), 1),
         vmax=high,
     )
-    axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axis.set_title(title, **TITLE)
     axis.set_ylabel("latent frame", fontsize=9)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     bar = figure.colorbar(image, ax=axis, pad=0.012, aspect=16)
     bar.ax.tick_params(labelsize=8)
     if off_KF.any():
-        axis.legend(
-            handles=[Patch(facecolor=OFF, label="1 = off")],
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            fontsize=8,
-            frameon=False,
-            borderpad=0,
-        )
+        patch = Patch(facecolor=OFF, label="1 = off")
+        axis.legend(handles=[patch], borderpad=0, **ABOVE, **LEGEND)
 
 
 def _draw_spread(axis: Any, spreads: dict[str, np.ndarray]) -> None:
@@ -106,9 +103,8 @@ def _draw_spread(axis: Any, spreads: dict[str, np.ndarray]) -> None:
         marker = {"marker": "o", "markersize": 3}
         axis.plot(at_K, values_KF.mean(1), color=colour, linewidth=1.6, label=name, **marker)
         axis.fill_between(at_K, values_KF.min(1), values_KF.max(1), color=colour, alpha=0.18, lw=0)
-    title = "spread of a frame (standard deviation), lowest to highest and mean"
-    axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
-    axis.legend(fontsize=8, frameon=False, ncols=2, loc="best")
+    axis.set_title("spread of a frame (standard deviation), lowest to highest and mean", **TITLE)
+    axis.legend(ncols=2, loc="best", **LEGEND)
 
 
 def _draw_passes(axis: Any, evaluations: list[dict[str, int]]) -> None:
@@ -120,6 +116,6 @@ def _draw_passes(axis: Any, evaluations: list[dict[str, int]]) -> None:
         colour = PASSES[i % len(PASSES)]
         axis.bar(range(len(counts_K)), counts_K, 0.7, bottom_K, color=colour, label=branch)
         bottom_K += counts_K
-    axis.set_title("model evaluations", loc="left", fontsize=10, fontweight="bold")
+    axis.set_title("model evaluations", **TITLE)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
-    axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    axis.legend(ncols=3, **ABOVE, **LEGEND)

@@ -1,14 +1,13 @@
 """Windows: frames that are guided in a part of the steps only."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from vidcfg.guidance.frames import outside
 from vidcfg.guidance.schedule import Steps, ends_in_order, holds_a_step
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Fraction
+from vidcfg.settings.base import ConfigModel, Finding, Fraction, Pair
 
 
 class Window(ConfigModel):
@@ -17,9 +16,7 @@ class Window(ConfigModel):
     Negative frames count from the end.
     """
 
-    frames: Annotated[tuple[int, int], Field(strict=False), AsTuple] = Field(
-        description="[first, last], both included"
-    )
+    frames: Pair[int, int] = Field(description="[first, last], both included")
     start: Fraction = Field(default=0.0, alias="from")
     stop: Fraction = Field(default=1.0, alias="to")
 

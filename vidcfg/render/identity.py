@@ -55,12 +55,10 @@ def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, 
 def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
     """The content of what `guidance` names, such as a weak model."""
     found = _contents(config.guidance.to_dict(), "guidance", known)
-    changes = [
-        change for rule in config.guidance.method.terms for change in rule.changes().values()
-    ]
-    if any(getattr(change, "checkpoint", None) == "mini" for change in changes):
+    rules = config.guidance.method.terms
+    if any(getattr(rule, "source", None) == "mini" for rule in rules):
         found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
-    if any(getattr(change, "adapter", None) == "mini" for change in changes):
+    if any(getattr(rule, "adapter", None) == "mini" for rule in rules):
         found["guidance: adapter"] = _content(STRENGTH_ADAPTER, None, known)
     return found
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, Signature, get_annotations
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ValidationError,
     model_serializer,
@@ -157,7 +157,10 @@ def refuse(message: str) -> PydanticCustomError:
 
 @dataclass(frozen=True)
 class Range:
-    """Checks that a number is from `low` to `high`; `above` makes the lower end open."""
+    """Checks that a number is from `low` to `high`; `above` makes the lower end open.
+
+    Written in the type: `Annotated[float, Range(0, 1)]`.
+    """
 
     low: float | int = -math.inf
     high: float | int = math.inf
@@ -167,6 +170,9 @@ class Range:
         if value < self.low or value > self.high or (self.above and value == self.low):
             raise refuse(f"but must be {self.words}.")
         return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler):
+        return core_schema.no_info_after_validator_function(self, handler(source))
 
     @property
     def words(self) -> str:
@@ -188,10 +194,14 @@ def plain(value: Any) -> Any:
 
 
 AsTuple = BeforeValidator(as_tuple)
-Number = Annotated[float, AfterValidator(Range(-1000, 1000))]
+First, Second = TypeVar("First"), TypeVar("Second")
+Several = Annotated[tuple[First, ...], Field(strict=False), AsTuple]
+AtLeastOne = Annotated[tuple[First, ...], Field(strict=False, min_length=1), AsTuple]
+Pair = Annotated[tuple[First, Second], Field(strict=False), AsTuple]
+Number = Annotated[float, Range(-1000, 1000)]
 """A scale or weight as a reader writes it: finite and of a sensible size."""
-Fraction = Annotated[float, AfterValidator(Range(0, 1))]
-Positive = Annotated[float, AfterValidator(Range(0, 1e9, above=True))]
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, 1e9, above=True)]
 
 
 class Kinds(ConfigModel):
@@ -210,7 +220,10 @@ class Kinds(ConfigModel):
 
     @classmethod
     def from_short(cls, value: Any) -> Any:
-        """The mapping that a shorter way of writing stands for; other values as they are."""
+        """The mapping that a shorter way of writing stands for; other values as they are.
+
+        Arrays and tensors come as numbers and lists.
+        """
         return {"kind": value} if isinstance(value, str) else value
 
     @classmethod
@@ -234,7 +247,7 @@ class Kinds(ConfigModel):
     @classmethod
     def _read(cls, value: Any, info: Any) -> "Kinds":
         """The checked setting that a value of the file, or of Python, stands for."""
-        value = cls.from_short(value)
+        value = cls.from_short(plain(value))
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
@@ -254,23 +267,20 @@ class Kinds(ConfigModel):
     def _written(self, handler: Callable) -> dict[str, Any]:
         return {"kind": self.kind, **handler(self)}
 
+    @classmethod
+    def named(cls, kind: str) -> Callable[[type], type]:
+        """The decorator that enters a class under its name in the YAML: `@rule("half")`.
 
-def named(base: type[Kinds]) -> Callable[[str], Callable[[type], type]]:
-    """The decorator that enters a class under its name in the YAML: `@rule("half")`.
+        Raises:
+            ValueError: if another class has the name.
+        """
 
-    Raises:
-        ValueError: if another class has the name.
-    """
-
-    def with_name(kind: str) -> Callable[[type], type]:
-        def enter(cls: type) -> type:
-            taken = base.kinds.get(kind)
-            if taken is not None and taken.__qualname__ != cls.__qualname__:
+        def enter(made: type) -> type:
+            taken = cls.kinds.get(kind)
+            if taken is not None and taken.__qualname__ != made.__qualname__:
                 raise ValueError(f"'{kind}' is taken by {taken.__qualname__}. Use another name.")
-            base.kinds[kind] = cls
-            cls.kind = kind
-            return cls
+            cls.kinds[kind] = made
+            made.kind = kind
+            return made
 
         return enter
-
-    return with_name

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Compared, Rows, ratio, rule
@@ -30,7 +28,7 @@ class AdaptiveStop(Compared):
 
     may_stop = True
 
-    cosine: Annotated[float, AfterValidator(Range(-1, 1))] = 0.99
+    cosine: Annotated[float, Range(-1, 1)] = 0.99
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         plain = super().combination(gram, strength, weight)

@@ -2,8 +2,6 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Compared, Rows, Space, Vectors, ratio, rule
@@ -33,7 +31,7 @@ class Apg(Compared):
 
     eta: Number = 0.0
     norm: Positive | None = None
-    momentum: Annotated[float, AfterValidator(Range(-1, 1))] = 0.0
+    momentum: Annotated[float, Range(-1, 1)] = 0.0
     space: Space = "x0"
 
     @property
@@ -43,8 +41,6 @@ class Apg(Compared):
     remembers = extras
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        if not self.momentum:
-            return {}
         change = vectors.difference("cond", "uncond").mul_(vectors.x0_scale)
         if "momentum" in vectors.remembered:
             change.add_(vectors.remembered["momentum"], alpha=self.momentum)

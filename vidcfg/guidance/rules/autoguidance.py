@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from vidcfg.guidance.perturbation import WeakModel
 from vidcfg.guidance.rule import AwayFrom, Layers, rule
 from vidcfg.settings.base import Finding, Range
 
@@ -15,9 +14,14 @@ class Autoguidance(AwayFrom):
 
         guided_f = cond_f + (strength_f - 1) * (cond_f - weak_f)
 
-    The weak model sees the same condition. It is another checkpoint, or the model itself degraded
-    in a way that depends on nothing but these values (see `WeakModel`); without any of them, the
+    The weak model sees the same condition. It is another checkpoint of the same class (a folder or
+    repository, and the folder inside it where that is not the denoiser's own name), or the model
+    itself degraded in a way that depends on nothing but these values; without any of them, the
     weak checkpoint that comes with the mini model. Strength 1 is off and runs no weak pass.
+
+    `skip` are blocks that are left out. `noise` is the standard deviation of noise added to every
+    weight, relative to that tensor's own, a function of `seed`. Weights are rounded to 2^`bits`
+    levels between their extremes; None keeps them.
 
     Formula: c + (s - 1) (c - p), p: a weaker model, same prompt
     Passes: 2 (one of them of the weak model)
@@ -28,9 +32,9 @@ class Autoguidance(AwayFrom):
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     subfolder: Annotated[str, Field(min_length=1)] | None = None
     skip: Layers = ()
-    noise: Annotated[float, AfterValidator(Range(0, 10))] = 0.0
-    bits: Annotated[int, AfterValidator(Range(1, 16))] | None = None
-    seed: Annotated[int, AfterValidator(Range(0))] = 0
+    noise: Annotated[float, Range(0, 10)] = 0.0
+    bits: Annotated[int, Range(1, 16)] | None = None
+    seed: Annotated[int, Range(0)] = 0
 
     def findings(self):
         if self.subfolder is not None and self.checkpoint is None:
@@ -40,8 +44,17 @@ class Autoguidance(AwayFrom):
             yield Finding(("seed",), "has no effect without noise.", is_error=False)
 
     @property
-    def change(self) -> WeakModel:
+    def source(self) -> str | None:
+        """The checkpoint of the weak model; None where the model itself is degraded."""
         is_degraded = self.skip or self.noise or self.bits is not None
-        checkpoint = self.checkpoint or (None if is_degraded else "mini")
-        values = (checkpoint, self.subfolder, self.skip, self.noise, self.bits, self.seed)
-        return WeakModel(*values, rule=self.kind)
+        return self.checkpoint or (None if is_degraded else "mini")
+
+    @property
+    def branch(self) -> str:
+        """`weak`, with the settings that are not the usual ones."""
+        parts = ["weak"]
+        parts += [] if self.source in ("mini", None) else [self.source]
+        parts += [self.subfolder] if self.subfolder else []
+        parts += ["skip=" + ",".join(map(str, self.skip))] if self.skip else []
+        parts += [f"noise={self.noise:g}", f"seed={self.seed}"] if self.noise else []
+        return "/".join(parts + ([] if self.bits is None else [f"bits={self.bits}"]))

@@ -2,8 +2,6 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator
-
 from vidcfg.guidance.rule import Rule, rule
 from vidcfg.settings.base import Finding, Fraction, Range
 
@@ -35,9 +33,9 @@ class Cads(Rule):
 
     tau1: Fraction = 0.6
     tau2: Fraction = 0.9
-    noise_scale: Annotated[float, AfterValidator(Range(0, 10))] = 0.25
+    noise_scale: Annotated[float, Range(0, 10)] = 0.25
     mix: Fraction = 1.0
-    seed: Annotated[int, AfterValidator(Range(0))] = 0
+    seed: Annotated[int, Range(0)] = 0
 
     def findings(self):
         if self.tau1 > self.tau2:

@@ -43,7 +43,8 @@ class CfgPp(Rule):
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         needed = {"cond"} if (strength_F != 0).any() else set()
-        return frozenset(needed | ({"uncond"} if self.active(strength_F, weight_F)[0] else set()))
+        is_off = self.is_off(strength_F, weight_F).all()
+        return frozenset(needed if is_off else needed | {"uncond"})
 
     def steps(
         self, strength_KF: Rows, weights_KF: Rows, *, levels: Any = None, **run: Any
@@ -66,10 +67,8 @@ class Renoised(StepOf):
         return self.rule.required(strength_F, weight_F)
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
-        is_off = self.is_off(strength, weight)
         moved = strength * (1 + weight * (self.ratio - 1))
-        plain = super().combination(gram, strength, weight)
-        return replace(plain, delta_BF={"cond": moved}, off_BF=is_off)
+        return replace(super().combination(gram, strength, weight), delta_BF={"cond": moved})
 
 
 def step_ratio(before: Level, after: Level) -> float:

@@ -2,8 +2,6 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import AgainstUncond, Method, Rows, StepOf, Vectors, rule
@@ -33,7 +31,7 @@ class DeltaReuse(AgainstUncond):
 
     compares: ClassVar[bool] = True
 
-    every: Annotated[int, AfterValidator(Range(1, 1000))] = 2
+    every: Annotated[int, Range(1, 1000)] = 2
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -54,7 +52,7 @@ class DeltaReuse(AgainstUncond):
         return tuple(found)
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        return {"delta": vectors.difference("cond", "uncond")} if self.every > 1 else {}
+        return {"delta": vectors.difference("cond", "uncond")}
 
 
 class Reuse(StepOf):

@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from vidcfg.guidance.perturbation import Student
 from vidcfg.guidance.rule import Rows, WithChange, rule
 
 
@@ -28,12 +27,10 @@ class Distilled(WithChange):
     )
 
     @property
-    def change(self) -> Student:
-        return Student(self.adapter)
+    def branch(self) -> str:
+        return f"distilled:{self.adapter}"
 
-    @property
-    def base(self) -> str:
-        return self.change.branch
+    base = branch
 
     def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
         return tuple(strength_F.tolist()) if branch == self.base else None

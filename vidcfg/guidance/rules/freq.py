@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator
 
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
@@ -11,7 +10,7 @@ from vidcfg.guidance.rule import AgainstUncond, Rows, Vectors, rule
 from vidcfg.guidance.shapes import Float64
 from vidcfg.settings.base import Finding, Number, Range
 
-Cutoff = Annotated[float, AfterValidator(Range(0, 1, above=True))]
+Cutoff = Annotated[float, Range(0, 1, above=True)]
 
 
 @rule("freq")
@@ -65,8 +64,6 @@ class Freq(AgainstUncond):
         return ("bands",) if self.compares else ()
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
-        if not self.compares:
-            return {}
         change = vectors.difference("cond", "uncond")
         if (self.space_low, self.space_high) != (1, 1):
             low, high, cutoff = self.space_low, self.space_high, self.space_cutoff

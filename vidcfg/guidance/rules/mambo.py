@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from vidcfg.guidance.combination import Combination
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Compared, Rows, ratio, rule
@@ -25,7 +23,7 @@ class Mambo(Compared):
     Source: Zhu et al. 2025 (MAMBO-G), arXiv:2508.03442.
     """
 
-    alpha: Annotated[float, AfterValidator(Range(0))] = 8.0
+    alpha: Annotated[float, Range(0)] = 8.0
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         change = gram.vector("cond", "uncond")

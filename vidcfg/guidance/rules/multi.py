@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vidcfg.guidance.rule import Rows, Rule, rule
-from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Number
+from vidcfg.settings.base import AtLeastOne, ConfigModel, Finding, Number
 
 
 class Condition(ConfigModel):
@@ -36,8 +36,8 @@ class Multi(Rule):
 
     can_be_off = False
 
-    conditions: Annotated[tuple[Condition, ...], Field(strict=False, min_length=1), AsTuple] = (
-        Field(description="a list such as [{name: sky, prompt: a red sky, scale: 2.0}]")
+    conditions: AtLeastOne[Condition] = Field(
+        description="a list such as [{name: sky, prompt: a red sky, scale: 2.0}]"
     )
 
     def findings(self):

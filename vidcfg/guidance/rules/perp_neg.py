@@ -46,9 +46,8 @@ class PerpNeg(Rule):
 
     def combination(self, gram: Gram | None, strength: Rows, weight: Rows) -> Combination:
         deltas = self.deltas(strength, weight)
-        direction = ("cond", "uncond")
-        along = gram.difference_dot(("negative", "uncond"), direction)
-        length = gram.difference_dot(direction, direction)
-        share = ratio(along, length, 0.0)
+        direction = gram.vector("cond", "uncond")
+        along = gram.inner(gram.vector("negative", "uncond"), direction)
+        share = ratio(along, gram.inner(direction, direction), 0.0)
         moved = deltas | {"cond": deltas["cond"] - deltas["negative"] * share}
         return Combination("uncond", None, moved, self.is_off(strength, weight))

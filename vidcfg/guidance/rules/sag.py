@@ -1,6 +1,5 @@
 """Self-attention guidance."""
 
-from vidcfg.guidance.perturbation import Degradation
 from vidcfg.guidance.rule import PerturbedLayers, rule
 from vidcfg.settings.base import Finding, Positive
 
@@ -26,6 +25,8 @@ class Sag(PerturbedLayers):
     Source: Hong et al. 2022, arXiv:2210.00939.
     """
 
+    follows_cond = True
+
     blur: Positive = 1.0
     threshold: Positive = 1.0
 
@@ -34,5 +35,9 @@ class Sag(PerturbedLayers):
             yield Finding(("layers",), f"names {len(self.layers)} layers. Name the one to read.")
 
     @property
-    def change(self) -> Degradation:
-        return Degradation(self.blur, self.threshold, self.layers, self.kind)
+    def branch(self) -> str:
+        """`perturbed:sag`, with the settings that are not the usual ones."""
+        parts = ["perturbed:sag"]
+        parts += [f"blur={self.blur:g}"] if self.blur != 1 else []
+        parts += [f"threshold={self.threshold:g}"] if self.threshold != 1 else []
+        return "/".join([*parts, *map(str, self.layers)])

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
-
 from vidcfg.guidance.combination import Combination, as_number
 from vidcfg.guidance.gram import Gram
 from vidcfg.guidance.rule import Compared, Method, Rows, StepOf, ratio, rule
@@ -28,7 +26,7 @@ class ZeroStar(Compared):
     Source: Fan et al. 2025, arXiv:2503.18886.
     """
 
-    zero_init_steps: Annotated[int, AfterValidator(Range(0, 1000))] = 1
+    zero_init_steps: Annotated[int, Range(0, 1000)] = 1
 
     def check_run(self, num_steps: int) -> Iterator[Finding]:
         if self.zero_init_steps >= num_steps:

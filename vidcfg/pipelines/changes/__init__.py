@@ -23,10 +23,9 @@ class Changes:
         for sample, rule in enumerate(start.samples.rules):
             sources |= rule.method.sources()
             for place, term in enumerate(getattr(rule.method, "terms", (rule.method,))):
-                for setting in (term, *getattr(term, "changes", dict)().values()):
-                    if type(setting) in KINDS:
-                        kind = KINDS[type(setting)]
-                        asked.setdefault(kind, []).append(Asked(sample, place, setting))
+                if type(term.change) in KINDS:
+                    kind = KINDS[type(term.change)]
+                    asked.setdefault(kind, []).append(Asked(sample, place, term.change))
         self.all = tuple(kind(start, tuple(found)) for kind, found in asked.items())
         self.followers = ("cond", *(b for b, source in sources.items() if source == "cond"))
         """The branches that see what `cond` sees."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from vidcfg.guidance.perturbation import Perturbation, WeakModel
+from vidcfg.guidance.perturbation import Perturbation
+from vidcfg.guidance.rules.autoguidance import Autoguidance
 from vidcfg.pipelines.arguments import images_of
 from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.cads import seeded_noise
@@ -21,37 +22,38 @@ _KEPT: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 """Denoiser -> its weak models, or their weights; they live as long as the denoiser itself."""
 
 
-class WeakPass(ModelChange, setting=WeakModel):
+class WeakPass(ModelChange, setting=Autoguidance):
     """The pass of a weaker model in the place of the denoiser."""
 
     def begin(self) -> None:
         self.made: dict[tuple[str, str], Any] = {}
         images = images_of(self.start.family, self.start.arguments)
         for weak in self.of.values():
-            if weak.checkpoint and images:
+            if weak.source and images:
                 raise ValueError(
-                    f"the weak model {weak.checkpoint} would not see the image prompt of this "
+                    f"the weak model {weak.source} would not see the image prompt of this "
                     f"call. Degrade the model itself instead: skip: [2], noise: 0.1 or bits: 4."
                 )
 
     @property
     def skipping(self) -> list[str]:
-        return [weak.rule for weak in self.of.values() if weak.skip]
+        return [weak.kind for weak in self.of.values() if weak.skip]
 
     def run(self, call: StepCall) -> Any:
         weak, place = self.of[call.branches[0]], (call.attribute, call.branches[0])
-        if weak.has_own_weights and place not in self.made:
-            make = weak_model if weak.checkpoint else weak_weights
+        has_own_weights = weak.source or weak.noise or weak.bits is not None
+        if has_own_weights and place not in self.made:
+            make = weak_model if weak.source else weak_weights
             device = self.start.hidden.device
             self.made[place] = make(call.module, weak, call.attribute, device)
         made = self.made.get(place)
-        model = made if weak.checkpoint else call.module
-        skip = Perturbation("skip", weak.skip, weak.rule)
+        model = made if weak.source else call.module
+        skip = Perturbation("skip", weak.skip, weak.kind)
         changed = perturbed(model, call.family, skip, call.arguments)
         with changed if weak.skip else contextlib.nullcontext():
             if made is None:
                 return call.plain()
-            if weak.checkpoint:
+            if weak.source:
                 return made(**call.arguments)
             swapped = _OwnForward(call.module, call.original)
             return functional_call(swapped, made, kwargs=dict(call.arguments), tie_weights=False)
@@ -68,7 +70,7 @@ class _OwnForward(torch.nn.Module):
         return self.run(**arguments)
 
 
-def weak_model(module: Any, weak: WeakModel, attribute: str, device: torch.device) -> Any:
+def weak_model(module: Any, weak: Autoguidance, attribute: str, device: torch.device) -> Any:
     """The other checkpoint that stands beside `module`, kept on `device` in the dtype of `module`.
 
     `attribute` is the denoiser's name in its pipeline.
@@ -84,7 +86,7 @@ def weak_model(module: Any, weak: WeakModel, attribute: str, device: torch.devic
 
 
 def weak_weights(
-    module: Any, weak: WeakModel, attribute: str, device: torch.device
+    module: Any, weak: Autoguidance, attribute: str, device: torch.device
 ) -> dict[str, Tensor]:
     """Degraded weights of `module` and of the adapters in it, by their names in `_OwnForward`.
 
@@ -99,10 +101,10 @@ def weak_weights(
     return {f"module.{name}": tensor.to(device) for name, tensor in made.items()}
 
 
-def _kept(module: Any, weak: WeakModel, source: Any, make: Callable[[], Any]) -> Any:
+def _kept(module: Any, weak: Autoguidance, source: Any, make: Callable[[], Any]) -> Any:
     """What was made of `source` for this setting, or what `make` makes of it now."""
     kept = _KEPT.setdefault(module, {})
-    key = (weak.checkpoint, weak.subfolder, weak.noise, weak.bits, weak.seed)
+    key = (weak.source, weak.subfolder, weak.noise, weak.bits, weak.seed)
     if key not in kept or kept[key][0] != source:
         kept.pop(key, None)  # free it before the next one takes its room
         kept[key] = (source, make())
@@ -142,7 +144,7 @@ def _check_plain(weights: Mapping[str, Any], parameters: Collection[str]) -> Non
             )
 
 
-def degraded(weights: Mapping[str, Tensor], weak: WeakModel) -> dict[str, Tensor]:
+def degraded(weights: Mapping[str, Tensor], weak: Autoguidance) -> dict[str, Tensor]:
     """Weights with noise added and then rounded, as `weak` says: a function of these alone."""
     made = dict(weights)
     for name, tensor in weights.items():
@@ -163,9 +165,9 @@ def degraded(weights: Mapping[str, Tensor], weak: WeakModel) -> dict[str, Tensor
     return made
 
 
-def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:
-    folder, subfolder = Path(weak.checkpoint).expanduser(), weak.subfolder or attribute
-    if weak.checkpoint == "mini":
+def _loaded(module: Any, weak: Autoguidance, attribute: str) -> Any:
+    folder, subfolder = Path(weak.source).expanduser(), weak.subfolder or attribute
+    if weak.source == "mini":
         from vidcfg.mini.model import STDiT
         from vidcfg.mini.pipeline import MINI_PATH
 
@@ -180,13 +182,13 @@ def _loaded(module: Any, weak: WeakModel, attribute: str) -> Any:
         subfolder = None
     try:
         return type(module).from_pretrained(
-            str(folder) if folder.is_dir() else weak.checkpoint,
+            str(folder) if folder.is_dir() else weak.source,
             subfolder=subfolder,
             torch_dtype=module.dtype,
             local_files_only=folder.is_dir(),
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the weak model {weak.checkpoint} cannot be loaded as a {type(module).__name__}: "
+            f"the weak model {weak.source} cannot be loaded as a {type(module).__name__}: "
             f"{one_line(error)}. Name a folder or repository that holds it, and subfolder."
         ) from error

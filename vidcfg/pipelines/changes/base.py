@@ -77,7 +77,7 @@ KINDS: dict[type, type["ModelChange"]] = {}
 class ModelChange:
     """What the settings of one kind do to the model over a run; made when the run begins.
 
-    A setting is a rule, or what a rule's `changes()` names. Each kind says here what it does; the
+    A setting is what a rule names as its `change`. Each kind says here what it does; the
     defaults are a change that does nothing.
     """
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidcfg.guidance.perturbation import Student
+from vidcfg.guidance.rules.distilled import Distilled
 from vidcfg.mini import STRENGTH_ADAPTER
 from vidcfg.pipelines.changes.base import ModelChange, StepCall
 from vidcfg.pipelines.changes.layers import Layer, all_layers, forward_replaced, token_grid
@@ -173,7 +173,7 @@ def tokens_in(blocks: Blocks, output: Any) -> Tensor:
     return output[blocks.returns.index("hidden_states") if named and len(output) > 1 else 0]
 
 
-class StudentPass(ModelChange, setting=Student):
+class StudentPass(ModelChange, setting=Distilled):
     """The pass of the model with an adapter, at the strengths of each sample's frames."""
 
     def begin(self) -> None:

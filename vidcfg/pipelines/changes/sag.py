@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vidcfg.guidance.layout import FrameLayout
-from vidcfg.guidance.perturbation import Degradation, Perturbation
+from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.guidance.prediction import convert
+from vidcfg.guidance.rules.sag import Sag
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
 from vidcfg.pipelines.changes.base import ModelChange, StepCall, first
 from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid
@@ -21,7 +22,7 @@ from vidcfg.pipelines.family import Family
 _CHUNK = 1024
 
 
-class DegradedPass(ModelChange, setting=Degradation):
+class DegradedPass(ModelChange, setting=Sag):
     """Passes on degraded latents, made from what `cond` predicted and attended to."""
 
     def begin(self) -> None:
@@ -106,7 +107,7 @@ def degraded_latents(
     noisy: Tensor,
     cond: Tensor,
     saliency: Float[Tensor, "B F2 H2 W2"],
-    degradation: Degradation,
+    setting: Sag,
     space: Space,
 ) -> Tensor:
     """alpha x0' + sigma eps: the estimate of `cond`, blurred where it is salient, noised again.
@@ -119,10 +120,10 @@ def degraded_latents(
     x, p = noisy.float(), cond.float()
     x0 = space.volume(space.change(p, x, space.kind, "sample"))
     # Salient: tokens that receive more than `threshold` times the mean attention.
-    mask = (saliency > degradation.threshold).float()[:, None]
+    mask = (saliency > setting.threshold).float()[:, None]
     mask = interpolate(mask, size=space.sizes, mode="nearest").movedim(1, 2) > 0.5
     # Each frame is blurred; weights are normalised inside the frame at its edges.
-    rows, columns = (blur_matrix(n, degradation.blur, x0.device) for n in x0.shape[-2:])
+    rows, columns = (blur_matrix(n, setting.blur, x0.device) for n in x0.shape[-2:])
     with torch.autocast(x0.device.type, enabled=False):
         x0 = torch.where(mask, rows @ x0 @ columns.T, x0)
     eps = space.change(p, x, space.kind, "epsilon")
@@ -139,7 +140,7 @@ def seen_from(noisy: Tensor, degraded: Tensor, prediction: Tensor, space: Space)
 
 @contextlib.contextmanager
 def watched(
-    module: Any, family: Family, degradation: Degradation, arguments: Mapping[str, Any]
+    module: Any, family: Family, setting: Sag, arguments: Mapping[str, Any]
 ) -> Iterator[list[Tensor]]:
     """Collect what `received` tells of one layer while the block runs, as rows [B, F, H, W].
 
@@ -151,14 +152,14 @@ def watched(
     """
     if family.blocks is None or family.hidden == "sample":
         raise ValueError(
-            f"{degradation.rule} reads the attention of a video transformer, which the family "
+            f"{setting.kind} reads the attention of a video transformer, which the family "
             f"'{family.name}' does not have. Use guidance.method: pag."
         )
     layer, *further = find_layers(
-        module, family.blocks, Perturbation("identity", degradation.layers, degradation.rule)
+        module, family.blocks, Perturbation("identity", setting.layers, setting.kind)
     )
     if further:
-        raise ValueError(f"{degradation.rule} reads one layer. Give one: layers: [{layer.index}].")
+        raise ValueError(f"{setting.kind} reads one layer. Give one: layers: [{layer.index}].")
     grid, seen = token_grid(family, module, arguments, layer.index), []
 
     def watch(call: AttentionCall) -> Tensor:
