@@ -59,12 +59,9 @@ class RepeatNoise:
     source: str
 
     @classmethod
-    def of(
-        cls, changes: Sequence[float] | np.ndarray, source: str, n: int | None = None
-    ) -> "RepeatNoise":
+    def of(cls, changes: Sequence[float] | np.ndarray, source: str, n: int) -> "RepeatNoise":
         # Without a cause the mean change is 0.
-        sd = math.sqrt(float(np.mean(np.square(changes))))
-        return cls(sd, len(changes) if n is None else n, source)
+        return cls(math.sqrt(float(np.mean(np.square(changes)))), n, source)
 
     @classmethod
     def saved(cls, facts: Mapping[str, Any]) -> "dict[str, RepeatNoise]":
@@ -178,11 +175,6 @@ class PairedChange:
             return None
         return self.repeats
 
-    @property
-    def margin(self) -> float:
-        """That of the rule, on the scale of `worse_n`."""
-        return self.rule.margin_of(self.direction)
-
     def tolerance(self, alpha: float) -> float:
         """What a PASS shows the change to be below, on the scale of `worse_n`.
 
@@ -204,10 +196,8 @@ class PairedChange:
         repeats, or by that (times 2). Twice as large if both ways are bad.
         """
         kept = np.sort(self.means_g)[: len(self.means_g) - odd(len(self.means_g))]
-        p = max(sign_flip_p(kept, range(len(kept))) if len(kept) else 1.0, self._skewed_p)
-        if self.noise is not None:
-            p = 2 * min(p, self.noise.p(self.point, self.num_prompts))
-        return min(1.0, 2 * p if self.rule.bad == "either" else p)
+        by_signs = sign_flip_p(kept, range(len(kept))) if len(kept) else 1.0
+        return min(1.0, self._by_repeats_too(max(by_signs, self._skewed_p)))
 
     @cached_property
     def sign_of_harm(self) -> float:
@@ -215,11 +205,12 @@ class PairedChange:
 
         For one metric; times `num_metrics` for all of them.
         """
-        found = [self._skewed_p]
+        return min(1.0, self._by_repeats_too(self._skewed_p) * self.num_metrics)
+
+    def _by_repeats_too(self, p: float) -> float:
         if self.noise is not None:
-            found.append(self.noise.p(self.point, self.num_prompts))
-        p = len(found) * min(found) * self.num_metrics
-        return min(1.0, 2 * p if self.rule.bad == "either" else p)
+            p = 2 * min(p, self.noise.p(self.point, self.num_prompts))
+        return 2 * p if self.rule.bad == "either" else p
 
     @cached_property
     def _skewed_p(self) -> float:
@@ -228,7 +219,8 @@ class PairedChange:
     @property
     def is_above(self) -> bool:
         """The mean change is above both margins."""
-        return self.point > self.margin and self.mean(self.difference_n) > self.rule.at_least
+        margin = self.rule.margin_of(self.direction)
+        return self.point > margin and self.mean(self.difference_n) > self.rule.at_least
 
     def is_within(self, alpha: float) -> bool:
         """The change is shown to be below the tolerance at level alpha, or no clip changed.
@@ -305,5 +297,5 @@ class PairedChange:
     def detectable(self, alpha: float, power: float) -> float | None:
         """The change, as shown, that is found with that power; at least the margin."""
         found = minimum_detectable_effect(self.worse_n, self.clusters_n, alpha=alpha, power=power)
-        size = self.shown(max(found, self.margin))
+        size = self.shown(max(found, self.rule.margin_of(self.direction)))
         return None if size is None else abs(size)

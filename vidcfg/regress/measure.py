@@ -25,9 +25,8 @@ from vidcfg.stored.read import ResultsError
 
 
 def load_clips(path: str | Path, **measuring: Any) -> ClipSet:
-    """The clips of a path: a baseline, a sweep store, an evaluated folder, or videos to measure.
-
-    `measuring` goes to `measure_folder`.
+    """The clips of a path: a baseline, a sweep store, an evaluated folder, or videos to measure
+    (as `measure_folder`).
 
     Raises:
         ResultsError: the path does not exist, holds no clips, holds broken or doubled ones, or
@@ -131,7 +130,7 @@ def measure_frames(
         raise ResultsError(str(error)) from error
     by_name = {record.name: replace(record, subject="clip") for record in records}
     clip = MeasuredClip(key, by_name)
-    if not has_preview:
-        return clip
-    pictures = video.as_uint8().transpose(0, 2, 3, 1)
-    return replace(clip, preview=make_strip(pictures, side=PREVIEW))
+    if has_preview:
+        pictures = video.as_uint8().transpose(0, 2, 3, 1)
+        clip = replace(clip, preview=make_strip(pictures, side=PREVIEW))
+    return clip
