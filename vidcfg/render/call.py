@@ -210,9 +210,7 @@ def frames_of(output: Any, family: Any) -> list[np.ndarray]:
 
     An image is a video of one frame.
     """
-    made = (
-        [np.asarray(image)[None] for image in output.images] if family.is_image else output.frames
-    )
+    made = [[image] for image in output.images] if family.is_image else output.frames
     clips = [np.asarray(frames) for frames in made]
     return [c if c.dtype == np.uint8 else c.astype(np.float32, copy=False) for c in clips]
 
@@ -222,8 +220,7 @@ def audio_of(output: Any, pipe: Any) -> list[tuple[np.ndarray, int]]:
 
     Empty for a pipeline without a vocoder.
     """
-    waves = getattr(output, "audio", None)
-    vocoder = getattr(pipe, "vocoder", None)
+    waves, vocoder = getattr(output, "audio", None), getattr(pipe, "vocoder", None)
     if waves is None or vocoder is None:
         return []
     rate = int(vocoder.config.output_sampling_rate)

@@ -27,11 +27,7 @@ SURFACE_NAME = "surface.png"
 
 
 def pending_units(
-    config: RenderConfig,
-    units: list[Unit],
-    *,
-    overwrite: bool = False,
-    skip_existing: bool = False,
+    config: RenderConfig, units: list[Unit], *, overwrite: bool, skip_existing: bool
 ) -> dict[Unit, str]:
     """The units that have to be rendered, and why those that are there do not do.
 
@@ -64,8 +60,7 @@ def pending_units(
                 "again, or use --out with another folder."
             )
         return found
-    places = [path for unit in units for path in unit.files]
-    places.append(units[0].stem.parent / SURFACE_NAME)
+    places = *(path for unit in units for path in unit.files), units[0].stem.parent / SURFACE_NAME
     present = [path for path in places if path.exists()]
     if present and not overwrite:
         raise ValueError(

@@ -20,6 +20,7 @@ from vidcfg.render.identity import (
     guidance_sources,
     model_sources,
     prompt_sources,
+    settings_of_cell,
     unit_key,
 )
 from vidcfg.render.units import Unit
@@ -29,26 +30,20 @@ PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
 
 def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
     """All settings that decide the pixels and the encoding of one video, as plain data."""
-    whole = config.to_dict()
-    kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
-    output = {name: whole["output"][name] for name in ("video", "enlarge")}
-    return kept | {"prompt": unit.prompt.to_dict(), "seed": unit.seed, "output": output}
+    own = {"prompt": unit.prompt.to_dict(), "seed": unit.seed}
+    return settings_of_cell(config) | own
 
 
 def make_record(
-    config: RenderConfig,
-    unit: Unit,
-    rendered: Any,
-    *,
-    pipe: Any,
-    model: dict[str, Any],
+    config: RenderConfig, unit: Unit, rendered: Any, *, pipe: Any, model: dict[str, Any]
 ) -> dict[str, Any]:
     """The record of a `Rendered` unit as plain data.
 
     `frames_sha256` is of the uint8 frames before encoding.
     """
-    frames_THWC, trace = rendered.frames_THWC, rendered.trace
-    of_cell = cell_sources(config, model)
+    # Of the frames where they lie: their bytes would be a copy.
+    frames_sha256 = hashlib.sha256(np.ascontiguousarray(rendered.frames_THWC).reshape(-1))
+    of_cell, codec = cell_sources(config, model), config.output.video
     return {
         "kind": "vidcfg.render/1",
         "name": config.name,
@@ -57,13 +52,10 @@ def make_record(
         "files": {kind: getattr(unit, kind).name for kind in kinds_of(rendered)},
         "video": {
             **config.video.to_dict(),
-            "codec": config.output.video,
-            "lossless": CODECS[config.output.video].lossless,
+            "codec": codec,
+            "lossless": CODECS[codec].lossless,
             "enlarge": config.output.enlarge,
-            # Of the frames where they lie: their bytes would be a copy.
-            "frames_sha256": hashlib.sha256(
-                np.ascontiguousarray(frames_THWC).reshape(-1)
-            ).hexdigest(),
+            "frames_sha256": frames_sha256.hexdigest(),
         },
         "seconds": round(rendered.seconds, 3),
         "settings": unit_settings(config, unit),
@@ -74,8 +66,8 @@ def make_record(
         "scheduler": scheduler_record(pipe.scheduler),
         "versions": versions(),
         "commit": commit(),
-        "surface": trace.surfaces[0].to_dict(),
-        "trace": trace.to_dict(),
+        "surface": rendered.trace.surfaces[0].to_dict(),
+        "trace": rendered.trace.to_dict(),
     }
 
 
