@@ -20,17 +20,28 @@ from typing import Any
 import numpy as np
 import torch
 from evidence.make import UNSEEN, draw_prompts, quicken
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 from vidcfg import cli, guide
 from vidcfg.files import atomic_path, write_json
-from vidcfg.mini.few_steps import SOLVER, UPDATES, save_updates
+from vidcfg.mini.few_steps import UPDATES
 from vidcfg.mini.scheduler import load_scheduler
 from vidcfg.pipelines.schedulers import make_scheduler
 
 CHUNK = 64
+
+SOLVER = {
+    "_class_name": "UniPCMultistepScheduler",
+    "solver_order": 1,
+    "disable_corrector": list(range(100)),
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 5.0,
+}
+"""Up to 100 Euler steps of a flow at the noise levels of `unipc`; the last leads to the clip."""
 
 
 class Way(nn.Module):
@@ -160,6 +171,14 @@ def teach(pipe: Any, folder: Path, given: argparse.Namespace, log: Log, stop: St
     how = {"log": log, "stop": stop}
     run_model("the student", checkpoint, student.ways, optimizer, clock, train_step, **how)
     return student
+
+
+def save_updates(path: Path, updates: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Write (down [rank, in], up [out, rank]) of the matrices by name, in half precision."""
+    named = {}
+    for name, (down, up) in updates.items():
+        named |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    save_file({name: value.half().contiguous() for name, value in named.items()}, path)
 
 
 def parser() -> argparse.ArgumentParser:

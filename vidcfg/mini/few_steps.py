@@ -7,37 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidcfg.mini import FEW_STEPS
 from vidcfg.mini.scheduler import load_scheduler
 
 UPDATES = "updates.safetensors"
 
-SOLVER = {
-    "_class_name": "UniPCMultistepScheduler",
-    "solver_order": 1,
-    "disable_corrector": list(range(100)),
-    "prediction_type": "flow_prediction",
-    "use_flow_sigmas": True,
-    "flow_shift": 5.0,
-}
-"""Up to 100 Euler steps of a flow at the noise levels of `unipc`; the last leads to the clip."""
-
-
-def save_updates(path: Path, updates: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """Write (down [rank, in], up [out, rank]) of the matrices by name, in half precision."""
-    from safetensors.torch import save_file
-
-    named = {}
-    for name, (down, up) in updates.items():
-        named |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
-    save_file({name: value.half().contiguous() for name, value in named.items()}, path)
-
 
 @torch.no_grad()
 def add_updates(model: nn.Module, path: Path) -> None:
-    """Add up @ down of a file of `save_updates` to the matrices of a model.
+    """Add up [out, rank] @ down [rank, in] of a file to the matrices of a model that it names.
 
     Raises:
         ValueError: there is no such file, or it is of another model.
