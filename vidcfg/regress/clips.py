@@ -274,13 +274,12 @@ def write_strips(clips: ClipSet, folder: Path, *, side: int | None = SIDE) -> Cl
     strips = [side and strip_of(clip, side=side) for clip in clips.clips.values()]
     for old in folder.glob("[0-9]*.webp"):
         old.unlink()
-    made = {}
-    for index, ((key, clip), strip) in enumerate(zip(clips.clips.items(), strips)):
-        path = folder / f"{index:04d}.webp" if strip else None
+    made = {key: replace(clip, strip=None) for key, clip in clips.clips.items()}
+    for index, (key, strip) in enumerate(zip(made, strips)):
         if strip:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(strip.data)
-        made[key] = replace(clip, strip=path)
+            made[key] = replace(made[key], strip=folder / f"{index:04d}.webp")
+            made[key].strip.write_bytes(strip.data)
     return replace(clips, clips=made)
 
 
@@ -295,9 +294,8 @@ def read_strip(path: Path, num_frames: int) -> Strip | None:
             width, height = picture.size
     except OSError:
         return None
-    if width % columns or height % rows:
-        return None
-    return Strip(data, num_frames, width // columns, height // rows, columns)
+    is_whole = not (width % columns or height % rows)
+    return Strip(data, num_frames, width // columns, height // rows, columns) if is_whole else None
 
 
 def _grid(num_frames: int) -> tuple[int, int]:

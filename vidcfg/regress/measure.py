@@ -68,7 +68,7 @@ def measure_folder(
     return as_set(str(path), clips)
 
 
-def measure_file(path: Path, key: Key, *, stride: int | None = None) -> MeasuredClip:
+def measure_file(path: Path, key: Key, *, stride: int) -> MeasuredClip:
     """One video file under a given key.
 
     Raises:
@@ -77,7 +77,7 @@ def measure_file(path: Path, key: Key, *, stride: int | None = None) -> Measured
     items = find_items([path])
     if len(items) != 1:
         raise ResultsError(f"{path} is a folder of {len(items)} videos. Name one file.")
-    return replace(_measured(replace(items[0], stride=stride or items[0].stride)), key=key)
+    return replace(_measured(replace(items[0], stride=stride)), key=key)
 
 
 def _measured(item: Item) -> MeasuredClip:
@@ -89,11 +89,8 @@ def _measured(item: Item) -> MeasuredClip:
         if record.status == "failed":
             raise ResultsError(f"{item.path} cannot be measured: {record.skipped_reason}")
     beside = item.path.with_suffix(".json")
-    key = Key(
-        cell=folder_of(item.name),
-        prompt=item.prompt or Path(item.name).stem,
-        seed=-1 if item.seed is None else item.seed,
-    )
+    seed = -1 if item.seed is None else item.seed
+    key = Key(folder_of(item.name), item.prompt or Path(item.name).stem, seed)
     return MeasuredClip(key, records, item.path, beside if beside.is_file() else None)
 
 

@@ -207,4 +207,5 @@ def canonical(value: Any) -> str:
 
 def digest(text: str) -> str:
     """sha256 of a text, as hexadecimal digits."""
+    # A lone surrogate is a legal YAML escape and cannot be encoded otherwise.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

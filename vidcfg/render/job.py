@@ -48,38 +48,36 @@ def render_units(
         NonFiniteError: if a prediction holds NaN or Inf.
         FileError: if a file cannot be written. Units that are finished stay.
     """
+    from vidcfg.pipelines.changes.layers import swapped
     from vidcfg.pipelines.schedulers import make_scheduler
 
-    own_scheduler, model = pipe.scheduler, model_record(config, pipe)
+    model, scheduler = model_record(config, pipe), make_scheduler(pipe, config.sampling)
     surface_path = Path(config.output.dir) / SURFACE_NAME
     progress = progress or Progress("videos", len(units), quiet=True)
-    try:
-        pipe.scheduler = make_scheduler(pipe, config.sampling)
-        with mini_threads(config), progress, _Beside() as beside:
+    stepped = swapped(pipe, "scheduler", scheduler)
+    with stepped, mini_threads(config), progress, _Beside() as beside:
 
-            def on_step(done: int, total: int) -> None:
-                beside.finish(wait_for_it=False)
-                progress.step(done, total, what=unit.stem.name)
+        def on_step(done: int, total: int) -> None:
+            beside.finish(wait_for_it=False)
+            progress.step(done, total, what=unit.stem.name)
 
-            def told(count: int, unit: Unit, rendered: Rendered) -> None:
-                line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
-                progress.update(count, line=line)
-                if on_finished is not None:
-                    on_finished(unit, rendered)
+        def told(count: int, unit: Unit, rendered: Rendered) -> None:
+            line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
+            progress.update(count, line=line)
+            if on_finished is not None:
+                on_finished(unit, rendered)
 
-            for count, unit in enumerate(units, start=1):
-                (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
-                if count == 1 and (overwrite or not surface_path.exists()):
-                    _write_surface(surface_path, config, rendered, overwrite=overwrite)
-                record = make_record(config, unit, rendered, pipe=pipe, model=model)
-                may = {"overwrite": overwrite or unit in replaced}
-                write = partial(_write, config, unit, rendered, record, **may)
-                beside.start(write, then=partial(told, count, unit, rendered))
-                # The next one is sampled without the frames of this one, once they are written.
-                del rendered, write
-            beside.finish()
-    finally:
-        pipe.scheduler = own_scheduler
+        for count, unit in enumerate(units, start=1):
+            (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
+            if count == 1 and (overwrite or not surface_path.exists()):
+                _write_surface(surface_path, config, rendered, overwrite=overwrite)
+            record = make_record(config, unit, rendered, pipe=pipe, model=model)
+            may = {"overwrite": overwrite or unit in replaced}
+            write = partial(_write, config, unit, rendered, record, **may)
+            beside.start(write, then=partial(told, count, unit, rendered))
+            # The next one is sampled without the frames of this one, once they are written.
+            del rendered, write
+        beside.finish()
 
 
 class _Beside:
@@ -128,15 +126,11 @@ def mini_threads(config: RenderConfig) -> Iterator[None]:
     """
     import torch
 
-    if config.model.kind != "mini":
+    with contextlib.ExitStack() as stack:
+        if config.model.kind == "mini":
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def encoded(config: RenderConfig, unit: Unit, rendered: Rendered) -> dict[str, bytes]:

@@ -14,15 +14,8 @@ import numpy as np
 
 from vidcfg import __version__
 from vidcfg.media.write import CODECS
+from vidcfg.render import identity
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.identity import (
-    cell_digest,
-    guidance_sources,
-    model_sources,
-    prompt_sources,
-    settings_of_cell,
-    unit_key,
-)
 from vidcfg.render.units import Unit
 
 PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
@@ -31,7 +24,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
 def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
     """All settings that decide the pixels and the encoding of one video, as plain data."""
     own = {"prompt": unit.prompt.to_dict(), "seed": unit.seed}
-    return settings_of_cell(config) | own
+    return identity.settings_of_cell(config) | own
 
 
 def make_record(
@@ -61,8 +54,8 @@ def make_record(
         "settings": unit_settings(config, unit),
         "config": config.to_dict(),
         "model": {name: value for name, value in model.items() if name != "sources"},
-        "unit": unit_key(cell_digest(config, of_cell), unit.prompt, unit.seed),
-        "sources": of_cell | prompt_sources(unit.prompt),
+        "unit": identity.unit_key(identity.cell_digest(config, of_cell), unit.prompt, unit.seed),
+        "sources": of_cell | identity.prompt_sources(unit.prompt),
         "scheduler": scheduler_record(pipe.scheduler),
         "versions": versions(),
         "commit": commit(),
@@ -134,7 +127,7 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
 
     `sources` is the content of all that is loaded with it, as it is at this moment.
     """
-    sources = model_sources(config)
+    sources = identity.model_sources(config)
     folder, content = config.model.folder, sources["model.checkpoint"]
     denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
     return {
@@ -151,4 +144,4 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
 
 def cell_sources(config: RenderConfig, model: dict[str, Any]) -> dict[str, Any]:
     """The content of what a video is made of; that of `model` as it was when it was loaded."""
-    return model["sources"] | guidance_sources(config)
+    return model["sources"] | identity.guidance_sources(config)

@@ -8,7 +8,7 @@ and repeated, noise is drawn per sample, and decoding goes sample by sample.
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,25 +142,21 @@ def sample_units(
     return Batch(tuple(videos), trace.total, trace.planned.total, trace.planned.is_upper_bound)
 
 
-@contextlib.contextmanager
-def _decoding_alone(pipe: Any, count: int) -> Iterator[None]:
+def _decoding_alone(pipe: Any, count: int) -> contextlib.AbstractContextManager:
     """Within it the VAE decodes one sample at a time: fixed memory, and bits that do not depend
     on the others."""
+    from vidcfg.pipelines.changes.layers import swapped
+
     vae = getattr(pipe, "vae", None)
     if count == 1 or vae is None:
-        yield
-        return
+        return contextlib.nullcontext()
     original = vae.decode
 
     def decode(latents: Any, *args: Any, **kwargs: Any) -> Any:
         assert len(latents) == count, "the VAE is given one row for each sample"
         return _joined([original(row, *args, **kwargs) for row in latents.split(1)])
 
-    vae.decode = decode
-    try:
-        yield
-    finally:
-        del vae.decode
+    return swapped(vae, "decode", decode)
 
 
 def _joined(outputs: list[Any]) -> Any:
