@@ -6,7 +6,7 @@ The teacher is the model of the configuration under its guidance, on prompts of 
 latents are kept at the noise levels of the student's steps. The student learns, from latents at
 one level, the velocity that leads straight to those at the next (progressive distillation,
 Salimans & Ho 2022, arXiv:2202.00512, all halvings at once). A stopped run goes on with the same
-command. The folder is one that `vidcfg/mini/few_steps.py` reads.
+command. The folder is one that `vidcfg/mini/pipeline.py` reads.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 from vidcfg import cli, guide
 from vidcfg.files import atomic_path, write_json
-from vidcfg.mini.few_steps import UPDATES
+from vidcfg.mini.pipeline import UPDATES
 from vidcfg.mini.scheduler import load_scheduler
 from vidcfg.pipelines.schedulers import make_scheduler
 

@@ -5,7 +5,7 @@ import torch
 from few_steps import SOLVER, save_updates
 from safetensors.torch import load_file
 
-from vidcfg.mini.few_steps import add_updates
+from vidcfg.mini.pipeline import add_updates
 
 
 def updates_of(model, rank=3, *, names):

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vidcfg.files import write_json
-from vidcfg.mini import MINI_PATH
+from vidcfg.mini import FEW_STEPS, MINI_PATH
 from vidcfg.mini.codec import CausalVAE, check_length
 from vidcfg.mini.model import STDiT
 from vidcfg.mini.scheduler import load_scheduler
@@ -18,6 +18,10 @@ from vidcfg.progress import Progress
 
 MODELS = {"transformer": STDiT, "vae": CausalVAE, "text_encoder": TextEncoder}
 """The modules of the pipeline; each has a folder of its name."""
+
+UPDATES = "updates.safetensors"
+"""What makes the model its student of few steps: low-rank updates of its matrices, by names of
+LoRA files of diffusers. Made by `scripts/few_steps.py`."""
 
 Videos = namedtuple("Videos", "frames")
 """What a call returns: a tuple of one."""
@@ -269,3 +273,33 @@ def load_mini(
     part = "transformer_weak" if weak else "transformer"
     transformer = STDiT.from_pretrained(MINI_PATH, subfolder=part, **how)
     return MiniVideoPipeline.from_pretrained(MINI_PATH, transformer=transformer, **how)
+
+
+@torch.no_grad()
+def add_updates(model: torch.nn.Module, path: Path) -> None:
+    """Add up [out, rank] @ down [rank, in] of a file to the matrices of a model that it names.
+
+    Raises:
+        ValueError: there is no such file, or it is of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = {name: value.float() for name, value in load_file(path).items()}
+        for name in {name.rpartition(".lora_")[0] for name in found}:
+            weight = model.get_submodule(name).weight
+            update = found[f"{name}.lora_B.weight"] @ found[f"{name}.lora_A.weight"]
+            weight.copy_(weight.float() + update.to(weight.device))
+    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} holds no updates of this model ({error}). Make them with: "
+            "python scripts/few_steps.py"
+        ) from None
+
+
+def to_few_steps(pipe: Any, folder: Path = FEW_STEPS) -> None:
+    """Make a pipeline of the embedded model the student: its weights and its scheduler."""
+    if pipe.device.type != "meta":
+        add_updates(pipe.transformer, folder / UPDATES)
+    pipe.scheduler = load_scheduler(folder / "scheduler")

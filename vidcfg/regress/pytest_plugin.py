@@ -67,11 +67,10 @@ class TemporalGate:
         self.node, config, folder = request.node.nodeid, request.config, request.node.path.parent
         # The marker's settings.
         marker = request.node.get_closest_marker("temporal_gate")
-        given = marker.kwargs if marker else {}
-        if marker and (marker.args or set(given) - set(SETTINGS)):
+        settings = SETTINGS | (marker.kwargs if marker else {})
+        if marker and (marker.args or len(settings) > len(SETTINGS)):
             text = f"temporal_gate takes {', '.join(SETTINGS)}, by name."
             raise pytest.UsageError(f"{self.node}: {text}")
-        settings = {**SETTINGS, **given}
         if settings["inconclusive"] not in ("fail", "warn"):
             raise pytest.UsageError(f"{self.node}: inconclusive is 'fail' or 'warn'.")
         self.is_lenient = settings["inconclusive"] == "warn"
@@ -86,9 +85,7 @@ class TemporalGate:
         self.out = Path(out) if out else None
         self.lines = config.stash[_LINES]
 
-    def __call__(
-        self, clips: Any, *, name: str | None = None, fps: float | int | None = None
-    ) -> Any:
+    def __call__(self, clips: Any, *, name: str = "", fps: float | int | None = None) -> Any:
         """Compare clips with the baseline `name`; returns the outcome, None while recording.
 
         `clips` maps a prompt, or (prompt, seed), to frames or to a video file; or it is the
