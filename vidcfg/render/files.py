@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +34,17 @@ def pending_units(
             unit was made with other settings and may not be replaced.
     """
     if skip_existing:
-        sources, content = identity.sources_of(config), cache(identity.content_of)
+        sources, known = identity.sources_of(config), {}
         cell = identity.cell_digest(config, sources)
         found, others = {}, []
         for unit in units:
             record = _read(unit.record)
-            key = identity.unit_key(cell, unit.prompt, unit.seed, content)
+            key = identity.unit_key(cell, unit.prompt, unit.seed, known)
             if record and record.get("settings") != unit_settings(config, unit):
                 found[unit] = "made with other settings"
                 others.append(unit.record)
             elif record and record.get("unit") != key:
-                now = sources | identity.prompt_sources(unit.prompt, content)
+                now = sources | identity.prompt_sources(unit.prompt, known)
                 why = identity.what_changed(record.get("sources"), now)
                 found[unit] = why or "its strengths, or files that are not known here, may differ"
             elif fault := fault_of(unit):

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,62 @@ BESIDE = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp4", ".webm", ".pd
 LONG_BYTES = 1 << 30
 """Reading more than this is shown on a terminal."""
 
-Content = Callable[..., str | None]
-"""`content_of`, or one that remembers what it has found (`functools.cache`)."""
-
 Sources = Mapping[str, Any]
 """Dotted name of a setting -> the content of what it names; and `numerics`."""
+
+
+def sources_of(config: RenderConfig, known: dict[tuple, str | None] | None = None) -> Sources:
+    """What the videos of a configuration are made of beside its settings.
+
+    The content is the sha256 of a file or folder, or the commit of a repository; None where it is
+    not known on this machine. `known` keeps what was found for the next call.
+    """
+    return model_sources(config, known) | guidance_sources(config, known)
+
+
+def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
+    """The numerics, and the content of what `model` names: what is loaded at once."""
+    model = config.model
+    place, revision = model.folder or model.checkpoint, getattr(model, "revision", None)
+    own = {"numerics": NUMERICS, "model.checkpoint": _content(place, revision, known)}
+    if (model.kind, model.checkpoint) == ("mini", "few_steps"):
+        own["model.few_steps"] = _content(FEW_STEPS, None, known)
+    return own | _contents({**model.to_dict(), "checkpoint": None}, "model", known)
+
+
+def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
+    """The content of what `guidance` names, such as a weak model."""
+    found = _contents(config.guidance.to_dict(), "guidance", known)
+    for change in (c for rule in config.guidance.method.terms for c in rule.changes().values()):
+        if getattr(change, "checkpoint", None) == "mini":
+            found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
+        if getattr(change, "adapter", None) == "mini":
+            found["guidance: adapter"] = _content(STRENGTH_ADAPTER, None, known)
+    return found
+
+
+def _contents(settings: dict[str, Any], name: str, known: dict | None) -> dict[str, Any]:
+    return {path: _content(on[key], None, known) for path, on, key in _places(settings, name)}
+
+
+def _places(settings: Any, above: str) -> Iterator[tuple[str, Any, str | int]]:
+    """Settings that name a file, folder or repository: dotted path, their holder, and the key."""
+    is_dict = isinstance(settings, dict)
+    for key, value in settings.items() if is_dict else enumerate(settings):
+        path = f"{above}.{key}"
+        if isinstance(value, dict | list | tuple):
+            yield from _places(value, path)
+        elif not isinstance(value, str) or value == "mini":
+            continue
+        elif PLACES.fullmatch(key if is_dict else above.rpartition(".")[2]):
+            yield path, settings, key
+
+
+def _content(place: str | Path, revision: str | None, known: dict | None) -> str | None:
+    known = {} if known is None else known
+    if (place, revision) not in known:
+        known[place, revision] = content_of(place, revision)
+    return known[place, revision]
 
 
 def content_of(place: str | Path, revision: str | None = None) -> str | None:
@@ -90,49 +141,6 @@ def commit_of(repository: str, revision: str | None = None) -> str | None:
     return None
 
 
-def sources_of(config: RenderConfig, content: Content = content_of) -> Sources:
-    """What the videos of a configuration are made of beside its settings."""
-    return model_sources(config, content) | guidance_sources(config, content)
-
-
-def model_sources(config: RenderConfig, content: Content = content_of) -> dict[str, Any]:
-    """The numerics, and the content of what `model` names: what is loaded at once."""
-    model = config.model
-    place, revision = model.folder or model.checkpoint, getattr(model, "revision", None)
-    own = {"numerics": NUMERICS, "model.checkpoint": content(place, revision)}
-    if (model.kind, model.checkpoint) == ("mini", "few_steps"):
-        own["model.few_steps"] = content(FEW_STEPS)
-    return own | _contents({**model.to_dict(), "checkpoint": None}, "model", content)
-
-
-def guidance_sources(config: RenderConfig, content: Content = content_of) -> dict[str, Any]:
-    """The content of what `guidance` names, such as a weak model."""
-    found = _contents(config.guidance.to_dict(), "guidance", content)
-    for change in (c for rule in config.guidance.method.terms for c in rule.changes().values()):
-        if getattr(change, "checkpoint", None) == "mini":
-            found["guidance: weak"] = content(MINI_PATH / "transformer_weak")
-        if getattr(change, "adapter", None) == "mini":
-            found["guidance: adapter"] = content(STRENGTH_ADAPTER)
-    return found
-
-
-def _contents(settings: dict[str, Any], name: str, content: Content) -> dict[str, Any]:
-    return {path: content(on[key]) for path, on, key in _places(settings, name)}
-
-
-def _places(settings: Any, above: str) -> Iterator[tuple[str, Any, str | int]]:
-    """Settings that name a file, folder or repository: dotted path, their holder, and the key."""
-    is_dict = isinstance(settings, dict)
-    for key, value in settings.items() if is_dict else enumerate(settings):
-        path = f"{above}.{key}"
-        if isinstance(value, dict | list | tuple):
-            yield from _places(value, path)
-        elif not isinstance(value, str) or value == "mini":
-            continue
-        elif PLACES.fullmatch(key if is_dict else above.rpartition(".")[2]):
-            yield path, settings, key
-
-
 def cell_digest(config: RenderConfig, sources: Sources) -> str:
     """What the videos of one configuration have in common: settings, sources, strengths.
 
@@ -153,16 +161,16 @@ def settings_of_cell(config: RenderConfig) -> dict[str, Any]:
     return kept | {"output": {name: whole["output"][name] for name in ("video", "enlarge")}}
 
 
-def unit_key(cell: str, prompt: Prompt, seed: int, content: Content = content_of) -> str:
+def unit_key(cell: str, prompt: Prompt, seed: int, known: dict | None = None) -> str:
     """The name of a video: equal for equal configurations (by digest), prompts and seeds."""
-    (image,) = prompt_sources(prompt, content).values() or (None,)
-    shown = prompt.to_dict() | ({} if image is None else {"image": image})
+    (content,) = prompt_sources(prompt, known).values() or (None,)
+    shown = prompt.to_dict() | ({} if content is None else {"image": content})
     return digest(canonical({"cell": cell, "prompt": shown, "seed": seed}))
 
 
-def prompt_sources(prompt: Prompt, content: Content = content_of) -> dict[str, str | None]:
+def prompt_sources(prompt: Prompt, known: dict | None = None) -> dict[str, str | None]:
     """The content of the image of a prompt, if it has one."""
-    return {"prompt.image": content(prompt.image)} if prompt.image else {}
+    return {"prompt.image": _content(prompt.image, None, known)} if prompt.image else {}
 
 
 def surface_of(config: RenderConfig) -> dict | None:

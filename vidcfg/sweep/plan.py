@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from vidcfg.render.identity import (
     Sources,
     canonical,
     cell_digest,
-    content_of,
     digest,
     prompt_sources,
     sources_of,
@@ -328,19 +327,19 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
     """The plan of cells that have been checked."""
     # A unit for each cell, prompt and seed; a cell of the self-check may be one of the grid
     checked, hidden = _check_cells(cells)
-    content = cache(content_of)
+    known: dict[tuple, str | None] = {}
     texts = enumerate(cells[0].config.prompts)
-    sources = {f"prompt {i}": prompt_sources(prompt, content) for i, prompt in texts}
+    sources = {f"prompt {i}": prompt_sources(prompt, known) for i, prompt in texts}
     units: dict[str, SweepUnit] = {}
     at: dict[tuple, str] = {}
     for cell in (*cells, *hidden):
         config = cell.config
-        sources[cell.id] = sources_of(config, content)
+        sources[cell.id] = sources_of(config, known)
         common = cell_digest(config, sources[cell.id])
         most = 1 if cell in hidden else None
         for number, prompt in enumerate(config.prompts[:most]):
             for seed in config.seeds[:most]:
-                key = unit_key(common, prompt, seed, content)
+                key = unit_key(common, prompt, seed, known)
                 at[cell.id, number, seed] = key
                 units.setdefault(key, SweepUnit(key, cell.id, number, seed))
 
