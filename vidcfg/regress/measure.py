@@ -77,7 +77,7 @@ def measure_file(path: Path, key: Key, *, stride: int) -> MeasuredClip:
     items = find_items([path])
     if len(items) != 1:
         raise ResultsError(f"{path} is a folder of {len(items)} videos. Name one file.")
-    return replace(_measured(replace(items[0], stride=stride)), key=key)
+    return replace(_measured(replace(items[0], stride=stride or items[0].stride)), key=key)
 
 
 def _measured(item: Item) -> MeasuredClip:
