@@ -23,8 +23,9 @@ PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
 
 def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
     """All settings that decide the pixels and the encoding of one video, as plain data."""
-    own = {"prompt": unit.prompt.to_dict(), "seed": unit.seed}
-    return identity.settings_of_cell(config) | own
+    kept = identity.settings_of_cell(config)
+    own = {"prompt": unit.prompt.to_dict(), "seed": unit.seed, "output": kept.pop("output")}
+    return kept | own
 
 
 def make_record(
