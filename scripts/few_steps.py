@@ -6,7 +6,7 @@ The teacher is the model of the configuration under its guidance, on prompts of 
 latents are kept at the noise levels of the student's steps. The student learns, from latents at
 one level, the velocity that leads straight to those at the next (progressive distillation,
 Salimans & Ho 2022, arXiv:2202.00512, all halvings at once). A stopped run goes on with the same
-command. The folder is one that `vidcfg/mini/few_steps.py` reads.
+command. The folder is one that `vidcfg/mini/pipeline.py` reads.
 """
 
 import argparse
@@ -20,17 +20,28 @@ from typing import Any
 import numpy as np
 import torch
 from evidence.make import UNSEEN, draw_prompts, quicken
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from train_mini.loop import Clock, Log, Stop, descend, run_model
 
 from vidcfg import cli, guide
 from vidcfg.files import atomic_path, write_json
-from vidcfg.mini.few_steps import SOLVER, UPDATES, save_updates
+from vidcfg.mini.pipeline import UPDATES
 from vidcfg.mini.scheduler import load_scheduler
 from vidcfg.pipelines.schedulers import make_scheduler
 
 CHUNK = 64
+
+SOLVER = {
+    "_class_name": "UniPCMultistepScheduler",
+    "solver_order": 1,
+    "disable_corrector": list(range(100)),
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 5.0,
+}
+"""Up to 100 Euler steps of a flow at the noise levels of `unipc`; the last leads to the clip."""
 
 
 class Way(nn.Module):
@@ -160,6 +171,14 @@ def teach(pipe: Any, folder: Path, given: argparse.Namespace, log: Log, stop: St
     how = {"log": log, "stop": stop}
     run_model("the student", checkpoint, student.ways, optimizer, clock, train_step, **how)
     return student
+
+
+def save_updates(path: Path, updates: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Write (down [rank, in], up [out, rank]) of the matrices by name, in half precision."""
+    named = {}
+    for name, (down, up) in updates.items():
+        named |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    save_file({name: value.half().contiguous() for name, value in named.items()}, path)
 
 
 def parser() -> argparse.ArgumentParser:

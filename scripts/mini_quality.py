@@ -36,7 +36,7 @@ def real_clips(scenes: list[Scene], *, num_frames: int, side: int) -> Tensor:
 def accuracy(scorer, video: Tensor, scenes: list[Scene]) -> dict[str, float]:
     """Share of readings (every fourth frame) that are as asked, per attribute."""
     with torch.no_grad():
-        logits = scorer.classify(video)
+        logits = scorer.read(scorer.states(video))
     result = {}
     for name in ATTRIBUTES:
         wanted = torch.tensor([s.labels(video.shape[1])[name] for s in scenes])

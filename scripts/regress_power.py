@@ -81,7 +81,7 @@ class Case:
                 scale = 1.0 if rule.is_ratio else SHARE
                 # Two degrees of freedom each prompt; changes between the pairs of three repeats.
                 repeats = np.concatenate([self.drawn(rng) for _ in range(2)]) * scale
-                noise[name] = RepeatNoise.of(repeats, "repeats")
+                noise[name] = RepeatNoise.of(repeats, "repeats", len(repeats))
         return judge(pairs, policy, noise)
 
 

@@ -51,8 +51,7 @@ def parser(name: str, about: str, *, details: str = "") -> argparse.ArgumentPars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--version", action="version", version=f"vidcfg {__version__}")
-    shared(made)
-    return made
+    return shared(made)
 
 
 def shared(made: argparse.ArgumentParser, *, default: Any = False) -> argparse.ArgumentParser:
@@ -148,15 +147,11 @@ def warn(text: str) -> None:
 @contextlib.contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
     """SIGTERM, with which schedulers end a command, is a Ctrl-C in the block."""
-    try:
-        before = signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not the main thread, where no signal arrives
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ValueError):  # not the main thread, where no signal arrives
+            before = signal.signal(signal.SIGTERM, _interrupt)
+            stack.callback(signal.signal, signal.SIGTERM, before)
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -170,11 +165,9 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def _leave_at_once_on_ctrl_c() -> None:
     """A second Ctrl-C, while libraries shut down, ends the process without a traceback."""
-    try:
+    with contextlib.suppress(ValueError):  # not the main thread, where no Ctrl-C arrives
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
-    except ValueError:  # not the main thread, where no Ctrl-C arrives
-        return
 
 
 def _leave(number: int, frame: Any) -> None:

@@ -90,8 +90,7 @@ def _is_alive(number: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        # It is somebody else's.
-        return True
+        pass  # It is somebody else's.
     return True
 
 

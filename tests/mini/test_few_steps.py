@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from few_steps import SOLVER, save_updates
 from safetensors.torch import load_file
 
-from vidcfg.mini.few_steps import SOLVER, add_updates, save_updates
+from vidcfg.mini.pipeline import add_updates
 
 
 def updates_of(model, rank=3, *, names):

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scenes import all_scenes
 
 from vidcfg.mini.shapes import (
     ATTRIBUTES,
@@ -13,7 +14,6 @@ from vidcfg.mini.shapes import (
     SHAPES,
     TEXTURES,
     Scene,
-    all_scenes,
     asked,
     caption,
     draw,

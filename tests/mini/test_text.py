@@ -1,9 +1,10 @@
 import pytest
 import torch
+from scenes import all_scenes
 from tokenizers import Tokenizer
 
 from vidcfg.mini import MINI_PATH
-from vidcfg.mini.shapes import all_scenes, caption
+from vidcfg.mini.shapes import caption
 from vidcfg.mini.text import MAX_LENGTH, TextEncoder, build_tokenizer, tokenize
 from vidcfg.render.prompts import prompt_warnings
 

@@ -180,7 +180,7 @@ def test_head_paints_the_background_that_the_prompt_leaves_open(mini, head):
                 output_type="pt",
             ).frames
         with torch.no_grad():
-            seen = scorer.classify(video)
+            seen = scorer.read(scorer.states(video))
         return seen["background"][:, 2].argmax(1).tolist()
 
     assert backgrounds(1.0) != wanted.tolist()

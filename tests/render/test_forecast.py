@@ -265,7 +265,9 @@ def test_a_motion_adapter_makes_an_animatediff_pipeline_of_a_checkpoint(tmp_path
     settings = _settings(folder, tmp_path, "model.motion_adapter=somebody/motion")
     forecast = forecast_of(settings)
     assert type(forecast.pipe).__name__ == "AnimateDiffPipeline"
-    assert forecast.family.name == "animatediff"
+    from vidcfg.pipelines.families import family_of
+
+    assert family_of(forecast.pipe).name == "animatediff"
     assert "num_frames" in inspect.signature(type(forecast.pipe).__call__).parameters
 
 

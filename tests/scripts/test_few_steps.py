@@ -10,8 +10,7 @@ from tiny_sweep import save_tiny_model
 from train_mini.loop import Clock
 
 import vidcfg
-from vidcfg.mini.few_steps import UPDATES, to_few_steps
-from vidcfg.mini.pipeline import MiniVideoPipeline
+from vidcfg.mini.pipeline import UPDATES, MiniVideoPipeline, to_few_steps
 from vidcfg.mini.scheduler import load_scheduler
 
 CONFIG = """\

@@ -77,16 +77,16 @@ def rotary_axes(head_dim: int) -> tuple[int, int, int]:
 
 
 def rotary_table(
-    sizes: tuple[int, int, int], head_dim: int, *, base: float = 100.0, device=None
+    sizes: tuple[int, int, int], head_dim: int, *, device=None
 ) -> tuple[Float[Tensor, "N half"], Float[Tensor, "N half"]]:
     """Cosines and sines of the rotary angles of a grid of (t, h, w) positions, t slowest.
 
-    Channel pair i of an axis with n channels turns by position * base^(-2 i / n).
+    Channel pair i of an axis with n channels turns by position * 100^(-2 i / n).
     """
     angles = []
     grid = torch.meshgrid(*(torch.arange(n, device=device) for n in sizes), indexing="ij")
     for positions, channels in zip(grid, rotary_axes(head_dim), strict=True):
-        speed = base ** (-torch.arange(0, channels, 2, device=device).float() / channels)
+        speed = 100.0 ** (-torch.arange(0, channels, 2, device=device).float() / channels)
         angles.append(positions.flatten().float()[:, None] * speed)
     angle = torch.cat(angles, dim=1)
     return angle.cos(), angle.sin()

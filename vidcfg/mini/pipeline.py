@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vidcfg.files import write_json
-from vidcfg.mini import MINI_PATH
+from vidcfg.mini import FEW_STEPS, MINI_PATH
 from vidcfg.mini.codec import CausalVAE, check_length
 from vidcfg.mini.model import STDiT
 from vidcfg.mini.scheduler import load_scheduler
@@ -19,6 +19,9 @@ from vidcfg.progress import Progress
 MODELS = {"transformer": STDiT, "vae": CausalVAE, "text_encoder": TextEncoder}
 """The modules of the pipeline; each has a folder of its name."""
 
+UPDATES = "updates.safetensors"
+"""What makes the model its student of few steps: low-rank updates of its matrices, by names of
+LoRA files of diffusers. Made by `scripts/few_steps.py`."""
 
 Videos = namedtuple("Videos", "frames")
 """What a call returns: a tuple of one."""
@@ -110,18 +113,17 @@ class MiniVideoPipeline:
         The negative side is None without guidance; no negative prompt is the empty prompt. What
         is `given`, in the same order, is not encoded.
         """
-        embeds, mask, negative_embeds, negative_mask = given
-        sides = [*self._encode(prompt, embeds, mask), None, None]
+        sides = [*self._encode(prompt, *given[:2]), None, None]
         if do_classifier_free_guidance:
             size = len(sides[0])
             negative = "" if negative_prompt is None else negative_prompt
             negative = [negative] * size if isinstance(negative, str) else list(negative)
-            if negative_embeds is None and len(negative) != size:
+            if given[2] is None and len(negative) != size:
                 raise ValueError(
                     f"{len(negative)} negative prompts for {size} prompts. "
                     "Give one, or one for each prompt."
                 )
-            sides[2:] = self._encode(negative, negative_embeds, negative_mask)
+            sides[2:] = self._encode(negative, *given[2:])
         count = num_videos_per_prompt
         return tuple(None if x is None else x.repeat_interleave(count, dim=0) for x in sides)
 
@@ -135,14 +137,14 @@ class MiniVideoPipeline:
         """
         if latents is not None:
             return latents.to(device=device, dtype=torch.float32)
-        if isinstance(generator, list) and len(generator) != batch_size:
+        generators = generator if isinstance(generator, list) else [generator]
+        if isinstance(generator, list) and len(generators) != batch_size:
             raise ValueError(
-                f"{len(generator)} generators for {batch_size} videos. "
+                f"{len(generators)} generators for {batch_size} videos. "
                 "Give one, or one for each video."
             )
         stride, patch = self.vae_scale_factor_temporal, self.vae_scale_factor_spatial
         size = (1 + (num_frames - 1) // stride, height // patch, width // patch)
-        generators = generator if isinstance(generator, list) else [generator]
         shape = (batch_size // len(generators), self.transformer.config.in_channels, *size)
         drawn = [
             torch.randn(shape, generator=each, device=each.device if each else device)
@@ -240,9 +242,7 @@ class MiniVideoPipeline:
         """Latents [B, C, F, h, w] -> frames in 0..1, clamped."""
         video = self.vae.decode(latents.to(self.vae.dtype))[0].float()
         video = ((video + 1) / 2).clamp(0, 1).permute(0, 2, 1, 3, 4)
-        if output_type == "pt":
-            return video
-        return video.permute(0, 1, 3, 4, 2).cpu().numpy()
+        return video if output_type == "pt" else video.permute(0, 1, 3, 4, 2).cpu().numpy()
 
     def _predict(self, latents, timestep, embeds, mask) -> torch.Tensor:
         return self.transformer(
@@ -254,13 +254,11 @@ class MiniVideoPipeline:
         )[0].float()
 
     def _encode(self, prompt, embeds, mask) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.device
         if embeds is not None:
-            if mask is None:
-                mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-            return embeds.to(device), mask.to(device)
+            mask = torch.ones(embeds.shape[:2], dtype=torch.bool) if mask is None else mask
+            return embeds.to(self.device), mask.to(self.device)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        ids, mask = (x.to(device) for x in tokenize(self.tokenizer, prompts))
+        ids, mask = (x.to(self.device) for x in tokenize(self.tokenizer, prompts))
         return self.text_encoder(ids, mask), mask
 
 
@@ -275,3 +273,33 @@ def load_mini(
     part = "transformer_weak" if weak else "transformer"
     transformer = STDiT.from_pretrained(MINI_PATH, subfolder=part, **how)
     return MiniVideoPipeline.from_pretrained(MINI_PATH, transformer=transformer, **how)
+
+
+@torch.no_grad()
+def add_updates(model: torch.nn.Module, path: Path) -> None:
+    """Add up [out, rank] @ down [rank, in] of a file to the matrices of a model that it names.
+
+    Raises:
+        ValueError: there is no such file, or it is of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = {name: value.float() for name, value in load_file(path).items()}
+        for name in {name.rpartition(".lora_")[0] for name in found}:
+            weight = model.get_submodule(name).weight
+            update = found[f"{name}.lora_B.weight"] @ found[f"{name}.lora_A.weight"]
+            weight.copy_(weight.float() + update.to(weight.device))
+    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} holds no updates of this model ({error}). Make them with: "
+            "python scripts/few_steps.py"
+        ) from None
+
+
+def to_few_steps(pipe: Any, folder: Path = FEW_STEPS) -> None:
+    """Make a pipeline of the embedded model the student: its weights and its scheduler."""
+    if pipe.device.type != "meta":
+        add_updates(pipe.transformer, folder / UPDATES)
+    pipe.scheduler = load_scheduler(folder / "scheduler")

@@ -68,10 +68,6 @@ class Scorer(Part):
         states = nn.functional.silu(states)
         return {name: head(states) for name, head in self.heads.items()}
 
-    def features(self, video: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B D"]:
-        """The video embedding before it is scaled to length 1."""
-        return self.embed(self.states(video))
-
     def unit(self, states: Float[Tensor, "B K S"]) -> Float[Tensor, "B D"]:
         """The video embedding scaled to length 1."""
         return nn.functional.normalize(self.embed(states), dim=-1)
@@ -85,10 +81,6 @@ class Scorer(Part):
         ids, mask = (x.to(self.device) for x in tokenize(self.tokenizer, prompts))
         states = pooled(self.text_encoder(ids, mask), mask)
         return nn.functional.normalize(self.text_project(states), dim=-1)
-
-    def classify(self, video: Float[Tensor, "B T 3 H W"]) -> dict[str, Float[Tensor, "B K n"]]:
-        """Logits per attribute at each reading, in the order of `ATTRIBUTES`."""
-        return self.read(self.states(video))
 
     def alignment(
         self, video: Float[Tensor, "B T 3 H W"], prompts: list[str]

@@ -9,7 +9,6 @@ the shorter side and the travel is per clip, not per frame.
 
 import re
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -141,25 +140,21 @@ def caption(scene: Scene, without: frozenset[str] | set[str] = frozenset()) -> s
     and the next are one part.
     """
 
-    def said(part: str) -> str | None:
-        return None if part in without else getattr(scene, part)
-
+    said = {part: "" if part in without else getattr(scene, part) or "" for part in PARTS}
     words = [f"{fault}," for fault in scene.faults if fault not in without]
-    colour, shape, turned = said("colour"), said("shape"), said("then_colour")
-    if colour or shape or turned:
-        words += ["a", *([colour] if colour else []), shape or "shape"]
-        words += ["turning", turned] if turned else []
-    if motion := said("motion"):
-        words += [MOTION_WORDS[motion]]
+    if said["colour"] or said["shape"] or said["then_colour"]:
+        words += ["a", said["colour"], said["shape"] or "shape"]
+        words += ["turning", said["then_colour"]] if said["then_colour"] else []
+    if said["motion"]:
+        words += [MOTION_WORDS[scene.motion]]
         words += ["then", scene.then_motion] if scene.then_motion else []
-    if said("texture") or said("background"):
-        over = [word for word in (said("texture"), said("background")) if word]
-        words += ["over", "a", *over, "background"]
-    if light := said("light"):
-        words += ["in", light, "light"]
-    if dot := said("dot"):
-        words += ["with", *(["a"] if dot != "no" else []), dot, "dot"]
-    return " ".join(words)
+    if said["texture"] or said["background"]:
+        words += ["over", "a", said["texture"], said["background"], "background"]
+    if said["light"]:
+        words += ["in", said["light"], "light"]
+    if said["dot"]:
+        words += ["with", "" if said["dot"] == "no" else "a", said["dot"], "dot"]
+    return " ".join(filter(None, words))
 
 
 PARTS = (*ATTRIBUTES, "then_colour")
@@ -172,35 +167,23 @@ def asked(prompt: str) -> dict[str, tuple[str | None, str | None]]:
     None where it says nothing of that half. An attribute that is named twice is left out.
     """
     words = re.findall(r"[a-z]+", prompt.lower())
-    found: dict[str, list[str]] = {
-        name: [] for name in (*ATTRIBUTES, "then_colour", "then_motion")
-    }
+    found: dict[str, list[str]] = {name: [] for name in (*PARTS, "then_motion")}
     for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
         if after == "dot":
             names = ("dot",)
         elif before in ("turning", "then"):
             names = ("then_colour",) if before == "turning" else ("then_motion",)
         else:
-            names = tuple(name for name in ATTRIBUTES if name != "dot")
+            names = ATTRIBUTES.keys() - {"dot"}
         for name in names:
             if word in ATTRIBUTES[name.removeprefix("then_")]:
                 found[name].append(word)
     said = {name: values[0] for name, values in found.items() if len(values) == 1}
-    told = {
-        name: (said.get(name), said.get(f"then_{name}", said.get(name))) for name in ATTRIBUTES
-    }
+    told = {n: (said.get(n), said.get(f"then_{n}", said.get(n))) for n in ATTRIBUTES}
     return {name: halves for name, halves in told.items() if any(halves)}
 
 
 # Scenes
-
-
-def all_scenes(*, held_out: bool | None = None) -> list[Scene]:
-    """Every combination of shape, colour, motion and background; `held_out` keeps those in or
-    out of training alone.
-    """
-    scenes = [Scene(*values) for values in product(SHAPES, COLOURS, MOTIONS, BACKGROUNDS)]
-    return [s for s in scenes if held_out is None or s.is_held_out == held_out]
 
 
 def vary(scene: Scene, rng: np.random.Generator) -> Scene:

@@ -46,8 +46,8 @@ def tokenize(
     """
     found = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]
     found = [[*ids[:-1][: MAX_LENGTH - 1], ids[-1]] for ids in found]
-    pad = tokenizer.token_to_id("<pad>")
-    padded = [ids + [pad] * (MAX_LENGTH - len(ids)) for ids in found]
+    pad = [tokenizer.token_to_id("<pad>")]
+    padded = [ids + pad * (MAX_LENGTH - len(ids)) for ids in found]
     lengths = torch.tensor([len(ids) for ids in found])
     mask = torch.arange(MAX_LENGTH) < lengths[:, None]
     return torch.tensor(padded).reshape(mask.shape), mask

@@ -78,8 +78,7 @@ class MiniModel(ConfigModel):
         """See `load_pipeline`."""
         import torch
 
-        from vidcfg.mini.few_steps import to_few_steps
-        from vidcfg.mini.pipeline import MiniVideoPipeline
+        from vidcfg.mini.pipeline import MiniVideoPipeline, to_few_steps
 
         if not (self.folder / "model_index.json").is_file():
             raise ModelError(

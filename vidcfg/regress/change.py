@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from vidcfg.metrics.paired import (
-    cluster_means,
-    minimum_detectable_effect,
-    sign_flip_p,
-    skewness_corrected_p,
-    smallest_p,
-)
+from vidcfg.metrics import paired
 from vidcfg.metrics.record import mean_interval
 from vidcfg.regress.policy import MetricRule
 
@@ -43,7 +37,7 @@ def odd(num: int) -> int:
 
 def provable_p(num: int) -> float:
     """The smallest p-value that a change of `num` prompts can have without calibrated noise."""
-    return smallest_p(num - odd(num)) if num > ODD else 1.0
+    return paired.smallest_p(num - odd(num)) if num > ODD else 1.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +53,9 @@ class RepeatNoise:
     source: str
 
     @classmethod
-    def of(
-        cls, changes: Sequence[float] | np.ndarray, source: str, n: int | None = None
-    ) -> "RepeatNoise":
+    def of(cls, changes: Sequence[float] | np.ndarray, source: str, n: int) -> "RepeatNoise":
         # Without a cause the mean change is 0.
-        sd = math.sqrt(float(np.mean(np.square(changes))))
-        return cls(sd, len(changes) if n is None else n, source)
+        return cls(math.sqrt(float(np.mean(np.square(changes)))), n, source)
 
     @classmethod
     def saved(cls, facts: Mapping[str, Any]) -> "dict[str, RepeatNoise]":
@@ -108,7 +99,7 @@ class RepeatNoise:
             return None
         # Two values with this standard deviation stand for the noise.
         values = np.array([-self.sd, self.sd]) / math.sqrt(2)
-        found = minimum_detectable_effect(
+        found = paired.minimum_detectable_effect(
             values, range(2), num_clusters=num, alpha=alpha, power=power
         )
         return abs(rule.shown(rule.direction * max(found, rule.margin_of(rule.direction))))
@@ -140,12 +131,12 @@ class PairedChange:
 
     def mean(self, values_n: np.ndarray) -> float:
         """The mean over prompts, every prompt once."""
-        return float(cluster_means(values_n, self.clusters_n).mean())
+        return float(paired.cluster_means(values_n, self.clusters_n).mean())
 
     @cached_property
     def means_g(self) -> np.ndarray:
         """Of each prompt."""
-        return cluster_means(self.worse_n, self.clusters_n)
+        return paired.cluster_means(self.worse_n, self.clusters_n)
 
     @property
     def num_prompts(self) -> int:
@@ -178,11 +169,6 @@ class PairedChange:
             return None
         return self.repeats
 
-    @property
-    def margin(self) -> float:
-        """That of the rule, on the scale of `worse_n`."""
-        return self.rule.margin_of(self.direction)
-
     def tolerance(self, alpha: float) -> float:
         """What a PASS shows the change to be below, on the scale of `worse_n`.
 
@@ -204,10 +190,8 @@ class PairedChange:
         repeats, or by that (times 2). Twice as large if both ways are bad.
         """
         kept = np.sort(self.means_g)[: len(self.means_g) - odd(len(self.means_g))]
-        p = max(sign_flip_p(kept, range(len(kept))) if len(kept) else 1.0, self._skewed_p)
-        if self.noise is not None:
-            p = 2 * min(p, self.noise.p(self.point, self.num_prompts))
-        return min(1.0, 2 * p if self.rule.bad == "either" else p)
+        by_signs = paired.sign_flip_p(kept, range(len(kept))) if len(kept) else 1.0
+        return min(1.0, self._by_repeats_too(max(by_signs, self._skewed_p)))
 
     @cached_property
     def sign_of_harm(self) -> float:
@@ -215,20 +199,22 @@ class PairedChange:
 
         For one metric; times `num_metrics` for all of them.
         """
-        found = [self._skewed_p]
+        return min(1.0, self._by_repeats_too(self._skewed_p) * self.num_metrics)
+
+    def _by_repeats_too(self, p: float) -> float:
         if self.noise is not None:
-            found.append(self.noise.p(self.point, self.num_prompts))
-        p = len(found) * min(found) * self.num_metrics
-        return min(1.0, 2 * p if self.rule.bad == "either" else p)
+            p = 2 * min(p, self.noise.p(self.point, self.num_prompts))
+        return 2 * p if self.rule.bad == "either" else p
 
     @cached_property
     def _skewed_p(self) -> float:
-        return skewness_corrected_p(self.worse_n, self.clusters_n)
+        return paired.skewness_corrected_p(self.worse_n, self.clusters_n)
 
     @property
     def is_above(self) -> bool:
         """The mean change is above both margins."""
-        return self.point > self.margin and self.mean(self.difference_n) > self.rule.at_least
+        margin = self.rule.margin_of(self.direction)
+        return self.point > margin and self.mean(self.difference_n) > self.rule.at_least
 
     def is_within(self, alpha: float) -> bool:
         """The change is shown to be below the tolerance at level alpha, or no clip changed.
@@ -246,7 +232,7 @@ class PairedChange:
         if high < tolerance and (self.rule.bad != "either" or low > -other):
             return True
         # A change of intensity that is none passes, whatever its ratio.
-        differences = cluster_means(self.difference_n, self.clusters_n).tolist()
+        differences = paired.cluster_means(self.difference_n, self.clusters_n).tolist()
         found = mean_interval(differences, level=1 - 2 * alpha)
         return found is not None and found[1] < self.rule.at_least
 
@@ -304,6 +290,8 @@ class PairedChange:
 
     def detectable(self, alpha: float, power: float) -> float | None:
         """The change, as shown, that is found with that power; at least the margin."""
-        found = minimum_detectable_effect(self.worse_n, self.clusters_n, alpha=alpha, power=power)
-        size = self.shown(max(found, self.margin))
+        found = paired.minimum_detectable_effect(
+            self.worse_n, self.clusters_n, alpha=alpha, power=power
+        )
+        size = self.shown(max(found, self.rule.margin_of(self.direction)))
         return None if size is None else abs(size)

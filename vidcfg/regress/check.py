@@ -1,7 +1,7 @@
 """The whole comparison: pair, judge, and find the clips and frames behind the verdict."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Worst:
     key: Key
     new: MeasuredClip
     base: MeasuredClip
-    frames: tuple[Span, ...]
+    frames: tuple[Span, ...] = ()
     spans_t: tuple[Span, ...] = ()
     new_t: tuple[float | None, ...] = ()
     base_t: tuple[float | None, ...] = ()
@@ -38,23 +38,16 @@ class Worst:
 
     def __str__(self) -> str:
         """`worst in 'a red circle', seed 0: 0.0051 -> 0.0103, frames 5-6`."""
-        values = []
-        for clip in (self.base, self.new):
-            record = clip.records.get(self.metric)
-            missing = record is None or record.value is None
-            values.append("not measurable" if missing else f"{record.value:.4g}")
-        return f"worst in {self.key}: {values[0]} -> {values[1]}{self._where}"
-
-    @property
-    def _where(self) -> str:
-        shown = [f"{a}-{b}" if a != b else str(a) for a, b in self.frames]
-        is_one = len(shown) == 1 and "-" not in shown[0]
-        text = f", frame{'' if is_one else 's'} {', '.join(shown)}" if shown else ""
-        if self.block is None:
-            return text
-        top, left, bottom, right = self.block
-        at = f"rows {top} to {bottom}, columns {left} to {right}"
-        return f"{text}; worst block of all in frame {self.block_frame}, {at}"
+        values = (clip.value(self.metric) for clip in (self.base, self.new))
+        old, new = ("not measurable" if value is None else f"{value:.4g}" for value in values)
+        text = f"worst in {self.key}: {old} -> {new}"
+        if self.frames:
+            shown = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in self.frames)
+            text += f", frame{'' if shown.isdigit() else 's'} {shown}"
+        if self.block is not None:
+            text += f"; worst block of all in frame {self.block_frame}, "
+            text += "rows {0} to {2}, columns {1} to {3}".format(*self.block)
+        return text
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +103,11 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
     new_t, base_t = _traces(result.name, new, base)
     spans = _spans(result.name, len(new_t), new.info.num_frames) if len(new_t) else ()
     record = new.records.get(result.name)
-    place = (record.extra.get("worst") if record else None) or {}
-    found = {"block": tuple(place["block"]), "block_frame": place["frame"]} if place else {}
+    worst = Worst(result.name, paired.keys[index], new, base)
+    if place := record and record.extra.get("worst"):
+        worst = replace(worst, block=tuple(place["block"]), block_frame=place["frame"])
     if not spans:
-        return Worst(result.name, paired.keys[index], new, base, (), **found)
+        return worst
     # The frames, by how much worse each is than the baseline's.
     if result.name == "contrast_drift":
         excess = np.abs(new_t - new_t[0]) - np.abs(base_t - base_t[0])
@@ -121,12 +115,17 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
         excess = rule.transformed(new_t) - rule.transformed(base_t)
     excess *= direction
     excess[np.isnan(new_t) & ~np.isnan(base_t)] = np.inf
-    frames = tuple(spans[t] for t in _largest(excess))
+    # At most three that are worse by at least a third of the worst one, worst first.
+    top = max((value for value in excess if value > 0), default=np.inf)
+    kept = sorted(np.flatnonzero(excess >= top / 3), key=lambda t: -excess[t])
+    frames = tuple(spans[t] for t in kept[:3])
     # A complement is shown as what is compared, so that up is bad.
     if rule.of == "complement":
         new_t, base_t = 1 - new_t, 1 - base_t
-    shown = (tuple(None if np.isnan(x) else float(x) for x in trace) for trace in (new_t, base_t))
-    return Worst(result.name, paired.keys[index], new, base, frames, spans, *shown, **found)
+    new_t, base_t = (
+        tuple(None if np.isnan(x) else float(x) for x in trace) for trace in (new_t, base_t)
+    )
+    return replace(worst, frames=frames, spans_t=spans, new_t=new_t, base_t=base_t)
 
 
 def _traces(name: str, new: MeasuredClip, base: MeasuredClip) -> tuple[np.ndarray, np.ndarray]:
@@ -156,10 +155,3 @@ def _spans(name: str, length: int, num_frames: int) -> tuple[Span, ...]:
     # One for each frame, pair, or frame with two neighbours.
     ends = {num_frames: (0, 0), num_frames - 1: (0, 1), num_frames - 2: (1, 1)}.get(length)
     return tuple((t + ends[0], t + ends[1]) for t in range(length)) if ends else ()
-
-
-def _largest(excess: np.ndarray) -> list[int]:
-    """At most three entries that are worse by at least a third of the worst one, worst first."""
-    top = max((value for value in excess if value > 0), default=np.inf)
-    kept = [t for t, value in enumerate(excess) if value >= top / 3]
-    return sorted(kept, key=lambda t: -excess[t])[:3]

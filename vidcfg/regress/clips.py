@@ -58,6 +58,11 @@ class MeasuredClip:
         """What is known about the video, None if no metric has it."""
         return next((r.clip for r in self.records.values() if r.clip is not None), None)
 
+    def value(self, metric: str) -> float | None:
+        """What was measured; None without a record, or a value in it."""
+        record = self.records.get(metric)
+        return record and record.value
+
     @property
     def render(self) -> dict[str, Any]:
         """What the render's record says; nothing without one, or if it is damaged."""
@@ -134,7 +139,16 @@ def read_finished(path: Path) -> ClipSet:
         cell = unit.cell if has_cells else ""
         if results.kind == "evaluation":
             cell = folder_of(unit.key)
-            _check_fresh(unit.video, path / "records.jsonl")
+            records = path / "records.jsonl"
+            if (
+                unit.video
+                and unit.video.is_file()
+                and unit.video.stat().st_mtime > records.stat().st_mtime + 1
+            ):
+                raise ResultsError(
+                    f"{unit.video} is younger than {records}, which may be of another video. "
+                    f"Remove {records.name} to measure on the spot, or run vidcfg evaluate again."
+                )
         prompt, number = prompt_and_number(Path(unit.key).stem)
         seed = number if unit.seed is None else unit.seed
         key = Key(cell, unit.prompt or prompt, -1 if seed is None else seed)
@@ -146,14 +160,6 @@ def folder_of(name: str) -> str:
     """The cell of a video by its name: its folder below what was given, none for a whole path."""
     folder = Path(name).parent
     return "" if folder.is_absolute() or folder == Path() else folder.as_posix()
-
-
-def _check_fresh(video: Path | None, records: Path) -> None:
-    if video and video.is_file() and video.stat().st_mtime > records.stat().st_mtime + 1:
-        raise ResultsError(
-            f"{video} is younger than {records}, which may be of another video. "
-            f"Remove {records.name} to measure on the spot, or run vidcfg evaluate again."
-        )
 
 
 def _clip(path: str | Path, unit: UnitResult, key: Key) -> MeasuredClip:
@@ -196,9 +202,7 @@ def write_baseline(
                 lines.append(json.dumps(place | _brief(record), allow_nan=False))
     # The head comes last: without it the folder is no baseline.
     write_text(folder / "records.jsonl", "\n".join(lines) + "\n")
-    write_json(
-        folder / "baseline.json", {"kind": BASELINE_KIND, **dict(facts or {}), "clips": listed}
-    )
+    write_json(folder / "baseline.json", {"kind": BASELINE_KIND, **(facts or {}), "clips": listed})
     return folder
 
 
@@ -207,15 +211,9 @@ def _brief(record: Record) -> dict[str, Any]:
     row = record.to_dict()
     if row["trace"] is not None:
         row["trace"] = [None if x is None else float(f"{x:.5g}") for x in row["trace"]]
-    left_out = {"better": "none", "status": "ok", "unit": "", "comparable_to_literature": False}
-    return {
-        key: value
-        for key, value in row.items()
-        if key not in ("subject", "clip")
-        and value is not None
-        and value != {}
-        and (key not in left_out or value != left_out[key])
-    }
+    usual = {"better": "none", "status": "ok", "unit": "", "comparable_to_literature": False}
+    usual |= {name: row[name] for name in ("subject", "clip")}
+    return {key: v for key, v in row.items() if v not in (None, {}, usual.get(key))}
 
 
 SIDE = 192
@@ -276,13 +274,12 @@ def write_strips(clips: ClipSet, folder: Path, *, side: int | None = SIDE) -> Cl
     strips = [side and strip_of(clip, side=side) for clip in clips.clips.values()]
     for old in folder.glob("[0-9]*.webp"):
         old.unlink()
-    made = {}
-    for index, ((key, clip), strip) in enumerate(zip(clips.clips.items(), strips)):
-        path = folder / f"{index:04d}.webp" if strip else None
+    made = {key: replace(clip, strip=None) for key, clip in clips.clips.items()}
+    for index, (key, strip) in enumerate(zip(made, strips)):
         if strip:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(strip.data)
-        made[key] = replace(clip, strip=path)
+            made[key] = replace(made[key], strip=folder / f"{index:04d}.webp")
+            made[key].strip.write_bytes(strip.data)
     return replace(clips, clips=made)
 
 
@@ -297,9 +294,8 @@ def read_strip(path: Path, num_frames: int) -> Strip | None:
             width, height = picture.size
     except OSError:
         return None
-    if width % columns or height % rows:
-        return None
-    return Strip(data, num_frames, width // columns, height // rows, columns)
+    is_whole = not (width % columns or height % rows)
+    return Strip(data, num_frames, width // columns, height // rows, columns) if is_whole else None
 
 
 def _grid(num_frames: int) -> tuple[int, int]:

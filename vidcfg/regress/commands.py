@@ -22,7 +22,7 @@ from vidcfg.regress.clips import (
 from vidcfg.regress.measure import load_clips
 from vidcfg.regress.noise import RepeatNoise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
-from vidcfg.regress.output import table, write_error, write_outputs
+from vidcfg.regress.output import size_words, table, write_error, write_outputs
 from vidcfg.regress.pairs import can_pass
 from vidcfg.regress.policy import load_policy
 
@@ -60,8 +60,8 @@ def _made_by(clips: ClipSet) -> dict[str, Any]:
     """Commit, versions and model of the renders, from the first record that tells."""
     for clip in clips.clips.values():
         facts = clip.render
-        found = {name: facts[name] for name in ("commit", "versions", "model") if facts.get(name)}
-        if found:
+        names = ("commit", "versions", "model")
+        if found := {name: facts[name] for name in names if facts.get(name)}:
             return {"made_by": found}
     return {}
 
@@ -84,8 +84,8 @@ def check(arguments: argparse.Namespace) -> int:
     # A reader such as `head` that closes the pipe does not change the verdict.
     with contextlib.suppress(BrokenPipeError):
         cli.say(text)
-    is_allowed = outcome.judgement.may_be_allowed and is_lenient
-    return cli.DONE if is_allowed else outcome.judgement.exit_code
+    judgement = outcome.judgement
+    return cli.DONE if judgement.may_be_allowed and is_lenient else judgement.exit_code
 
 
 def power(arguments: argparse.Namespace) -> int:
@@ -108,12 +108,10 @@ def power(arguments: argparse.Namespace) -> int:
     cli.say(f"change found with {rules.power:.0%} power, each prompt one clip\n")
     cli.say(f"{'metric':20}{'noise sd':>10}{heads}  noise from")
     for name in [name for name in rules.metrics if name in noise]:
-        rule, found = rules.metrics[name], noise[name]
-        cells = ""
+        rule, found, cells = rules.metrics[name], noise[name], ""
         for num in counts:
             seen = found.detectable(rule, num, alpha=rules.share(name), power=rules.power)
-            shown = "-" if seen is None else f"{seen:.1%}" if rule.is_ratio else f"{seen:.3g}"
-            cells += f"{shown:>10}"
+            cells += f"{size_words(seen, rule.is_ratio):>10}"
         cli.say(f"{name:20}{found.sd:>10.3g}{cells}  {found.source}")
     cli.say("\n-: so few prompts cannot prove a change of this metric at its share of alpha")
     return cli.DONE

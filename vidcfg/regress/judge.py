@@ -144,10 +144,11 @@ def judge(
     guards = {name: found.get(policy.metrics[name].guard) for name in found}
     for name, guard in guards.items():
         if found[name].verdict == PASS and guard is not None and guard.size > 1:
-            reason = f"does not count while {guard.name} is {guard.amount(guard.change)}"
-            is_unproven = guard.is_unproven or guard.verdict == FAIL
             found[name] = replace(
-                found[name], verdict=INCONCLUSIVE, reason=reason, is_unproven=is_unproven
+                found[name],
+                verdict=INCONCLUSIVE,
+                reason=f"does not count while {guard.name} is {guard.amount(guard.change)}",
+                is_unproven=guard.is_unproven or guard.verdict == FAIL,
             )
     for name, result in found.items():
         if result.explained >= 0.0005:
@@ -173,31 +174,39 @@ def _measured(
     has_new, has_base = np.isfinite(pairs.new_N), np.isfinite(pairs.base_N)
     lost, gained = int((has_base & ~has_new).sum()), int((has_new & ~has_base).sum())
     result = replace(result, lost=lost, gained=gained)
-    both = has_new & has_base
-    if not both.any():
-        if lost:
-            reason = f"measurable in the baseline, lost in {lost} of {lost} clips"
-            result = replace(result, verdict=FAIL, reason=reason, is_lost=True)
-        return result
+    positions_n, new_n, base_n, clusters_n = pairs.common
+    if not len(positions_n):
+        return _failed_by_loss(result, lost) if lost else result
+    # What the base would have grown by anyway is no change.
     explained = _explained(rule, every, policy)
-    tested = _change(rule, pairs, both, explained)
-    tested = replace(tested, repeats=noise.get(name), num_metrics=len(policy.metrics))
-    low, high = (tested.shown(end) for end in tested.ends(policy.alpha)[:: tested.direction])
+    change, difference = rule.changes(new_n, base_n * (1 + explained))
+    is_fall = rule.bad == "either" and cluster_means(change, clusters_n).mean() < 0
+    direction = -1 if is_fall else rule.direction
+    tested = PairedChange(
+        rule,
+        direction,
+        positions_n=positions_n,
+        clusters_n=clusters_n,
+        worse_n=direction * change,
+        difference_n=direction * difference,
+        repeats=noise.get(name),
+        num_metrics=len(policy.metrics),
+    )
+    low, high = (tested.shown(end) for end in tested.ends(policy.alpha)[::direction])
     tolerance = tested.tolerance(policy.alpha)
-    own = rule.tolerance_of(tested.direction)
     return replace(
         result,
         clips=len(tested.clusters_n),
         prompts=tested.num_prompts,
-        base_mean=tested.mean(pairs.base_N[tested.positions_n]),
-        new_mean=tested.mean(pairs.new_N[tested.positions_n]),
+        base_mean=tested.mean(base_n),
+        new_mean=tested.mean(new_n),
         change=tested.shown(tested.point),
         low=low,
         high=high,
         margin=rule.margin,
-        tolerance=abs(rule.shown(tested.direction * tolerance)),
-        tolerance_from="policy" if tolerance == own else "repeats",
-        difference=tested.direction * tested.mean(tested.difference_n),
+        tolerance=abs(rule.shown(direction * tolerance)),
+        tolerance_from="policy" if tolerance == rule.tolerance_of(direction) else "repeats",
+        difference=direction * tested.mean(tested.difference_n),
         at_least=rule.at_least,
         explained=explained,
         p=tested.p,
@@ -215,24 +224,16 @@ def _explained(rule: MetricRule, every: Mapping[str, Pairs], policy: Policy) -> 
     if other is None:
         return 0.0
     of_other = policy.metrics[rule.grows_with]
-    both = np.isfinite(other.new_N) & np.isfinite(other.base_N)
-    change, _ = of_other.changes(other.new_N[both], other.base_N[both])
-    means = cluster_means(change, np.array(other.clusters_N)[both])
+    _, new_n, base_n, clusters_n = other.common
+    change, _ = of_other.changes(new_n, base_n)
+    means = cluster_means(change, clusters_n)
     found = mean_interval(means.tolist(), level=1 - 2 * policy.alpha)
     return of_other.shown(min(max(found[0], 0.0), of_other.margin_of(1))) if found else 0.0
 
 
-def _change(rule: MetricRule, pairs: Pairs, both: np.ndarray, explained: float) -> PairedChange:
-    """`explained` is what the base would have grown by anyway."""
-    clusters = np.array(pairs.clusters_N)[both]
-    change, difference = rule.changes(pairs.new_N[both], pairs.base_N[both] * (1 + explained))
-    direction = rule.direction
-    if rule.bad == "either" and cluster_means(change, clusters).mean() < 0:
-        direction = -1
-    positions = np.flatnonzero(both)
-    return PairedChange(
-        rule, direction, positions, clusters, direction * change, direction * difference
-    )
+def _failed_by_loss(result: MetricResult, measured: int) -> MetricResult:
+    reason = f"measurable in the baseline, lost in {result.lost} of {measured} clips"
+    return replace(result, verdict=FAIL, reason=reason, is_lost=True)
 
 
 def _judged(result: MetricResult, policy: Policy, share: float) -> MetricResult:
@@ -242,23 +243,20 @@ def _judged(result: MetricResult, policy: Policy, share: float) -> MetricResult:
     result = replace(result, detectable=tested.detectable(share, policy.power))
     # What needs no statistics comes first; what lost its value may be the worst clips of all.
     if result.lost > policy.max_lost * measured:
-        reason = f"measurable in the baseline, lost in {result.lost} of {measured} clips"
-        return replace(result, verdict=FAIL, reason=reason, is_lost=True)
-    count = int(tested.destroyed(policy.alarm_alpha).sum())
-    if count:
+        return _failed_by_loss(result, measured)
+    verdict = FAIL
+    if count := int(tested.destroyed(policy.alarm_alpha).sum()):
         reason = f"{count} of {result.clips} clips are far outside of what noise explains"
-        return replace(result, verdict=FAIL, reason=reason)
-    if tested.is_unanimous:
+    elif tested.is_unanimous:
         reason = f"{amount}, in all of {result.prompts} prompts alike"
-        return replace(result, verdict=FAIL, reason=reason)
-    if tested.is_above and is_proven:
-        count = int((tested.worse_n > 0).sum())
-        reason = f"{amount}, worse in {count} of {result.clips} clips"
-        return replace(result, verdict=FAIL, reason=reason)
-    if tested.is_within(policy.alpha):
+    elif tested.is_above and is_proven:
+        reason = f"{amount}, worse in {(tested.worse_n > 0).sum()} of {result.clips} clips"
+    elif tested.is_within(policy.alpha):
+        verdict = PASS
         reason = f"{amount}, {'worse but ' if is_proven else ''}within the tolerance"
-        return replace(result, verdict=PASS, reason=reason)
-    return _undecided(result, policy, share)
+    else:
+        return _undecided(result, policy, share)
+    return replace(result, verdict=verdict, reason=reason)
 
 
 def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResult:

@@ -25,9 +25,8 @@ from vidcfg.stored.read import ResultsError
 
 
 def load_clips(path: str | Path, **measuring: Any) -> ClipSet:
-    """The clips of a path: a baseline, a sweep store, an evaluated folder, or videos to measure.
-
-    `measuring` goes to `measure_folder`.
+    """The clips of a path: a baseline, a sweep store, an evaluated folder, or videos to measure
+    (as `measure_folder`).
 
     Raises:
         ResultsError: the path does not exist, holds no clips, holds broken or doubled ones, or
@@ -69,7 +68,7 @@ def measure_folder(
     return as_set(str(path), clips)
 
 
-def measure_file(path: Path, key: Key, *, stride: int | None = None) -> MeasuredClip:
+def measure_file(path: Path, key: Key, *, stride: int) -> MeasuredClip:
     """One video file under a given key.
 
     Raises:
@@ -90,11 +89,8 @@ def _measured(item: Item) -> MeasuredClip:
         if record.status == "failed":
             raise ResultsError(f"{item.path} cannot be measured: {record.skipped_reason}")
     beside = item.path.with_suffix(".json")
-    key = Key(
-        cell=folder_of(item.name),
-        prompt=item.prompt or Path(item.name).stem,
-        seed=-1 if item.seed is None else item.seed,
-    )
+    seed = -1 if item.seed is None else item.seed
+    key = Key(folder_of(item.name), item.prompt or Path(item.name).stem, seed)
     return MeasuredClip(key, records, item.path, beside if beside.is_file() else None)
 
 
@@ -131,7 +127,7 @@ def measure_frames(
         raise ResultsError(str(error)) from error
     by_name = {record.name: replace(record, subject="clip") for record in records}
     clip = MeasuredClip(key, by_name)
-    if not has_preview:
-        return clip
-    pictures = video.as_uint8().transpose(0, 2, 3, 1)
-    return replace(clip, preview=make_strip(pictures, side=PREVIEW))
+    if has_preview:
+        pictures = video.as_uint8().transpose(0, 2, 3, 1)
+        clip = replace(clip, preview=make_strip(pictures, side=PREVIEW))
+    return clip

@@ -38,12 +38,11 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
         groups[key.cell, key.prompt].append(clip)
     neighbours = [pair for clips in groups.values() for pair in zip(clips, clips[1:])]
     for name, rule in policy.metrics.items():
-        values = [[clip.records.get(name) for clip in pair] for pair in neighbours]
-        values = [[record and record.value for record in pair] for pair in values]
+        values = [[clip.value(name) for clip in pair] for pair in neighbours]
         values = np.array([pair for pair in values if None not in pair], dtype=np.float64)
         if len(values) >= FEWEST_PAIRS:
             changes, _ = rule.changes(*values.T)
-            found[name] = RepeatNoise.of(changes, "other seeds")
+            found[name] = RepeatNoise.of(changes, "other seeds", len(changes))
     if not found:
         raise ResultsError(
             f"{base.source} has one seed a prompt and no saved noise. Measure it with repeats "
@@ -83,10 +82,9 @@ def calibrate(sets: Sequence[ClipSet], policy: Policy) -> Calibration:
         if failed:
             alarms.append(f"{new.source} against {base.source}: {', '.join(failed)}")
         for name, pairs in outcome.paired.metrics.items():
-            both = np.isfinite(pairs.new_N) & np.isfinite(pairs.base_N)
-            found, _ = policy.metrics[name].changes(pairs.new_N[both], pairs.base_N[both])
-            changes[name].extend(found.tolist())
-            clusters[name].extend(np.array(pairs.clusters_N)[both].tolist())
+            _, new_n, base_n, clusters_n = pairs.common
+            changes[name].extend(policy.metrics[name].changes(new_n, base_n)[0].tolist())
+            clusters[name].extend(clusters_n.tolist())
     # Their spread is the noise; margins follow from what it hides.
     num_prompts = outcome.paired.num_prompts
     noise, shift, margins = {}, {}, {}

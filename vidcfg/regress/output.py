@@ -25,9 +25,9 @@ MAX_CASES = 8
 
 def table(outcome: GateOutcome) -> str:
     """All metrics, worst first, then what is behind those that do not pass."""
-    judgement, paired = outcome.judgement, outcome.paired
+    results, paired = outcome.judgement.metrics, outcome.paired
     lines = [
-        f"{judgement.verdict}: {outcome.new.source} against {outcome.base.source}, "
+        f"{outcome.verdict}: {outcome.new.source} against {outcome.base.source}, "
         f"{len(paired.keys)} clips of {paired.num_prompts} prompts"
     ]
     for name, keys in (("missing", paired.missing), ("extra", paired.extra)):
@@ -36,13 +36,13 @@ def table(outcome: GateOutcome) -> str:
     level = f"{100 - 200 * outcome.policy.alpha:.3g} % interval"
     lines += ["", f"{'verdict':13}{'metric':20}{'change':>9}  {level:20}"]
     lines[-1] += f"{'margin':>8}{'tolerance':>11}{'p (Holm)':>10}{'detectable':>12}{'needs':>8}"
-    lines += [_line(result) for result in judgement.metrics]
-    for result in judgement.metrics:
+    lines += map(_line, results)
+    for result in results:
         if not result.exits_clean:
             lines += ["", f"{result.verdict} {result.name}: {result.reason}"]
             if result.name in outcome.worst:
                 lines.append(f"  {outcome.worst[result.name]}")
-    if any(result.tolerance_from == "repeats" for result in judgement.metrics):
+    if any(result.tolerance_from == "repeats" for result in results):
         lines += ["", "*: what the baseline's repeats differ by without a cause"]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -51,17 +51,20 @@ def _line(result: MetricResult) -> str:
     if result.change is None:
         return f"{result.verdict:13}{result.name:20}{'-':>9}  {result.reason}"
     interval = f"{result.amount(result.low)} .. {result.amount(result.high)}"
-    margin, tolerance, detectable = (
-        "-" if v is None else f"{v:.1%}" if result.is_ratio else f"{v:.3g}"
-        for v in (result.margin, result.tolerance, result.detectable)
-    )
+    sizes = result.margin, result.tolerance, result.detectable
+    margin, tolerance, detectable = (size_words(size, result.is_ratio) for size in sizes)
     # What the noise of repeats has widened is marked.
-    tolerance += "*" if result.tolerance_from == "repeats" else ""
-    needs = f"{result.needed_clips}" if result.needed_clips else "-"
+    tolerance += "*" * (result.tolerance_from == "repeats")
     return (
         f"{result.verdict:13}{result.name:20}{result.amount(result.change):>9}  {interval:20}"
-        f"{margin:>8}{tolerance:>11}{result.p_adjusted:>10.3g}{detectable:>12}{needs:>8}"
+        f"{margin:>8}{tolerance:>11}{result.p_adjusted:>10.3g}{detectable:>12}"
+        f"{result.needed_clips or '-':>8}"
     )
+
+
+def size_words(size: float | None, is_ratio: bool) -> str:
+    """A size in words: `5.2%`, or `0.0412` where it is no ratio."""
+    return "-" if size is None else f"{size:.1%}" if is_ratio else f"{size:.3g}"
 
 
 def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: bool = False) -> None:
@@ -70,10 +73,10 @@ def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: boo
     commands = {}
     for result in outcome.judgement.metrics:
         worst = outcome.worst.get(result.name)
-        if worst is not None and not result.exits_clean:
-            path = _write_config(folder / "worst" / result.name, worst)
-            if path is not None:
-                commands[result.name] = f"python -m vidcfg.render {shlex.quote(str(path))}"
+        if worst is None or result.exits_clean:
+            continue
+        if path := _write_config(folder / "worst" / result.name, worst):
+            commands[result.name] = f"python -m vidcfg.render {shlex.quote(str(path))}"
     write_json(folder / "result.json", _facts(outcome, commands))
     write_text(folder / "junit.xml", _junit(_cases(outcome, allow_inconclusive)))
     write_text(folder / "index.html", page(outcome, commands=commands))
@@ -104,7 +107,6 @@ def _write_config(folder: Path, worst: Worst) -> Path | None:
 
 
 def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
-    """Everything as plain data."""
     # Metrics with their worst clips.
     metrics = []
     for result in outcome.judgement.metrics:
@@ -113,8 +115,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
         worst = outcome.worst.get(result.name)
         if worst is not None:
             row["worst"] = {
-                "cell": worst.key.cell,
-                "prompt": worst.key.prompt,
+                **worst.key._asdict(),
                 "seed": worst.key.seed if worst.key.seed >= 0 else None,
                 "frames": [list(span) for span in worst.frames],
                 "block": worst.block and {"frame": worst.block_frame, "place": worst.block},
@@ -122,7 +123,6 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
                 "command": commands.get(result.name),
             }
         metrics.append(row)
-    # The whole.
     return {
         "kind": KIND,
         "verdict": outcome.verdict,
@@ -148,22 +148,21 @@ def _cases(outcome: GateOutcome, allow_inconclusive: bool) -> list[Case]:
         tags[INCONCLUSIVE] = "skipped"
     cases = []
     for result in outcome.judgement.metrics:
-        tag, attributes, text = tags.get(result.verdict), {}, None
-        if tag == "failure":
-            attributes["type"] = result.verdict.lower()
-            worst = outcome.worst.get(result.name)
-            text = str(worst) if worst else None
+        name, tag = result.name, tags.get(result.verdict)
+        is_failure = tag == "failure"
+        attributes = {"type": result.verdict.lower()} if is_failure else {}
         attributes["message"] = f"{result.verdict}: {result.reason}"
-        cases.append((result.name, tag, attributes, text))
+        text = str(outcome.worst[name]) if is_failure and name in outcome.worst else None
+        cases.append((name, tag, attributes, text))
     return cases
 
 
 def _junit(cases: Sequence[Case]) -> str:
     tags = [tag for _, tag, _, _ in cases]
-    counts = {"tests": len(cases), "failures": tags.count("failure")}
-    counts |= {"errors": tags.count("error"), "skipped": tags.count("skipped")}
-    counts = {name: str(count) for name, count in counts.items()}
-    suite = ElementTree.Element("testsuite", {"name": "vidcfg.regress", **counts})
+    counted = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    counts = {name: str(tags.count(tag)) for name, tag in counted.items()}
+    head = {"name": "vidcfg.regress", "tests": str(len(cases)), **counts}
+    suite = ElementTree.Element("testsuite", head)
     for name, tag, attributes, text in cases:
         named = {"classname": "vidcfg.regress", "name": _xml_text(name)}
         case = ElementTree.SubElement(suite, "testcase", named)
@@ -171,8 +170,8 @@ def _junit(cases: Sequence[Case]) -> str:
             attributes = {key: _xml_text(value) for key, value in attributes.items()}
             ElementTree.SubElement(case, tag, attributes).text = text and _xml_text(text)
     ElementTree.indent(suite)
-    head = '<?xml version="1.0" encoding="utf-8"?>\n'
-    return head + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    text = ElementTree.tostring(suite, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
 def _xml_text(text: str) -> str:
@@ -208,8 +207,8 @@ def _recorded(base: ClipSet) -> str:
     made = base.facts.get("made_by") or {}
     commit = str(made.get("commit") or "")[:12]
     version = (made.get("versions") or {}).get("vidcfg")
-    parts = [f"commit {commit}" if commit else "", f"vidcfg {version}" if version else ""]
-    return ", ".join(part for part in parts if part)
+    parts = {"commit": commit, "vidcfg": version}
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
 
 
 def _plot(result: MetricResult) -> dict[str, float] | None:

@@ -1,7 +1,7 @@
 """Which clips belong together, and whether they may be compared at all."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,12 @@ class Pairs:
     new_N: np.ndarray
     base_N: np.ndarray
     clusters_N: tuple[str, ...]
+
+    @property
+    def common(self) -> tuple[np.ndarray, ...]:
+        """Of clips with a value on both sides: places, new and base values, prompts."""
+        n = np.flatnonzero(np.isfinite(self.new_N) & np.isfinite(self.base_N))
+        return n, self.new_N[n], self.base_N[n], np.array(self.clusters_N)[n]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +96,7 @@ def can_pass(clips: ClipSet, policy: Policy) -> None:
     if len(clips) < 2:
         raise ResultsError(f"{clips.source} is one clip, which proves nothing. {ENOUGH}")
     for name, rule in policy.metrics.items():
-        if not rule.required or np.isfinite(_values(name, list(clips.clips.values()))).any():
+        if not rule.required or np.isfinite(_values(name, clips.clips.values())).any():
             continue
         records = (clip.records.get(name) for clip in clips.clips.values())
         reasons = {record.skipped_reason for record in records if record and record.skipped_reason}
@@ -102,10 +108,9 @@ def can_pass(clips: ClipSet, policy: Policy) -> None:
         )
 
 
-def _values(name: str, clips: Sequence[MeasuredClip]) -> np.ndarray:
-    records = [clip.records.get(name) for clip in clips]
+def _values(name: str, clips: Iterable[MeasuredClip]) -> np.ndarray:
     # None becomes NaN.
-    return np.array([record and record.value for record in records], dtype=np.float64)
+    return np.array([clip.value(name) for clip in clips], dtype=np.float64)
 
 
 def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> None:
@@ -161,8 +166,7 @@ def _differences(
         found = {"protocol": (a.protocol, b.protocol)}
         if None not in (a.value, b.value):  # else there may be no net
             for part in ("name", "sha256"):
-                sides = (getattr(record.backend, part, None) for record in (a, b))
-                found[f"backend {part}"] = tuple(sides)
+                found[f"backend {part}"] = [getattr(x.backend, part, None) for x in (a, b)]
         for what, (ours, theirs) in found.items():
             if ours != theirs:
                 yield what.split()[0], f"{name}: {what} is {ours!r} against {theirs!r}"

@@ -118,15 +118,10 @@ _GUARDED = {"bad": "up", "at_least": TINY, "guard": "dynamic_degree"}
 _LEVELS = {**_GUARDED, "grows_with": "contrast"}
 _MOTION = {"bad": "down", "at_least": 0.05, "floor": 0.1}
 _SHARE = {"bad": "up", "scale": "difference"}
+_REQUIRED = {"required": True}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "mc_flicker": {
-        **_LEVELS,
-        "margin": 0.015,
-        "tolerance": 0.05,
-        "weight": 200.0,
-        "required": True,
-    },
+    "mc_flicker": {"margin": 0.015, "tolerance": 0.05, "weight": 200.0, **_LEVELS, **_REQUIRED},
     "mc_flicker_p95": {"margin": 0.05, "tolerance": 0.15, **_LEVELS},
     "mc_flicker_peak": {"margin": 0.2, "tolerance": 0.5, **_LEVELS},
     "luminance_flicker": {"margin": 0.05, "tolerance": 0.1, **_LEVELS},
@@ -137,7 +132,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "freeze_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "jump_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "cuts": {"margin": 0.02, "tolerance": 0.03, "weight": 0.1, **_SHARE},
-    "dynamic_degree": {**_MOTION, "margin": 0.1, "tolerance": 0.15, "required": True},
+    "dynamic_degree": {"margin": 0.1, "tolerance": 0.15, **_MOTION, **_REQUIRED},
     "mc_coverage": {**_SHARE, "bad": "down", "margin": 0.05},
     "sharpness": {"bad": "down", "margin": 0.03, "tolerance": 0.06, "at_least": TINY},
     "sharpness_pulse": {"margin": 0.02, "tolerance": 0.05, **_SHARE},

@@ -39,8 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config: pytest.Config) -> None:
-    lines = config.stash.get(_LINES, [])
-    if lines:
+    if lines := config.stash.get(_LINES, []):
         terminalreporter.section("temporal gates")
         for line in lines:
             terminalreporter.write_line(line)
@@ -68,11 +67,10 @@ class TemporalGate:
         self.node, config, folder = request.node.nodeid, request.config, request.node.path.parent
         # The marker's settings.
         marker = request.node.get_closest_marker("temporal_gate")
-        given = marker.kwargs if marker else {}
-        if marker and (marker.args or set(given) - set(SETTINGS)):
+        settings = SETTINGS | (marker.kwargs if marker else {})
+        if marker and (marker.args or len(settings) > len(SETTINGS)):
             text = f"temporal_gate takes {', '.join(SETTINGS)}, by name."
             raise pytest.UsageError(f"{self.node}: {text}")
-        settings = {**SETTINGS, **given}
         if settings["inconclusive"] not in ("fail", "warn"):
             raise pytest.UsageError(f"{self.node}: inconclusive is 'fail' or 'warn'.")
         self.is_lenient = settings["inconclusive"] == "warn"
@@ -87,9 +85,7 @@ class TemporalGate:
         self.out = Path(out) if out else None
         self.lines = config.stash[_LINES]
 
-    def __call__(
-        self, clips: Any, *, name: str | None = None, fps: float | int | None = None
-    ) -> Any:
+    def __call__(self, clips: Any, *, name: str = "", fps: float | int | None = None) -> Any:
         """Compare clips with the baseline `name`; returns the outcome, None while recording.
 
         `clips` maps a prompt, or (prompt, seed), to frames or to a video file; or it is the
@@ -114,7 +110,8 @@ class TemporalGate:
 
     def _measured(self, clips: Any, fps: float | int):
         from vidcfg.regress.clips import as_set
-        from vidcfg.regress.measure import load_clips
+        from vidcfg.regress.measure import load_clips, measure_file, measure_frames
+        from vidcfg.results import Key
 
         if isinstance(clips, str | Path):
             return load_clips(clips)
@@ -122,22 +119,20 @@ class TemporalGate:
             raise ValueError(
                 f"give a mapping of prompts to clips, or a folder, not {type(clips).__name__}."
             )
-        return as_set(self.node, [self._clip(*item, fps) for item in clips.items()])
-
-    def _clip(self, given: Any, value: Any, fps: float | int):
-        from vidcfg.regress.measure import measure_file, measure_frames
-        from vidcfg.results import Key
-
-        is_pair = isinstance(given, tuple) and len(given) == 2
-        prompt, seed = given if is_pair else (given, -1)
-        if not isinstance(prompt, str) or not isinstance(seed, int):
-            raise ValueError(f"the key {given!r} is no prompt and no (prompt, seed).")
-        key = Key("", prompt, seed)
-        if isinstance(value, str | Path):
-            return measure_file(Path(value), key, stride=self.stride)
-        has_preview = self.is_recording or bool(self.out)
-        options = {"stride": self.stride, "what": f"clip {key}", "has_preview": has_preview}
-        return measure_frames(value, key, fps=fps, **options)
+        options = {"fps": fps, "stride": self.stride}
+        options["has_preview"] = self.is_recording or bool(self.out)
+        made = []
+        for given, value in clips.items():
+            is_pair = isinstance(given, tuple) and len(given) == 2
+            prompt, seed = given if is_pair else (given, -1)
+            if not isinstance(prompt, str) or not isinstance(seed, int):
+                raise ValueError(f"the key {given!r} is no prompt and no (prompt, seed).")
+            key = Key("", prompt, seed)
+            if isinstance(value, str | Path):
+                made.append(measure_file(Path(value), key, stride=self.stride))
+            else:
+                made.append(measure_frames(value, key, what=f"clip {key}", **options))
+        return as_set(self.node, made)
 
     def _compared(self, clips: Any, fps: float | int, name: str):
         from vidcfg.regress.check import check_clips

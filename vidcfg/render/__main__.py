@@ -113,7 +113,7 @@ def _render(
         return cli.DONE
     make_folder(units[0].stem.parent, "output.dir")
     # the rest
-    begin, traces, numbers = time.monotonic(), [], {unit: i for i, unit in enumerate(units)}
+    begin, traces = time.monotonic(), []
     try:
         run = tracked(arguments.log, config.name, settings_of(config.to_dict()))
         with run as log, _explained(arguments.config):
@@ -121,10 +121,9 @@ def _render(
 
             def finished(unit: Any, made: Any) -> None:
                 traces.append(made.trace)
-                log(unit.stem.name, numbers[unit], _values_of(made))
+                log(unit.stem.name, units.index(unit), _values_of(made))
 
-            told = {"replaced": replaced, "on_finished": finished}
-            _load_and_render(config, pending, arguments, **told)
+            _load_and_render(config, pending, arguments, replaced=replaced, on_finished=finished)
     except KeyboardInterrupt:
         kept = [word for word in argv if word != "--skip-existing"]
         command = shlex.join(["python", "-m", "vidcfg.render", *kept, "--skip-existing"])

@@ -1,7 +1,7 @@
 """One prompt of a configuration as the arguments of a pipeline call, and what the call returns."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from inspect import Parameter
 from typing import Any
 
@@ -114,8 +114,8 @@ def load_image(path: str, *, height: int, width: int) -> Any:
     Raises:
         MediaError: if it cannot be read.
     """
-    image = _opened(path)
-    return image.crop(_kept(image.size, height, width)).convert("RGB")
+    image, kept = _opened(path, height, width)
+    return image.crop(kept).convert("RGB")
 
 
 def image_note(path: str, *, height: int, width: int, multiple: int = 16) -> str | None:
@@ -124,8 +124,7 @@ def image_note(path: str, *, height: int, width: int, multiple: int = 16) -> str
     Raises:
         MediaError: if it cannot be read.
     """
-    image = _opened(path)
-    left, top, right, bottom = _kept(image.size, height, width)
+    image, (left, top, right, bottom) = _opened(path, height, width)
     kept = (right - left) * (bottom - top) / (image.width * image.height)
     if kept < 0.99:
         # about the same area, with the aspect ratio of the image
@@ -146,26 +145,22 @@ def image_note(path: str, *, height: int, width: int, multiple: int = 16) -> str
     return None
 
 
-def _opened(path: str) -> Any:
+def _opened(path: str, height: int, width: int) -> tuple[Any, tuple[int, int, int, int]]:
+    """The image, and the largest box in its centre of the aspect ratio of the video."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise MediaError(f"the image {path} cannot be read: {error}") from None
+    kept_width = min(image.width, max(1, round(image.height * width / height)))
+    kept_height = min(image.height, max(1, round(image.width * height / width)))
+    left, top = (image.width - kept_width) // 2, (image.height - kept_height) // 2
+    return image, (left, top, left + kept_width, top + kept_height)
 
 
-def _kept(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
-    """The largest box of the aspect ratio of the video, in the centre of an image."""
-    kept_width = min(size[0], max(1, round(size[1] * width / height)))
-    kept_height = min(size[1], max(1, round(size[0] * height / width)))
-    left, top = (size[0] - kept_width) // 2, (size[1] - kept_height) // 2
-    return left, top, left + kept_width, top + kept_height
-
-
-@contextlib.contextmanager
-def converted_in_pieces(pipe: Any, *, what: str) -> Iterator[None]:
+def converted_in_pieces(pipe: Any, *, what: str) -> contextlib.AbstractContextManager:
     """Within it a call with `output_type=Levels("np")` gives uint8 frames [B, T, H, W, 3].
 
     The video processor of the pipeline gets a few frames of the decoded video at a time: no copy
@@ -175,10 +170,11 @@ def converted_in_pieces(pipe: Any, *, what: str) -> Iterator[None]:
     Raises:
         ValueError: as `check_range`, for the video `what`.
     """
+    from vidcfg.pipelines.changes.layers import swapped
+
     processor = getattr(pipe, "video_processor", None)
     if processor is None:
-        yield
-        return
+        return contextlib.nullcontext()
     original = processor.postprocess_video
 
     def postprocess(video: Any, output_type: str = "np", **options: Any) -> Any:
@@ -197,11 +193,7 @@ def converted_in_pieces(pipe: Any, *, what: str) -> Iterator[None]:
         check_range(np.array(ends), what=what)
         return levels_BTHWC
 
-    processor.postprocess_video = postprocess
-    try:
-        yield
-    finally:
-        del processor.postprocess_video
+    return swapped(processor, "postprocess_video", postprocess)
 
 
 def frames_of(output: Any, family: Any) -> list[np.ndarray]:
@@ -210,9 +202,7 @@ def frames_of(output: Any, family: Any) -> list[np.ndarray]:
 
     An image is a video of one frame.
     """
-    made = (
-        [np.asarray(image)[None] for image in output.images] if family.is_image else output.frames
-    )
+    made = [[image] for image in output.images] if family.is_image else output.frames
     clips = [np.asarray(frames) for frames in made]
     return [c if c.dtype == np.uint8 else c.astype(np.float32, copy=False) for c in clips]
 
@@ -222,8 +212,7 @@ def audio_of(output: Any, pipe: Any) -> list[tuple[np.ndarray, int]]:
 
     Empty for a pipeline without a vocoder.
     """
-    waves = getattr(output, "audio", None)
-    vocoder = getattr(pipe, "vocoder", None)
+    waves, vocoder = getattr(output, "audio", None), getattr(pipe, "vocoder", None)
     if waves is None or vocoder is None:
         return []
     rate = int(vocoder.config.output_sampling_rate)

@@ -49,12 +49,10 @@ def image_warnings(config: RenderConfig) -> list[str]:
     Raises:
         MediaError: if an image cannot be read.
     """
-    video, notes = config.video, {}
+    size, notes = {"height": config.video.height, "width": config.video.width}, {}
     for i, prompt in enumerate(config.prompts):
-        if prompt.image:
-            note = image_note(prompt.image, height=video.height, width=video.width)
-            if note is not None:
-                notes.setdefault(note, f"prompts.{i}.image: {note}")
+        if prompt.image and (note := image_note(prompt.image, **size)):
+            notes.setdefault(note, f"prompts.{i}.image: {note}")
     return list(notes.values())
 
 

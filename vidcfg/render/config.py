@@ -192,10 +192,9 @@ def load_render_config(
 def _with_first_prompt(document: ConfigDocument, name: str, text: str) -> ConfigDocument:
     """The document with a part of its first prompt replaced; another text leaves it alone."""
     written = document.data.get("prompts") or []
-    prompts = list(written) if isinstance(written, list) else [written]
-    first = prompts[0] if prompts else {}
+    first, *others = written if isinstance(written, list) and written else [written or {}]
     first = first if isinstance(first, dict) else {"text": first}
-    others = [] if name == "text" else prompts[1:]
-    option = "--prompt" if name == "text" else "--image"
-    value = dump_yaml([first | {name: text}, *others])
-    return set_value(document, ("prompts",), value, source=f"{option} {text}")
+    is_text = name == "text"
+    value = dump_yaml([first | {name: text}, *([] if is_text else others)])
+    source = f"{'--prompt' if is_text else '--image'} {text}"
+    return set_value(document, ("prompts",), value, source=source)

@@ -11,14 +11,8 @@ from PIL import Image
 
 from vidcfg.files import atomic_path, sha256_of
 from vidcfg.progress import listed
+from vidcfg.render import identity
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.identity import (
-    cell_digest,
-    prompt_sources,
-    sources_of,
-    unit_key,
-    what_changed,
-)
 from vidcfg.render.record import unit_settings
 from vidcfg.render.units import Unit
 from vidcfg.stored.read import ResultsError, render_of
@@ -27,11 +21,7 @@ SURFACE_NAME = "surface.png"
 
 
 def pending_units(
-    config: RenderConfig,
-    units: list[Unit],
-    *,
-    overwrite: bool = False,
-    skip_existing: bool = False,
+    config: RenderConfig, units: list[Unit], *, overwrite: bool, skip_existing: bool
 ) -> dict[Unit, str]:
     """The units that have to be rendered, and why those that are there do not do.
 
@@ -44,17 +34,18 @@ def pending_units(
             unit was made with other settings and may not be replaced.
     """
     if skip_existing:
-        sources, known = sources_of(config), {}
-        cell = cell_digest(config, sources)
+        sources, known = identity.sources_of(config), {}
+        cell = identity.cell_digest(config, sources)
         found, others = {}, []
         for unit in units:
             record = _read(unit.record)
+            key = identity.unit_key(cell, unit.prompt, unit.seed, known)
             if record and record.get("settings") != unit_settings(config, unit):
                 found[unit] = "made with other settings"
                 others.append(unit.record)
-            elif record and record.get("unit") != unit_key(cell, unit.prompt, unit.seed, known):
-                now = sources | prompt_sources(unit.prompt, known)
-                why = what_changed(record.get("sources"), now)
+            elif record and record.get("unit") != key:
+                now = sources | identity.prompt_sources(unit.prompt, known)
+                why = identity.what_changed(record.get("sources"), now)
                 found[unit] = why or "its strengths, or files that are not known here, may differ"
             elif fault := fault_of(unit):
                 found[unit] = fault * unit.record.exists()
@@ -64,8 +55,7 @@ def pending_units(
                 "again, or use --out with another folder."
             )
         return found
-    places = [path for unit in units for path in unit.files]
-    places.append(units[0].stem.parent / SURFACE_NAME)
+    places = *(path for unit in units for path in unit.files), units[0].stem.parent / SURFACE_NAME
     present = [path for path in places if path.exists()]
     if present and not overwrite:
         raise ValueError(

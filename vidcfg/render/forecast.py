@@ -26,13 +26,6 @@ class Forecast:
     why_not: str = ""
 
     @property
-    def family(self) -> Any:
-        """The family of the pipeline, None where it is not known."""
-        from vidcfg.pipelines.families import family_of
-
-        return None if self.pipe is None else family_of(self.pipe)
-
-    @property
     def surfaces(self) -> dict[str, Surface]:
         """The surface of every rule by its name, in the order of `guidance.method`.
 
@@ -133,9 +126,8 @@ def _stepped(config: RenderConfig, pipe: Any, family: Any, frame_map: Any) -> Fo
         return Forecast(config, pipe, _facts(config, frame_map), why)
     pipe.scheduler.set_timesteps(config.sampling.num_steps)
     call = {name: p.default for name, p in signature(type(pipe).__call__).parameters.items()}
-    video = config.video
-    run = {"num_frames": video.num_frames, "fps": video.fps, "begin": begin_of(pipe, call)}
-    facts = run_facts(pipe, family, call, **run)
+    run = {"num_frames": config.video.num_frames, "fps": config.video.fps}
+    facts = run_facts(pipe, family, call, **run, begin=begin_of(pipe, call))
     return Forecast(config, pipe, facts)
 
 

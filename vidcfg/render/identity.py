@@ -48,29 +48,26 @@ def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, 
     own = {"numerics": NUMERICS, "model.checkpoint": _content(place, revision, known)}
     if (model.kind, model.checkpoint) == ("mini", "few_steps"):
         own["model.few_steps"] = _content(FEW_STEPS, None, known)
-    others = {**model.to_dict(), "checkpoint": None}
-    return own | _contents(others, "model", known)
+    return own | _contents({**model.to_dict(), "checkpoint": None}, "model", known)
 
 
 def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
     """The content of what `guidance` names, such as a weak model."""
     found = _contents(config.guidance.to_dict(), "guidance", known)
-    rules = config.guidance.method.terms
-    if any(getattr(rule, "source", None) == "mini" for rule in rules):
-        found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
-    if any(getattr(rule, "adapter", None) == "mini" for rule in rules):
-        found["guidance: adapter"] = _content(STRENGTH_ADAPTER, None, known)
+    for rule in config.guidance.method.terms:
+        if getattr(rule, "source", None) == "mini":
+            found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
+        if getattr(rule, "adapter", None) == "mini":
+            found["guidance: adapter"] = _content(STRENGTH_ADAPTER, None, known)
     return found
 
 
 def _contents(settings: dict[str, Any], name: str, known: dict | None) -> dict[str, Any]:
-    places = _places(settings, name)
-    return {path: _content(holder[key], None, known) for path, holder, key in places}
+    return {path: _content(on[key], None, known) for path, on, key in _places(settings, name)}
 
 
 def _places(settings: Any, above: str) -> Iterator[tuple[str, Any, str | int]]:
-    """Settings that name a file, folder or repository: dotted path, and what holds them by which
-    key."""
+    """Settings that name a file, folder or repository: dotted path, their holder, and the key."""
     is_dict = isinstance(settings, dict)
     for key, value in settings.items() if is_dict else enumerate(settings):
         path = f"{above}.{key}"
@@ -102,15 +99,13 @@ def content_of(place: str | Path, revision: str | None = None) -> str | None:
         return commit_of(str(place), revision)
     # A bar, since a model of many gigabytes is read for a while, once
     files = sorted(_files(path))
-    sizes = [file.stat().st_size for _, file in files]
-    total, digest, done = sum(sizes), hashlib.sha256(), 0
+    total, digest = sum(file.stat().st_size for _, file in files), hashlib.sha256()
     is_quiet = total < LONG_BYTES or not sys.stderr.isatty()
     with Progress(f"bytes of {path.name}", total, quiet=is_quiet, is_bytes=True) as bar:
-        for (name, file), size in zip(files, sizes):
+        for name, file in files:
             line = f"{name}\0{remembered_sha256(file)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
-            done += size
-            bar.update(done)
+            bar.update(bar.done + file.stat().st_size)
     return digest.hexdigest()
 
 
@@ -151,15 +146,19 @@ def cell_digest(config: RenderConfig, sources: Sources) -> str:
 
     Where the content of a place is known, its name does not matter.
     """
-    whole = config.to_dict()
-    kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
+    kept = settings_of_cell(config)
     for section in ("model", "guidance"):
         for path, holder, key in [*_places(kept[section], section)]:
             if sources.get(path) is not None:
                 holder[key] = None
-    output = {name: whole["output"][name] for name in ("video", "enlarge")}
-    made_of = {"output": output, "surface": surface_of(config), "sources": sources}
-    return digest(canonical(kept | made_of))
+    return digest(canonical(kept | {"surface": surface_of(config), "sources": sources}))
+
+
+def settings_of_cell(config: RenderConfig) -> dict[str, Any]:
+    """The settings that decide pixels and encoding, but for prompt and seed, as plain data."""
+    whole = config.to_dict()
+    kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
+    return kept | {"output": {name: whole["output"][name] for name in ("video", "enlarge")}}
 
 
 def unit_key(cell: str, prompt: Prompt, seed: int, known: dict | None = None) -> str:
@@ -192,12 +191,10 @@ def what_changed(before: Any, after: Sources) -> str:
     """
     if not isinstance(before, Mapping) or "numerics" not in before:
         return "they were made by a vidcfg that did not note what its videos are made of"
-    parts = []
-    if before["numerics"] != after["numerics"]:
-        versions = f"version {after['numerics']}, not {before['numerics']}"
-        parts.append(f"the numerics of vidcfg are {versions}")
-    for name in {**before, **after}:
-        old, new = before.get(name), after.get(name)
+    old, new = before["numerics"], after["numerics"]
+    parts = [f"the numerics of vidcfg are version {new}, not {old}"] if old != new else []
+    for name, old in before.items():
+        new = after.get(name)
         if name != "numerics" and None not in (old, new) and old != new:
             parts.append(f"the content of {name} is another")
     return " and ".join(parts)
@@ -210,4 +207,5 @@ def canonical(value: Any) -> str:
 
 def digest(text: str) -> str:
     """sha256 of a text, as hexadecimal digits."""
+    # A lone surrogate is a legal YAML escape and cannot be encoded otherwise.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -48,40 +48,36 @@ def render_units(
         NonFiniteError: if a prediction holds NaN or Inf.
         FileError: if a file cannot be written. Units that are finished stay.
     """
+    from vidcfg.pipelines.changes.layers import swapped
     from vidcfg.pipelines.schedulers import make_scheduler
 
-    own_scheduler, model = pipe.scheduler, model_record(config, pipe)
+    model, scheduler = model_record(config, pipe), make_scheduler(pipe, config.sampling)
     surface_path = Path(config.output.dir) / SURFACE_NAME
     progress = progress or Progress("videos", len(units), quiet=True)
-    try:
-        pipe.scheduler = make_scheduler(pipe, config.sampling)
-        with mini_threads(config), progress, _Beside() as beside:
+    stepped = swapped(pipe, "scheduler", scheduler)
+    with stepped, mini_threads(config), progress, _Beside() as beside:
 
-            def on_step(done: int, total: int) -> None:
-                beside.finish(wait_for_it=False)
-                progress.step(done, total, what=unit.stem.name)
+        def on_step(done: int, total: int) -> None:
+            beside.finish(wait_for_it=False)
+            progress.step(done, total, what=unit.stem.name)
 
-            def told(count: int, unit: Unit, rendered: Rendered) -> None:
-                line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
-                progress.update(count, line=line)
-                if on_finished is not None:
-                    on_finished(unit, rendered)
+        def told(count: int, unit: Unit, rendered: Rendered) -> None:
+            line = f"[{count}/{len(units)}] {rendered.seconds:.1f} s  {unit.video}"
+            progress.update(count, line=line)
+            if on_finished is not None:
+                on_finished(unit, rendered)
 
-            for count, unit in enumerate(units, start=1):
-                (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
-                if count == 1 and (overwrite or not surface_path.exists()):
-                    _write_surface(surface_path, config, rendered, overwrite=overwrite)
-                record = make_record(config, unit, rendered, pipe=pipe, model=model)
-                may_replace = overwrite or unit in replaced
-                beside.start(
-                    partial(_write, config, unit, rendered, record, overwrite=may_replace),
-                    then=partial(told, count, unit, rendered),
-                )
-                # The next one is sampled without the frames of this one, once they are written.
-                del rendered
-            beside.finish()
-    finally:
-        pipe.scheduler = own_scheduler
+        for count, unit in enumerate(units, start=1):
+            (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
+            if count == 1 and (overwrite or not surface_path.exists()):
+                _write_surface(surface_path, config, rendered, overwrite=overwrite)
+            record = make_record(config, unit, rendered, pipe=pipe, model=model)
+            may = {"overwrite": overwrite or unit in replaced}
+            write = partial(_write, config, unit, rendered, record, **may)
+            beside.start(write, then=partial(told, count, unit, rendered))
+            # The next one is sampled without the frames of this one, once they are written.
+            del rendered, write
+        beside.finish()
 
 
 class _Beside:
@@ -130,23 +126,19 @@ def mini_threads(config: RenderConfig) -> Iterator[None]:
     """
     import torch
 
-    if config.model.kind != "mini":
+    with contextlib.ExitStack() as stack:
+        if config.model.kind == "mini":
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def encoded(config: RenderConfig, unit: Unit, rendered: Rendered) -> dict[str, bytes]:
     """The files of one video by what they are: `kinds_of`."""
     frames, output = rendered.frames_THWC, config.output
-    fps, codec, enlarge = config.video.fps, output.video, output.enlarge
+    form = {"fps": config.video.fps, "codec": output.video, "enlarge": output.enlarge}
     make = {
-        "video": lambda: encode_video(frames, fps=fps, codec=codec, enlarge=enlarge),
+        "video": lambda: encode_video(frames, **form),
         "sheet": lambda: as_png(_sheet(config, unit, rendered)),
         "image": lambda: as_png(frames[0]),
         "audio": lambda: as_wav(*rendered.audio),
@@ -159,12 +151,8 @@ def _sheet(config: RenderConfig, unit: Unit, rendered: Rendered) -> Any:
     subtitle = f"seed {unit.seed} · {describe(config)}"
     if unit.prompt.negative:
         subtitle += f" · negative: {unit.prompt.negative}"
-    return contact_sheet(
-        rendered.frames_THWC,
-        title=unit.prompt.text,
-        subtitle=subtitle,
-        strengths=rendered.strength_KT,
-    )
+    words = {"title": unit.prompt.text, "subtitle": subtitle}
+    return contact_sheet(rendered.frames_THWC, **words, strengths=rendered.strength_KT)
 
 
 def _write_surface(
@@ -184,15 +172,9 @@ def _write_surface(
 
 
 def _write(
-    config: RenderConfig,
-    unit: Unit,
-    rendered: Rendered,
-    record: dict[str, Any],
-    *,
-    overwrite: bool,
+    config: RenderConfig, unit: Unit, rendered: Rendered, record: dict, *, overwrite: bool
 ) -> None:
-    made = encoded(config, unit, rendered)
-    contents = {getattr(unit, what): data for what, data in made.items()}
+    contents = {getattr(unit, k): data for k, data in encoded(config, unit, rendered).items()}
     digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
     contents[unit.record] = to_json(record | {"contents": digests}).encode()
     # A video without its record was interrupted, and nobody counts on it.

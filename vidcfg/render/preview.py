@@ -40,8 +40,7 @@ def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: boo
     if forecast.facts is None:
         return f"{later} ({forecast.why_not}, so its latent frames are not known)."
     if forecast.why_not and follows_levels(config.guidance):
-        alone = forecast.by_expert
-        if alone:
+        if alone := forecast.by_expert:
             parts = [head, f"which expert runs when is told later: {forecast.why_not}", ""]
             for name, one in alone.items():
                 surface = next(iter(one.surfaces.values()))
@@ -62,12 +61,11 @@ def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: boo
 
 def _cost_line(forecast: Forecast, num_units: int) -> str:
     plan = forecast.plan()
-    at_most = "at most " if plan.is_upper_bound else ""
+    at_most = "at most " * plan.is_upper_bound
     by_branch = ", ".join(f"{count} {branch}" for branch, count in plan.evaluations.items())
-    share = 100 * plan.total / plan.naive
     line = (
         f"model evaluations: {at_most}{plan.total} ({by_branch}) for {num_units} videos, "
-        f"{share:.0f} % of {plan.naive} at 2 per step"
+        f"{100 * plan.total / plan.naive:.0f} % of {plan.naive} at 2 per step"
     )
     if forecast.why_not and forecast.config.sampling.scheduler == "pipeline":
         line += f" (if the scheduler calls the model once a step: {forecast.why_not})"
@@ -88,15 +86,14 @@ def _by_step(surface: Any, steps: Any) -> str:
 
 
 def _memory_part(config: RenderConfig) -> str:
-    shape = config.video
+    shape, folder, weights = config.video, config.model.folder, "not here yet"
     video = shape.num_frames * shape.height * shape.width * 3 * 4
-    folder = config.model.folder
-    if folder is None or not folder.is_dir():
-        weights = "weights: not here yet"
-    else:
+    if folder is not None and folder.is_dir():
         size = sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
-        weights = f"weights: {_size(size)} on disk"
-    return f"memory: {weights}; one decoded video: {_size(video)}; activations come on top"
+        weights = f"{_size(size)} on disk"
+    return (
+        f"memory: weights: {weights}; one decoded video: {_size(video)}; activations come on top"
+    )
 
 
 def _size(count: int) -> str:
@@ -131,8 +128,8 @@ def terminal_heat_map(surface: Surface, width: int = 80, *, colour: bool = False
     """
     num_steps, num_frames = surface.strength_KT.shape
     step_groups = np.array_split(np.arange(num_steps), min(num_steps, _MAX_ROWS))
-    labels = [_span(group) for group in step_groups]
-    label_width = max(len("step"), *(len(label) for label in labels))
+    labels = [f"{g[0]}" if len(g) == 1 else f"{g[0]}-{g[-1]}" for g in step_groups]
+    label_width = max(map(len, ("step", *labels)))
     space = max(width - label_width - 2, 8)
     frame_groups = np.array_split(np.arange(num_frames), min(num_frames, space))
     cell = max(1, min(_MAX_CELL, space // len(frame_groups)))
@@ -150,24 +147,17 @@ def terminal_heat_map(surface: Surface, width: int = 80, *, colour: bool = False
     return "\n".join(lines)
 
 
-def _span(group: np.ndarray) -> str:
-    """The numbers of a group as "3" or "3-5"."""
-    return f"{group[0]}" if len(group) == 1 else f"{group[0]}-{group[-1]}"
-
-
 def _cell(value: float, low: float, high: float, width: int, colour: bool) -> str:
     """`width` characters whose height or colour is where `value` lies in low..high."""
     share = (value - low) / (high - low) if high > low else 1.0
-    if colour:
-        code = _COLOURS[min(int(share * len(_COLOURS)), len(_COLOURS) - 1)]
-        return f"\x1b[48;5;{code}m{' ' * width}\x1b[0m"
-    return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)] * width
+    drawn = _COLOURS if colour else _BARS
+    chosen = drawn[min(int(share * len(drawn)), len(drawn) - 1)]
+    return f"\x1b[48;5;{chosen}m{' ' * width}\x1b[0m" if colour else chosen * width
 
 
 def _legend(low: float, high: float, colour: bool) -> str:
     """What the darkest and brightest cells mean."""
     if low == high:
         return f"strength {low:.4g} on every frame (1 = off)"
-    darkest = _cell(low, low, high, 1, colour)
-    brightest = _cell(high, low, high, 1, colour)
+    darkest, brightest = (_cell(value, low, high, 1, colour) for value in (low, high))
     return f"strength {darkest} {low:.4g} to {brightest} {high:.4g} (1 = off)"

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,16 @@ def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | Non
     `tokenizers.Tokenizer`; `max_length` counts special tokens. A word, or an end, that many texts
     share is told once.
     """
-    names_of_word: dict[str, list[str]] = {}
-    names_of_end: dict[str, list[str]] = {}
+    names_of_word, names_of_end, together = (defaultdict(list) for _ in range(3))
     for name, text in texts.items():
         unknown, cut = _lost(text, tokenizer, max_length)
         for word in unknown:
-            names_of_word.setdefault(word, []).append(name)
+            names_of_word[word].append(name)
         if cut:
-            names_of_end.setdefault(cut, []).append(name)
+            names_of_end[cut].append(name)
     # Words of the same texts stand in one sentence.
-    together: dict[tuple[str, ...], list[str]] = {}
     for word, names in names_of_word.items():
-        together.setdefault(tuple(names), []).append(f"'{word}'")
+        together[tuple(names)].append(f"'{word}'")
     return [
         f"{listed(names, 1)}: the model does not know {', '.join(words)}."
         for names, words in together.items()
@@ -40,13 +39,8 @@ def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | Non
 def _lost(text: str, tokenizer: Any, max_length: int | None) -> tuple[list[str], str]:
     encoding = tokenizer.encode(text)
     unknown_id = _unknown_id(tokenizer)
-    spans = [
-        (token, span)
-        for token, span, special in zip(
-            encoding.ids, encoding.offsets, encoding.special_tokens_mask, strict=True
-        )
-        if not special
-    ]
+    tokens = zip(encoding.ids, encoding.offsets, encoding.special_tokens_mask, strict=True)
+    spans = [(token, span) for token, span, is_special in tokens if not is_special]
     unknown = [text[start:end] for token, (start, end) in spans if token == unknown_id]
     room = len(spans) if max_length is None else max_length - (len(encoding.ids) - len(spans))
     cut = text[spans[room][1][0] :] if len(spans) > room else ""
@@ -68,7 +62,7 @@ def tokenizer_of(pipe: Any) -> tuple[Any, int | None] | None:
         return None
     default = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
     limit = default.default if default else pipe.tokenizer.model_max_length
-    return _untruncated(backend.to_str()), limit if limit < 10**6 else None
+    return _untruncated(backend.to_str(), limit)
 
 
 def tokenizer_in(folder: Path) -> tuple[Any, int | None] | None:
@@ -78,19 +72,19 @@ def tokenizer_in(folder: Path) -> tuple[Any, int | None] | None:
         return None
     try:
         settings = json.loads((path.parent / "tokenizer_config.json").read_text("utf-8"))
-        limit = settings.get("model_max_length")
-        return _untruncated(path.read_text("utf-8")), limit if limit and limit < 10**6 else None
+        return _untruncated(path.read_text("utf-8"), settings.get("model_max_length"))
     except Exception:  # of whatever kind the tokenizer's library raises; loading tells it
         return None
 
 
-def _untruncated(text: str) -> Any:
+def _untruncated(text: str, limit: int | None) -> tuple[Any, int | None]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    # Libraries write a huge number for no limit.
+    return tokenizer, limit if limit and limit < 10**6 else None
 
 
 def early_prompt_warnings(config: Any) -> list[str]:

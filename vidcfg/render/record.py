@@ -14,14 +14,8 @@ import numpy as np
 
 from vidcfg import __version__
 from vidcfg.media.write import CODECS
+from vidcfg.render import identity
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.identity import (
-    cell_digest,
-    guidance_sources,
-    model_sources,
-    prompt_sources,
-    unit_key,
-)
 from vidcfg.render.units import Unit
 
 PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
@@ -29,26 +23,21 @@ PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
 
 def unit_settings(config: RenderConfig, unit: Unit) -> dict[str, Any]:
     """All settings that decide the pixels and the encoding of one video, as plain data."""
-    whole = config.to_dict()
-    kept = {name: whole[name] for name in ("schema", "model", "video", "sampling", "guidance")}
-    output = {name: whole["output"][name] for name in ("video", "enlarge")}
-    return kept | {"prompt": unit.prompt.to_dict(), "seed": unit.seed, "output": output}
+    kept = identity.settings_of_cell(config)
+    own = {"prompt": unit.prompt.to_dict(), "seed": unit.seed, "output": kept.pop("output")}
+    return kept | own
 
 
 def make_record(
-    config: RenderConfig,
-    unit: Unit,
-    rendered: Any,
-    *,
-    pipe: Any,
-    model: dict[str, Any],
+    config: RenderConfig, unit: Unit, rendered: Any, *, pipe: Any, model: dict[str, Any]
 ) -> dict[str, Any]:
     """The record of a `Rendered` unit as plain data.
 
     `frames_sha256` is of the uint8 frames before encoding.
     """
-    frames_THWC, trace = rendered.frames_THWC, rendered.trace
-    of_cell = cell_sources(config, model)
+    # Of the frames where they lie: their bytes would be a copy.
+    frames_sha256 = hashlib.sha256(np.ascontiguousarray(rendered.frames_THWC).reshape(-1))
+    of_cell, codec = cell_sources(config, model), config.output.video
     return {
         "kind": "vidcfg.render/1",
         "name": config.name,
@@ -57,25 +46,22 @@ def make_record(
         "files": {kind: getattr(unit, kind).name for kind in kinds_of(rendered)},
         "video": {
             **config.video.to_dict(),
-            "codec": config.output.video,
-            "lossless": CODECS[config.output.video].lossless,
+            "codec": codec,
+            "lossless": CODECS[codec].lossless,
             "enlarge": config.output.enlarge,
-            # Of the frames where they lie: their bytes would be a copy.
-            "frames_sha256": hashlib.sha256(
-                np.ascontiguousarray(frames_THWC).reshape(-1)
-            ).hexdigest(),
+            "frames_sha256": frames_sha256.hexdigest(),
         },
         "seconds": round(rendered.seconds, 3),
         "settings": unit_settings(config, unit),
         "config": config.to_dict(),
         "model": {name: value for name, value in model.items() if name != "sources"},
-        "unit": unit_key(cell_digest(config, of_cell), unit.prompt, unit.seed),
-        "sources": of_cell | prompt_sources(unit.prompt),
+        "unit": identity.unit_key(identity.cell_digest(config, of_cell), unit.prompt, unit.seed),
+        "sources": of_cell | identity.prompt_sources(unit.prompt),
         "scheduler": scheduler_record(pipe.scheduler),
         "versions": versions(),
         "commit": commit(),
-        "surface": trace.surfaces[0].to_dict(),
-        "trace": trace.to_dict(),
+        "surface": rendered.trace.surfaces[0].to_dict(),
+        "trace": rendered.trace.to_dict(),
     }
 
 
@@ -142,7 +128,7 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
 
     `sources` is the content of all that is loaded with it, as it is at this moment.
     """
-    sources = model_sources(config)
+    sources = identity.model_sources(config)
     folder, content = config.model.folder, sources["model.checkpoint"]
     denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
     return {
@@ -159,4 +145,4 @@ def model_record(config: RenderConfig, pipe: Any) -> dict[str, Any]:
 
 def cell_sources(config: RenderConfig, model: dict[str, Any]) -> dict[str, Any]:
     """The content of what a video is made of; that of `model` as it was when it was loaded."""
-    return model["sources"] | guidance_sources(config)
+    return model["sources"] | identity.guidance_sources(config)

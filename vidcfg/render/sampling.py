@@ -8,7 +8,7 @@ and repeated, noise is drawn per sample, and decoding goes sample by sample.
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,18 +103,22 @@ def sample_units(
     # The call of the pipeline
     first, count = configs[0], len(configs)
     assert count == 1 or all(can_share(pipe, config) for config in configs)
-    family = family_of(pipe)
+    family, video = family_of(pipe), first.video
     accepted = inspect.signature(type(pipe).__call__).parameters
-    video, num_steps = first.video, first.sampling.num_steps
     check_shape(video, family)
-    call = call_arguments(unit.prompt, video, num_steps, family, accepted)
+    call = call_arguments(unit.prompt, video, first.sampling.num_steps, family, accepted)
     guidance = [config.guidance for config in configs]
     generators = [torch.Generator("cpu").manual_seed(unit.seed) for _ in configs]
     if count > 1:
         call[next(name for name in _COUNTS if name in accepted)] = count
         guidance = [one.replace(micro_batch=1) for one in guidance]
     if on_step is not None and "callback_on_step_end" in accepted:
-        call["callback_on_step_end"] = _step_callback(on_step)
+
+        def after_step(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
+            on_step(index + 1, len(pipe.scheduler.timesteps))
+            return {}
+
+        call["callback_on_step_end"] = after_step
 
     # The run, with all guidance in it
     begin = time.perf_counter()
@@ -135,37 +139,24 @@ def sample_units(
         audio = sounds[index] if sounds else None
         mine = trace if count == 1 else _of_sample(trace, index)
         videos.append(Rendered(to_uint8(frames), mine, pixels_of, seconds, audio))
-    planned = trace.planned
-    return Batch(tuple(videos), trace.total, planned.total, planned.is_upper_bound)
+    return Batch(tuple(videos), trace.total, trace.planned.total, trace.planned.is_upper_bound)
 
 
-def _step_callback(on_step: Callable[[int, int], None]) -> Callable:
-    def callback(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
-        on_step(index + 1, len(pipe.scheduler.timesteps))
-        return {}
-
-    return callback
-
-
-@contextlib.contextmanager
-def _decoding_alone(pipe: Any, count: int) -> Iterator[None]:
+def _decoding_alone(pipe: Any, count: int) -> contextlib.AbstractContextManager:
     """Within it the VAE decodes one sample at a time: fixed memory, and bits that do not depend
     on the others."""
+    from vidcfg.pipelines.changes.layers import swapped
+
     vae = getattr(pipe, "vae", None)
     if count == 1 or vae is None:
-        yield
-        return
+        return contextlib.nullcontext()
     original = vae.decode
 
     def decode(latents: Any, *args: Any, **kwargs: Any) -> Any:
         assert len(latents) == count, "the VAE is given one row for each sample"
         return _joined([original(row, *args, **kwargs) for row in latents.split(1)])
 
-    vae.decode = decode
-    try:
-        yield
-    finally:
-        del vae.decode
+    return swapped(vae, "decode", decode)
 
 
 def _joined(outputs: list[Any]) -> Any:
@@ -173,20 +164,13 @@ def _joined(outputs: list[Any]) -> Any:
 
     if isinstance(outputs[0], torch.Tensor):
         return torch.cat(outputs)
-    if isinstance(outputs[0], tuple):
-        return (torch.cat([output[0] for output in outputs]),)
-    return type(outputs[0])(sample=torch.cat([output.sample for output in outputs]))
+    joined = torch.cat([output[0] for output in outputs])
+    return (joined,) if isinstance(outputs[0], tuple) else type(outputs[0])(sample=joined)
 
 
 def _of_sample(trace: Trace, index: int) -> Trace:
     """What a trace says of one sample; its evaluations stay those of the whole run."""
-    rows = ("strength_BF", "std_cond_BF", "std_guided_BF")
-    steps = [
-        replace(
-            step,
-            terms=step.terms[index : index + 1],
-            **{name: getattr(step, name)[index : index + 1] for name in rows},
-        )
-        for step in trace.steps
-    ]
+    rows = ("terms", "strength_BF", "std_cond_BF", "std_guided_BF")
+    mine = slice(index, index + 1)
+    steps = [replace(s, **{name: getattr(s, name)[mine] for name in rows}) for s in trace.steps]
     return Trace(steps, [trace.surfaces[index]], trace.planned, trace.order, trace.num_runs)

@@ -1,6 +1,5 @@
 """The videos of a render: which there are, and the names of their files."""
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -10,6 +9,7 @@ from typing import Any
 
 from vidcfg.media.write import CODECS
 from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.render.identity import digest
 
 MAX_SLUG = 60
 
@@ -74,9 +74,7 @@ def _slug(text: str) -> tuple[str, bool]:
 
 
 def _digest(prompt: Prompt) -> str:
-    # surrogatepass: a lone surrogate is a legal YAML escape and cannot be encoded otherwise.
-    text = "\0".join((prompt.text, prompt.negative, prompt.image or ""))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return digest("\0".join((prompt.text, prompt.negative, prompt.image or "")))[:8]
 
 
 def describe(config: RenderConfig) -> str:

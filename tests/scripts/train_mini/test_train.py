@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from scenes import all_scenes
 from train_mini import data
 from train_mini.__main__ import main
 from train_mini.config import DataConfig, TransformerConfig, load_config
 from train_mini.transformer import draw_noise, rate_factor
 
 from vidcfg.mini.pipeline import MiniVideoPipeline
-from vidcfg.mini.shapes import ATTRIBUTES, HELD_OUT, Scene, all_scenes, asked, caption
+from vidcfg.mini.shapes import ATTRIBUTES, HELD_OUT, Scene, asked, caption
 from vidcfg.mini.text import build_tokenizer, tokenize
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
