@@ -201,13 +201,18 @@ def test_wrong_arguments_give_exit_code_two_and_the_fix(rendered, capsys, argume
 def test_nothing_found_read_or_measured_is_an_error(rendered, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("VIDCFG_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    broken = rendered.parent / "broken.mp4"
+    broken.write_bytes(b"no video")
     for arguments, words in (
         ([tmp_path], "no videos in"),
-        (["gone.mp4"], "none of 1 videos could be read: "),
+        (["gone.mp4", "lost"], "gone.mp4 does not exist. Give a file or a folder of videos."),
+        ([broken], "none of 1 videos could be read: "),
         ([rendered, "--metrics", "lpips"], "nothing was measured: weights lpips-alex"),
     ):
         assert run(*arguments) == 2
         assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("runs/evaluate/gone.mp4").exists() and not Path("runs/evaluate/gone").exists()
 
 
 def test_results_go_to_a_folder_that_is_said_last(rendered, capsys):

@@ -85,6 +85,9 @@ def _evaluate_here(options: argparse.Namespace) -> int:
     from vidcfg.places import told
 
     sets = compare.find_sets(options.videos, options.addresses)
+    items = [item for of_set in sets.values() for item in of_set]
+    if not any(item.path.exists() for item in items):
+        raise ValueError(f"{items[0].place} does not exist. Give a file or a folder of videos.")
     if options.prompts:
         sets = with_prompts(sets, options.prompts)
     out = make_folder(options.out or place_of(options.videos, list(sets)), "--out")
