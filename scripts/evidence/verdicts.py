@@ -98,12 +98,19 @@ def found_of(claim: Mapping[str, Any], cells: Cells, sets: SetValues) -> Found:
         if lacks:
             part = replace(part, p_holds=1.0, p_fails=part.p_holds)
         parts.append(part)
-    return replace(_all_of(parts), about=about)
+    return replace(_all_of(parts, claim), about=about)
 
 
-def _all_of(parts: list[Found]) -> Found:
+def _all_of(parts: list[Found], claim: Mapping[str, Any]) -> Found:
     """That all hold: the weakest one, and that any fails."""
-    weakest = max(parts, key=lambda part: (part.p_holds, -part.p_fails))
+    sign = 1 if claim["side"] == "above" else -1
+
+    def weakness(part: Found) -> tuple[float, float, float]:
+        # Of p-values that no resample reached, the one whose interval is nearest to the bound.
+        distance = sign * (part.figure - claim["bound"])
+        return part.p_holds, -part.p_fails, -distance / max(part.high - part.low, 1e-12)
+
+    weakest = max(parts, key=weakness)
     fails = min(1.0, len(parts) * min(part.p_fails for part in parts))
     return replace(weakest, p_fails=fails)
 

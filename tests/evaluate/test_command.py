@@ -212,7 +212,8 @@ def test_nothing_found_read_or_measured_is_an_error(rendered, tmp_path, capsys, 
     ):
         assert run(*arguments) == 2
         assert words in capsys.readouterr().err.splitlines()[-1]
-    assert not Path("runs/evaluate/gone.mp4").exists() and not Path("runs/evaluate/gone").exists()
+    assert not Path("runs/evaluate/gone.mp4").exists()
+    assert not Path("runs/evaluate/gone").exists()
 
 
 def test_results_go_to_a_folder_that_is_said_last(rendered, capsys):

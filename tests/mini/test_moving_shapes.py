@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scenes import all_scenes
+from every_scene import all_scenes
 
 from vidcfg.mini.shapes import (
     ATTRIBUTES,

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from scenes import all_scenes
+from every_scene import all_scenes
 from tokenizers import Tokenizer
 
 from vidcfg.mini import MINI_PATH

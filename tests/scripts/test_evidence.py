@@ -80,6 +80,21 @@ def test_all_conditions_must_hold_and_one_that_fails_decides():
     assert words(claims, cells) == ["holds", "cannot tell", "does not hold"]
 
 
+@pytest.mark.parametrize("side", ["above", "below"])
+def test_of_conditions_that_no_resample_doubts_the_one_nearest_to_the_bound_is_shown(side):
+    noise = np.random.default_rng(6).normal(0, 0.1, (3, NUM))
+    sign = 1 if side == "above" else -1
+    ways = {
+        name: made(mc_flicker=10 + sign * shift + row)
+        for name, shift, row in zip("bcd", (3.0, 1.0, 2.0), noise)
+    }
+    each = [{"a": -1, name: 1} for name in ways]
+    cells = {"a": made(mc_flicker=np.full(NUM, 10.0))} | ways
+    for order in (each, each[::-1]):
+        found = found_of(claim(side, sign * 0.5, each=order), cells, None)
+        assert found.figure == pytest.approx(sign * 1.0, abs=0.05)
+
+
 def test_many_claims_without_an_effect_are_not_called():
     random = np.random.default_rng(4)
     cells = {"a": made()} | {f"b{i}": made(mc_flicker=random.normal(0, 1, NUM)) for i in range(60)}

@@ -26,6 +26,13 @@ class Forecast:
     why_not: str = ""
 
     @property
+    def family(self) -> Any:
+        """The family of the pipeline, None where it is not known."""
+        from vidcfg.pipelines.families import family_of
+
+        return None if self.pipe is None else family_of(self.pipe)
+
+    @property
     def surfaces(self) -> dict[str, Surface]:
         """The surface of every rule by its name, in the order of `guidance.method`.
 

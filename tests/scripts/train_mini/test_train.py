@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_scene import all_scenes
 from safetensors.torch import load_file
-from scenes import all_scenes
 from train_mini import data
 from train_mini.__main__ import main
 from train_mini.config import DataConfig, TransformerConfig, load_config
