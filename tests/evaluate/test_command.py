@@ -214,6 +214,9 @@ def test_nothing_found_read_or_measured_is_an_error(rendered, tmp_path, capsys, 
         assert words in capsys.readouterr().err.splitlines()[-1]
     assert not Path("runs/evaluate/gone.mp4").exists()
     assert not Path("runs/evaluate/gone").exists()
+    # One that is there is measured.
+    assert run(rendered / "clip_0.mkv", "gone.mp4", "--metrics", "appearance") == 1
+    assert "gone.mp4 does not exist.\n2 of 2 videos" in capsys.readouterr().err
 
 
 def test_results_go_to_a_folder_that_is_said_last(rendered, capsys):

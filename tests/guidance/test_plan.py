@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from rule_runs import multi, plan_of, rule_of
 
 from vidcfg.guidance.limits import Rescale
-from vidcfg.guidance.plan import SampleRows
+from vidcfg.guidance.plan import Memory, SampleRows
 from vidcfg.guidance.plan import plan_run as plan_samples
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.dual import Dual
@@ -189,3 +190,15 @@ print(list(plan_run(SampleRows((rule,), 4 * ones, ones)).evaluations))
             check=True,
         )
         assert done.stdout.strip() == "['cond', 'uncond', 'negative']"
+
+
+def test_memory_keeps_what_a_later_step_does_not_name_and_frames_that_stopped():
+    memory, keys = Memory(), [(3, None), (5, "low")]
+    first, second, third = torch.randn(3, 2, F, 4, generator=torch.Generator().manual_seed(0))
+    memory.keep(keys, {"0.a": first, "1.b": second}, torch.eye(F)[[0, 0]] > 0)
+    memory.keep(keys, {"1.b": third}, torch.eye(F)[[0, 2]] > 0)
+    memory.keep(keys[:1], {}, None)
+    for i, key in enumerate(keys):
+        assert torch.equal(memory.vectors[key]["0.a"], first[i : i + 1])
+        assert torch.equal(memory.vectors[key]["1.b"], third[i : i + 1])
+    assert [list(np.flatnonzero(memory.stopped[key])) for key in keys] == [[0], [0, 2]]

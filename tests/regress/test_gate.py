@@ -140,6 +140,18 @@ def test_clips_that_lost_a_value_fail_whatever_the_others_do(count):
     assert lenient.verdict == ("PASS" if count == 1 else "FAIL")
 
 
+def test_clips_that_gained_a_value_are_counted_and_compared_with_nothing():
+    whole = pairs(around(0.01, 0.004))
+    gained = Pairs(
+        np.append(whole.new_N, [9.0, 8.0]),
+        np.append(whole.base_N, [np.nan, np.nan]),
+        (*whole.clusters_N, "one more", "and another"),
+    )
+    alone, beside = (only(judge({"a": given}, policy())) for given in (whole, gained))
+    assert (beside.verdict, beside.gained, beside.lost, beside.clips) == ("PASS", 2, 0, 16)
+    assert (beside.change, beside.low, beside.high) == (alone.change, alone.low, alone.high)
+
+
 def test_nothing_measured_is_never_a_pass():
     empty = np.full(6, np.nan)
     nothing = {"a": Pairs(empty, empty, tuple("abcdef"))}
