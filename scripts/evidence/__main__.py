@@ -17,6 +17,7 @@ prompts   draw the prompts of configs/evidence (512 of trained pairs, 512 and 1,
           of held-out pairs, 16 to be drawn many times)
 run       sample and measure what is missing of the sweeps there, then stop
 page      write docs/evidence.md and its picture from what is there
+unseen    print alignment on the prompts of --only that no clip of the training showed or told
 
 Videos are kept as metrics and features, a file for some prompts of a cell: `run` resumes, more
 --prompts add to what is there, and folders of several machines may be put together by copying.
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made = cli.parser("evidence", __doc__.splitlines()[0], details=DETAILS)
     made.prog = "evidence"
     add = made.add_argument
-    add("what", choices=("prompts", "run", "page"))
+    add("what", choices=("prompts", "run", "page", "unseen"))
     add("--prompts", type=int, metavar="N", help="the first N prompts of each sweep")
     add("--only", nargs="+", choices=SWEEPS, default=list(SWEEPS), metavar="SWEEP")
     cli.add_set(made, "'set={model.device: cpu}'")
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    todo = {"prompts": _prompts, "run": _run, "page": _page}
+    todo = {"prompts": _prompts, "run": _run, "page": _page, "unseen": _unseen}
     return cli.run(parser(), lambda arguments: todo[arguments.what](arguments), argv)
 
 
@@ -137,6 +138,19 @@ def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]
             continue
         works += load_sweeps([name], num, overrides=arguments.set, numerics=numerics)
     return works
+
+
+def _unseen(arguments: argparse.Namespace) -> int:
+    from evidence.unseen import training_data, training_texts, unseen_rows
+
+    out = Path(arguments.out)
+    how = json.loads((out / "settings.json").read_text())
+    works = _there(arguments, out, "bfloat16" if how["bfloat16"] else "float32")
+    texts = {text for data in training_data() for text in training_texts(data)}
+    head = ["sweep", "setting", "prompts", "alignment"]
+    for row in (head, ["---"] * len(head), *unseen_rows(works, out, texts)):
+        cli.say(f"| {' | '.join(row)} |")
+    return cli.DONE
 
 
 def _page(arguments: argparse.Namespace) -> int:

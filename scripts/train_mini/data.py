@@ -32,11 +32,19 @@ def sample_clip(
     seed: tuple[int, ...], data: DataConfig, *, held_out: bool | None = False
 ) -> CaptionedClip:
     """The clip of a seed, as `vidcfg.mini.shapes.sample_clip`, with a loose caption."""
+    scene, told = sample_scene_of(seed, data, held_out=held_out)
+    size = {"num_frames": data.num_frames, "height": data.height, "width": data.width}
+    return CaptionedClip(draw(scene, **size), told, scene)
+
+
+def sample_scene_of(
+    seed: tuple[int, ...], data: DataConfig, *, held_out: bool | None = False
+) -> tuple[Scene, str]:
+    """What the clip of a seed shows, not drawn, and its loose caption."""
     rng = np.random.default_rng(seed)
     faults = {"blurry": data.blurry, "shaky": data.shaky, "flickering": data.flickering}
     scene = sample_scene(rng, held_out=held_out, turns=data.turns, faults=faults)
-    size = {"num_frames": data.num_frames, "height": data.height, "width": data.width}
-    return CaptionedClip(draw(scene, **size), loose_caption(scene, data, rng), scene)
+    return scene, loose_caption(scene, data, rng)
 
 
 def loose_caption(scene: Scene, data: DataConfig, rng: np.random.Generator) -> str:
