@@ -267,7 +267,7 @@ def calibrate(teacher: Teacher, path: Path, *, count: int) -> list[str]:
     A student that cannot foresee all of its teacher's guidance applies less of it: the part that
     it can foresee.
     """
-    adapter = StrengthAdapter.load(path)
+    adapter, tried = StrengthAdapter.load(path), path.with_suffix(".tried.safetensors")
     plain, _ = videos(teacher, count, scale=1.0)
 
     def distances(**method: Any) -> np.ndarray:
@@ -277,11 +277,14 @@ def calibrate(teacher: Teacher, path: Path, *, count: int) -> list[str]:
 
     def of_power(power: float) -> np.ndarray:
         adapter.power = power
-        adapter.save(path)
-        return distances(method={"kind": "distilled", "adapter": str(path)})
+        adapter.save(tried)
+        return distances(method={"kind": "distilled", "adapter": str(tried)})
 
-    wanted = distances()
-    found = {power: of_power(power) for power in POWERS}
+    try:
+        wanted = distances()
+        found = {power: of_power(power) for power in POWERS}
+    finally:
+        tried.unlink(missing_ok=True)
     adapter.power = min(found, key=lambda power: np.square(np.log(found[power] / wanted)).sum())
     adapter.save(path)
     return [

@@ -327,12 +327,14 @@ def test_strengths_are_calibrated_by_how_far_the_videos_go(distill, tmp_path, mo
         """A student that goes as far at `scale` as its teacher at the 1.2th root of it."""
         assert (teacher, count) == ("teacher", 3)
         if method is not None:
-            assert method == {"kind": "distilled", "adapter": str(path)}
-            scale = scale ** (StrengthAdapter.load(path).power / 1.2)
+            assert method["kind"] == "distilled"
+            assert StrengthAdapter.load(path).power == 1.0  # what a stop would leave
+            scale = scale ** (StrengthAdapter.load(method["adapter"]).power / 1.2)
         return 7.0 + (scale - 1) * away, 0
 
     monkeypatch.setattr(distill, "videos", videos)
     told = distill.calibrate("teacher", path, count=3)
+    assert list(tmp_path.iterdir()) == [path]
     assert StrengthAdapter.load(path).power == 1.2
     assert told[0] == "strengths are read to the power 1.2"
     before = [((scale ** (1 / 1.2) - 1) / (scale - 1)) ** 2 for scale in (2.0, 3.0, 5.0, 8.0)]
