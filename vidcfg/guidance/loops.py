@@ -15,6 +15,8 @@ Array = np.ndarray
 
 _BLOCK = 2048
 """Elements at a time: what is made of them stays in the first cache."""
+_PIECE = 8192
+"""Elements of one sample filled at a time: with shorter pieces of many, memory is slower."""
 BINS = 4096
 """The exponents of float32, and the first four binary digits of each."""
 
@@ -65,21 +67,20 @@ def weighted(
     gain, factor, off, amounts = numbers[0], numbers[1], numbers[2], numbers[3:]
     count, channels, frames, length = base.shape
     per_row = len(out) // count
-    moved, first = np.empty((len(parts), _BLOCK), numbers.dtype), np.empty(_BLOCK, numbers.dtype)
+    moved = np.empty((len(parts), _PIECE), out.dtype)
     for b, c, f in np.ndindex(count, channels, frames):
         # One difference for one sample is not kept.
         is_alone = num_moved == len(parts) == per_row == 1 and off[b, f] == 0
-        for low in range(0, length, _BLOCK):
-            width = min(_BLOCK, length - low)
+        for low in range(0, length, _PIECE):
+            width = min(_PIECE, length - low)
             source, kept = base[b, c, f, low : low + width], cond[b, c, f, low : low + width]
             if not is_alone:
-                _read(source, first)
                 for i in range(len(parts)):
                     rows = parts[i][b, c, f, low : low + width]
                     if i < num_moved:
-                        _read_difference(rows, first, moved[i])
+                        _read_difference(rows, source, moved[i])
                     else:
-                        _read(rows, moved[i])
+                        moved[i, :width] = rows
             for k in range(b * per_row, (b + 1) * per_row):
                 target = out[k, c, f, low : low + width]
                 if is_alone:
@@ -88,7 +89,7 @@ def weighted(
                 elif off[k, f] != 0:
                     target[:] = kept
                 else:
-                    _begin(first, moved[0], amounts[0, k, f], gain[k, f], target)
+                    _begin(source, moved[0], amounts[0, k, f], gain[k, f], target)
                     for i in range(1, len(parts)):
                         _add(moved[i], amounts[i, k, f], target)
                     if factor[k, f] != 1:
@@ -182,7 +183,7 @@ def _read(rows: Array, into: Array) -> None:
 @njit(cache=True)
 def _read_difference(rows: Array, first: Array, into: Array) -> None:
     for j in range(len(rows)):
-        into[j] = _near(_wide(rows[j]) - first[j], rows)
+        into[j] = _bits(_near(_wide(rows[j]) - _wide(first[j]), rows), into)
 
 
 @njit(cache=True)
@@ -203,14 +204,14 @@ def _guide(source: Array, rows: Array, gain: Any, amount: Any, factor: Any, targ
 def _begin(first: Array, part: Array, amount: Any, gain: Any, target: Array) -> None:
     """target = gain first + amount part; a gain of 1 takes no time."""
     for j in range(len(target)):
-        base = first[j] if gain == 1 else _near(first[j] * gain, target)
-        target[j] = _bits(_near(base + _near(part[j] * amount, target), target), target)
+        base = _wide(first[j]) if gain == 1 else _near(_wide(first[j]) * gain, target)
+        target[j] = _bits(_near(base + _near(_wide(part[j]) * amount, target), target), target)
 
 
 @njit(cache=True)
 def _add(part: Array, amount: Any, target: Array) -> None:
     for j in range(len(target)):
-        total = _wide(target[j]) + _near(part[j] * amount, target)
+        total = _wide(target[j]) + _near(_wide(part[j]) * amount, target)
         target[j] = _bits(_near(total, target), target)
 
 

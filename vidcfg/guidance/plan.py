@@ -172,7 +172,8 @@ class SampleRows:
             if stopped is not None:
                 rows = np.where(stopped, 1.0, one.strength_F), np.where(stopped, 0.0, one.weight_F)
                 one = self._step(b, one.method, *rows)
-            found.append(replace(one, remembered=memory.vectors.get((b, expert), {})))
+            remembered = memory.vectors.get((b, expert))
+            found.append(replace(one, remembered=remembered) if remembered else one)
         return found
 
 

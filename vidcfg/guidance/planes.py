@@ -40,9 +40,8 @@ def planes(*tensors: Tensor) -> list[Any] | None:
     if (loops() if is_host else kernels() if first.device.type == "cuda" else None) is None:
         return None
     for order in _ORDERS:
-        views = [order(t.detach()) for t in tensors]
-        if views[0].ndim > 3 and all(view.is_contiguous() for view in views):
-            blocks = [view.flatten(3) for view in views]
+        if order(first).ndim > 3 and all(order(t).is_contiguous() for t in tensors):
+            blocks = [order(t.detach()).flatten(3) for t in tensors]
             return [_array(block) for block in blocks] if is_host else blocks
     return None
 
