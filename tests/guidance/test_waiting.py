@@ -87,6 +87,7 @@ MOST = {
     "zero_star": ({"method": {"kind": "zero_star", "zero_init_steps": 0}}, 63),
     "apg": ({"method": "apg"}, 96),
     "threshold": ({"threshold": {"percentile": 99.0}, "statistics": "clip"}, 30),
+    "threshold by frame": ({"threshold": {"percentile": 99.0}}, 30),
     "clamp": ({"clamp": 3.0}, 19),
 }
 """A setting, and the launches of a step of one sample: on a GPU they are what it costs."""

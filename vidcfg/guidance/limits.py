@@ -156,12 +156,8 @@ class Threshold(ConfigModel):
 
     def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
         """The thresholded x0, a new tensor."""
-        import torch
-
         rows = x0.flatten(1)[:, None] if statistics == "clip" else x0.flatten(2)
-        share = self.percentile / 100
-        found = [_order_statistic(row.abs(), share) for sample in rows for row in sample]
-        q_BF = torch.stack(found).reshape(len(x0), -1).expand(x0.shape[:2])
+        q_BF = _order_statistic(rows.abs(), self.percentile / 100).expand(x0.shape[:2])
         q = per_frame(q_BF.clamp_min(self.floor), x0)
         return x0.clamp(-q, q).mul_(self.floor / q)
 
