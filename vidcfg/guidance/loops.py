@@ -33,6 +33,12 @@ def moments(vectors: tuple, num_others: int, shift: Array, sums: Array) -> None:
     for b, c, f in np.ndindex(count, channels, frames):
         for low in range(0, length, _BLOCK):
             width = min(_BLOCK, length - low)
+            if size == 2:
+                first = vectors[0][b, c, f, low : low + width]
+                second = vectors[size - 1][b, c, f, low : low + width]
+                for i, found in enumerate(_sums_of_pair(first, second, num_others, shift[b, f])):
+                    sums[b, f, i] += found
+                continue
             for i in range(size):
                 rows = vectors[i][b, c, f, low : low + width]
                 if 0 < i <= num_others:
@@ -43,10 +49,6 @@ def moments(vectors: tuple, num_others: int, shift: Array, sums: Array) -> None:
             for i in range(size):
                 if shift[b, f, i] != 0:
                     parts[i, :width] -= shift[b, f, i]
-            if size == 2:
-                for i, found in enumerate(_sums_of_pair(parts[0, :width], parts[1, :width])):
-                    sums[b, f, i] += found
-                continue
             for i in range(size):
                 sums[b, f, i] += _total(parts[i, :width])
                 for j in range(i, size):
@@ -241,15 +243,19 @@ def _total_and_square(row: Array) -> tuple:
 
 
 @njit(cache=True, fastmath={"reassoc"})
-def _sums_of_pair(row: Array, other: Array) -> tuple:
-    zero = row.dtype.type(0)
+def _sums_of_pair(row: Array, other: Array, num_others: int, shift: Array) -> tuple:
+    """What `moments` adds up for two vectors, each read once."""
+    zero = shift.dtype.type(0)
     first, second, square, product, other_square = zero, zero, zero, zero, zero
     for j in range(len(row)):
-        first += row[j]
-        second += other[j]
-        square += row[j] * row[j]
-        product += row[j] * other[j]
-        other_square += other[j] * other[j]
+        x, y = _wide(row[j]), _wide(other[j])
+        y = _near(y - x, row) if num_others else y
+        x, y = x - shift[0], y - shift[1]
+        first += x
+        second += y
+        square += x * x
+        product += x * y
+        other_square += y * y
     return first, second, square, product, other_square
 
 
