@@ -383,16 +383,13 @@ def run(given: argparse.Namespace) -> int:
     if not prompts:
         raise ValueError(f"{given.prompts} holds no prompt. Write one a line.")
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    log, stop = Log(given.out.with_suffix(".log.jsonl")), Stop()
-    stop.listen()
+    log = Log(given.out.with_suffix(".log.jsonl"))
     pipe = load_pipeline(config.model)
     pipe.scheduler = make_scheduler(pipe, config.sampling)
     logging.getLogger("vidcfg").setLevel(logging.ERROR)  # it is told of scales that nobody chose
     teacher = Teacher(pipe, config, prompts, batch=given.batch)
-    try:
+    with Stop("stopped; the same command goes on") as stop:
         teach(teacher, given, log, stop)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; the same command goes on") from None
     told = calibrate(teacher, given.out, count=given.batch)
     table = compare(teacher, given.out, count=min(given.batch, 8))
     print("\n".join([f"wrote {given.out}", *told, "", *table]))

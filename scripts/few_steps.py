@@ -217,18 +217,15 @@ def run(given: argparse.Namespace) -> int:
     for part in ("scheduler", "trajectories"):
         (given.out / part).mkdir(parents=True, exist_ok=True)
     write_json(given.out / "scheduler" / "scheduler_config.json", SOLVER)
-    log, stop = Log(given.out / "log.jsonl"), Stop()
-    stop.listen()
+    log = Log(given.out / "log.jsonl")
     # the teacher's videos, then the student
-    try:
+    with Stop("stopped; the same command goes on") as stop:
         pipe = load_pipeline(config.model)
         quicken(pipe)
         folder = trajectories(pipe, config, given, log, stop)
         pipe = load_pipeline(config.model)
         pipe.transformer.set_attention_backend("math")
         student = teach(pipe, folder, given, log, stop)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; the same command goes on") from None
     save_updates(given.out / UPDATES, student.updates(given.keep))
     cli.say(f"wrote {given.out}")
     return cli.DONE

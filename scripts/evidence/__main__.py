@@ -121,12 +121,18 @@ def _device(works: list[Any]) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]:
-    """The cells of each sweep on --prompts, or on the first prompts that all its cells have; a
-    sweep without any is left out."""
+def _there(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any], list[Any]]:
+    """The folder of the results, how they were made, and the cells that are there: those of each
+    sweep on --prompts, or on the first prompts that all its cells have; a sweep without any is
+    left out."""
     from evidence.cells import load_sweeps, missing
 
-    works = []
+    out, works = Path(arguments.out), []
+    path = out / "settings.json"
+    if not path.is_file():
+        raise ValueError(f"{out} holds no results. Type: python scripts/evidence run --out {out}")
+    how = json.loads(path.read_text())
+    numerics = "bfloat16" if how["bfloat16"] else "float32"
     for name in arguments.only:
         num = arguments.prompts
         if num is None:
@@ -137,15 +143,13 @@ def _there(arguments: argparse.Namespace, out: Path, numerics: str) -> list[Any]
             cli.say(f"{name}: no prompt has all its cells; not on the page")
             continue
         works += load_sweeps([name], num, overrides=arguments.set, numerics=numerics)
-    return works
+    return out, how, works
 
 
 def _unseen(arguments: argparse.Namespace) -> int:
     from evidence.unseen import training_data, training_texts, unseen_rows
 
-    out = Path(arguments.out)
-    how = json.loads((out / "settings.json").read_text())
-    works = _there(arguments, out, "bfloat16" if how["bfloat16"] else "float32")
+    out, _, works = _there(arguments)
     texts = {text for data in training_data() for text in training_texts(data)}
     head = ["sweep", "setting", "prompts", "alignment"]
     for row in (head, ["---"] * len(head), *unseen_rows(works, out, texts)):
@@ -164,9 +168,7 @@ def _page(arguments: argparse.Namespace) -> int:
     from vidcfg.settings.document import load_document
 
     # What is there
-    out = Path(arguments.out)
-    how = json.loads((out / "settings.json").read_text())
-    works = _there(arguments, out, "bfloat16" if how["bfloat16"] else "float32")
+    out, how, works = _there(arguments)
     real = real_features(out)
     factor = even(real, (EMBED, real.shape[1] - EMBED))
     asked = dict.fromkeys(text for work in works if work.seeds > 1 for text in work.prompts)

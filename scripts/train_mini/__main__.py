@@ -38,14 +38,9 @@ def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)
     from train_mini.loop import Log, Stop
 
-    stop = Stop()
-    stop.listen()
     stages = STAGES if arguments.stage == "all" else (arguments.stage,)
-    try:
+    with Stop(f"stopped; the same command resumes from {config.run_dir}") as stop:
         run_stages(config, stages, Log(config.run_dir / "log.jsonl"), stop)
-    except KeyboardInterrupt:
-        text = f"stopped; the same command resumes from {config.run_dir}"
-        raise KeyboardInterrupt(text) from None
     return cli.DONE
 
 

@@ -38,19 +38,26 @@ class Clock:
 
 
 class Stop:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop obeys after its step; the
-    second one interrupts.
+    """Within it the first Ctrl-C or SIGTERM is a request that loops obey after their step; the
+    second one interrupts. `text` is what an interrupted command says.
 
     A job started in the background ignores Ctrl-C and a scheduler sends SIGTERM, so both are
     caught.
     """
 
-    def __init__(self):
-        self.is_requested = False
+    def __init__(self, text: str):
+        self.text, self.is_requested = text, False
 
-    def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
+    def __enter__(self) -> "Stop":
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._request) for number in numbers}
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if kind is KeyboardInterrupt:
+            raise KeyboardInterrupt(self.text) from None
 
     def _request(self, number, frame) -> None:
         if self.is_requested:

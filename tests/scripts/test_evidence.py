@@ -333,6 +333,12 @@ def test_from_sampling_to_the_page(tmp_path, monkeypatch, capsys):
     assert not json.loads((tmp_path / "runs" / "settings.json").read_text())["bfloat16"]
 
 
+@pytest.mark.parametrize("what", ["page", "unseen"])
+def test_a_folder_without_results_is_told(what, tmp_path, capsys):
+    assert script.main([what, "--out", str(tmp_path / "none")]) == 2
+    assert "Type: python scripts/evidence run --out" in capsys.readouterr().err
+
+
 def test_many_videos_of_a_prompt_are_one_row(tmp_path, monkeypatch):
     monkeypatch.setattr(drawn, "REAL_CLIPS", 24)
     monkeypatch.setattr(drawn, "CLIPS_OF_PROMPT", 24)

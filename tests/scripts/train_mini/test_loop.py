@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 from train_mini.loop import Clock, Log, Stop, run_loop
@@ -28,7 +29,7 @@ def test_loop_runs_every_step_once_and_saves_at_the_end(tmp_path):
 
 
 def test_a_stop_saves_after_the_step_and_then_interrupts(tmp_path):
-    stop, saves = Stop(), []
+    stop, saves = Stop("stopped"), []
     clock = Clock(minutes=1.0, max_steps=5)
 
     def step(number, progress):
@@ -64,9 +65,18 @@ def test_a_step_that_fails_does_not_overwrite_the_checkpoint(tmp_path):
     assert saves == []
 
 
-def test_the_second_interrupt_does_not_wait():
-    stop = Stop()
-    stop._request(2, None)
-    assert stop.is_requested
-    with pytest.raises(KeyboardInterrupt):
-        stop._request(2, None)
+def test_the_second_interrupt_does_not_wait_and_the_first_handler_comes_back():
+    before = signal.getsignal(signal.SIGINT)
+
+    def run():
+        with Stop("stopped; the same command goes on") as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.is_requested
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        run()
+    assert signal.getsignal(signal.SIGINT) is before
+    # What follows the block is interrupted at once, with its own words.
+    with pytest.raises(KeyboardInterrupt, match="^$"):
+        signal.raise_signal(signal.SIGINT)
