@@ -191,13 +191,16 @@ def scorer() -> Any:
 @cache
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Processes are spawned: one that has used CUDA cannot be forked.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread)
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     """As many processes as cores share them best with one thread each."""
     import cv2
 
+    from vidcfg.evaluate.run import end_with_parent
+
+    end_with_parent()
     cv2.setNumThreads(1)
 
 

@@ -354,6 +354,25 @@ def test_ctrl_c_ends_all_processes_without_a_traceback_and_keeps_what_is_scored(
         time.sleep(0.1)
 
 
+def test_workers_of_a_command_that_was_killed_end(rendered, tmp_path):
+    for index in range(200):
+        shutil.copy(rendered / f"clip_{index % 5}.mkv", tmp_path / f"{index}.mkv")
+    kept = tmp_path / "out" / "scored.jsonl"
+    options = ["--workers", "2", "--out", str(kept.parent), "--device", "cpu"]
+    command = [sys.executable, "-m", "vidcfg.evaluate", str(tmp_path), *options]
+    with subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        while not kept.exists() and process.poll() is None:
+            time.sleep(0.05)
+        assert sum(_is_alive_in(process.pid, p) for p in psutil.process_iter()) > 2
+        process.kill()
+    deadline = time.monotonic() + 20
+    while left := [p for p in psutil.process_iter() if _is_alive_in(process.pid, p)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
 def _command(process):
     try:
         return process.cmdline() or ["resource_tracker, about to end"]

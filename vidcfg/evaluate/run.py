@@ -1,6 +1,8 @@
 """The whole evaluation: videos one by one or by several workers, then the set."""
 
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -8,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import numpy as np
@@ -196,7 +198,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes, gone at the end of the block; after an error what is half done is not
     waited for."""
     # Forked processes inherit locks of decoder and OpenMP threads.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     with uninterrupted() as hold:
         try:
             yield pool
@@ -208,3 +210,13 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         finally:
             hold()
             pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """A worker whose parent is killed ends too: it would wait for work, and keep its memory."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
