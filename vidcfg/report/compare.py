@@ -28,7 +28,8 @@ CLEAR = LEVEL * (1 + 1e-12)
 EXACT_PROMPTS = 13
 RANDOM_FLIPS = 9_999
 MOST_PAIRS = 2_000
-"""Above so many pairs of cells (64 cells), each cell is compared with the best ones alone."""
+"""Above so many pairs of cells (64 cells), each cell is compared with the best ones alone; the
+other pairs count in the adjustment, for the best were chosen by the same data."""
 
 FLOORS = {
     "intensity": 1 / 1020,
@@ -65,11 +66,12 @@ class Change:
     of `base`, of `cell`. In the tests such a clip is the largest difference there is, against the
     one that lost it.
     `p` is of this comparison alone, by sign flips of prompts. `p_fdr` is adjusted for all
-    comparisons in its metric by Benjamini & Hochberg: of the changes called clear, 5 % are
-    expected to be wrong. `p_holm` and `p_family` (joint sign flips) are adjusted for all
-    comparisons in all deciding metrics: the chance of any error is 5 %. `needed` is the number
-    of clips that would call a difference of the size found clear with a chance of 80 %, were
-    the same other comparisons clear (None: more than a million, or unknown).
+    comparisons in its metric, those of cells for all pairs of them, by Benjamini & Hochberg: of
+    the changes called clear, 5 % are expected to be wrong. `p_holm` and `p_family` (joint sign
+    flips) are adjusted for all comparisons in all deciding metrics: the chance of any error is
+    5 %. `needed` is the number of clips that would call a difference of the size found clear with
+    a chance of 80 %, were the same other comparisons clear (None: more than a million, or
+    unknown).
     """
 
     what: str
@@ -142,8 +144,13 @@ def _floor_of(metric: MetricValues) -> float | None:
     return None if (metric.values_CN < 0).any() else FLOORS.get(metric.like.unit)
 
 
-def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change]:
-    """All comparisons (base cell, cell) in all deciding metrics."""
+def changes(
+    table: Table, comparisons: Sequence[tuple[str, str]], *, num_untested: int = 0
+) -> list[Change]:
+    """All comparisons (base cell, cell) in all deciding metrics.
+
+    Those that the data chose come with the number of those left out, which count as p = 1.
+    """
     from scipy.stats import false_discovery_control
 
     # Differences of every comparison, pair by pair; of clips that both lost there is none.
@@ -157,10 +164,11 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
     family = joint_sign_flip(np.stack([cluster_means(row, clusters) for row in rows]))
     alone = [sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
     by_metric = np.array(alone).reshape(-1, len(comparisons))  # as `tasks` runs through them
-    found = np.array([false_discovery_control(p) for p in by_metric])
+    every = np.pad(by_metric, ((0, 0), (0, num_untested)), constant_values=1.0)
+    found = false_discovery_control(every, axis=1)[:, : len(comparisons)]
     # The level that one more clear comparison of its metric has to reach (a p counts two tails).
     is_clear = found <= CLEAR
-    alphas = LEVEL * (is_clear.sum(axis=1, keepdims=True) + ~is_clear) / len(comparisons) / 2
+    alphas = LEVEL * (is_clear.sum(axis=1, keepdims=True) + ~is_clear) / every.shape[1] / 2
     columns = alphas.ravel(), alone, found.ravel(), holm(alone), family
     return [
         _change(table, task, row, clusters, alpha, p_values)
@@ -336,10 +344,13 @@ def find(table: Table, base: str | None, labels: dict[str, str]) -> Findings:
     counts = len(clusters), prompts, least_p(prompts) if prompts else 1.0
     found = Findings(labels, table, base, means, [], [], front_of(table), *counts)
     # One rule for all sentences: only Holm and joint sign flips are over the base's changes alone.
-    among = changes(table, _pairs(found))
-    clear = {(c.what, c.base, c.cell): c.p_fdr for c in among}
+    pairs = _pairs(found)
+    among = changes(table, pairs, num_untested=math.comb(len(table.cells), 2) - len(pairs))
+    known = {(c.what, c.base, c.cell): c for c in among}
     own = changes(table, [(base, cell) for cell in table.cells if cell != base])
-    against = [replace(c, p_fdr=clear[c.what, c.base, c.cell]) for c in own]
+    against = [
+        replace(known[c.what, c.base, c.cell], p_holm=c.p_holm, p_family=c.p_family) for c in own
+    ]
     return replace(found, among=among, against=against)
 
 

@@ -1,6 +1,6 @@
 """What the data say, in sentences; and what they do not say."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from vidcfg.progress import listed
@@ -17,6 +17,9 @@ MOST_NEEDED = 20
 
 SLIGHT = 0.001
 """A difference below this part of the value does not matter, however sure it is."""
+
+GOOD = {"flicker": -1, "alignment": 1}
+"""Which way is better in what the front is of."""
 
 Entry = dict[str, str]
 
@@ -255,19 +258,31 @@ def _balance(found: Findings) -> Entry | None:
 
 
 def _front(found: Findings) -> Entry | None:
-    cells = found.table.cells
+    frozen = _frozen(found)
+    cells = [cell for cell in found.table.cells if cell not in frozen]
     if found.front is None or len(cells) < 3:
         return None
-    share = found.front.membership_C
-    sure = [cell for cell, part in zip(cells, share) if part >= 0.95]
-    num_out = int((share < 0.05).sum())
+
+    # By the tests: of many equal settings each is on the front in few resamples.
+    ahead = defaultdict(set)
+    for change in found.among:
+        pair = change.base, change.cell
+        if change.is_clear and change.what in GOOD and set(pair) <= set(cells):
+            is_better = change.change * GOOD[change.what] > 0
+            ahead[pair[::-1] if is_better else pair].add(change.what)
+    sure = []
+    for cell in cells:
+        others = (c for c in cells if c != cell and not _is_same(found, cell, c))
+        if all((cell, other) in ahead for other in others):
+            sure.append(cell)
+    num_out = len({loser for (_, loser), ways in ahead.items() if len(ways) == len(GOOD)})
     num_open = len(cells) - len(sure) - num_out
     named = _named(found, sure) or "none"
     text = f"No other setting is better in both flicker and alignment than {named}"
     text += f"; {num_out} of {len(cells)} settings are surely beaten by another"
     text += f", {num_open} are undecided." if num_open else "."
     if _has_losses(found):
-        text = f"{text.rstrip('.')}. This is of the clips that no setting lost, so it is not sure."
+        text = f"{text.rstrip('.')}. Settings lost unequal numbers of clips, so it is not sure."
         return _entry("On the Pareto front", text, "unclear")
     return _entry("On the Pareto front", text, "clear" if sure else "unclear")
 
@@ -278,7 +293,7 @@ def _has_losses(found: Findings) -> bool:
 
 def _baseline(found: Findings) -> Entry | None:
     parts = []
-    for what, good in (("flicker", -1), ("alignment", 1)):
+    for what, good in GOOD.items():
         rows = [c for c in found.against if c.what == what]
         if rows:
             better = sum(c.is_clear and c.change * good > 0 for c in rows)
