@@ -287,6 +287,17 @@ def test_pairs_with_the_best_are_judged_among_all_pairs(monkeypatch):
         assert change.p_holm < same.p_holm or change.p_holm == 1
 
 
+def test_the_best_of_what_moves_is_compared_with_every_cell(monkeypatch):
+    monkeypatch.setattr(compare, "MOST_PAIRS", 0)
+    table = random_table(3, cells=6, prompts=8, effect=0.1)
+    motion = Record("dynamic_degree", 0.0, 1, "", "px", "none")
+    is_still = np.arange(6)[:, None].repeat(24, axis=1) == 0
+    table.metrics[motion.name] = MetricValues(motion, np.ones((6, 24)), is_still)
+    found = find(table, "c4", {cell: cell for cell in table.cells})
+    assert found.frozen == {"c0"}
+    assert all(found.between("flicker", "c1", cell).is_clear for cell in ("c2", "c3", "c4", "c5"))
+
+
 def test_change_at_the_level_itself_is_clear_whatever_the_rounding():
     (row, *_) = changes(random_table(9, prompts=8), [("c0", "c1")])
     assert replace(row, p_fdr=math.nextafter(0.05, 1)).is_clear

@@ -4,13 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from vidcfg.progress import listed
-from vidcfg.report.compare import LEVEL, Change, Findings
+from vidcfg.report.compare import LEVEL, MOTION_LOSS, Change, Findings
 from vidcfg.report.formats import signed
 from vidcfg.report.table import DECIDING, Table
 from vidcfg.results import Key, Results
-
-MOTION_LOSS = 0.25
-"""A cell that surely loses this share of the baseline's motion cannot win in flicker."""
 
 MOST_NEEDED = 20
 """More than so many times the clips at hand are not worth making for a difference that small."""
@@ -154,14 +151,6 @@ def _prompts(found: Findings) -> str:
     return f"{found.prompts} prompt" + ("s" if found.prompts > 1 else "")
 
 
-def _frozen(found: Findings) -> set[str]:
-    """Cells without a claim to little flicker: static clips, or surely less motion."""
-    rows = (c for c in found.against if c.what == "motion" and c.is_ratio)
-    lost = {c.cell for c in rows if c.high is not None and c.high < -MOTION_LOSS}
-    static = found.means.get(found.table.key_metrics.get("motion"), {})
-    return lost | {cell for cell, mean in static.items() if 2 * mean.static > mean.clips}
-
-
 def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list[str], list[str]]:
     """The best cell, those that are the same as it, those that cannot be told apart from it."""
     best = found.best(found.table.key_metrics[what], cells)
@@ -178,7 +167,7 @@ def _is_same(found: Findings, one: str, other: str) -> bool:
 
 def _best(found: Findings, what: str, title: str) -> Entry:
     # What the best mean is, and who has the same videos.
-    frozen = _frozen(found) if what == "flicker" else set()
+    frozen = found.frozen if what == "flicker" else set()
     cells = [cell for cell in found.table.cells if cell not in frozen] or list(found.table.cells)
     best, same, tied = _ranked(found, what, cells)
     name = found.table.key_metrics[what]
@@ -229,7 +218,7 @@ def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
 
 def _balance(found: Findings) -> Entry | None:
     """The least flicker among cells whose alignment is not surely below the best."""
-    names, frozen = found.table.key_metrics, _frozen(found)
+    names, frozen = found.table.key_metrics, found.frozen
     cells = [cell for cell in found.table.cells if cell not in frozen]
     if not {"flicker", "alignment"} <= set(names) or not found.clips or len(cells) < 2:
         return None
@@ -258,7 +247,7 @@ def _balance(found: Findings) -> Entry | None:
 
 
 def _front(found: Findings) -> Entry | None:
-    frozen = _frozen(found)
+    frozen = found.frozen
     cells = [cell for cell in found.table.cells if cell not in frozen]
     if found.front is None or len(cells) < 3:
         return None
@@ -272,8 +261,8 @@ def _front(found: Findings) -> Entry | None:
             ahead[pair[::-1] if is_better else pair].add(change.what)
     sure = []
     for cell in cells:
-        others = (c for c in cells if c != cell and not _is_same(found, cell, c))
-        if all((cell, other) in ahead for other in others):
+        others = (other for other in cells if other != cell)
+        if all((cell, other) in ahead or _is_same(found, cell, other) for other in others):
             sure.append(cell)
     num_out = len({loser for (_, loser), ways in ahead.items() if len(ways) == len(GOOD)})
     num_open = len(cells) - len(sure) - num_out
@@ -307,7 +296,7 @@ def _baseline(found: Findings) -> Entry | None:
 
 
 def _motion(found: Findings) -> Entry | None:
-    frozen = sorted(_frozen(found), key=found.table.cells.index)
+    frozen = sorted(found.frozen, key=found.table.cells.index)
     if not frozen:
         return None
     text = (
