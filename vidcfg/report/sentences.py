@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from vidcfg.progress import listed
 from vidcfg.report.compare import LEVEL, MOTION_LOSS, Change, Findings
 from vidcfg.report.formats import signed
-from vidcfg.report.table import DECIDING, Table
-from vidcfg.results import Key, Results
+from vidcfg.report.table import DECIDING, Table, pair_of
+from vidcfg.results import Key, Results, UnitResult
 
 MOST_NEEDED = 20
 """More than so many times the clips at hand are not worth making for a difference that small."""
@@ -34,6 +34,12 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"Cells are compared on the {len(table.pairs)} of {table.num_pairs} pairs of prompt "
             "and seed that all of them have."
         )
+    count = Counter(_place(unit, labels) for unit in results.units)
+    if doubled := [str(key) for key, num in count.items() if num > 1]:
+        lines.append(
+            f"Several videos are {listed(doubled, 3, '; ')}: the last of each counts, the others "
+            "have no part in what is compared. Give prompts other texts, or videos other folders."
+        )
     for cell, reason in table.left_out.items():
         lines.append(f"{labels[cell]} is not compared: {reason}.")
     check = (results.summary or {}).get("self_check")
@@ -50,6 +56,11 @@ def first_lines(results: Results, table: Table) -> list[str]:
         *_cut_lines(results, labels),
         *results.problems,
     ]
+
+
+def _place(unit: UnitResult, labels: Mapping[str, str]) -> Key:
+    prompt, seed = pair_of(unit)
+    return Key(labels[unit.cell], prompt, -1 if seed is None else seed)
 
 
 def _mixed_lines(results: Results) -> list[str]:
@@ -73,8 +84,7 @@ def _cut_lines(results: Results, labels: Mapping[str, str]) -> list[str]:
     cut = {}
     for unit in results.units:
         for at in (r.extra["cuts"] for r in unit.records.values() if "cuts" in r.extra):
-            seed = -1 if unit.seed is None else unit.seed
-            cut[Key(labels[unit.cell], unit.prompt or unit.key, seed)] = at
+            cut[_place(unit, labels)] = at
     if not cut:
         return []
     named = [f"{name} at frame {', '.join(map(str, at))}" for name, at in cut.items()]
