@@ -64,6 +64,33 @@ def test_needed_clips_decide():
     assert only(judge({"a": more}, policy())).verdict == "PASS"
 
 
+@pytest.mark.parametrize(
+    ("num", "is_calibrated"), [(8, False), (16, False), (40, False), (5, True)]
+)
+def test_detectable_change_fails_with_about_the_power_that_is_said(num, is_calibrated):
+    rule, random, sd = policy(), np.random.default_rng(num), 0.05
+    noise = {"a": RepeatNoise(sd, 4000, "repeats")} if is_calibrated else None
+    first = only(judge({"a": pairs(around(0.0, sd, num=num))}, rule, noise))
+    drawn = math.log1p(first.detectable) + random.normal(0, sd, (300, num))
+    found = [only(judge({"a": pairs(row)}, rule, noise)).verdict == "FAIL" for row in drawn]
+    # A standard error of .023 at .8; a formula for t-tests finds .3 to .6.
+    assert 0.73 <= np.mean(found) <= 0.92
+    if noise is None:
+        known = RepeatNoise(sd, 0, "--sd").detectable(
+            rule.metrics["a"], num, alpha=rule.share("a"), power=0.8
+        )
+        assert known == pytest.approx(first.detectable, rel=1e-9)
+
+
+def test_clips_that_would_prove_a_change_prove_it():
+    rule, random = policy(), np.random.default_rng(5)
+    first = only(judge({"a": pairs(around(0.06, 0.12, num=12))}, rule))
+    assert (first.verdict, first.is_unproven) == ("INCONCLUSIVE", True)
+    drawn = 0.06 + random.normal(0, 0.12, (300, first.needed_clips))
+    found = [only(judge({"a": pairs(row)}, rule)).verdict == "FAIL" for row in drawn]
+    assert 0.73 <= np.mean(found) <= 0.92
+
+
 def test_large_improvement_passes():
     assert only(judge({"a": pairs(around(-0.5, 0.1))}, policy())).verdict == "PASS"
 
