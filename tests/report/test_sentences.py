@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -268,10 +269,16 @@ def test_store_without_a_finished_video_says_so(tmp_path):
 
 
 def test_cost_is_that_of_the_jobs(store):
-    cost = analyse(read_results(store))["cost"]
+    results = read_results(store)
+    cost = analyse(results)["cost"]
     # 6 steps; 16 clips at scale 1 need one evaluation a step, 32 need two.
     assert cost["executed"] == 16 * 6 + 32 * 12
     assert cost["cells"]["uniform-1"] == {"executed": 48.0, "seconds": pytest.approx(6.4)}
+    # What only an earlier plan had is no part of it.
+    kept = [unit for unit in results.plan["units"] if unit["cell"] != "uniform-1"]
+    less = analyse(replace(results, plan=results.plan | {"units": kept}))["cost"]
+    assert less["executed"] == cost["executed"] - 48
+    assert less["cells"]["uniform-3"] == cost["cells"]["uniform-3"]
 
 
 def test_baseline_and_pairs_call_the_same_changes_clear(many):
