@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vidcfg.regress.change import RepeatNoise
+from vidcfg.metrics.paired import sign_flip_p
+from vidcfg.regress.change import RepeatNoise, by_signs
 from vidcfg.regress.judge import judge
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
@@ -80,6 +81,21 @@ def test_detectable_change_fails_with_about_the_power_that_is_said(num, is_calib
             rule.metrics["a"], num, alpha=rule.share("a"), power=0.8
         )
         assert known == pytest.approx(first.detectable, rel=1e-9)
+
+
+def test_many_prompts_prove_a_change_at_whatever_level():
+    # Twelve standard errors; random sign patterns alone reach no p below 1 / 20000.
+    rule = policy(
+        a={"bad": "up", "margin": 0.02}, b={"bad": "up", "margin": 0.02, "weight": 500.0}
+    ).replace(alpha=0.01)
+    assert rule.share("a") < 1 / 20_000
+    many = {"a": pairs(around(0.08, 0.05, num=64)), "b": pairs(around(0, 0.001, num=64))}
+    result = only(judge(many, rule))
+    assert (result.verdict, result.p < 1e-6) == ("FAIL", True)
+    assert result.detectable < 0.08
+    # The bound is none below the exact test, of as many prompts as that one counts.
+    kept = around(0.05, 0.06, num=18)
+    assert by_signs(kept) == sign_flip_p(kept, range(18))
 
 
 def test_clips_that_would_prove_a_change_prove_it():

@@ -38,7 +38,25 @@ def odd(num: int) -> int:
 
 def provable_p(num: int) -> float:
     """The smallest p-value that a change of `num` prompts can have without calibrated noise."""
-    return paired.smallest_p(num - odd(num)) if num > ODD else 1.0
+    kept = num - odd(num)
+    return min(paired.smallest_p(kept), math.exp(-kept / 2)) if num > ODD else 1.0
+
+
+def by_signs(kept_g: np.ndarray) -> float:
+    """The p-value of the sign-flip test, or Hoeffding's bound of it where that is less.
+
+        P(sum s_g z_g >= sum z_g) <= exp(-(sum z_g)^2 / (2 sum z_g^2)),   s_g random signs
+
+    Of more than 20 prompts random patterns are counted, which give nothing below 1 / 20000, more
+    than a metric of small weight may have.
+
+    Source: Hoeffding 1963, Probability inequalities for sums of bounded random variables.
+    """
+    if not len(kept_g):
+        return 1.0
+    p, total = paired.sign_flip_p(kept_g, range(len(kept_g))), float(kept_g.sum())
+    bound = math.exp(-(total**2) / (2 * float(kept_g @ kept_g))) if total > 0 else 1.0
+    return min(p, bound)
 
 
 def found_effect(num: int, alpha: float, power: float) -> float:
@@ -53,17 +71,23 @@ def found_effect(num: int, alpha: float, power: float) -> float:
     kept = num - odd(num)
     is_exact = kept <= paired.EXACT_CLUSTERS
     patterns = 2.0**kept if is_exact else paired.RESAMPLES + 1
-    # Of random patterns the observed one is one, and how many are as extreme varies.
-    count = math.floor(alpha * patterns * (1 + 1e-9)) - (not is_exact)
-    if kept < 2 or count < 1:
+    count = math.floor(alpha * patterns * (1 + 1e-9))
+    if kept < 2:
+        return math.inf
+    # How far the mean of those that are kept has to be from 0, in their spread.
+    reach = math.inf
+    if count >= 1:
+        # How many of random patterns are as extreme varies: so many in four of five draws.
+        level = (count if is_exact else count - 0.84 * math.sqrt(count)) / patterns
+        reach = float(-stdtrit(kept - 1, level)) / math.sqrt(kept)
+    if (ratio := -2 * math.log(alpha) / kept) < 1:
+        reach = min(reach, math.sqrt(ratio / (1 - ratio)))
+    if math.isinf(reach):
         return math.inf
     cut, share = ndtri(kept / num), kept / num
     loss = math.exp(-(cut**2) / 2) / math.sqrt(2 * math.pi) / share
     spread = math.sqrt(1 - cut * loss - loss**2)
-    by_t = loss + float(
-        -stdtrit(kept - 1, count / patterns) * spread / math.sqrt(kept)
-        + stdtrit(num - 1, power) / math.sqrt(num)
-    )
+    by_t = loss + reach * spread + float(stdtrit(num - 1, power)) / math.sqrt(num)
     all_worse = float(-ndtri(1 - power ** (1 / num)))
     part = count**-0.5 if is_exact and all_worse > by_t else 0.0
     return all_worse**part * by_t ** (1 - part)
@@ -236,8 +260,7 @@ class PairedChange:
         repeats, or by that (times 2). Twice as large if both ways are bad.
         """
         kept = np.sort(self.means_g)[: len(self.means_g) - odd(len(self.means_g))]
-        by_signs = paired.sign_flip_p(kept, range(len(kept))) if len(kept) else 1.0
-        return min(1.0, self._by_repeats_too(max(by_signs, self._skewed_p)))
+        return min(1.0, self._by_repeats_too(max(by_signs(kept), self._skewed_p)))
 
     @cached_property
     def sign_of_harm(self) -> float:
