@@ -126,8 +126,8 @@ def _results(out: Path, sets: Mapping[str, Sequence[Item]]) -> Results:
 
 
 def _by_prompt(results: Results) -> Results:
-    """With the videos of a prompt numbered anew in each set: which is paired with which decides
-    nothing, since a prompt counts by its mean."""
+    """With the videos of a prompt numbered anew in each set: of as many in each, which is paired
+    with which decides nothing, since a prompt counts by its mean."""
     number = defaultdict(itertools.count)
     units = (replace(u, seed=next(number[u.cell, pair_of(u)[0]])) for u in results.units)
     return replace(results, units=tuple(units))

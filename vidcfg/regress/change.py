@@ -162,12 +162,11 @@ def detectable(
     power: float,
     repeats: RepeatNoise | None = None,
 ) -> float:
-    """The mean change of `num` prompts, on the scale that is tested, that is proven and above the
-    margin with that power; infinite where there is none. `sd` is that of prompts.
-    """
+    """The mean change of `num` prompts of that spread, on the scale that is tested, that is proven
+    and above the margin with that power; infinite where there is none."""
     level = alpha / 2 if rule.bad == "either" else alpha
-    found = found_effect(num, level, power)
-    found = found * sd if math.isfinite(found) else found
+    effect = found_effect(num, level, power)
+    found = effect * sd if math.isfinite(effect) else effect
     # The estimate may be lower than what is true.
     below = float(stdtrit(num - 1, power)) * sd / math.sqrt(num) if num > 1 else math.inf
     if repeats is not None:
