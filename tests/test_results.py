@@ -1,11 +1,14 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fake_store import unit_key, write_json, write_store
 
+from vidcfg.report.sentences import first_lines
+from vidcfg.report.table import make_table
 from vidcfg.results import load, read_results
 from vidcfg.stored.read import ResultsError
 
@@ -39,6 +42,42 @@ def test_every_unit_of_the_plan_comes_back_with_its_place(store):
         assert unit.video.suffix == ".mkv"
         assert unit.records["frame_diff"].value > 0
     assert results.baseline == "uniform-3"
+
+
+def test_prompts_of_one_text_go_by_the_images_that_they_start_from(copied):
+    plan = json.loads((copied / "plan.json").read_text())
+    plan["prompts"][:3] = [
+        {"text": "it moves", "negative": "", "image": "/data/kite.png"},
+        {"text": "it moves", "negative": "", "image": "/data/fox.png"},
+        {"text": "it moves", "negative": "", "image": None},
+    ]
+    (copied / "plan.json").write_text(json.dumps(plan))
+    results = read_results(copied)
+    assert results.prompts[:3] == ("it moves (kite.png)", "it moves (fox.png)", "it moves")
+    table = make_table(results)
+    assert len(table.pairs) == 8
+    for unit in results.units:
+        assert unit.key == unit_key(unit.cell, results.prompts.index(unit.prompt), unit.seed)
+    assert not any("Several videos" in line for line in first_lines(results, table))
+
+
+def test_scored_videos_of_one_text_go_by_the_images_of_their_records(store, tmp_path):
+    rows = []
+    for index, image in enumerate(("kite.png", "fox.png", "fox.png")):
+        unit = read_results(store).units[index]
+        video = Path(shutil.copy(unit.video, tmp_path / f"{index}.mkv"))
+        render = {"kind": "vidcfg.render/1", "settings": {"prompt": {"image": image}}}
+        video.with_suffix(".json").write_text(json.dumps(render))
+        place = {"path": str(video), "subject": video.name, "prompt": "it moves", "seed": 0}
+        rows += [json.dumps(r.to_dict() | place) for r in unit.records.values()]
+    (tmp_path / "records.jsonl").write_text("\n".join(rows))
+    results = read_results(tmp_path)
+    kite, fox = "it moves (kite.png)", "it moves (fox.png)"
+    assert [unit.prompt for unit in results.units] == [kite, fox, fox]
+    # What is still one place is told.
+    (line,) = (x for x in first_lines(results, make_table(results)) if "Several videos" in x)
+    assert f"'{fox}', seed 0: the last of each counts" in line
+    assert kite not in line
 
 
 def test_unit_without_done_is_missing_and_not_a_problem(copied):

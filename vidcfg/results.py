@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -180,7 +181,10 @@ def _read_store(root: Path, traces: bool) -> Results:
     # The plan says what there should be: cells, and the place of every unit.
     plan = _read(root, "plan.json")
     cells = tuple(_planned_cell(entry) for entry in plan["cells"])
-    prompts = tuple(str(p["text"] if isinstance(p, dict) else p) for p in plan["prompts"])
+    texts = [str(p["text"] if isinstance(p, dict) else p) for p in plan["prompts"]]
+    doubled = {text for text, num in Counter(texts).items() if num > 1}
+    named = zip(texts, plan["prompts"])
+    prompts = tuple(_with_image(text, p) if text in doubled else text for text, p in named)
     places = {u["key"]: (u["cell"], prompts[u["prompt"]], u["seed"]) for u in plan["units"]}
 
     # A failure of a unit that was done later is forgotten.
@@ -209,6 +213,12 @@ def _read_store(root: Path, traces: bool) -> Results:
         jobs=tuple(_read(root, f"jobs/{p.name}") for p in sorted((root / "jobs").glob("*.json"))),
         problems=tuple(problems),
     )
+
+
+def _with_image(text: str, prompt: Any) -> str:
+    """What a prompt is called whose text others have too: with the image that it starts from."""
+    image = prompt.get("image") if isinstance(prompt, dict) else None
+    return f"{text} ({Path(image).name})" if isinstance(image, str) else text
 
 
 def _planned_cell(entry: Mapping[str, Any]) -> CellResult:
@@ -271,6 +281,12 @@ def _read_evaluation(root: Path) -> Results:
             failed.append(Failure(*place, "read", str(broken[0].skipped_reason)))
         else:
             units.append(UnitResult(*place, records, video, render, beside[0] or beside[1]))
+    count = Counter((unit.cell, unit.prompt, unit.seed) for unit in units)
+    doubled = {prompt for (_, prompt, _), num in count.items() if prompt and num > 1}
+    for index, unit in enumerate(units):
+        if unit.prompt in doubled:
+            prompt = (unit.render.get("settings") or {}).get("prompt")
+            units[index] = replace(unit, prompt=_with_image(unit.prompt, prompt))
     return Results(
         kind="evaluation",
         name=root.resolve().name,

@@ -11,7 +11,6 @@ from vidcfg.metrics.paired import (
     cluster_means,
     holm,
     log_ratios,
-    minimum_detectable_effect,
     needed_clips,
     sign_flip_p,
     skewness_corrected_p,
@@ -135,12 +134,12 @@ def test_holm_refuses_what_is_no_probability(wrong):
         holm(wrong)
 
 
-def test_detectable_effect_is_found_with_the_stated_power():
-    rng, num = np.random.default_rng(0), 16
+def test_needed_clips_are_found_with_the_stated_power():
+    rng = np.random.default_rng(0)
     values = rng.normal(0, 1, 4000)
-    effect = minimum_detectable_effect(values, range(4000), num_clusters=num)
-    trials = rng.normal(effect, 1, (2000, num))
-    found = np.mean([sign_flip_p(trial, range(num)) <= 0.05 for trial in trials])
+    needed = needed_clips(values / values.std(ddof=1), range(4000), effect=0.65)
+    trials = rng.normal(0.65, 1, (2000, needed))
+    found = np.mean([sign_flip_p(trial, range(needed)) <= 0.05 for trial in trials])
     # The formula is that of a t-test; 2000 trials at 80 % have a standard error of 0.9 %.
     assert found == pytest.approx(0.8, abs=0.03)
 
@@ -149,12 +148,12 @@ def test_needed_clips_find_the_effect_and_fewer_do_not():
     values, clusters = sample(24), np.repeat(np.arange(12), 2)
     needed = needed_clips(values, clusters, effect=0.2)
     assert needed % 2 == 0
+    sd = np.std(np.reshape(values, (12, 2)).mean(axis=1), ddof=1)
     at, below = (
-        minimum_detectable_effect(values, clusters, num_clusters=needed // 2 - less)
-        for less in (0, 1)
+        (stats.t.ppf(0.95, n - 1) + stats.t.ppf(0.8, n - 1)) * sd / math.sqrt(n)
+        for n in (needed // 2, needed // 2 - 1)
     )
     assert at <= 0.2 < below
     assert needed_clips([0.0] * 6, range(6), effect=0.1) == 5
     assert needed_clips(values, clusters, effect=1e-9) is None
     assert needed_clips([1.0], [0], effect=0.1) is None
-    assert minimum_detectable_effect([1.0], [0]) == math.inf

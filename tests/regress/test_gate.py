@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vidcfg.regress.change import RepeatNoise
+from vidcfg.metrics.paired import sign_flip_p
+from vidcfg.regress.change import RepeatNoise, by_signs
 from vidcfg.regress.judge import judge
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
@@ -62,6 +63,48 @@ def test_needed_clips_decide():
     assert first.verdict == "INCONCLUSIVE"
     more = pairs(around(0.004, 0.06, num=2 * first.needed_clips))
     assert only(judge({"a": more}, policy())).verdict == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("num", "is_calibrated"), [(8, False), (16, False), (40, False), (5, True)]
+)
+def test_detectable_change_fails_with_about_the_power_that_is_said(num, is_calibrated):
+    rule, random, sd = policy(), np.random.default_rng(num), 0.05
+    noise = {"a": RepeatNoise(sd, 4000, "repeats")} if is_calibrated else None
+    first = only(judge({"a": pairs(around(0.0, sd, num=num))}, rule, noise))
+    drawn = math.log1p(first.detectable) + random.normal(0, sd, (300, num))
+    found = [only(judge({"a": pairs(row)}, rule, noise)).verdict == "FAIL" for row in drawn]
+    # A standard error of .023 at .8; a formula for t-tests finds .3 to .6.
+    assert 0.73 <= np.mean(found) <= 0.92
+    if noise is None:
+        known = RepeatNoise(sd, 0, "--sd").detectable(
+            rule.metrics["a"], num, alpha=rule.share("a"), power=0.8
+        )
+        assert known == pytest.approx(first.detectable, rel=1e-9)
+
+
+def test_many_prompts_prove_a_change_at_whatever_level():
+    # Twelve standard errors; random sign patterns alone reach no p below 1 / 20000.
+    rule = policy(
+        a={"bad": "up", "margin": 0.02}, b={"bad": "up", "margin": 0.02, "weight": 500.0}
+    ).replace(alpha=0.01)
+    assert rule.share("a") < 1 / 20_000
+    many = {"a": pairs(around(0.08, 0.05, num=64)), "b": pairs(around(0, 0.001, num=64))}
+    result = only(judge(many, rule))
+    assert (result.verdict, result.p < 1e-6) == ("FAIL", True)
+    assert result.detectable < 0.08
+    # The bound is none below the exact test, of as many prompts as that one counts.
+    kept = around(0.05, 0.06, num=18)
+    assert by_signs(kept) == sign_flip_p(kept, range(18))
+
+
+def test_clips_that_would_prove_a_change_prove_it():
+    rule, random = policy(), np.random.default_rng(5)
+    first = only(judge({"a": pairs(around(0.06, 0.12, num=12))}, rule))
+    assert (first.verdict, first.is_unproven) == ("INCONCLUSIVE", True)
+    drawn = 0.06 + random.normal(0, 0.12, (300, first.needed_clips))
+    found = [only(judge({"a": pairs(row)}, rule)).verdict == "FAIL" for row in drawn]
+    assert 0.73 <= np.mean(found) <= 0.92
 
 
 def test_large_improvement_passes():

@@ -12,6 +12,7 @@ from vidcfg.report import compare
 from vidcfg.report.compare import (
     changes,
     estimates,
+    find,
     front_of,
     interval_of,
     is_beaten,
@@ -262,6 +263,39 @@ def test_adjusted_p_values_are_in_order():
         expected = [min(s for s, other in zip(scaled, p) if other >= each) for each in p]
         np.testing.assert_allclose([row.p_fdr for row in own], np.minimum(expected, 1), rtol=1e-12)
     assert all(row.p <= row.p_fdr <= 1 and row.p <= row.p_holm <= 1 for row in rows)
+
+
+def test_pairs_with_the_best_are_judged_among_all_pairs(monkeypatch):
+    table = random_table(12, cells=9, prompts=12, seeds=2, effect=0.004)
+    labels = {cell: cell for cell in table.cells}
+    whole = {(c.what, c.base, c.cell): c for c in find(table, "c1", labels).among}
+    monkeypatch.setattr(compare, "MOST_PAIRS", 35)
+    found = find(table, "c1", labels)
+    for what in ("flicker", "alignment"):
+        own = [row for row in found.among if row.what == what]
+        assert 8 <= len(own) < 36
+        padded = [*(row.p for row in own), *np.ones(36 - len(own))]
+        expected = stats.false_discovery_control(padded)[: len(own)]
+        np.testing.assert_allclose([row.p_fdr for row in own], expected, rtol=1e-12)
+        # Who is best was read off the same data, which makes nothing surer.
+        assert all(row.p_fdr >= whole[what, row.base, row.cell].p_fdr for row in own)
+    # What is said of the baseline is the same comparison.
+    rows = {(c.what, c.base, c.cell): c for c in found.among}
+    for change in found.against:
+        same = rows[change.what, change.base, change.cell]
+        assert (change.p_fdr, change.needed) == (same.p_fdr, same.needed)
+        assert change.p_holm < same.p_holm or change.p_holm == 1
+
+
+def test_the_best_of_what_moves_is_compared_with_every_cell(monkeypatch):
+    monkeypatch.setattr(compare, "MOST_PAIRS", 0)
+    table = random_table(3, cells=6, prompts=8, effect=0.1)
+    motion = Record("dynamic_degree", 0.0, 1, "", "px", "none")
+    is_still = np.arange(6)[:, None].repeat(24, axis=1) == 0
+    table.metrics[motion.name] = MetricValues(motion, np.ones((6, 24)), is_still)
+    found = find(table, "c4", {cell: cell for cell in table.cells})
+    assert found.frozen == {"c0"}
+    assert all(found.between("flicker", "c1", cell).is_clear for cell in ("c2", "c3", "c4", "c5"))
 
 
 def test_change_at_the_level_itself_is_clear_whatever_the_rounding():

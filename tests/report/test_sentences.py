@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +7,11 @@ from fake_store import PROMPTS, remeasure, write_store
 
 from vidcfg.media.video import Video
 from vidcfg.metrics.meters import measure_video
+from vidcfg.metrics.record import Record
 from vidcfg.report.analyse import analyse
-from vidcfg.report.sentences import MOTION_LOSS
+from vidcfg.report.compare import find
+from vidcfg.report.sentences import MOTION_LOSS, summary
+from vidcfg.report.table import MetricValues, Table
 from vidcfg.results import CellResult, Results, UnitResult, read_results
 from vidcfg.stored.read import ResultsError
 
@@ -86,6 +90,46 @@ def test_videos_with_cuts_are_named(many):
     (line,) = (line for line in analyse(many)["notices"] if "Scene cuts" in line)
     label = next(cell.label for cell in many.cells if cell.id == unit.cell)
     assert line.endswith(f"{label}: '{unit.prompt}', seed {unit.seed} at frame 3, 9.")
+
+
+def front_of_twelve(random, flicker, alignment, *, still=()):
+    """What is said of 12 settings with these means, on 10 prompts; nothing moves in `still`."""
+    cells, own = tuple(f"c{index:02d}" for index in range(12)), random.normal(-4, 0.5, 10)
+    drawn = {
+        "mc_flicker": np.exp(own + flicker[:, None] + random.normal(0, 0.05, (12, 10))),
+        "align[mini]": 0.3 + alignment[:, None] + random.normal(0, 0.01, (12, 10)),
+        "dynamic_degree": np.ones((12, 10)),
+    }
+    facts = ("intensity", "lower"), ("cos", "higher"), ("px", "none")
+    is_still = np.isin(cells, still)[:, None].repeat(10, axis=1)
+    values = {
+        name: MetricValues(Record(name, 0.0, 1, "", *fact), drawn[name], is_still)
+        for name, fact in zip(drawn, facts)
+    }
+    pairs = tuple((f"p{index}", 0) for index in range(10))
+    table = Table(cells, pairs, values, {}, {}, 10)
+    found = find(table, "c00", dict(zip(cells, cells)))
+    return {entry["title"]: entry for entry in summary(found)}["On the Pareto front"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_equal_settings_none_is_surely_beaten_or_on_the_front(seed):
+    entry = front_of_twelve(np.random.default_rng(seed), np.zeros(12), np.zeros(12))
+    assert entry["kind"] == "unclear"
+    assert "than none; 0 of 12 settings are surely beaten by another, 12 are" in entry["text"]
+
+
+def test_settings_that_another_beats_in_both_are_surely_beaten():
+    # Six follow the prompt the better the more they flicker, six are worse than these in both.
+    flicker = np.r_[np.arange(6) * 0.2, np.arange(6) * 0.2 + 0.1]
+    alignment = np.r_[np.arange(6) * 0.03, np.arange(6) * 0.03 - 0.03]
+    entry = front_of_twelve(np.random.default_rng(7), flicker, alignment)
+    assert entry["kind"] == "clear"
+    assert "“c00”, “c01”, “c02”, “c03” and 2 more; 6 of 12 settings are surely" in entry["text"]
+    # A still video beats nothing, and is no part of it.
+    entry = front_of_twelve(np.random.default_rng(7), flicker, alignment, still=["c00"])
+    assert "than “c01”, “c02”" in entry["text"]
+    assert "5 of 11 settings are surely" in entry["text"]
 
 
 def test_no_verdict_from_few_prompts(store):
@@ -225,10 +269,16 @@ def test_store_without_a_finished_video_says_so(tmp_path):
 
 
 def test_cost_is_that_of_the_jobs(store):
-    cost = analyse(read_results(store))["cost"]
+    results = read_results(store)
+    cost = analyse(results)["cost"]
     # 6 steps; 16 clips at scale 1 need one evaluation a step, 32 need two.
     assert cost["executed"] == 16 * 6 + 32 * 12
     assert cost["cells"]["uniform-1"] == {"executed": 48.0, "seconds": pytest.approx(6.4)}
+    # What only an earlier plan had is no part of it.
+    kept = [unit for unit in results.plan["units"] if unit["cell"] != "uniform-1"]
+    less = analyse(replace(results, plan=results.plan | {"units": kept}))["cost"]
+    assert less["executed"] == cost["executed"] - 48
+    assert less["cells"]["uniform-3"] == cost["cells"]["uniform-3"]
 
 
 def test_baseline_and_pairs_call_the_same_changes_clear(many):

@@ -19,7 +19,15 @@ from vidcfg.progress import printable
 from vidcfg.report.compare import FLOORS, LEVEL, Change, find
 from vidcfg.report.formats import change_text
 from vidcfg.report.sentences import first_lines, summary
-from vidcfg.report.table import DECIDING, Table, base_name, differing, make_table, pair_of
+from vidcfg.report.table import (
+    DECIDING,
+    LEAST_PROMPTS,
+    Table,
+    base_name,
+    differing,
+    make_table,
+    pair_of,
+)
 from vidcfg.results import CellResult, Results, UnitResult, read_results
 
 WORDS = {
@@ -83,20 +91,25 @@ def comparison(out: Path, sets: Mapping[str, Sequence[Item]]) -> list[str]:
     results, labels = _results(out, sets), {name: name for name in sets}
     base = next(iter(sets))
     start = f"changes are from “{base}”"
-    for how, paired in (("names", results), ("prompts", _by_prompt(results))):
+    ways = {"names": results, "prompts": _by_prompt(results)}
+    common = {how: _with_partners(paired) for how, paired in ways.items()}
+    for how, paired in (*ways.items(), *common.items()):
         table = _table(paired)
         if table is None:
             continue
         found = find(table, base, labels)
         prompts = f"{found.prompts} prompt" + ("s" if found.prompts != 1 else "")
-        head = f"{len(table.pairs)} pairs of videos with equal {how}, {prompts}; {start}"
+        head = f"{len(table.pairs)} pairs of videos with equal {how}, {prompts}"
+        if num_alone := len(results.units) - len(sets) * len(table.pairs):
+            head += f" ({num_alone} videos are in none)"
+        head += f"; {start}"
         lines = [_sentence(change, found.least_p) for change in found.against]
         said = [f"{entry['title']}: {entry['text']}" for entry in summary(found)]
         return [head, *lines, "", *said, *first_lines(paired, table)]
     by_set = {name: [u for u in results.units if u.cell == name] for name in sets}
     changes, refused = changes_of_sets(by_set, base)
     counts = ", ".join(f"{len(units)} of {name}" for name, units in by_set.items())
-    head = f"names and prompts do not match, so sets are compared: {counts}; {start}"
+    head = f"too few names and prompts match, so sets are compared: {counts}; {start}"
     return [head, *(_sentence(change, 0.0) for change in changes), *refused]
 
 
@@ -113,11 +126,20 @@ def _results(out: Path, sets: Mapping[str, Sequence[Item]]) -> Results:
 
 
 def _by_prompt(results: Results) -> Results:
-    """With the videos of a prompt numbered anew in each set: which is paired with which decides
-    nothing, since a prompt counts by its mean."""
+    """With the videos of a prompt numbered anew in each set: of as many in each, which is paired
+    with which decides nothing, since a prompt counts by its mean."""
     number = defaultdict(itertools.count)
     units = (replace(u, seed=next(number[u.cell, pair_of(u)[0]])) for u in results.units)
     return replace(results, units=tuple(units))
+
+
+def _with_partners(results: Results) -> Results:
+    """The videos that all sets have a partner of, if prompts enough for a verdict have them."""
+    owned = [{pair_of(u) for u in results.units if u.cell == cell.id} for cell in results.cells]
+    shared = set.intersection(*owned)
+    if len({prompt for prompt, _ in shared}) < LEAST_PROMPTS:
+        return results
+    return replace(results, units=tuple(u for u in results.units if pair_of(u) in shared))
 
 
 def _table(results: Results) -> Table | None:

@@ -186,29 +186,8 @@ def holm(p_values: Values, *, weights: Values | None = None) -> Float[np.ndarray
     return adjusted
 
 
-def minimum_detectable_effect(
-    values_N: Values,
-    clusters_N: Clusters,
-    *,
-    num_clusters: int | None = None,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> float:
-    """The mean change that a one-sided test of level alpha finds with the given power.
-
-        (t_{1-alpha} + t_{power}) sd / sqrt(G),   t of G - 1 degrees of freedom
-
-    sd is that of the cluster means, which the values estimate; `num_clusters` is another number
-    of clusters to plan for. Infinite for one cluster.
-    """
-    means = cluster_means(values_N, clusters_N)
-    num = num_clusters or len(means)
-    if len(means) < 2 or num < 2:
-        return math.inf
-    return _detectable(float(np.std(means, ddof=1)), num, alpha, power)
-
-
 def _detectable(sd: float, num: int, alpha: float, power: float) -> float:
+    """(t_{1-alpha} + t_{power}) sd / sqrt(G),   t of G - 1 degrees of freedom."""
     from scipy.special import stdtrit
 
     reach = float(stdtrit(num - 1, 1 - alpha) + stdtrit(num - 1, power))

@@ -261,7 +261,6 @@ def _judged(result: MetricResult, policy: Policy, share: float) -> MetricResult:
 
 def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResult:
     tested, prompts = result.tested, result.prompts
-    level = share if tested.is_above else policy.alpha
     is_unproven = tested.is_above and tested.sign_of_harm <= HARM
     # Why it is open: too few prompts for any proof, or noise.
     least = math.ceil(-math.log2(share)) + ODD
@@ -275,17 +274,18 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
     else:
         reason = "no sign of harm, but too much noise to tell"
     # How many clips would decide if the true change is the one that was seen.
-    needed = needed_clips(
-        tested.worse_n,
-        tested.clusters_n,
-        effect=tested.point if tested.is_above else tested.tolerance(level) - tested.point,
-        alpha=level,
-        power=policy.power,
-    )
-    # These clips were not enough, whatever a formula for even noise says; nor are fewer prompts
-    # than a proof takes.
-    fewest = math.ceil(least * result.clips / prompts) if tested.is_above else 0
-    needed = needed and max(needed, result.clips + 1, fewest)
+    if tested.is_above:
+        needed = tested.proving_clips(share, policy.power)
+    else:
+        needed = needed_clips(
+            tested.worse_n,
+            tested.clusters_n,
+            effect=tested.tolerance(policy.alpha) - tested.point,
+            alpha=policy.alpha,
+            power=policy.power,
+        )
+        # These clips were not enough, whatever a formula for even noise says.
+        needed = needed and max(needed, result.clips + 1)
     return replace(
         result,
         verdict=INCONCLUSIVE,

@@ -159,17 +159,22 @@ def _cost(results: Results) -> dict[str, Any] | None:
     """Model evaluations and seconds of the sweep; None without a plan."""
     if results.plan is None:
         return None
-    jobs, told = results.jobs, results.summary or {}
-    of_unit = {unit["key"]: unit["cell"] for unit in results.plan["units"]}
+    jobs, told, plan = results.jobs, results.summary or {}, results.plan
+    of_unit = {unit["key"]: unit["cell"] for unit in plan["units"]}
+    checked = {unit["key"] for unit in (plan.get("check") or {}).get("units", ())}
     cells = {cell.id: {"executed": 0.0, "seconds": 0.0} for cell in results.cells}
-    for job in jobs:
-        owners = [of_unit[key] for key in job["units"] if key in of_unit]
-        for cell, what in itertools.product(owners, ("executed", "seconds")):
-            cells[cell][what] += job[what] / len(owners)
+    # Videos that only an earlier plan had are no cost of this one.
+    total = {"executed": 0.0, "seconds": 0.0}
+    for job, what in itertools.product(jobs, total):
+        share = job[what] / len(job["units"])
+        for key in job["units"]:
+            total[what] += share if key in of_unit or key in checked else 0.0
+            if key in of_unit:
+                cells[of_unit[key]][what] += share
     return {
         "planned": results.plan.get("planned"),
-        "executed": sum(job["executed"] for job in jobs) if jobs else None,
-        "seconds": sum(float(job["seconds"]) for job in jobs) if jobs else None,
+        "executed": round(total["executed"]) if jobs else None,
+        "seconds": total["seconds"] if jobs else None,
         "wall_s": told.get("wall_s"),
         "workers": told.get("workers"),
         "cells": cells if jobs else {},

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -27,8 +28,11 @@ CLEAR = LEVEL * (1 + 1e-12)
 """p-values are multiples of 2^-G: those that are the level itself may differ by rounding."""
 EXACT_PROMPTS = 13
 RANDOM_FLIPS = 9_999
-MOST_PAIRS = 2_000
-"""Above so many pairs of cells (64 cells), each cell is compared with the best ones alone."""
+MOST_PAIRS = 20_000
+"""Above so many pairs of cells (200 cells), each cell is compared with the best ones alone; the
+other pairs count in the adjustment, for the best were chosen by the same data."""
+MOTION_LOSS = 0.25
+"""A cell that surely loses this share of the baseline's motion cannot win in flicker."""
 
 FLOORS = {
     "intensity": 1 / 1020,
@@ -65,11 +69,12 @@ class Change:
     of `base`, of `cell`. In the tests such a clip is the largest difference there is, against the
     one that lost it.
     `p` is of this comparison alone, by sign flips of prompts. `p_fdr` is adjusted for all
-    comparisons in its metric by Benjamini & Hochberg: of the changes called clear, 5 % are
-    expected to be wrong. `p_holm` and `p_family` (joint sign flips) are adjusted for all
-    comparisons in all deciding metrics: the chance of any error is 5 %. `needed` is the number
-    of clips that would call a difference of the size found clear with a chance of 80 %, were
-    the same other comparisons clear (None: more than a million, or unknown).
+    comparisons in its metric, those of cells for all pairs of them, by Benjamini & Hochberg: of
+    the changes called clear, 5 % are expected to be wrong. `p_holm` and `p_family` (joint sign
+    flips) are adjusted for all comparisons in all deciding metrics: the chance of any error is
+    5 %. `needed` is the number of clips that would call a difference of the size found clear with
+    a chance of 80 %, were the same other comparisons clear (None: more than a million, or
+    unknown).
     """
 
     what: str
@@ -142,8 +147,13 @@ def _floor_of(metric: MetricValues) -> float | None:
     return None if (metric.values_CN < 0).any() else FLOORS.get(metric.like.unit)
 
 
-def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change]:
-    """All comparisons (base cell, cell) in all deciding metrics."""
+def changes(
+    table: Table, comparisons: Sequence[tuple[str, str]], *, num_untested: int = 0
+) -> list[Change]:
+    """All comparisons (base cell, cell) in all deciding metrics.
+
+    Those that the data chose come with the number of those left out, which count as p = 1.
+    """
     from scipy.stats import false_discovery_control
 
     # Differences of every comparison, pair by pair; of clips that both lost there is none.
@@ -157,10 +167,11 @@ def changes(table: Table, comparisons: Sequence[tuple[str, str]]) -> list[Change
     family = joint_sign_flip(np.stack([cluster_means(row, clusters) for row in rows]))
     alone = [sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
     by_metric = np.array(alone).reshape(-1, len(comparisons))  # as `tasks` runs through them
-    found = np.array([false_discovery_control(p) for p in by_metric])
+    every = np.pad(by_metric, ((0, 0), (0, num_untested)), constant_values=1.0)
+    found = false_discovery_control(every, axis=1)[:, : len(comparisons)]
     # The level that one more clear comparison of its metric has to reach (a p counts two tails).
     is_clear = found <= CLEAR
-    alphas = LEVEL * (is_clear.sum(axis=1, keepdims=True) + ~is_clear) / len(comparisons) / 2
+    alphas = LEVEL * (is_clear.sum(axis=1, keepdims=True) + ~is_clear) / every.shape[1] / 2
     columns = alphas.ravel(), alone, found.ravel(), holm(alone), family
     return [
         _change(table, task, row, clusters, alpha, p_values)
@@ -229,8 +240,8 @@ def joint_sign_flip(means_MG: Float[np.ndarray, "M G"]) -> Float[np.ndarray, "M"
 def _patterns(num: int):
     """Sign patterns [S, G] in blocks; of a pattern and its negative only one."""
     if num <= EXACT_PROMPTS:
-        numbers = np.arange(2 ** (num - 1))
-        yield 1.0 - 2.0 * (numbers[:, None] >> np.arange(num) & 1)
+        for numbers in np.array_split(np.arange(2 ** (num - 1)), 2**num // 1024 + 1):
+            yield 1.0 - 2.0 * (numbers[:, None] >> np.arange(num) & 1)
         return
     random = np.random.default_rng(0)
     yield np.ones((1, num))
@@ -322,10 +333,20 @@ class Findings:
         lost = {cell: found.lost for cell, found in self.means.get(name, {}).items()}
         return lost if len(set(lost.values())) > 1 else {}
 
+    @cached_property
+    def frozen(self) -> set[str]:
+        """Cells without a claim to little flicker: static clips, or surely less motion."""
+        rows = (c for c in self.against if c.what == "motion" and c.is_ratio)
+        lost = {c.cell for c in rows if c.high is not None and c.high < -MOTION_LOSS}
+        static = self.means.get(self.table.key_metrics.get("motion"), {})
+        return lost | {cell for cell, mean in static.items() if 2 * mean.static > mean.clips}
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, frozenset[str]], Change]:
+        return {(c.what, frozenset((c.base, c.cell))): c for c in self.among}
+
     def between(self, what: str, one: str, other: str) -> Change | None:
-        pair = {one, other}
-        found = (c for c in self.among if c.what == what and {c.base, c.cell} == pair)
-        return next(found, None)
+        return self._pairs.get((what, frozenset((one, other))))
 
 
 def find(table: Table, base: str | None, labels: dict[str, str]) -> Findings:
@@ -336,19 +357,24 @@ def find(table: Table, base: str | None, labels: dict[str, str]) -> Findings:
     counts = len(clusters), prompts, least_p(prompts) if prompts else 1.0
     found = Findings(labels, table, base, means, [], [], front_of(table), *counts)
     # One rule for all sentences: only Holm and joint sign flips are over the base's changes alone.
-    among = changes(table, _pairs(found))
-    clear = {(c.what, c.base, c.cell): c.p_fdr for c in among}
     own = changes(table, [(base, cell) for cell in table.cells if cell != base])
-    against = [replace(c, p_fdr=clear[c.what, c.base, c.cell]) for c in own]
+    pairs = _compared(replace(found, against=own))
+    among = changes(table, pairs, num_untested=math.comb(len(table.cells), 2) - len(pairs))
+    known = {(c.what, c.base, c.cell): c for c in among}
+    against = [
+        replace(known[c.what, c.base, c.cell], p_holm=c.p_holm, p_family=c.p_family) for c in own
+    ]
     return replace(found, among=among, against=against)
 
 
-def _pairs(found: Findings) -> list[tuple[str, str]]:
+def _compared(found: Findings) -> list[tuple[str, str]]:
     """All pairs of cells, the baseline first; where these are too many, those with the baseline
     or a best cell."""
     cells = sorted(found.table.cells, key=lambda cell: cell != found.base)
     pairs = list(itertools.combinations(cells, 2))
     if len(pairs) <= MOST_PAIRS:
         return pairs
-    best = {found.best(name, found.table.cells) for name in found.means}
+    moving = [cell for cell in cells if cell not in found.frozen] or cells
+    names = found.table.key_metrics.values()
+    best = {found.best(name, among) for name in names for among in (cells, moving)}
     return [pair for pair in pairs if pair[0] == found.base or best & set(pair)]

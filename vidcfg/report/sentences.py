@@ -1,22 +1,22 @@
 """What the data say, in sentences; and what they do not say."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from vidcfg.progress import listed
-from vidcfg.report.compare import LEVEL, Change, Findings
+from vidcfg.report.compare import LEVEL, MOTION_LOSS, Change, Findings
 from vidcfg.report.formats import signed
-from vidcfg.report.table import DECIDING, Table
-from vidcfg.results import Key, Results
-
-MOTION_LOSS = 0.25
-"""A cell that surely loses this share of the baseline's motion cannot win in flicker."""
+from vidcfg.report.table import DECIDING, Table, pair_of
+from vidcfg.results import Key, Results, UnitResult
 
 MOST_NEEDED = 20
 """More than so many times the clips at hand are not worth making for a difference that small."""
 
 SLIGHT = 0.001
 """A difference below this part of the value does not matter, however sure it is."""
+
+GOOD = {"flicker": -1, "alignment": 1}
+"""Which way is better in what the front is of."""
 
 Entry = dict[str, str]
 
@@ -34,6 +34,12 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"Cells are compared on the {len(table.pairs)} of {table.num_pairs} pairs of prompt "
             "and seed that all of them have."
         )
+    count = Counter(_place(unit, labels) for unit in results.units)
+    if doubled := [str(key) for key, num in count.items() if num > 1]:
+        lines.append(
+            f"Several videos are {listed(doubled, 3, '; ')}: the last of each counts, the others "
+            "have no part in what is compared. Give prompts other texts, or videos other folders."
+        )
     for cell, reason in table.left_out.items():
         lines.append(f"{labels[cell]} is not compared: {reason}.")
     check = (results.summary or {}).get("self_check")
@@ -50,6 +56,11 @@ def first_lines(results: Results, table: Table) -> list[str]:
         *_cut_lines(results, labels),
         *results.problems,
     ]
+
+
+def _place(unit: UnitResult, labels: Mapping[str, str]) -> Key:
+    prompt, seed = pair_of(unit)
+    return Key(labels[unit.cell], prompt, -1 if seed is None else seed)
 
 
 def _mixed_lines(results: Results) -> list[str]:
@@ -73,8 +84,7 @@ def _cut_lines(results: Results, labels: Mapping[str, str]) -> list[str]:
     cut = {}
     for unit in results.units:
         for at in (r.extra["cuts"] for r in unit.records.values() if "cuts" in r.extra):
-            seed = -1 if unit.seed is None else unit.seed
-            cut[Key(labels[unit.cell], unit.prompt or unit.key, seed)] = at
+            cut[_place(unit, labels)] = at
     if not cut:
         return []
     named = [f"{name} at frame {', '.join(map(str, at))}" for name, at in cut.items()]
@@ -151,14 +161,6 @@ def _prompts(found: Findings) -> str:
     return f"{found.prompts} prompt" + ("s" if found.prompts > 1 else "")
 
 
-def _frozen(found: Findings) -> set[str]:
-    """Cells without a claim to little flicker: static clips, or surely less motion."""
-    rows = (c for c in found.against if c.what == "motion" and c.is_ratio)
-    lost = {c.cell for c in rows if c.high is not None and c.high < -MOTION_LOSS}
-    static = found.means.get(found.table.key_metrics.get("motion"), {})
-    return lost | {cell for cell, mean in static.items() if 2 * mean.static > mean.clips}
-
-
 def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list[str], list[str]]:
     """The best cell, those that are the same as it, those that cannot be told apart from it."""
     best = found.best(found.table.key_metrics[what], cells)
@@ -175,7 +177,7 @@ def _is_same(found: Findings, one: str, other: str) -> bool:
 
 def _best(found: Findings, what: str, title: str) -> Entry:
     # What the best mean is, and who has the same videos.
-    frozen = _frozen(found) if what == "flicker" else set()
+    frozen = found.frozen if what == "flicker" else set()
     cells = [cell for cell in found.table.cells if cell not in frozen] or list(found.table.cells)
     best, same, tied = _ranked(found, what, cells)
     name = found.table.key_metrics[what]
@@ -226,7 +228,7 @@ def _needed(found: Findings, what: str, best: str, nearest: str) -> str:
 
 def _balance(found: Findings) -> Entry | None:
     """The least flicker among cells whose alignment is not surely below the best."""
-    names, frozen = found.table.key_metrics, _frozen(found)
+    names, frozen = found.table.key_metrics, found.frozen
     cells = [cell for cell in found.table.cells if cell not in frozen]
     if not {"flicker", "alignment"} <= set(names) or not found.clips or len(cells) < 2:
         return None
@@ -255,19 +257,31 @@ def _balance(found: Findings) -> Entry | None:
 
 
 def _front(found: Findings) -> Entry | None:
-    cells = found.table.cells
+    frozen = found.frozen
+    cells = [cell for cell in found.table.cells if cell not in frozen]
     if found.front is None or len(cells) < 3:
         return None
-    share = found.front.membership_C
-    sure = [cell for cell, part in zip(cells, share) if part >= 0.95]
-    num_out = int((share < 0.05).sum())
+
+    # By the tests: of many equal settings each is on the front in few resamples.
+    ahead = defaultdict(set)
+    for change in found.among:
+        pair = change.base, change.cell
+        if change.is_clear and change.what in GOOD and set(pair) <= set(cells):
+            is_better = change.change * GOOD[change.what] > 0
+            ahead[pair[::-1] if is_better else pair].add(change.what)
+    sure = []
+    for cell in cells:
+        others = (other for other in cells if other != cell)
+        if all((cell, other) in ahead or _is_same(found, cell, other) for other in others):
+            sure.append(cell)
+    num_out = len({loser for (_, loser), ways in ahead.items() if len(ways) == len(GOOD)})
     num_open = len(cells) - len(sure) - num_out
     named = _named(found, sure) or "none"
     text = f"No other setting is better in both flicker and alignment than {named}"
     text += f"; {num_out} of {len(cells)} settings are surely beaten by another"
     text += f", {num_open} are undecided." if num_open else "."
     if _has_losses(found):
-        text = f"{text.rstrip('.')}. This is of the clips that no setting lost, so it is not sure."
+        text = f"{text.rstrip('.')}. Settings lost unequal numbers of clips, so it is not sure."
         return _entry("On the Pareto front", text, "unclear")
     return _entry("On the Pareto front", text, "clear" if sure else "unclear")
 
@@ -278,7 +292,7 @@ def _has_losses(found: Findings) -> bool:
 
 def _baseline(found: Findings) -> Entry | None:
     parts = []
-    for what, good in (("flicker", -1), ("alignment", 1)):
+    for what, good in GOOD.items():
         rows = [c for c in found.against if c.what == what]
         if rows:
             better = sum(c.is_clear and c.change * good > 0 for c in rows)
@@ -292,7 +306,7 @@ def _baseline(found: Findings) -> Entry | None:
 
 
 def _motion(found: Findings) -> Entry | None:
-    frozen = sorted(_frozen(found), key=found.table.cells.index)
+    frozen = sorted(found.frozen, key=found.table.cells.index)
     if not frozen:
         return None
     text = (
