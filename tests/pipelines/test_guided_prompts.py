@@ -1,5 +1,7 @@
 """Prompts through real text encoders with tiny weights: what is particular to a family."""
 
+import functools
+
 import pytest
 import torch
 from guided_runs import in_bfloat16
@@ -41,6 +43,25 @@ def test_several_samples_per_prompt_equal_the_stock_pipeline(name):
     with vidcfg.guide(tiny.pipe, 4.0, negative_prompt="blurry"):
         ours = tiny.unguided(generator=generators(0, 1, 2, 3), **extra)
     assert torch.equal(ours, stock)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("animatediff", "cross"), ("sdxl", "cross"), ("flux", "joint")]
+)
+def test_a_lora_of_the_text_encoder_has_the_scale_of_the_call_in_both_texts(
+    name, kind, monkeypatch
+):
+    tiny = with_prompts(BUILDERS[name]())
+    told, encode = [], type(tiny.pipe).encode_prompt
+
+    def spy(self, *args, **given):
+        told.append(given["lora_scale"])
+        return encode(self, *args, **given | {"lora_scale": None})
+
+    monkeypatch.setattr(type(tiny.pipe), "encode_prompt", functools.wraps(encode)(spy))
+    with vidcfg.guide(tiny.pipe, 6.0, **tiny.negative):
+        tiny.unguided(generator=generators(0, 1), **{f"{kind}_attention_kwargs": {"scale": 0.5}})
+    assert told == [0.5, 0.5]
 
 
 def test_glyphs_in_quotes_reach_the_second_encoder_of_hunyuan_video_15():

@@ -132,6 +132,7 @@ class BranchTexts:
                 f"encoded. Pass {names} to vidcfg.guide."
             )
         parameters = inspect.signature(pipe.encode_prompt).parameters
+        kwargs = (call.get(f"{kind}attention_kwargs") or {} for kind in ("cross_", "joint_", ""))
         wanted = {
             "prompt": texts,
             "batch_size": len(texts),
@@ -139,6 +140,8 @@ class BranchTexts:
             "device": pipe._execution_device,
             "num_videos_per_prompt": rows_per_prompt(call),
             "num_images_per_prompt": rows_per_prompt(call),
+            # A LoRA of the text encoder is as strong as in the prompt.
+            "lora_scale": next((given["scale"] for given in kwargs if "scale" in given), None),
         }
         if family.encodes_beside_prompt:
             wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
