@@ -1,7 +1,9 @@
 """What `vidcfg.guide` promises around a run: sharing, refusals, clean-up, schedulers."""
 
+import copy
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from tiny_pipelines import BUILDERS, generators
+from tiny_text import with_prompts
 
 import vidcfg
 from vidcfg.guidance.step import NonFiniteError
+from vidcfg.pipelines.texts import negative_texts
 
 
 def repeated(tensors: dict, times: int) -> dict:
@@ -237,6 +241,28 @@ def test_negative_text_without_a_text_encoder_says_what_to_pass():
         pytest.raises(ValueError, match="Pass negative_prompt_embeds to vidcfg.guide"),
     ):
         tiny.unguided(generator=generators(0, 1))
+
+
+def test_none_is_an_empty_negative_prompt_and_what_is_no_text_is_refused():
+    tiny = with_prompts(BUILDERS["wan"]())
+    latents = []
+    for negative in (["blurry", None], ("blurry", "")):
+        with vidcfg.guide(tiny.pipe, 4.0, negative_prompt=negative):
+            latents.append(tiny.unguided(generator=generators(0, 1)))
+    assert torch.equal(*latents)
+    for negative, told in ((3, "3"), (["a", ["b"]], "'b'")):
+        with pytest.raises(ValueError, match=f"negative_prompt .*{told}.* a text for each prompt"):
+            negative_texts(negative)
+
+
+def test_a_copy_made_inside_the_block_is_refused():
+    tiny = BUILDERS["wan"]()
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        other = replace(tiny, pipe=copy.deepcopy(tiny.pipe))
+        with pytest.raises(ValueError, match="is a copy .* Copy it before"):
+            other.unguided(generator=generators(0, 1))
+    with pytest.raises(ValueError, match="is a copy .* Copy it before"):
+        other.unguided(generator=generators(0, 1))
 
 
 def test_unknown_pipeline_is_an_error_that_names_the_supported_ones():

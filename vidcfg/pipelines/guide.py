@@ -17,7 +17,7 @@ from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs
+from vidcfg.pipelines.texts import BranchTexts, negative_inputs, negative_texts
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def guide(
     pipe: Any,
     guidance: Written | Sequence[Written],
     *,
-    negative_prompt: str | list[str] | None = "",
+    negative_prompt: str | Sequence[str | None] | None = "",
     fps: float | int | None = None,
     classifier: LogProb | None = None,
     **negative: Tensor,
@@ -39,7 +39,7 @@ def guide(
         pipe: a pipeline of a supported family (`vidcfg families`), or of a registered one.
         guidance: one setting for all samples, or one per sample: a number (the scale), a mapping
             such as {"scale": 6.0, "rescale": 0.5}, or the path of a YAML file with `guidance`.
-        negative_prompt: what the unconditional side sees; one text (None: ""), or one per prompt.
+        negative_prompt: what the unconditional side sees; a text (None: ""), or one per prompt.
         fps: frame rate, for keyframes given in seconds; pipelines that take a frame rate tell it.
         classifier: for the rule `classifier`, (x_t, sigma, step) -> log p(y | x_t) per sample; x_t
             are the noisy latents in the model's layout, in float32 and with gradients on.
@@ -63,7 +63,7 @@ def guide(
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
     settings, cls, session = _settings(guidance, family), type(pipe), None
-    negative_prompt = "" if negative_prompt is None else negative_prompt
+    negative_prompt = negative_texts(negative_prompt)
     if family.guiders:
         from vidcfg.pipelines.modular import guided_modular  # its guider is a class of diffusers
 
@@ -253,6 +253,11 @@ def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Ca
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
+        if self is not session.pipe:
+            raise ValueError(
+                "this pipeline is a copy that was made inside a vidcfg.guide block, which guides "
+                "the pipeline that it was given and no other. Copy it before, and guide the copy."
+            )
         bound = signature.bind(self, *args, **kwargs)
         given = _without_own_guidance(family, dict(bound.arguments), signature)
         given.pop("self")

@@ -159,6 +159,23 @@ class BranchTexts:
         return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
 
 
+def negative_texts(given: Any) -> str | list[str]:
+    """The negative prompt of `guide`: a text, or a list of them; None is the empty text.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    texts = list(given) if isinstance(given, list | tuple) else [given]
+    wrong = next((text for text in texts if not isinstance(text, str | None)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"guide() got the negative_prompt {wrong!r}. Pass a text, or a list with a text for "
+            f"each prompt."
+        )
+    texts = [text or "" for text in texts]
+    return texts if isinstance(given, list | tuple) else texts[0]
+
+
 def negative_inputs(
     family: Family, given: Inputs, negative_prompt: str | list[str]
 ) -> dict[str, Tensor]:
