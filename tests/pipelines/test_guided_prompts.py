@@ -23,6 +23,16 @@ def test_empty_negative_prompt_of_sdxl_is_what_its_pipeline_takes_for_none(force
     assert torch.equal(ours, encoded) != forced
 
 
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_clip_skip_is_of_the_prompt_alone_as_in_the_stock_pipeline(name):
+    tiny = with_prompts(BUILDERS[name]())
+    stock = tiny.stock(7.0, generator=generators(0, 1), clip_skip=1)
+    with vidcfg.guide(tiny.pipe, 7.0, **tiny.negative):
+        ours = tiny.unguided(generator=generators(0, 1), clip_skip=1)
+    assert torch.equal(ours, stock)
+    assert not torch.equal(ours, tiny.stock(7.0, generator=generators(0, 1)))
+
+
 @pytest.mark.parametrize("name", ["hunyuan_video", "hunyuan_video15", "sdxl", "sd3", "flux"])
 def test_another_negative_prompt_makes_another_result_with_the_same_passes(name):
     tiny = with_prompts(BUILDERS[name]())

@@ -152,6 +152,8 @@ class BranchTexts:
             black = Image.new("RGB", (call["width"], call["height"]))
             wanted["image"] = black if source in BLANK else call["image"]
         wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
+        if source in BLANK:  # as in the stock pipelines, for which it is one of the prompt
+            wanted.pop("clip_skip", None)
         unset = {n: None for n, p in parameters.items() if p.default is p.empty}
         encoded = pipe.encode_prompt(
             **unset | {n: v for n, v in wanted.items() if n in parameters}
