@@ -47,6 +47,19 @@ def test_several_samples_per_prompt_equal_the_stock_pipeline(name):
     assert trace.evaluations == {"cond": 12, "uncond": 12}
 
 
+@pytest.mark.parametrize("name", ["cogvideox", "animatediff"])
+def test_pipelines_that_make_one_video_of_a_prompt_say_so(name):
+    """Whatever num_videos_per_prompt is: diffusers sets it to 1 on the way."""
+    tiny = with_prompts(BUILDERS[name]())
+    one = torch.Generator()
+    assert len(tiny.unguided(generator=one, num_videos_per_prompt=2)) == 2
+    with (
+        vidcfg.guide(tiny.pipe, 6.0),
+        pytest.raises(ValueError, match="2 samples of every prompt, but .* Give every prompt 2"),
+    ):
+        tiny.unguided(generator=one, num_videos_per_prompt=2)
+
+
 def test_two_settings_for_two_prompts_serve_all_their_samples():
     tiny = with_prompts(BUILDERS["wan"]())
     settings = [vidcfg.Guidance(scale=2.0), vidcfg.Guidance(scale=5.0)]

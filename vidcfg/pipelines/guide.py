@@ -17,7 +17,7 @@ from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs, negative_texts
+from vidcfg.pipelines.texts import BranchTexts, negative_inputs, negative_texts, num_prompts
 
 
 @contextlib.contextmanager
@@ -149,15 +149,13 @@ class Session:
         What cannot be told or encoded so early is left to the first step, if that needs it.
         """
         family, call = self.family, self.call
-        told = (call.get(name) for name in ("prompt", "prompt_embeds"))
-        prompt = next((value for value in told if value is not None), None)
-        if self.is_encoding or prompt is None or not family.texts:
+        count = num_prompts(call)
+        if self.is_encoding or count is None or not family.texts:
             return
         on = [s for s in self.rules if family.second_stream is not None or not s.is_off]
         sources = [source for s in on for source in s.method.sources().values()]
         has_encoder = getattr(self.pipe, "text_encoder", None) is not None
         sources = [s for s in sources if s in self.texts.inputs or (has_encoder and s != "cond")]
-        count = 1 if isinstance(prompt, str) else len(prompt)
         self.is_encoding = True
         try:
             self.texts.encode(sources, call, count)

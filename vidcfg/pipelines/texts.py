@@ -59,8 +59,14 @@ class BranchTexts:
                         f"conditioned on an image. Use guidance.method: cfg."
                     )
             return {b: self.unconditional(arguments, cond, s) for b, s in sources.items()}
-        repeats = rows_per_prompt(call)
-        self.encode(sources.values(), call, len(arguments[self.family.hidden]) // repeats)
+        repeats, num_samples = rows_per_prompt(call), len(arguments[self.family.hidden])
+        if repeats > 1 and num_prompts(call) == num_samples:
+            raise ValueError(
+                f"this call asks for {repeats} samples of every prompt, but a "
+                f"{type(self.pipe).__name__} makes one, whatever it is told. Give every prompt "
+                f"{repeats} times in its place."
+            )
+        self.encode(sources.values(), call, num_samples // repeats)
         no_image = self._without_image(call, arguments)
         found = {}
         for branch, source in sources.items():
@@ -208,6 +214,13 @@ def negative_inputs(
             "guide() got a negative_prompt and negative embeddings. Pass one of them."
         )
     return {wanted[name]: tensor for name, tensor in given.items()}
+
+
+def num_prompts(call: Arguments) -> int | None:
+    """How many prompts a call has, told or encoded; None where it does not tell."""
+    told = (call.get(name) for name in ("prompt", "prompt_embeds"))
+    prompt = next((value for value in told if value is not None), None)
+    return 1 if isinstance(prompt, str) else None if prompt is None else len(prompt)
 
 
 def rows_per_prompt(call: Arguments) -> int:
