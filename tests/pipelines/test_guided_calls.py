@@ -181,6 +181,17 @@ def test_callback_that_changes_the_pipelines_own_guidance_is_refused(name, callb
         tiny.unguided(generator=generators(0, 1))
 
 
+def test_callback_that_changes_the_negative_side_is_refused():
+    tiny = BUILDERS["wan"]()
+    call = {"generator": generators(0, 1), "callback_on_step_end": lambda *args: {name: given}}
+    name, given = "negative_prompt_embeds", tiny.positive["prompt_embeds"]
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        with pytest.raises(ValueError, match="callback changed negative_prompt_embeds"):
+            tiny.unguided(**call)
+        given = None  # as diffusers hands it to a callback that asks for it
+        tiny.unguided(**call)
+
+
 def test_an_interrupted_run_stops_and_the_next_one_starts_anew():
     tiny = BUILDERS["wan"](num_steps=4)
 

@@ -17,7 +17,13 @@ from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs, negative_texts, num_prompts
+from vidcfg.pipelines.texts import (
+    BranchTexts,
+    kept_from_negative,
+    negative_inputs,
+    negative_texts,
+    num_prompts,
+)
 
 
 @contextlib.contextmanager
@@ -260,6 +266,8 @@ def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Ca
         given = _without_own_guidance(family, dict(bound.arguments), signature)
         given.pop("self")
         extra = given.pop("kwargs", {})
+        if (name := "callback_on_step_end") in given:
+            given[name] = kept_from_negative(given[name])
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
         with session.run(defaults | given | extra) as taken:
             given |= taken

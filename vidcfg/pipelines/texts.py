@@ -1,5 +1,6 @@
 """What the branches of a run see: texts, encoded by the pipeline itself or given by the user."""
 
+import functools
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -214,6 +215,28 @@ def negative_inputs(
             "guide() got a negative_prompt and negative embeddings. Pass one of them."
         )
     return {wanted[name]: tensor for name, tensor in given.items()}
+
+
+def kept_from_negative(callback: Any) -> Any:
+    """A callback of the steps that raises ValueError where it changes the negative side.
+
+    None, and the ones of diffusers, which pipelines know by their class, are handed back.
+    """
+    if not callable(callback) or hasattr(callback, "tensor_inputs"):
+        return callback
+
+    @functools.wraps(callback)
+    def kept(*args: Any) -> Any:
+        made = callback(*args)
+        changed = [n for n, v in (made or {}).items() if v is not None and "negative_" in n]
+        if changed:
+            raise ValueError(
+                f"a callback changed {', '.join(changed)}, which has no effect inside "
+                f"vidcfg.guide: the negative side is the one that guide was given."
+            )
+        return made
+
+    return kept
 
 
 def num_prompts(call: Arguments) -> int | None:
