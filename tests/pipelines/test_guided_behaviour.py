@@ -208,6 +208,30 @@ def test_own_guidance_on_by_default_is_switched_off_with_a_notice():
     assert torch.equal(ours, plain)
 
 
+def test_a_call_that_hands_its_arguments_on_is_checked_and_guided_as_the_one_below_it():
+    tiny = with_prompts(BUILDERS["wan"]())
+    stock, base = tiny.stock(4.0, generator=generators(0, 1)), type(tiny.pipe)
+
+    class Timed(base):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    class Named(Timed):
+        def __call__(self, prompt, name="clip", **rest):
+            return super().__call__(prompt, **rest)
+
+    for cls, extra in ((Timed, {}), (Named, {"name": "kite"})):
+        tiny.pipe.__class__ = cls
+        with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+            call = tiny.shape | tiny.positive | extra
+            ours = tiny.pipe(call.pop("prompt"), **call, generator=generators(0, 1))[0]
+            assert torch.equal(ours, stock)
+            with pytest.raises(ValueError, match="guidance_scale=5.0, so guidance .* twice"):
+                tiny.pipe("a", guidance_scale=5.0)
+            with pytest.raises(ValueError, match="this call has negative_prompt"):
+                tiny.pipe("a", negative_prompt="b", guidance_scale=1.0)
+
+
 def test_negative_inputs_of_the_call_are_refused_with_where_they_go():
     tiny = BUILDERS["ltx"]()
     with (

@@ -13,7 +13,7 @@ from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.arguments import by_name
+from vidcfg.pipelines.arguments import by_name, call_signature
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
@@ -253,7 +253,7 @@ def _conditions(rules: list[Rule]) -> dict[str, str]:
 
 def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
     """The methods of a pipeline's class by name, so that its call is checked and guided."""
-    signature = inspect.signature(cls.__call__)
+    signature = call_signature(cls)
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
