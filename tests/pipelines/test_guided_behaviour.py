@@ -232,6 +232,17 @@ def test_a_call_that_hands_its_arguments_on_is_checked_and_guided_as_the_one_bel
                 tiny.pipe("a", negative_prompt="b", guidance_scale=1.0)
 
 
+def test_a_denoiser_whose_forward_is_wrapped_is_guided_as_the_plain_one(monkeypatch):
+    """As caches do that replace the method of the class."""
+    tiny = BUILDERS["wan"]()
+    stock, forward = tiny.stock(4.0, generator=generators(0, 1)), type(tiny.denoiser).forward
+    monkeypatch.setattr(
+        type(tiny.denoiser), "forward", lambda self, **given: forward(self, **given)
+    )
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+
+
 def test_negative_inputs_of_the_call_are_refused_with_where_they_go():
     tiny = BUILDERS["ltx"]()
     with (

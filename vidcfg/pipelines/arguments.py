@@ -38,9 +38,11 @@ def call_signature(cls: type) -> inspect.Signature:
 
 def by_name(module: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call of `module` by their names."""
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+    signature = inspect.signature(type(module).forward)
+    bound = signature.bind(module, *args, **kwargs).arguments
     arguments = dict(list(bound.items())[1:])
-    return arguments | arguments.pop("kwargs", {})
+    rest = next((p.name for p in signature.parameters.values() if p.kind == p.VAR_KEYWORD), "")
+    return arguments | arguments.pop(rest, {})
 
 
 def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, Tensor | np.ndarray]]:
