@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from class_checks import surface, uniform
+from diffusers.models.attention_dispatch import attention_backend
 from tiny_base import rebuilt
 from tiny_classes import CLASSES, tiny_class
 from tiny_text import with_prompts
@@ -54,11 +55,10 @@ def test_published_models_give_their_denoiser_further_tensors(name, settings, si
     case = CLASSES[name]()
     pipe = case.tiny.pipe
     pipe.transformer = rebuilt(pipe.transformer, **settings)
-    if settings is SPARSE:
-        pipe.transformer.set_attention_backend("flex")
     case.tiny.shape.update(size)
-    assert uniform(case) == 0.0
-    assert surface(case) < 5e-6
+    with attention_backend("flex" if settings is SPARSE else "native"):
+        assert uniform(case) == 0.0
+        assert surface(case) < 5e-6
 
 
 @classes

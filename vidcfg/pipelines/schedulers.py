@@ -120,9 +120,9 @@ def prediction_kind(scheduler: Any) -> str:
 
 def is_flow(scheduler: Any) -> bool:
     """Whether x_t = (1 - sigma) x0 + sigma eps in this scheduler's sigmas."""
-    name = type(scheduler).__name__
-    by_name = "FlowMatch" in name or name == "LTXEulerAncestralRFScheduler"
-    return by_name or scheduler.config.get("use_flow_sigmas", False)
+    return (
+        scheduler.config.get("use_flow_sigmas", False) or "FlowMatch" in type(scheduler).__name__
+    )
 
 
 def _call_of(pipe: Any) -> str:

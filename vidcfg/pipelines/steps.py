@@ -246,16 +246,17 @@ def noise_levels(scheduler: Any, calls: Iterable[int]) -> list[Level | None]:
     """
     sigmas, products = _numbers(scheduler, "sigmas"), _numbers(scheduler, "alphas_cumprod")
     timesteps = _numbers(scheduler, "timesteps")
-    is_between = type(scheduler).__name__ in MIDPOINT
+    name = type(scheduler).__name__
+    of_flow = is_flow(scheduler) or name == "LTXEulerAncestralRFScheduler"
 
     def level(call: int) -> Level | None:
-        if not products and not is_flow(scheduler):
+        if not products and not of_flow:
             return None
         if len(sigmas) > call:
             sigma = sigmas[call]
-            if is_between and call % 2:
+            if name in MIDPOINT and call % 2:
                 sigma = (sigmas[call - 1] * sigma) ** 0.5
-            if is_flow(scheduler):
+            if of_flow:
                 inverted = scheduler.config.get("invert_sigmas", False)
                 return (sigma, 1 - sigma) if inverted else (1 - sigma, sigma)
             scale = (sigma**2 + 1) ** 0.5
