@@ -160,6 +160,18 @@ def test_negative_prompt_is_asked_for_before_a_run_even_if_its_last_step_was_off
         assert guider.trace.evaluations == {"cond": 8, "uncond": 4}
 
 
+def test_negative_prompt_is_asked_for_after_a_run_that_ended_early_on_a_step_that_was_off():
+    """As of the first of two experts, which never comes to the last step."""
+    guider = FrameGuidance({"scale": [5.0, 1.0, 1.0]})
+    for _ in range(2):
+        assert guider.num_conditions == 2
+        for step, passes in ((0, 2), (1, 1)):
+            guider.set_state(step=step, num_inference_steps=3, timestep=torch.tensor(1000))
+            assert guider.num_conditions == passes
+            guider.forward(*torch.randn(passes, 2, 4, 3, 2, 6))
+    assert [step.step for step in guider.trace.steps] == [0, 1]
+
+
 @pytest.mark.parametrize(("ratio", "is_right"), [(4, True), (2, False)])
 def test_temporal_ratio_is_held_against_the_frames_of_a_run_that_tells_them(ratio, is_right):
     from diffusers.modular_pipelines.modular_pipeline import BlockState

@@ -190,7 +190,7 @@ def wan_vace() -> TinyClass:
     from diffusers import WanVACETransformer3DModel
 
     base = wan(batch=1, num_steps=2, num_frames=5)
-    settings = config_of(base.pipe.transformer) | {"vace_layers": [0], "vace_in_channels": 96}
+    settings = config_of(base.pipe.transformer) | {"vace_layers": [0, 1], "vace_in_channels": 96}
     tiny = twin(
         base,
         "WanVACEPipeline",

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from class_checks import surface, uniform
+from diffusers.models.attention_dispatch import attention_backend
+from tiny_base import rebuilt
 from tiny_classes import CLASSES, tiny_class
 from tiny_text import with_prompts
 
@@ -34,6 +36,29 @@ def test_random_surface_equals_the_stock_pipeline_with_a_scale_by_frame_and_step
     case = tiny_class(name)
     # Rows that run alone, and scales in float64 there: a few roundings of float32 a step.
     assert surface(case) < 5e-6
+
+
+STEP_DISTILLED = {"use_meanflow": True}
+SPARSE = dict.fromkeys(("attention_wT", "attention_wH", "attention_wW"), 1)
+SPARSE |= {"attention_type": "nabla", "attention_P": 0.5, "attention_add_sta": True}
+SPARSE |= {"axes_dims": (4, 4, 8), "model_dim": 32, "ff_dim": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "size"),
+    [
+        ("HunyuanVideo15ImageToVideoPipeline", STEP_DISTILLED, {}),
+        ("Kandinsky5T2VPipeline", SPARSE, {"height": 128, "width": 256}),
+    ],
+)
+def test_published_models_give_their_denoiser_further_tensors(name, settings, size):
+    case = CLASSES[name]()
+    pipe = case.tiny.pipe
+    pipe.transformer = rebuilt(pipe.transformer, **settings)
+    case.tiny.shape.update(size)
+    with attention_backend("flex" if settings is SPARSE else "native"):
+        assert uniform(case) == 0.0
+        assert surface(case) < 5e-6
 
 
 @classes

@@ -1,7 +1,9 @@
 """What `vidcfg.guide` promises around a run: sharing, refusals, clean-up, schedulers."""
 
+import copy
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from tiny_pipelines import BUILDERS, generators
+from tiny_text import with_prompts
 
 import vidcfg
 from vidcfg.guidance.step import NonFiniteError
+from vidcfg.pipelines.texts import negative_texts
 
 
 def repeated(tensors: dict, times: int) -> dict:
@@ -204,6 +208,41 @@ def test_own_guidance_on_by_default_is_switched_off_with_a_notice():
     assert torch.equal(ours, plain)
 
 
+def test_a_call_that_hands_its_arguments_on_is_checked_and_guided_as_the_one_below_it():
+    tiny = with_prompts(BUILDERS["wan"]())
+    stock, base = tiny.stock(4.0, generator=generators(0, 1)), type(tiny.pipe)
+
+    class Timed(base):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    class Named(Timed):
+        def __call__(self, prompt, name="clip", **rest):
+            return super().__call__(prompt, **rest)
+
+    for cls, extra in ((Timed, {}), (Named, {"name": "kite"})):
+        tiny.pipe.__class__ = cls
+        with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+            call = tiny.shape | tiny.positive | extra
+            ours = tiny.pipe(call.pop("prompt"), **call, generator=generators(0, 1))[0]
+            assert torch.equal(ours, stock)
+            with pytest.raises(ValueError, match="guidance_scale=5.0, so guidance .* twice"):
+                tiny.pipe("a", guidance_scale=5.0)
+            with pytest.raises(ValueError, match="this call has negative_prompt"):
+                tiny.pipe("a", negative_prompt="b", guidance_scale=1.0)
+
+
+def test_a_denoiser_whose_forward_is_wrapped_is_guided_as_the_plain_one(monkeypatch):
+    """As caches do that replace the method of the class."""
+    tiny = BUILDERS["wan"]()
+    stock, forward = tiny.stock(4.0, generator=generators(0, 1)), type(tiny.denoiser).forward
+    monkeypatch.setattr(
+        type(tiny.denoiser), "forward", lambda self, **given: forward(self, **given)
+    )
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+
+
 def test_negative_inputs_of_the_call_are_refused_with_where_they_go():
     tiny = BUILDERS["ltx"]()
     with (
@@ -237,6 +276,28 @@ def test_negative_text_without_a_text_encoder_says_what_to_pass():
         pytest.raises(ValueError, match="Pass negative_prompt_embeds to vidcfg.guide"),
     ):
         tiny.unguided(generator=generators(0, 1))
+
+
+def test_none_is_an_empty_negative_prompt_and_what_is_no_text_is_refused():
+    tiny = with_prompts(BUILDERS["wan"]())
+    latents = []
+    for negative in (["blurry", None], ("blurry", "")):
+        with vidcfg.guide(tiny.pipe, 4.0, negative_prompt=negative):
+            latents.append(tiny.unguided(generator=generators(0, 1)))
+    assert torch.equal(*latents)
+    for negative, told in ((3, "3"), (["a", ["b"]], "'b'")):
+        with pytest.raises(ValueError, match=f"negative_prompt .*{told}.* a text for each prompt"):
+            negative_texts(negative)
+
+
+def test_a_copy_made_inside_the_block_is_refused():
+    tiny = BUILDERS["wan"]()
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        other = replace(tiny, pipe=copy.deepcopy(tiny.pipe))
+        with pytest.raises(ValueError, match="is a copy .* Copy it before"):
+            other.unguided(generator=generators(0, 1))
+    with pytest.raises(ValueError, match="is a copy .* Copy it before"):
+        other.unguided(generator=generators(0, 1))
 
 
 def test_unknown_pipeline_is_an_error_that_names_the_supported_ones():

@@ -47,6 +47,19 @@ def test_several_samples_per_prompt_equal_the_stock_pipeline(name):
     assert trace.evaluations == {"cond": 12, "uncond": 12}
 
 
+@pytest.mark.parametrize("name", ["cogvideox", "animatediff"])
+def test_pipelines_that_make_one_video_of_a_prompt_say_so(name):
+    """Whatever num_videos_per_prompt is: diffusers sets it to 1 on the way."""
+    tiny = with_prompts(BUILDERS[name]())
+    one = torch.Generator()
+    assert len(tiny.unguided(generator=one, num_videos_per_prompt=2)) == 2
+    with (
+        vidcfg.guide(tiny.pipe, 6.0),
+        pytest.raises(ValueError, match="2 samples of every prompt, but .* Give every prompt 2"),
+    ):
+        tiny.unguided(generator=one, num_videos_per_prompt=2)
+
+
 def test_two_settings_for_two_prompts_serve_all_their_samples():
     tiny = with_prompts(BUILDERS["wan"]())
     settings = [vidcfg.Guidance(scale=2.0), vidcfg.Guidance(scale=5.0)]
@@ -166,6 +179,17 @@ def test_callback_that_changes_the_pipelines_own_guidance_is_refused(name, callb
             tiny.unguided(generator=generators(0, 1), callback_on_step_end=callback)
         assert {step.step for step in trace.steps} == {0}
         tiny.unguided(generator=generators(0, 1))
+
+
+def test_callback_that_changes_the_negative_side_is_refused():
+    tiny = BUILDERS["wan"]()
+    call = {"generator": generators(0, 1), "callback_on_step_end": lambda *args: {name: given}}
+    name, given = "negative_prompt_embeds", tiny.positive["prompt_embeds"]
+    with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):
+        with pytest.raises(ValueError, match="callback changed negative_prompt_embeds"):
+            tiny.unguided(**call)
+        given = None  # as diffusers hands it to a callback that asks for it
+        tiny.unguided(**call)
 
 
 def test_an_interrupted_run_stops_and_the_next_one_starts_anew():

@@ -1,5 +1,7 @@
 """Prompts through real text encoders with tiny weights: what is particular to a family."""
 
+import functools
+
 import pytest
 import torch
 from guided_runs import in_bfloat16
@@ -19,6 +21,16 @@ def test_empty_negative_prompt_of_sdxl_is_what_its_pipeline_takes_for_none(force
     assert torch.equal(ours, stock)
     encoded = tiny.stock(5.0, generator=generators(0, 1), negative_prompt=["", ""])
     assert torch.equal(ours, encoded) != forced
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_clip_skip_is_of_the_prompt_alone_as_in_the_stock_pipeline(name):
+    tiny = with_prompts(BUILDERS[name]())
+    stock = tiny.stock(7.0, generator=generators(0, 1), clip_skip=1)
+    with vidcfg.guide(tiny.pipe, 7.0, **tiny.negative):
+        ours = tiny.unguided(generator=generators(0, 1), clip_skip=1)
+    assert torch.equal(ours, stock)
+    assert not torch.equal(ours, tiny.stock(7.0, generator=generators(0, 1)))
 
 
 @pytest.mark.parametrize("name", ["hunyuan_video", "hunyuan_video15", "sdxl", "sd3", "flux"])
@@ -41,6 +53,25 @@ def test_several_samples_per_prompt_equal_the_stock_pipeline(name):
     with vidcfg.guide(tiny.pipe, 4.0, negative_prompt="blurry"):
         ours = tiny.unguided(generator=generators(0, 1, 2, 3), **extra)
     assert torch.equal(ours, stock)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("animatediff", "cross"), ("sdxl", "cross"), ("flux", "joint")]
+)
+def test_a_lora_of_the_text_encoder_has_the_scale_of_the_call_in_both_texts(
+    name, kind, monkeypatch
+):
+    tiny = with_prompts(BUILDERS[name]())
+    told, encode = [], type(tiny.pipe).encode_prompt
+
+    def spy(self, *args, **given):
+        told.append(given["lora_scale"])
+        return encode(self, *args, **given | {"lora_scale": None})
+
+    monkeypatch.setattr(type(tiny.pipe), "encode_prompt", functools.wraps(encode)(spy))
+    with vidcfg.guide(tiny.pipe, 6.0, **tiny.negative):
+        tiny.unguided(generator=generators(0, 1), **{f"{kind}_attention_kwargs": {"scale": 0.5}})
+    assert told == [0.5, 0.5]
 
 
 def test_glyphs_in_quotes_reach_the_second_encoder_of_hunyuan_video_15():

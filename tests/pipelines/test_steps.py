@@ -80,6 +80,22 @@ def test_a_step_of_pndm_moves_the_sample_once(monkeypatch):
     assert [reached[call][0] for call in first_calls] == [750, 500, 250, 0]
 
 
+@pytest.mark.parametrize("name", ["Euler", "Heun", "KDPM2", "KDPM2Ancestral", "LMS"])
+def test_the_level_of_a_call_is_the_one_that_the_scheduler_scales_its_input_to(name):
+    scheduler = _set(getattr(diffusers, f"{name}DiscreteScheduler")(use_karras_sigmas=True), 4)
+    told, x = noise_levels(scheduler, range(len(scheduler.timesteps))), torch.ones(2, 3)
+    for t, (alpha, sigma) in zip(scheduler.timesteps, told, strict=True):
+        scale = float(scheduler.scale_model_input(torch.ones(1), t))
+        assert (alpha, alpha**2 + sigma**2) == pytest.approx((scale, 1), rel=1e-5)
+        x = scheduler.step(torch.ones_like(x), t, x).prev_sample
+
+
+def test_the_level_of_a_rectified_flow_and_of_a_scaling_of_its_own():
+    flow = _set(diffusers.LTXEulerAncestralRFScheduler(), 4)
+    assert noise_levels(flow, range(4)) == [(1 - s, s) for s in flow.sigmas[:4].tolist()]
+    assert noise_levels(_set(diffusers.EDMEulerScheduler(), 3), range(3)) == [None] * 3
+
+
 INSIDE = {
     "sd15": "StableDiffusionImg2ImgPipeline",
     "cogvideox": "CogVideoXVideoToVideoPipeline",

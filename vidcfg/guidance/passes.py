@@ -43,7 +43,7 @@ class StepInputs:
         by_branch: further inputs of each branch (texts, masks), each with B rows.
         num_frames: latent frames F.
         step: index of the denoising step, for the surface.
-        sigma: noise level as the scheduler gives it, for the trace.
+        sigma: the sigma of `level`, for the trace.
         level: (alpha, sigma) of x_t = alpha x0 + sigma eps, or None where it is not known.
         prediction: kind of the model's prediction (vidcfg.guidance.prediction.KINDS).
         expert: name of the model, for pipelines with several.

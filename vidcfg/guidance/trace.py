@@ -27,7 +27,7 @@ class StepTrace:
 
     Args:
         step: index of the denoising step; second-order schedulers have two entries per step.
-        sigma: noise level of the scheduler, None where it has none.
+        sigma: noise level of what the denoiser sees, None where the scheduler tells none.
         expert: name of the model that ran, None for pipelines with one model.
         strength_BF: strength used per sample and latent frame; that of the first of several terms.
         evaluations: rows evaluated, by branch.

@@ -15,11 +15,34 @@ from torch import Tensor
 from vidcfg.pipelines.family import Family
 
 
+def call_signature(cls: type) -> inspect.Signature:
+    """The parameters of a pipeline's call; its **kwargs are those of the call that it overrides.
+
+    What then is left of them is named `kwargs`.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    rest, by_keyword = (), False
+    for base in (base for base in cls.__mro__ if "__call__" in vars(base)):
+        parameters = inspect.signature(base.__call__).parameters.values()
+        for each in parameters:
+            if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+                new = each.replace(kind=each.KEYWORD_ONLY) if by_keyword else each
+                found.setdefault(each.name, new)
+        rest = [each for each in parameters if each.kind == each.VAR_KEYWORD]
+        if not rest:
+            break
+        by_keyword |= all(each.kind != each.VAR_POSITIONAL for each in parameters)
+    named = sorted(found.values(), key=lambda each: each.kind)
+    return inspect.Signature([*named, *(each.replace(name="kwargs") for each in rest)])
+
+
 def by_name(module: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call of `module` by their names."""
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+    signature = inspect.signature(type(module).forward)
+    bound = signature.bind(module, *args, **kwargs).arguments
     arguments = dict(list(bound.items())[1:])
-    return arguments | arguments.pop("kwargs", {})
+    rest = next((p.name for p in signature.parameters.values() if p.kind == p.VAR_KEYWORD), "")
+    return arguments | arguments.pop(rest, {})
 
 
 def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, Tensor | np.ndarray]]:

@@ -3,7 +3,6 @@
 Where its frames lie, and how many there are, is read from two calls of different length.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.arguments import roles_of, tensors_of
+from vidcfg.pipelines.arguments import call_signature, roles_of, tensors_of
 from vidcfg.pipelines.changes.layers import swapped
 from vidcfg.pipelines.comparison import Comparison, FrameScale, difference, frame_axis
 from vidcfg.pipelines.families import Family, family_of
@@ -236,14 +235,14 @@ class _Check:
 
 def length_argument(pipe: Any) -> str | None:
     """The argument of the pipeline's call that holds its pixel frames."""
-    accepted = inspect.signature(type(pipe).__call__).parameters
+    accepted = call_signature(type(pipe)).parameters
     known = (family_of(pipe).length_argument, *LENGTHS)
     return next((name for name in known if name in accepted), None)
 
 
 def _with_defaults(pipe: Any, family: Family, given: dict[str, Any]) -> dict[str, Any]:
     """`given` with small values for what it leaves out, of what the pipeline takes."""
-    accepted = inspect.signature(type(pipe).__call__).parameters
+    accepted = call_signature(type(pipe)).parameters
     unknown = [name for name in given if name not in accepted]
     if unknown:
         raise ValueError(
@@ -265,7 +264,7 @@ def _with_defaults(pipe: Any, family: Family, given: dict[str, Any]) -> dict[str
 
 def _comparison(pipe: Any, family: Family, call: dict[str, Any]) -> Comparison:
     """How the pipeline makes something of these arguments, by itself and without guidance."""
-    accepted = inspect.signature(type(pipe).__call__).parameters
+    accepted = call_signature(type(pipe)).parameters
     wanted = {"negative_prompt", *(f"negative_{name}" for name in family.encoded if name)}
     told = {n: v for n, v in call.items() if n.startswith("negative_") and v is not None}
     negative = {name: value for name, value in told.items() if name in wanted}

@@ -13,11 +13,17 @@ from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.arguments import by_name
+from vidcfg.pipelines.arguments import by_name, call_signature
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs
+from vidcfg.pipelines.texts import (
+    BranchTexts,
+    kept_from_negative,
+    negative_inputs,
+    negative_texts,
+    num_prompts,
+)
 
 
 @contextlib.contextmanager
@@ -25,7 +31,7 @@ def guide(
     pipe: Any,
     guidance: Written | Sequence[Written],
     *,
-    negative_prompt: str | list[str] | None = "",
+    negative_prompt: str | Sequence[str | None] | None = "",
     fps: float | int | None = None,
     classifier: LogProb | None = None,
     **negative: Tensor,
@@ -39,7 +45,7 @@ def guide(
         pipe: a pipeline of a supported family (`vidcfg families`), or of a registered one.
         guidance: one setting for all samples, or one per sample: a number (the scale), a mapping
             such as {"scale": 6.0, "rescale": 0.5}, or the path of a YAML file with `guidance`.
-        negative_prompt: what the unconditional side sees; one text (None: ""), or one per prompt.
+        negative_prompt: what the unconditional side sees; a text (None: ""), or one per prompt.
         fps: frame rate, for keyframes given in seconds; pipelines that take a frame rate tell it.
         classifier: for the rule `classifier`, (x_t, sigma, step) -> log p(y | x_t) per sample; x_t
             are the noisy latents in the model's layout, in float32 and with gradients on.
@@ -63,7 +69,7 @@ def guide(
             "twice. Leave the first block, or pass one Guidance per sample as a list."
         )
     settings, cls, session = _settings(guidance, family), type(pipe), None
-    negative_prompt = "" if negative_prompt is None else negative_prompt
+    negative_prompt = negative_texts(negative_prompt)
     if family.guiders:
         from vidcfg.pipelines.modular import guided_modular  # its guider is a class of diffusers
 
@@ -149,15 +155,13 @@ class Session:
         What cannot be told or encoded so early is left to the first step, if that needs it.
         """
         family, call = self.family, self.call
-        told = (call.get(name) for name in ("prompt", "prompt_embeds"))
-        prompt = next((value for value in told if value is not None), None)
-        if self.is_encoding or prompt is None or not family.texts:
+        count = num_prompts(call)
+        if self.is_encoding or count is None or not family.texts:
             return
         on = [s for s in self.rules if family.second_stream is not None or not s.is_off]
         sources = [source for s in on for source in s.method.sources().values()]
         has_encoder = getattr(self.pipe, "text_encoder", None) is not None
         sources = [s for s in sources if s in self.texts.inputs or (has_encoder and s != "cond")]
-        count = 1 if isinstance(prompt, str) else len(prompt)
         self.is_encoding = True
         try:
             self.texts.encode(sources, call, count)
@@ -249,14 +253,21 @@ def _conditions(rules: list[Rule]) -> dict[str, str]:
 
 def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
     """The methods of a pipeline's class by name, so that its call is checked and guided."""
-    signature = inspect.signature(cls.__call__)
+    signature = call_signature(cls)
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
+        if self is not session.pipe:
+            raise ValueError(
+                "this pipeline is a copy that was made inside a vidcfg.guide block, which guides "
+                "the pipeline that it was given and no other. Copy it before, and guide the copy."
+            )
         bound = signature.bind(self, *args, **kwargs)
         given = _without_own_guidance(family, dict(bound.arguments), signature)
         given.pop("self")
         extra = given.pop("kwargs", {})
+        if (name := "callback_on_step_end") in given:
+            given[name] = kept_from_negative(given[name])
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
         with session.run(defaults | given | extra) as taken:
             given |= taken

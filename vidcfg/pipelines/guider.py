@@ -84,6 +84,7 @@ class FrameGuidance(BaseGuidance):
         self._terms: tuple = ()
         self._rows: SampleRows | None = None
         self._memory = Memory()
+        self._seen: tuple[int, int | None] = -1, None
         self.trace = Trace()
 
     def told_by(self, facts_of: Callable[[int], RunFacts], trace: Trace) -> None:
@@ -92,9 +93,11 @@ class FrameGuidance(BaseGuidance):
 
     def set_state(self, step: int, num_inference_steps: int, timestep: Tensor) -> None:
         """Told by the pipeline before every step; a new run begins where steps start again."""
-        if self._num_inference_steps != num_inference_steps or step <= (self._step or 0):
+        last_step, count = self._seen
+        if count != num_inference_steps or step <= last_step:
             self._facts = self._rows = None
             self.trace.start_run(surfaces=[], planned=None, order=self._rule.order())
+        self._seen = step, num_inference_steps
         super().set_state(step, num_inference_steps, timestep)
 
     def prepare_inputs(self, data: Mapping[str, Any]) -> list[Any]:
@@ -129,7 +132,7 @@ class FrameGuidance(BaseGuidance):
 
     @property
     def num_conditions(self) -> int:
-        """1 where this step surely needs no unconditional pass; 2 before the first step."""
+        """1 where this step surely needs no unconditional pass; 2 between steps and runs."""
         if not self._enabled:
             return 1
         if self._num_inference_steps is None:
@@ -181,8 +184,8 @@ class FrameGuidance(BaseGuidance):
         guided = pred_cond
         if self._enabled and self._inside():
             guided = self._guided({"cond": pred_cond, "uncond": pred_uncond})
-        if self._step == self._num_inference_steps - 1:
-            self._step = self._num_inference_steps = None  # the next run encodes its texts anew
+        # What follows may be another run, which asks whether it must encode its texts.
+        self._step = self._num_inference_steps = None
         return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=pred_uncond)
 
     def _guided(self, predictions: dict[str, Tensor | None]) -> Tensor:

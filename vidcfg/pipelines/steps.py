@@ -232,20 +232,31 @@ def step_of_call(scheduler: Any, begin: int = 0) -> tuple[int, ...]:
     return tuple(call // 4 if call < 12 else call - 9 for call in range(count))
 
 
+MIDPOINT = ("KDPM2DiscreteScheduler", "DPMSolverSDEScheduler")
+"""Solvers whose second call of a step is at the geometric mean of two sigmas."""
+
+
 def noise_levels(scheduler: Any, calls: Iterable[int]) -> list[Level | None]:
     """(alpha, sigma) of x_t = alpha x0 + sigma eps at these evaluations of the denoiser.
 
     For schedulers that divide the model input by sqrt(sigma^2 + 1) it is the level of that input.
-    None where the scheduler tells neither sigmas nor cumulative alphas. Its lists are read once,
-    since a GPU is waited for at each reading.
+    None where the scheduler tells neither sigmas nor cumulative alphas, or scales its input in
+    another way, as those of EDM do. Its lists are read once, since a GPU is waited for at each
+    reading.
     """
     sigmas, products = _numbers(scheduler, "sigmas"), _numbers(scheduler, "alphas_cumprod")
     timesteps = _numbers(scheduler, "timesteps")
+    name = type(scheduler).__name__
+    of_flow = is_flow(scheduler) or name == "LTXEulerAncestralRFScheduler"
 
     def level(call: int) -> Level | None:
+        if not products and not of_flow:
+            return None
         if len(sigmas) > call:
             sigma = sigmas[call]
-            if is_flow(scheduler):
+            if name in MIDPOINT and call % 2:
+                sigma = (sigmas[call - 1] * sigma) ** 0.5
+            if of_flow:
                 inverted = scheduler.config.get("invert_sigmas", False)
                 return (sigma, 1 - sigma) if inverted else (1 - sigma, sigma)
             scale = (sigma**2 + 1) ** 0.5

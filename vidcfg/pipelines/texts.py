@@ -1,5 +1,6 @@
 """What the branches of a run see: texts, encoded by the pipeline itself or given by the user."""
 
+import functools
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,8 +60,14 @@ class BranchTexts:
                         f"conditioned on an image. Use guidance.method: cfg."
                     )
             return {b: self.unconditional(arguments, cond, s) for b, s in sources.items()}
-        repeats = rows_per_prompt(call)
-        self.encode(sources.values(), call, len(arguments[self.family.hidden]) // repeats)
+        repeats, num_samples = rows_per_prompt(call), len(arguments[self.family.hidden])
+        if repeats > 1 and num_prompts(call) == num_samples:
+            raise ValueError(
+                f"this call asks for {repeats} samples of every prompt, but a "
+                f"{type(self.pipe).__name__} makes one, whatever it is told. Give every prompt "
+                f"{repeats} times in its place."
+            )
+        self.encode(sources.values(), call, num_samples // repeats)
         no_image = self._without_image(call, arguments)
         found = {}
         for branch, source in sources.items():
@@ -132,6 +139,7 @@ class BranchTexts:
                 f"encoded. Pass {names} to vidcfg.guide."
             )
         parameters = inspect.signature(pipe.encode_prompt).parameters
+        kwargs = (call.get(f"{kind}attention_kwargs") or {} for kind in ("cross_", "joint_", ""))
         wanted = {
             "prompt": texts,
             "batch_size": len(texts),
@@ -139,6 +147,8 @@ class BranchTexts:
             "device": pipe._execution_device,
             "num_videos_per_prompt": rows_per_prompt(call),
             "num_images_per_prompt": rows_per_prompt(call),
+            # A LoRA of the text encoder is as strong as in the prompt.
+            "lora_scale": next((given["scale"] for given in kwargs if "scale" in given), None),
         }
         if family.encodes_beside_prompt:
             wanted |= {"prompt": call["prompt"], "do_classifier_free_guidance": True}
@@ -149,11 +159,30 @@ class BranchTexts:
             black = Image.new("RGB", (call["width"], call["height"]))
             wanted["image"] = black if source in BLANK else call["image"]
         wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
+        if source in BLANK:  # as in the stock pipelines, for which it is one of the prompt
+            wanted.pop("clip_skip", None)
         unset = {n: None for n, p in parameters.items() if p.default is p.empty}
         encoded = pipe.encode_prompt(
             **unset | {n: v for n, v in wanted.items() if n in parameters}
         )
         return {name: value for name, value in zip(family.encoded, encoded) if name is not None}
+
+
+def negative_texts(given: Any) -> str | list[str]:
+    """The negative prompt of `guide`: a text, or a list of them; None is the empty text.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    texts = list(given) if isinstance(given, list | tuple) else [given]
+    wrong = next((text for text in texts if not isinstance(text, str | None)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"guide() got the negative_prompt {wrong!r}. Pass a text, or a list with a text for "
+            f"each prompt."
+        )
+    texts = [text or "" for text in texts]
+    return texts if isinstance(given, list | tuple) else texts[0]
 
 
 def negative_inputs(
@@ -186,6 +215,35 @@ def negative_inputs(
             "guide() got a negative_prompt and negative embeddings. Pass one of them."
         )
     return {wanted[name]: tensor for name, tensor in given.items()}
+
+
+def kept_from_negative(callback: Any) -> Any:
+    """A callback of the steps that raises ValueError where it changes the negative side.
+
+    None, and the ones of diffusers, which pipelines know by their class, are handed back.
+    """
+    if not callable(callback) or hasattr(callback, "tensor_inputs"):
+        return callback
+
+    @functools.wraps(callback)
+    def kept(*args: Any) -> Any:
+        made = callback(*args)
+        changed = [n for n, v in (made or {}).items() if v is not None and "negative_" in n]
+        if changed:
+            raise ValueError(
+                f"a callback changed {', '.join(changed)}, which has no effect inside "
+                f"vidcfg.guide: the negative side is the one that guide was given."
+            )
+        return made
+
+    return kept
+
+
+def num_prompts(call: Arguments) -> int | None:
+    """How many prompts a call has, told or encoded; None where it does not tell."""
+    told = (call.get(name) for name in ("prompt", "prompt_embeds"))
+    prompt = next((value for value in told if value is not None), None)
+    return 1 if isinstance(prompt, str) else None if prompt is None else len(prompt)
 
 
 def rows_per_prompt(call: Arguments) -> int:

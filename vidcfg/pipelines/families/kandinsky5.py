@@ -21,7 +21,7 @@ FAMILY = Family(
         "pooled_projections": "prompt_embeds_clip",
     },
     encoded=("prompt_embeds_qwen", "prompt_embeds_clip", None),
-    constants=("visual_rope_pos",),
+    constants=("visual_rope_pos", "sparse_params.sta_mask"),
     from_texts={"text_rope_pos": _text_positions},
     size_multiple=16,
 )

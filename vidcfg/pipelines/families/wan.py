@@ -50,6 +50,7 @@ VACE = replace(
     name="wan_vace",
     pipelines=("WanVACEPipeline",),
     per_sample=("timestep", "control_hidden_states"),
+    constants=(*FAMILY.constants, "control_hidden_states_scale"),  # one for each of its layers
     length_argument="num_frames",
     others="before",
     frame_rule="4k + 1, behind images",
