@@ -149,6 +149,20 @@ def test_prompts_come_from_text_files_and_json_lines(cells, sweep_file):
     assert [(p.text, p.negative) for p in rich] == [("a red star", ""), ("a blue ring", "dull")]
 
 
+def test_a_prompt_ends_where_its_line_does_and_at_no_other_separator(cells, sweep_file):
+    text, odd = sweep_file.parent / "some.txt", "a red\u2028star \x0bin\x85the dark"
+    text.write_bytes(f"\ufeff{odd}\r\na blue ring".encode())
+    prompts = cells("prompts={file: some.txt}")[0].config.prompts
+    assert [prompt.text for prompt in prompts] == [odd, "a blue ring"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "yaml"])
+def test_a_table_is_no_file_of_prompts(cells, sweep_file, ending):
+    (sweep_file.parent / f"some.{ending}").write_text("text,negative\na red star,dull\n")
+    with pytest.raises(ConfigError, match=rf"some\.{ending}: is no text. Write one prompt a line"):
+        cells(f"prompts={{file: some.{ending}}}")
+
+
 def test_a_wrong_line_of_a_prompt_file_is_named(cells, sweep_file):
     (sweep_file.parent / "some.jsonl").write_text('"a red star"\n{"txet": "a"}\n')
     with pytest.raises(ConfigError, match=r"some\.jsonl:2: .*text"):

@@ -109,8 +109,12 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     Raises:
         ConfigError: naming file and line.
     """
+    if Path(path).suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml"):
+        message = "is no text. Write one prompt a line (.txt), or JSON lines (.jsonl)."
+        raise ConfigError(Problem(Place(str(path)), message))
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        # Other ends of lines than that of the file, such as U+2028, are part of a text.
+        lines = Path(path).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(Problem(Place(str(path)), f"cannot be read: {reason}.")) from None
