@@ -15,6 +15,8 @@ from vidcfg.regress.policy import MetricRule, Policy
 
 PASS, FAIL, INCONCLUSIVE, SKIPPED = "PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"
 ORDER = (FAIL, INCONCLUSIVE, PASS, SKIPPED)
+MOST_SHOWN = 1000.0
+"""More is written as `>100000%`: noise of few clips reaches numbers of 300 digits."""
 EXIT_CODES = {PASS: cli.DONE, FAIL: cli.FAILED}
 
 HARM = 0.2
@@ -29,7 +31,8 @@ class MetricResult:
     in the metric's unit, and positive upwards; `difference` is the mean of new - base. A PASS
     shows the change to be below `tolerance`, which comes from the policy or from `repeats`
     (`tolerance_from`).
-    `detectable` is the change that is found with the policy's power, `needed_clips` how many would
+    `detectable` is the change that is found with the policy's power (None where so few prompts
+    cannot prove any), `needed_clips` how many would
     decide (None: decided, or more than a million). `explained` is the part of the change that a
     rise of what the metric grows with accounts for; `change` and what follows is without it.
     `is_lost`: the verdict is on clips that lost the metric; `is_unproven`: INCONCLUSIVE with a
@@ -83,7 +86,8 @@ class MetricResult:
         if change is None or not math.isfinite(change):
             return "-"
         if self.is_ratio:
-            return f"{change:+.1%}" if abs(change) >= 0.0005 else "0.0%"
+            words = f"{change:+.1%}" if change < MOST_SHOWN else f">{MOST_SHOWN:.0%}"
+            return words if abs(change) >= 0.0005 else "0.0%"
         return f"{change:+.3g}" if change else "0"
 
 
@@ -240,7 +244,8 @@ def _judged(result: MetricResult, policy: Policy, share: float) -> MetricResult:
     tested, measured = result.tested, result.clips + result.lost
     is_proven = result.p_adjusted <= policy.test_alpha
     amount = result.amount(result.change)
-    result = replace(result, detectable=tested.detectable(share, policy.power))
+    if tested.repeats or provable_p(result.prompts) <= share:
+        result = replace(result, detectable=tested.detectable(share, policy.power))
     # What needs no statistics comes first; what lost its value may be the worst clips of all.
     if result.lost > policy.max_lost * measured:
         return _failed_by_loss(result, measured)

@@ -13,7 +13,7 @@ from vidcfg import cli
 from vidcfg.files import write_json, write_text
 from vidcfg.regress.check import GateOutcome, Worst
 from vidcfg.regress.clips import SIDE, ClipSet, strip_of
-from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
+from vidcfg.regress.judge import FAIL, INCONCLUSIVE, MOST_SHOWN, SKIPPED, MetricResult
 from vidcfg.report.formats import fill
 from vidcfg.settings.strict_yaml import dump_yaml
 
@@ -42,6 +42,8 @@ def table(outcome: GateOutcome) -> str:
             lines += ["", f"{result.verdict} {result.name}: {result.reason}"]
             if result.name in outcome.worst:
                 lines.append(f"  {outcome.worst[result.name]}")
+    if any(result.change is not None and result.detectable is None for result in results):
+        lines += ["", "detectable -: so few prompts cannot prove a change of this metric"]
     if any(result.tolerance_from == "repeats" for result in results):
         lines += ["", "*: what the baseline's repeats differ by without a cause"]
     return "\n".join(line.rstrip() for line in lines)
@@ -64,7 +66,9 @@ def _line(result: MetricResult) -> str:
 
 def size_words(size: float | None, is_ratio: bool) -> str:
     """A size in words: `5.2%`, or `0.0412` where it is no ratio."""
-    return "-" if size is None else f"{size:.1%}" if is_ratio else f"{size:.3g}"
+    if size is None or not is_ratio:
+        return "-" if size is None else f"{size:.3g}"
+    return f"{size:.1%}" if size < MOST_SHOWN else f">{MOST_SHOWN:.0%}"
 
 
 def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: bool = False) -> None:
