@@ -10,6 +10,7 @@ from vidcfg.render.call import check_multiple, check_prompt, check_shape, image_
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_of
+from vidcfg.settings.errors import dotted
 
 
 def check_before_loading(config: RenderConfig) -> None:
@@ -40,6 +41,14 @@ def check_after_loading(config: RenderConfig, pipe: Any) -> None:
 
     family = family_of(pipe)
     check_shape(config.video, family)
+    experts = set(family.denoisers.values()) if family.expert_of else set()
+    for term in config.guidance.terms:
+        if isinstance(term.scale, dict) and (unknown := sorted(set(term.scale) - experts)):
+            known = " and ".join(sorted(experts)) or "one model, without experts"
+            raise ValueError(
+                f"{dotted(('guidance', *term.at['scale']))} names the expert {unknown[0]}, but "
+                f"{family.name} has {known}. Use one scale per expert, or a single scale."
+            )
     for prompt in config.prompts:
         check_prompt(prompt, family, signature(type(pipe).__call__).parameters)
 
