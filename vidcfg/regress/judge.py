@@ -12,11 +12,10 @@ from vidcfg.metrics.record import mean_interval
 from vidcfg.regress.change import FEWEST_PROMPTS, ODD, PairedChange, RepeatNoise, provable_p
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
+from vidcfg.report.formats import written
 
 PASS, FAIL, INCONCLUSIVE, SKIPPED = "PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"
 ORDER = (FAIL, INCONCLUSIVE, PASS, SKIPPED)
-MOST_SHOWN = 1000.0
-"""More is written as `>100000%`: noise of few clips reaches numbers of 300 digits."""
 EXIT_CODES = {PASS: cli.DONE, FAIL: cli.FAILED}
 
 HARM = 0.2
@@ -86,8 +85,7 @@ class MetricResult:
         if change is None or not math.isfinite(change):
             return "-"
         if self.is_ratio:
-            words = f"{change:+.1%}" if change < MOST_SHOWN else f">{MOST_SHOWN:.0%}"
-            return words if abs(change) >= 0.0005 else "0.0%"
+            return written("{:+.1%}", change) if abs(change) >= 0.0005 else "0.0%"
         return f"{change:+.3g}" if change else "0"
 
 

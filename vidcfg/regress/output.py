@@ -13,8 +13,8 @@ from vidcfg import cli
 from vidcfg.files import write_json, write_text
 from vidcfg.regress.check import GateOutcome, Worst
 from vidcfg.regress.clips import SIDE, ClipSet, strip_of
-from vidcfg.regress.judge import FAIL, INCONCLUSIVE, MOST_SHOWN, SKIPPED, MetricResult
-from vidcfg.report.formats import fill
+from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
+from vidcfg.report.formats import fill, written
 from vidcfg.settings.strict_yaml import dump_yaml
 
 KIND = "vidcfg.regress.result/1"
@@ -66,9 +66,7 @@ def _line(result: MetricResult) -> str:
 
 def size_words(size: float | None, is_ratio: bool) -> str:
     """A size in words: `5.2%`, or `0.0412` where it is no ratio."""
-    if size is None or not is_ratio:
-        return "-" if size is None else f"{size:.3g}"
-    return f"{size:.1%}" if size < MOST_SHOWN else f">{MOST_SHOWN:.0%}"
+    return "-" if size is None else written("{:.1%}" if is_ratio else "{:.3g}", size)
 
 
 def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: bool = False) -> None:
