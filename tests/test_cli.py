@@ -99,6 +99,7 @@ def test_options_are_spelled_alike():
     assert (plain.quiet, plain.debug) == (False, False)
     assert made.parse_args(["--set", "a=1", "--set", "b=2"]).set == ["a=1", "b=2"]
     assert made.parse_args(["--workers", "3"]).workers == 3
+    assert made.parse_args(["--out=~/kite"]).out == os.path.expanduser("~/kite")
 
 
 @pytest.mark.parametrize("number", ["-1", "two", "1.5", ""])

@@ -82,6 +82,8 @@ def add_out(
     made: argparse.ArgumentParser, text: str, *, metavar: str = "DIR", **more: Any
 ) -> None:
     """`-o`, `--out`."""
+    # Shells leave the `~` of --out=~/kite as it is.
+    more["type"] = os.path.expanduser
     made.add_argument("-o", "--out", metavar=metavar, help=text, **more)
 
 

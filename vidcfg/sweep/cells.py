@@ -5,6 +5,7 @@ And which of them can be made in one run, as far as it is known before a model i
 
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def baseline_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> str:
 
 def _beside(source: str, name: str) -> str:
     """A path as written, or beside the sweep file where it is not found from here."""
-    near = Path(source).parent / name
+    near = Path(source).parent / os.path.expanduser(name)
     return str(near) if near.exists() or not Path(name).exists() else name
 
 
