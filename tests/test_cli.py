@@ -99,6 +99,7 @@ def test_options_are_spelled_alike():
     assert (plain.quiet, plain.debug) == (False, False)
     assert made.parse_args(["--set", "a=1", "--set", "b=2"]).set == ["a=1", "b=2"]
     assert made.parse_args(["--workers", "3"]).workers == 3
+    assert made.parse_args(["--out=~/kite"]).out == os.path.expanduser("~/kite")
 
 
 @pytest.mark.parametrize("number", ["-1", "two", "1.5", ""])
@@ -114,14 +115,48 @@ def test_warnings_do_not_stop_a_command(capsys):
     assert capsys.readouterr().err == "warning: guidance.rescale has no effect\n"
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error():
-    code = "from vidcfg import cli\ncli.run(cli.parser('demo', ''), "
-    code += "lambda a: [print('line', flush=True) for _ in range(10**5)] and 0, [])"
-    with _process(code) as process:
+MANY = """
+import pathlib, sys
+from vidcfg import cli
+from vidcfg.progress import Progress
+
+def todo(arguments):
+    with Progress("lines", 10**4, stream=sys.stdout) as progress:
+        for i in range(10**4):
+            cli.say("line")
+            progress.update(i, line="line")
+    pathlib.Path(sys.argv[1]).write_text("the work is done")
+    return cli.FAILED
+
+sys.exit(cli.run(cli.parser("demo", ""), todo, []))
+"""
+
+
+def test_a_reader_that_closes_the_pipe_changes_neither_the_work_nor_the_exit_code(tmp_path):
+    with _process("-c", MANY, str(tmp_path / "done")) as process:
         assert process.stdout.readline() == "line\n"
         process.stdout.close()
-        assert process.wait(30) == 0
+        assert process.wait(30) == cli.FAILED
         assert process.stderr.read() == ""
+    assert (tmp_path / "done").read_text() == "the work is done"
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    assert _run(todo=_raise(BrokenPipeError(32, "Broken pipe"))) == cli.ERROR
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_a_stream_of_few_characters_gets_escapes_and_one_that_is_closed_nothing():
+    code = "import sys\nfrom vidcfg import cli\nsys.exit(cli.run(cli.parser('demo', ''), "
+    code += "lambda a: sys.stdout.isatty() or cli.say('20 \u2588') or 0, []))"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "20 \\u2588\n", "")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&-', *command], env=environment, stderr=subprocess.PIPE
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
 
 
 def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():

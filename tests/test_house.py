@@ -157,7 +157,7 @@ def test_what_is_printed_goes_through_the_one_helper_that_escapes():
     printing = set()
     for name, tree in modules().items():
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        if "print" in {call.id for call in calls if isinstance(call, ast.Name)}:
+        if {"print", "put"} & {call.id for call in calls if isinstance(call, ast.Name)}:
             printing.add(name)
     # The runner and the progress escape; a preview, whose colours are escapes, does so itself.
     assert printing == {"vidcfg.cli", "vidcfg.progress", "vidcfg.render.__main__"}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vidcfg.extras import MissingPackageError, explained, quiet_xformers
-from vidcfg.progress import one_line, printable
+from vidcfg.progress import one_line, printable, put
 
 DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -82,6 +82,8 @@ def add_out(
     made: argparse.ArgumentParser, text: str, *, metavar: str = "DIR", **more: Any
 ) -> None:
     """`-o`, `--out`."""
+    # Shells leave the `~` of --out=~/kite as it is.
+    more["type"] = os.path.expanduser
     made.add_argument("-o", "--out", metavar=metavar, help=text, **more)
 
 
@@ -103,6 +105,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     RuntimeError, OSError and MemoryError are errors while running (3); anything else is a bug,
     shown with its traceback (3). Ctrl-C, once or twice, is 130, and so is SIGTERM.
     """
+    _make_printable()
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
@@ -112,10 +115,6 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     except KeyboardInterrupt as interrupt:
         _leave_at_once_on_ctrl_c()
         return _fail(made, str(interrupt) or "interrupted", INTERRUPTED, arguments)
-    except BrokenPipeError:
-        # A reader such as `head` has closed the pipe: nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except (ValueError, MissingPackageError) as error:
         return _fail(made, str(error), USAGE, arguments)
     except (RuntimeError, OSError, MemoryError) as error:
@@ -124,6 +123,15 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
+
+
+def _make_printable() -> None:
+    """A stream that is closed takes nothing, and one of few characters the escapes of others."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as it runs)
+        with contextlib.suppress(AttributeError):  # a stream of somebody else
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def complete(made: argparse.ArgumentParser) -> None:
@@ -136,7 +144,7 @@ def complete(made: argparse.ArgumentParser) -> None:
 
 def say(*texts: object, sep: str = " ", end: str = "\n", file: Any = None) -> None:
     """Print at once, control characters as their escapes: names and prompts may hold any."""
-    print(printable(sep.join(map(str, texts)), keep="\n\t"), end=end, file=file, flush=True)
+    put(printable(sep.join(map(str, texts)), keep="\n\t"), file, end)
 
 
 def warn(text: str) -> None:

@@ -1,5 +1,6 @@
 """How far a command is: bars on a terminal, plain lines elsewhere, nothing where asked for."""
 
+import os
 import re
 import sys
 import time
@@ -28,6 +29,17 @@ def listed(items: Sequence[object], at_most: int, between: str = ", ") -> str:
     """`a, b and 3 more`."""
     more = f" and {len(items) - at_most} more" if len(items) > at_most else ""
     return between.join(map(str, items[:at_most])) + more
+
+
+def put(text: str, stream: Any = None, end: str = "\n") -> None:
+    """Print at once. A reader such as `head` that has closed the pipe gets no more, which changes
+    neither the work nor its exit code.
+    """
+    stream = stream or sys.stdout
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:
@@ -114,7 +126,7 @@ class Progress:
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=self.stream, flush=True)
+            put(text, self.stream)
 
     def _is_time(self) -> bool:
         return time.monotonic() - self._last >= SECONDS_BETWEEN_LINES
@@ -127,7 +139,7 @@ class Progress:
         of = "" if self.total is None else f" of {self.total}"
         note = f", {self.note}" if self.note else ""
         step = self._step if self.done != self.total else ""
-        print(f"{self.done}{of} {self.what}{note}{step}", file=self.stream, flush=True)
+        put(f"{self.done}{of} {self.what}{note}{step}", self.stream)
 
 
 def _bars(stream: Any, *, is_bytes: bool) -> Any:

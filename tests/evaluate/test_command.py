@@ -111,6 +111,15 @@ def test_pandas_reads_all_rows(rendered, tmp_path):
     assert kept["video"].tolist() == [f"clip_{i}.mkv" for i in range(5)]
 
 
+def test_columns_of_the_table_stand_below_each_other(rendered, tmp_path, capsys):
+    run(rendered, "--metrics", "flicker,warp,appearance", "--out", tmp_path)
+    first, *rows = (tmp_path / "table.txt").read_text().split("\n\n")[0].splitlines()
+    rows = [row for row in rows if row.startswith("  ")]
+    assert len(rows) > 6
+    assert {row[first.index("unit") - 2 :][:2] for row in rows} == {"  "}
+    assert {row[first.index("unit")].isspace() for row in rows} == {False}
+
+
 def test_second_run_writes_the_same_bytes(rendered, tmp_path):
     for name in ("a", "b"):
         run(rendered, "--metrics", "appearance", "--out", tmp_path / name)

@@ -2,6 +2,7 @@ import pytest
 
 from vidcfg.evaluate.inputs import Item, find_items, with_prompts
 from vidcfg.evaluate.prompts import prompt_and_number
+from vidcfg.progress import printable
 
 
 def test_render_output_is_read_with_its_records(rendered):
@@ -134,6 +135,16 @@ def test_prompts_come_from_tables_by_name_or_from_lines_in_order(tmp_path, sets,
         assert [item.prompt for item in found["B"]] == ["one, two", "new\nline"]
 
 
+@pytest.mark.parametrize("ending", ["txt", "csv"])
+def test_a_prompt_ends_where_its_line_does_and_at_no_other_separator(tmp_path, sets, ending):
+    path, odd = tmp_path / f"p.{ending}", "one\u2028two\x0bthree\x85four"
+    lines = ["video,prompt", f"a,{odd}", "c,kite"] if ending == "csv" else [odd, "kite"]
+    path.write_text("\r\n".join(lines), newline="", encoding="utf-8")
+    found = with_prompts({"A": sets["A"]}, path)["A"]
+    shown = printable(odd) if ending == "csv" else odd
+    assert [item.prompt for item in found] == [shown, "kite"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -160,6 +171,7 @@ def test_prompts_come_from_tables_by_name_or_from_lines_in_order(tmp_path, sets,
         ("p.csv", "", "no prompt for 4 of 4 videos, such as A/a.mp4"),
         ("p.txt", "one\ntwo\nthree\n", "3 prompts for 2 videos of A"),
         ("gone.csv", None, "gone.csv cannot be read as prompts"),
+        ("p.tsv", "a.mp4\tx\nb.mp4\ty\n", r"Write a first line `video,prompt`.* \(.csv\)"),
     ],
 )
 def test_prompts_that_do_not_fit_name_the_row_and_what_to_write(tmp_path, sets, name, text, words):

@@ -355,6 +355,9 @@ def test_videos_without_a_value_are_counted():
     [
         ({"families": ("flikker",)}, "metrics is 'flikker', but must be one of flicker, warp"),
         ({"families": ()}, "metrics is ''"),
+        ({"families": ("mc_flicker",)}, "metrics is 'mc_flicker', one of a family. Write warp"),
+        ({"families": ("warp", "align[mini]")}, "one of a family. Write mini"),
+        ({"families": ("precision",)}, "one of a family. Write mini or fvd or r3d18"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": -1}, "workers is -1"),
         ({"stride": 0}, "stride is 0"),

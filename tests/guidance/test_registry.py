@@ -148,6 +148,45 @@ def test_a_name_that_is_taken_is_refused(half):
             pass
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda count: np.full(count, np.nan), "numbers that are not finite"),
+        (lambda count: np.linspace(0, 1, count - 1), "{less} numbers"),
+        (lambda count: [0.5] * count, "list"),
+        (lambda count: None, "NoneType"),
+    ],
+)
+def test_a_kind_from_outside_that_gives_no_array_of_numbers_is_named(monkeypatch, wrong, words):
+    monkeypatch.setattr(FrameWeights, "kinds", dict(FrameWeights.kinds))
+    monkeypatch.setattr(Schedule, "kinds", dict(Schedule.kinds))
+
+    @frames("wrong")
+    class WrongFrames(FrameWeights):
+        """Weights of some other kind."""
+
+        def weights(self, num_frames, *, fps=None):
+            return wrong(num_frames)
+
+    @schedule("wrong")
+    class WrongSchedule(Schedule):
+        """Scales of some other kind."""
+
+        scales = ("top",)
+        top: float = 3.0
+
+        def values(self, position_K):
+            return wrong(len(position_K))
+
+    run = {"num_steps": 6, "num_frames": 9, "frame_map": CausalMap(4)}
+    of_frames = rf"frames: wrong gives {words.format(less=8)}, .* array of 9 .* for each frame"
+    with pytest.raises(ValueError, match=of_frames):
+        Guidance(3.0, frames="wrong").surface(**run)
+    of_steps = rf"scale: wrong gives {words.format(less=5)}, .* array of 6 .* for each step"
+    with pytest.raises(ValueError, match=of_steps):
+        Guidance({"kind": "wrong"}).surface(**run)
+
+
 def test_a_schedule_says_which_of_its_values_are_scales():
     with pytest.raises(TypeError, match="scales"):
 

@@ -6,6 +6,7 @@ from video_files import write_video
 
 from vidcfg.metrics.catalogue import FAMILIES, METRICS, measured
 from vidcfg.metrics.frames import to_unit
+from vidcfg.metrics.meters import ClipMeasures, measure
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ARROWS = {"lower": "↓", "higher": "↑", "none": "–"}
@@ -99,3 +100,17 @@ def test_a_name_stands_for_one_metric(outside):
 
     with pytest.raises(ValueError, match="contrast already"):
         declare("contrast", "appearance", "intensity", "none", "mine")
+
+
+def test_a_metric_from_outside_without_a_finite_value_is_null_and_the_others_stay(outside):
+    # The first of three shots is black: 0 / 0.
+    rng = np.random.default_rng(1)
+    frames = rng.integers(1, 256, (7, 3, 16, 20), dtype=np.uint8)
+    frames[:2] = 0
+    meter = ClipMeasures([METRICS["red_share"], METRICS["saturation"]])
+    with np.errstate(invalid="ignore"):
+        measure(frames, [meter])
+        red, saturation = meter.finish()
+    assert (red.value, red.status) == (None, "skipped")
+    assert red.skipped_reason == "it has the value nan on a frame"
+    assert 0 < saturation.value < 1

@@ -8,6 +8,7 @@ import pytest
 from vidcfg.metrics.paired import sign_flip_p
 from vidcfg.regress.change import RepeatNoise, by_signs
 from vidcfg.regress.judge import judge
+from vidcfg.regress.output import size_words
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
 
@@ -56,6 +57,23 @@ def test_no_change_without_noise_passes_and_with_noise_is_open():
     assert result.verdict == "INCONCLUSIVE"
     assert result.detectable > 0.1
     assert result.needed_clips > 100
+
+
+def test_what_so_few_prompts_cannot_prove_is_not_called_detectable():
+    # Without noise of repeats a proof at 5 % takes 5 prompts beside the two that are left out.
+    for num, is_known in ((2, False), (6, False), (7, True), (12, True)):
+        result = only(judge({"a": pairs(around(0.0, 0.2, num))}, policy()))
+        assert (result.detectable is not None) == is_known
+    noisy = {"a": RepeatNoise(0.2, 12, "three repeats")}
+    assert only(judge({"a": pairs(around(0.0, 0.2, 3))}, policy(), noisy)).detectable > 0.1
+
+
+def test_sizes_without_meaning_have_no_hundred_digits():
+    result = only(judge({"a": pairs([-40.0, 30.0] * 6)}, policy()))
+    assert result.high > 1e6
+    assert result.amount(result.high) == ">100000%"
+    assert size_words(1e300, True) == ">100000%"
+    assert (result.amount(15.0), size_words(15.0, True)) == ("+1500.0%", "1500.0%")
 
 
 def test_needed_clips_decide():

@@ -213,6 +213,8 @@ def test_settings_that_cannot_be_rendered_have_exit_code_2(
     assert re.search(words, error)
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists() or _names(tmp_path / "out") == []
+    assert render("--set", override, "--dry-run") == 2
+    assert re.search(words, capsys.readouterr().err)
 
 
 def test_prompts_that_the_model_cannot_read_are_warned_about_by_name(render, capsys):

@@ -249,6 +249,16 @@ def _folder(tmp_path, pipeline, parts=None):
         ("WanPipeline", "video.width=40", "video.width is 40, but wan makes multiples of 16"),
         ("WanPipeline", "video.num_frames=8", r"makes 4k \+ 1 frames. Use 5 or 9"),
         ("FluxPipeline", "video.num_frames=9", "flux makes one image. Use 1"),
+        (
+            "WanPipeline",
+            "guidance.scale={high: 4, lo: 3}",
+            "guidance.scale names the expert lo, but wan has high and low. Use one scale per",
+        ),
+        (
+            "MochiPipeline",
+            "guidance.method=[cfg, {kind: pag, scale: {high: 4, low: 3}}]",
+            r"guidance.method.1.scale names the expert high, but mochi has one model",
+        ),
         ("WanImageToVideoPipeline", "seeds=0", "has no image, but this pipeline starts from one"),
     ],
 )

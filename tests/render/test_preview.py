@@ -38,6 +38,9 @@ def test_cut_text_is_shown_from_the_first_word_that_is_not_read():
     assert "does not know 'moon'." in unknown
     assert cut.endswith("It does not see: 'over the moon'")
     assert prompt_warnings({"x": "a red circle"}, tokenizer, None) == []
+    (long,) = prompt_warnings({"x": "red circle " * 3000}, tokenizer, 7)
+    assert len(long) < 400
+    assert long.endswith("...'")
 
 
 def test_a_word_that_many_prompts_have_is_told_once():

@@ -6,6 +6,7 @@ import pytest
 
 from vidcfg.report.charts import LETTER, Point, curve_chart, scatter_chart, ticks
 from vidcfg.report.formats import number
+from vidcfg.report.write import _change_charts
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,22 @@ def test_labels_of_marks_that_lie_together_are_not_drawn_over_each_other():
     ]
     svg = scatter_chart(points, [], title="", x_name="", y_name="")
     assert re.findall(r'class="label"[^>]*>([^<]+)<', svg) == ["3.5", "6"]
+
+
+def test_bars_of_a_few_prompts_leave_the_marks_apart_and_say_where_they_end():
+    cells = [{"id": i, "label": i, "line": "", "x": x} for x, i in enumerate("abc")]
+    facts = {"what": "flicker", "metric": "mc_flicker", "p": 1, "p_fdr": 1, "is_clear": False}
+    facts |= {"is_ratio": True, "low": -0.99}
+    changes = [
+        {**facts, "cell": "b", "change": 6.8, "high": 1.7e12},
+        {**facts, "cell": "c", "change": 0.0, "high": 3.0},
+    ]
+    axis = {"name": None, "lines": [""]}
+    analysis = {"cells": cells, "changes": changes, "baseline": "a", "axis": axis}
+    ((_, chart),) = _change_charts(analysis)
+    assert "change in %, bars cut at 6800" in chart
+    marks = [float(y) for y in re.findall(r'class="hit" cx="[\d.]+" cy="([\d.]+)"', chart)]
+    assert len(marks) == 3
+    assert max(marks) - min(marks) > 15  # pixels of about 210
+    analysis["changes"] = changes[1:]
+    assert "cut" not in next(_change_charts(analysis))[1]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fake_store import remeasure, unit_key, write_store, write_unit_files
 
+from vidcfg.report.formats import change_text
 from vidcfg.report.table import make_table
 from vidcfg.results import read_results
 from vidcfg.stored.read import ResultsError
@@ -132,3 +133,10 @@ def test_unknown_metric_is_named_with_those_there_are(store):
     with pytest.raises(ResultsError, match=r"not measured: flikker.*frame_diff"):
         make_table(read_results(store), metrics=["align", "flikker"])
     assert list(make_table(read_results(store), metrics=["align"]).metrics) == ["align[mini]"]
+
+
+def test_percentages_of_many_digits_are_cut_short():
+    change = {"is_ratio": True, "change": 0.5, "low": -0.99, "high": 1e200}
+    assert change_text(change) == "+50.0% (−99.0% to >100000%)"
+    assert change_text({**change, "high": 15.0}) == "+50.0% (−99.0% to +1500.0%)"
+    assert change_text({**change, "is_ratio": False}) == "+0.5 (−0.99 to +1e+200)"

@@ -74,10 +74,26 @@ def test_overrides_apply_in_order_and_leave_the_document_alone(document):
             "a={x: 1, x: 2}",
             "--set a={x: 1, x: 2}: the key 'x' is written twice. Delete one of them.",
         ),
+        (
+            "a=out/run #3",
+            "--set a=out/run #3: YAML takes what follows ' #' for a comment. "
+            "Put text that holds it in quotes.",
+        ),
+        (
+            "a=#3",
+            "--set a=#3: YAML takes what follows ' #' for a comment. "
+            "Put text that holds it in quotes.",
+        ),
     ],
 )
 def test_a_wrong_override_names_itself_and_the_fix(document, override, message):
     assert refusal(lambda: apply_overrides(document, [override])) == message
+
+
+def test_an_override_may_hold_a_number_sign_in_quotes_or_in_a_word(document):
+    changed = apply_overrides(document, ['a="out/run #3"', "sub.new=[take#2, ' #']"])
+    assert changed.data["a"] == "out/run #3"
+    assert changed.data["sub"]["new"] == ["take#2", " #"]
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path):

@@ -140,6 +140,7 @@ def test_wrong_frames_are_explained(kite, frames, message):
     ("scale", "message"),
     [
         ("'6.0'", "Write 6.0 without quotes."),
+        ("\uff16.5", "Write 6.5."),
         ("12:30", "':' makes it text. Write one plain number."),
         ("nan", "Write a finite number."),
         ("true", "guidance.scale is true, but must be a number (1.0 = off)"),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,3 +218,19 @@ def test_importing_the_config_brings_neither_torch_nor_diffusers():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_tilde_is_the_home_of_the_user_wherever_a_file_or_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "strength.npy", np.full((30, 5), 2.0))
+    config = load_render_config(
+        "quickstart",
+        ["output.dir=~/out", "model={kind: mini, checkpoint: ~/mini}", "guidance.frames=uniform"]
+        + ["guidance.scale=~/strength.npy"],
+    )
+    assert config.output.dir == str(tmp_path / "out")
+    assert config.model.folder == tmp_path / "mini"
+    config = load_render_config("wan2.1-i2v-14b", image="~/kite.png")
+    assert config.prompts[0].image == str(tmp_path / "kite.png")
+    assert config.prompts[0].text  # what is no path stays as it is
+    assert load_render_config("wan2.1-1.3b", prompt="~ a kite").prompts[0].text == "~ a kite"

@@ -1,11 +1,13 @@
 """What a sweep file may say, and what is told when it says something else."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from vidcfg.settings.errors import ConfigError
+from vidcfg.settings.presets import path_of
 from vidcfg.sweep.cells import baseline_of, cells_of
 
 
@@ -147,6 +149,36 @@ def test_prompts_come_from_text_files_and_json_lines(cells, sweep_file):
     rich = cells("prompts={file: some.jsonl}")[0].config.prompts
     assert [prompt.text for prompt in plain] == ["a red star", "a blue ring"]
     assert [(p.text, p.negative) for p in rich] == [("a red star", ""), ("a blue ring", "dull")]
+
+
+def test_a_prompt_ends_where_its_line_does_and_at_no_other_separator(cells, sweep_file):
+    text, odd = sweep_file.parent / "some.txt", "a red\u2028star \x0bin\x85the dark"
+    text.write_bytes(f"\ufeff{odd}\r\na blue ring".encode())
+    prompts = cells("prompts={file: some.txt}")[0].config.prompts
+    assert [prompt.text for prompt in prompts] == [odd, "a blue ring"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "yaml"])
+def test_a_table_is_no_file_of_prompts(cells, sweep_file, ending):
+    (sweep_file.parent / f"some.{ending}").write_text("text,negative\na red star,dull\n")
+    with pytest.raises(ConfigError, match=rf"some\.{ending}: is no text. Write one prompt a line"):
+        cells(f"prompts={{file: some.{ending}}}")
+
+
+def test_files_of_a_sweep_may_lie_in_the_home_of_the_user(load, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (home / "some.txt").write_text("a red star\na blue ring\n")
+    shutil.copy(path_of("quickstart"), home / "base.yaml")
+    sweep, document = load(
+        "prompts={file: ~/some.txt}", "base=~/base.yaml", "reference=~/real", "store=~/runs/kite"
+    )
+    assert [p.text for p in cells_of(sweep, document=document)[0].config.prompts] == [
+        "a red star",
+        "a blue ring",
+    ]
+    assert (sweep.store, sweep.reference) == (f"{home}/runs/kite", f"{home}/real")
 
 
 def test_a_wrong_line_of_a_prompt_file_is_named(cells, sweep_file):

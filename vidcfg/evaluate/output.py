@@ -107,14 +107,15 @@ def table(
     brief = [key for key in found if base_name(key[0]) in SEEN_FIRST]
     shown = brief if is_brief and brief else found
     heads = ["value, 95 % interval"] if len(sets) == 1 else sets
-    columns = "".join(f"  {name[-30:]:30}" for name in heads)
+    width = max([30, *(len(_value(r)) for key in shown for r in found[key].values())])
+    columns = "".join(f"  {name[-30:]:{width}}" for name in heads)
     lines = [f"{'':30}{columns}  {'unit':10} {'better':7}{'n':>5}  note"]
     group = None
     for key in sorted(shown, key=_shown_order):
         if group_of(key[0]) != group:
             group = group_of(key[0])
             lines.append(group)
-        lines.append(_line(key[0], [found[key].get(name) for name in sets]))
+        lines.append(_line(key[0], [found[key].get(name) for name in sets], width))
     # What was not.
     for reason, names in missing.items():
         lines += ["", f"not measured: {', '.join(names)}", f"  {reason}"]
@@ -145,8 +146,8 @@ def _shown_order(key: tuple[str, str]) -> tuple:
     return GROUPS.index(group_of(key[0])), rank, key
 
 
-def _line(name: str, records: Sequence[Record | None]) -> str:
-    shown = [f"{_value(record):30}" for record in records]
+def _line(name: str, records: Sequence[Record | None], width: int) -> str:
+    shown = [f"{_value(record):{width}}" for record in records]
     first = next(record for record in records if record)
     better = {"none": "-"}.get(first.better, first.better)
     notes = list(dict.fromkeys(_note(record) for record in records if record))

@@ -29,9 +29,15 @@ class Settings:
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in FAMILIES]
         if unknown or not self.families:
+            from vidcfg.metrics.catalogue import METRICS
             from vidcfg.settings.validation import choose
 
             word = unknown[0] if unknown else ""
+            if known := METRICS.get(word.partition("[")[0]):
+                # Distances between sets come with every family that has a net.
+                nets = " or ".join(name for name, family in FAMILIES.items() if family.net)
+                write = known.family if known.family in FAMILIES else nets
+                raise ValueError(f"metrics is {word!r}, one of a family. Write {write}.")
             raise ValueError(f"metrics is {word!r}, {choose(word, [*FAMILIES, 'all'])}")
         least = (("batch_size", 1, ""), ("workers", 0, ""), ("stride", 1, " (no stride)"))
         for name, number, meaning in least:

@@ -59,12 +59,12 @@ class FrameWeights(Kinds):
     @cached_property
     def is_uniform(self) -> bool:
         """Whether every frame of every clip has weight 1."""
-        return all((self.weights(count, fps=1.0) == 1).all() for count in _CLIPS)
+        return all(np.all(self.weights(count, fps=1.0) == 1.0) for count in _CLIPS)
 
     @cached_property
     def is_off(self) -> bool:
         """Whether every frame of every clip has weight 0."""
-        return all((self.weights(count, fps=1.0) == 0).all() for count in _CLIPS)
+        return all(np.all(self.weights(count, fps=1.0) == 0.0) for count in _CLIPS)
 
     def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         """What cannot work in a clip of this length and frame rate."""

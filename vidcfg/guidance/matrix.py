@@ -18,7 +18,7 @@ MOST_NUMBERS = 1_000_000
 def _rows(value: Any, info: Any) -> Any:
     """Rows of a file, array, tensor or list; one number per step is a row of its own."""
     if isinstance(value, str):
-        value = _numbers_of(Path(value), info.context)
+        value = _numbers_of(Path(value).expanduser(), info.context)
     value = plain(value)
     if not isinstance(value, list | tuple):
         return value

@@ -86,6 +86,23 @@ def _distinct_rows(weights: Float64[np.ndarray, "K N"]) -> list[list[float]]:
     return weights[:1].tolist() if (weights == weights[:1]).all() else weights.tolist()
 
 
+def _numbers(found: Any, count: int, name: str, kind: Any) -> np.ndarray:
+    """What a schedule or a frame weighting gave, which may be somebody's own.
+
+    Raises:
+        ValueError: unless it is an array of `count` finite numbers, or rows of such.
+    """
+    is_array = isinstance(found, np.ndarray) and found.shape[:1] == (count,)
+    if not is_array or not np.isfinite(found).all():
+        size = f"{found.size} numbers" if isinstance(found, np.ndarray) else type(found).__name__
+        size = "numbers that are not finite" if is_array else size
+        raise ValueError(
+            f"guidance.{name}: {kind.kind} gives {size}, but must give an array of {count} finite "
+            f"numbers, one for each {'step' if name == 'scale' else 'frame'}."
+        )
+    return found
+
+
 def strength_of(
     scale: Float64[np.ndarray, "K #N"], weights: Float64[np.ndarray, "K N"]
 ) -> Float64[np.ndarray, "K N"]:
@@ -171,13 +188,16 @@ class Term:
 
         # Scale: its numbers are read in the rule's convention, here and nowhere else.
         written = self.scale.raised() if self.rule.off_value == 0 else self.scale
-        scale_KN = written.values(position_K).reshape(num_steps, -1)
+        scale_KN = _numbers(written.values(position_K), num_steps, "scale", self.scale)
+        scale_KN = scale_KN.reshape(num_steps, -1)
 
         # Weights: those of the frames, 0 where a window or an interval leaves the frame alone.
         progress_K = progress(num_steps)
         mask_KT = window_mask(self.windows, progress_K, num_frames)
         mask_KT = mask_KT & self.scale.active(position_K)[:, None]
-        weights_KT = np.where(mask_KT, self.frames.weights(num_frames, fps=fps), 0.0)
+        weights_T = self.frames.weights(num_frames, fps=fps)
+        weights_T = _numbers(weights_T, num_frames, "frames", self.frames)
+        weights_KT = np.where(mask_KT, weights_T, 0.0)
         weights_KT = weights_KT if part_T is None else weights_KT[:, part_T]
         reducer = self.frames.reducer if self.reduce == "auto" else self.reduce
         weights_KF = frame_map.reduce(weights_KT, reducer)

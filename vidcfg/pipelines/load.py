@@ -1,5 +1,6 @@
 """`model:` of a config, and the pipeline that it names, loaded."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,8 @@ def _not_blank(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
+PathText = Annotated[Text, AfterValidator(os.path.expanduser)]
+"""A file or folder, where `~` is the home of the user as in a shell."""
 Device = Annotated[str, AfterValidator(_known_device)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -48,7 +51,7 @@ class MiniModel(ConfigModel):
     `few_steps`, its student of 4 steps at scale 1."""
 
     kind: Literal["mini"] = "mini"
-    checkpoint: Text | None = None
+    checkpoint: PathText | None = None
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Literal["sdpa", "math", "xformers"] = "sdpa"

@@ -1,7 +1,6 @@
 """What the commands do. No failure to compare is a pass."""
 
 import argparse
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,9 +80,7 @@ def check(arguments: argparse.Namespace) -> int:
         if arguments.out:
             write_error(folder, error)
         raise
-    # A reader such as `head` that closes the pipe does not change the verdict.
-    with contextlib.suppress(BrokenPipeError):
-        cli.say(text)
+    cli.say(text)
     judgement = outcome.judgement
     return cli.DONE if judgement.may_be_allowed and is_lenient else judgement.exit_code
 

@@ -12,6 +12,7 @@ from vidcfg.metrics.record import mean_interval
 from vidcfg.regress.change import FEWEST_PROMPTS, ODD, PairedChange, RepeatNoise, provable_p
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
+from vidcfg.report.formats import written
 
 PASS, FAIL, INCONCLUSIVE, SKIPPED = "PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"
 ORDER = (FAIL, INCONCLUSIVE, PASS, SKIPPED)
@@ -29,7 +30,8 @@ class MetricResult:
     in the metric's unit, and positive upwards; `difference` is the mean of new - base. A PASS
     shows the change to be below `tolerance`, which comes from the policy or from `repeats`
     (`tolerance_from`).
-    `detectable` is the change that is found with the policy's power, `needed_clips` how many would
+    `detectable` is the change that is found with the policy's power (None where so few prompts
+    cannot prove any), `needed_clips` how many would
     decide (None: decided, or more than a million). `explained` is the part of the change that a
     rise of what the metric grows with accounts for; `change` and what follows is without it.
     `is_lost`: the verdict is on clips that lost the metric; `is_unproven`: INCONCLUSIVE with a
@@ -83,7 +85,7 @@ class MetricResult:
         if change is None or not math.isfinite(change):
             return "-"
         if self.is_ratio:
-            return f"{change:+.1%}" if abs(change) >= 0.0005 else "0.0%"
+            return written("{:+.1%}", change) if abs(change) >= 0.0005 else "0.0%"
         return f"{change:+.3g}" if change else "0"
 
 

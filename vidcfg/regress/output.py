@@ -14,7 +14,7 @@ from vidcfg.files import write_json, write_text
 from vidcfg.regress.check import GateOutcome, Worst
 from vidcfg.regress.clips import SIDE, ClipSet, strip_of
 from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
-from vidcfg.report.formats import fill
+from vidcfg.report.formats import fill, written
 from vidcfg.settings.strict_yaml import dump_yaml
 
 KIND = "vidcfg.regress.result/1"
@@ -42,6 +42,8 @@ def table(outcome: GateOutcome) -> str:
             lines += ["", f"{result.verdict} {result.name}: {result.reason}"]
             if result.name in outcome.worst:
                 lines.append(f"  {outcome.worst[result.name]}")
+    if any(result.change is not None and result.detectable is None for result in results):
+        lines += ["", "detectable -: so few prompts cannot prove a change of this metric"]
     if any(result.tolerance_from == "repeats" for result in results):
         lines += ["", "*: what the baseline's repeats differ by without a cause"]
     return "\n".join(line.rstrip() for line in lines)
@@ -64,7 +66,7 @@ def _line(result: MetricResult) -> str:
 
 def size_words(size: float | None, is_ratio: bool) -> str:
     """A size in words: `5.2%`, or `0.0412` where it is no ratio."""
-    return "-" if size is None else f"{size:.1%}" if is_ratio else f"{size:.3g}"
+    return "-" if size is None else written("{:.1%}" if is_ratio else "{:.3g}", size)
 
 
 def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: bool = False) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vidcfg import cli
+from vidcfg.progress import put
 from vidcfg.settings.presets import presets
 from vidcfg.tracking import add_log, tracked
 
@@ -88,7 +89,7 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             cli.warn(text)
         if arguments.dry_run:
             width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-            print(preview(config, units, width=width, colour=sys.stdout.isatty()))
+            put(preview(config, units, width=width, colour=sys.stdout.isatty()))
             if needs := head_of(path_of(arguments.config)).get("Needs"):
                 cli.say(f"\nneeds, as its file says: {needs}")
     return cli.DONE if arguments.dry_run else _render(config, units, arguments, argv)

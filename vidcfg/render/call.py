@@ -88,13 +88,17 @@ def check_shape(video: VideoShape, family: Any) -> None:
         raise ValueError(
             f"video.num_frames is {video.num_frames}, but {family.name} makes one image. Use 1."
         )
-    step = family.size_multiple
+    check_multiple(video, family.name, family.size_multiple)
+
+
+def check_multiple(video: VideoShape, family: str, step: int) -> None:
+    """Raise ValueError for a height or width that is no multiple of `step`."""
     for name, size in (("height", video.height), ("width", video.width)):
         if size % step:
             below = size // step * step
             use = f"{below} or {below + step}" if below else f"{step}"
             raise ValueError(
-                f"video.{name} is {size}, but {family.name} makes multiples of {step}. Use {use}."
+                f"video.{name} is {size}, but {family} makes multiples of {step}. Use {use}."
             )
 
 

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from vidcfg.media.write import check_size
-from vidcfg.render.call import check_prompt, check_shape, image_note
+from vidcfg.mini import SIZE_MULTIPLE
+from vidcfg.render.call import check_multiple, check_prompt, check_shape, image_note
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.prompts import prompt_warnings, texts_of, tokenizer_of
+from vidcfg.settings.errors import dotted
 
 
 def check_before_loading(config: RenderConfig) -> None:
     """Raise ValueError for settings that no model can render, without loading one."""
     output, video = config.output, config.video
-    check_size(video.height, video.width, codec=output.video, enlarge=output.enlarge)
     for i, prompt in enumerate(config.prompts):
         if prompt.image and not Path(prompt.image).is_file():
             what = f"prompts.{i}.image is {prompt.image}, which is not a file"
@@ -25,12 +26,13 @@ def check_before_loading(config: RenderConfig) -> None:
                 "sampling.scheduler is ddim, but the mini model predicts a flow. "
                 "Use one of: pipeline, flow_euler, unipc, dpm++, heun."
             )
+        check_multiple(video, "mini", SIZE_MULTIPLE)
         config.model.frame_map.check(video.num_frames)
-        return
-    forecast = forecast_of(config)
-    if forecast.pipe is not None:
+    elif (forecast := forecast_of(config)).pipe is not None:
         check_after_loading(config, forecast.pipe)
         forecast.facts.frame_map.check(video.num_frames)
+    # What the model can make may still not go into a file.
+    check_size(video.height, video.width, codec=output.video, enlarge=output.enlarge)
 
 
 def check_after_loading(config: RenderConfig, pipe: Any) -> None:
@@ -39,6 +41,14 @@ def check_after_loading(config: RenderConfig, pipe: Any) -> None:
 
     family = family_of(pipe)
     check_shape(config.video, family)
+    experts = set(family.denoisers.values()) if family.expert_of else set()
+    for term in config.guidance.terms:
+        if isinstance(term.scale, dict) and (unknown := sorted(set(term.scale) - experts)):
+            known = " and ".join(sorted(experts)) or "one model, without experts"
+            raise ValueError(
+                f"{dotted(('guidance', *term.at['scale']))} names the expert {unknown[0]}, but "
+                f"{family.name} has {known}. Use one scale per expert, or a single scale."
+            )
     for prompt in config.prompts:
         check_prompt(prompt, family, signature(type(pipe).__call__).parameters)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidcfg.guidance.setting import Guidance
-from vidcfg.pipelines.load import DiffusersModel, MiniModel, Text, model_from
+from vidcfg.pipelines.load import DiffusersModel, MiniModel, PathText, Text, model_from
 from vidcfg.pipelines.schedulers import Sampling
 from vidcfg.settings.base import ConfigModel, Finding, Range, refuse
 from vidcfg.settings.document import (
@@ -38,7 +38,7 @@ class Prompt(ConfigModel):
 
     text: Text = Field(description="the prompt")
     negative: str = ""
-    image: Text | None = None
+    image: PathText | None = None
 
 
 def prompt_from(value: Any) -> Any:
@@ -100,7 +100,7 @@ class VideoShape(ConfigModel):
 class Output(ConfigModel):
     """Where videos go and how they are encoded; `enlarge` repeats each pixel that many times."""
 
-    dir: Text = Field(description="a folder such as out/kite")
+    dir: PathText = Field(description="a folder such as out/kite")
     video: Literal["h264", "h264_lossless", "ffv1"] = "h264"
     enlarge: Annotated[int, AfterValidator(Range(1, 64))] = 1
 

@@ -31,7 +31,7 @@ def prompt_warnings(texts: dict[str, str], tokenizer: Any, max_length: int | Non
         for names, words in together.items()
     ] + [
         f"{listed(names, 1)}: longer than the {max_length} tokens that the model reads. "
-        f"It does not see: '{cut}'"
+        f"It does not see: '{cut if len(cut) <= 300 else cut[:300] + '...'}'"
         for cut, names in names_of_end.items()
     ]
 

@@ -45,10 +45,16 @@ def number(value: float | int, digits: int = 4) -> str:
     return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
 
 
+def written(form: str, amount: float) -> str:
+    """An amount as the form says. Noise of two prompts reaches percentages of 300 digits, which
+    tell nothing."""
+    return ">100000%" if form.endswith("%}") and amount > 1000 else form.format(amount)
+
+
 def signed(form: str, amount: float, low: float | None, high: float | None) -> str:
     """An amount with its interval, each as `form` says."""
-    text = form.format(amount)
-    text = text if low is None else f"{text} ({form.format(low)} to {form.format(high)})"
+    text = written(form, amount)
+    text = text if low is None else f"{text} ({written(form, low)} to {written(form, high)})"
     return text.replace("-", "−")
 
 

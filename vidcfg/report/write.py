@@ -1,6 +1,7 @@
 """From a result set to `index.html`, `report.json` and `report.md`: charts and tables from the
 analysis, players from the clips."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,9 @@ def _change_charts(analysis: Analysis) -> Iterator[tuple[str, str]]:
     for what in dict.fromkeys(change["what"] for change in analysis["changes"]):
         rows = [change for change in analysis["changes"] if change["what"] == what]
         factor = 100 if rows[0]["is_ratio"] else 1
+        # The bar of a few prompts may reach so far that all marks would lie on one line.
+        most = 10 * max(1.0, *(abs(row["change"]) for row in rows)) if factor == 100 else math.inf
+        is_cut = any((row["high"] or 0.0) > most for row in rows)
         points = []
         for row in rows:
             # What the tip says, and the ends of the bar in the unit of the chart.
@@ -183,7 +187,7 @@ def _change_charts(analysis: Analysis) -> Iterator[tuple[str, str]]:
             tip = f"{cells[row['cell']]['label']}\n{row['metric']} {change_text(row)}\n"
             tip += f"{sure}, p {number(row['p'])}, adjusted {number(row['p_fdr'])}"
             ends = {"mean": row["change"], "low": row["low"], "high": row["high"]}
-            ends = {key: None if end is None else end * factor for key, end in ends.items()}
+            ends = {k: None if end is None else min(end, most) * factor for k, end in ends.items()}
             weight = float(row["is_clear"])
             points.append(_point(analysis, cells[row["cell"]], ends, tip, weight=weight))
         base = cells[analysis["baseline"]]
@@ -193,6 +197,7 @@ def _change_charts(analysis: Analysis) -> Iterator[tuple[str, str]]:
             "title": f"Change of {what} from the baseline",
             "y_name": "change in %" if factor == 100 else "difference",
         }
+        names["y_name"] += f", bars cut at {number(most * factor)}" if is_cut else ""
         chart = curve_chart(points, **names, **_x(analysis), zero=True)
         yield f"{what}: {rows[0]['metric']}", chart
 

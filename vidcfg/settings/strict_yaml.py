@@ -147,8 +147,8 @@ class _Builder:
 def parse(text: str, *, source: str, has_lines: bool = True) -> tuple[Any, Mapping[Path, Place]]:
     """Data of plain dicts, lists, texts, numbers, booleans and None, and the place of every path.
 
-    An empty text gives None. `has_lines=False` leaves line numbers out of messages (for values
-    from the command line).
+    An empty text gives None. `has_lines=False` leaves line numbers out of messages, and refuses
+    comments (for values from the command line, where ` #` is meant as text).
 
     Raises:
         ConfigError: naming the source and line of everything that is wrong with the YAML itself.
@@ -177,6 +177,10 @@ def parse(text: str, *, source: str, has_lines: bool = True) -> tuple[Any, Mappi
     except _Refused as error:
         line, message = error.args
         raise ConfigError(Problem(place(line), message)) from None
+
+    if not has_lines and "#" in text[node.end_mark.index if node else 0 :]:
+        message = "YAML takes what follows ' #' for a comment. Put text that holds it in quotes."
+        raise ConfigError(Problem(place(None), message))
 
     # Nodes to data: all that is wrong is told together.
     if node is None:

@@ -126,6 +126,8 @@ def number_advice(value: Any) -> str:
         number = float(value)
     except ValueError:
         return ""
+    if not value.isascii():  # such as the digits of a Japanese keyboard
+        return f" Write {number:.12g}."
     return f" Write {value.strip() if abs(number) < 1e18 else number} without quotes."
 
 

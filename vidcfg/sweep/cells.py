@@ -5,6 +5,7 @@ And which of them can be made in one run, as far as it is known before a model i
 
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -109,8 +110,12 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
     Raises:
         ConfigError: naming file and line.
     """
+    if Path(path).suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml"):
+        message = "is no text. Write one prompt a line (.txt), or JSON lines (.jsonl)."
+        raise ConfigError(Problem(Place(str(path)), message))
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        # Other ends of lines than that of the file, such as U+2028, are part of a text.
+        lines = Path(path).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(Problem(Place(str(path)), f"cannot be read: {reason}.")) from None
@@ -149,7 +154,7 @@ def baseline_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> str:
 
 def _beside(source: str, name: str) -> str:
     """A path as written, or beside the sweep file where it is not found from here."""
-    near = Path(source).parent / name
+    near = Path(source).parent / os.path.expanduser(name)
     return str(near) if near.exists() or not Path(name).exists() else name
 
 

@@ -1,13 +1,14 @@
 """A sweep: a render, the settings that vary, and where the results go."""
 
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vidcfg.render.config import Prompt, Text, file_name, prompt_from, seeds_from
+from vidcfg.render.config import PathText, Prompt, Text, file_name, prompt_from, seeds_from
 from vidcfg.settings.base import AsTuple, ConfigModel, Finding, Positive, Range, refuse
 from vidcfg.settings.document import ConfigDocument, apply_overrides, load_document, validate
 
@@ -17,7 +18,7 @@ MAX_CELLS = 10_000
 class PromptFile(ConfigModel):
     """A text file with one prompt a line, or JSON lines with `text`, `negative` and `image`."""
 
-    file: Text
+    file: PathText
 
 
 class Workers(ConfigModel):
@@ -38,7 +39,7 @@ class Workers(ConfigModel):
 def _base_from(value: Any) -> Any:
     if not isinstance(value, str | dict):
         raise refuse("but must be a file such as ../uniform.yaml, or a render configuration.")
-    return value
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _prompts_from(value: Any) -> Any:
@@ -94,10 +95,10 @@ class SweepConfig(ConfigModel):
     seeds: _Seeds = None
     baseline: dict[str, Any] | None = None
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AsTuple] | None = None
-    reference: Text | None = None
+    reference: PathText | None = None
     weights: dict[str, Text] = {}
     workers: Workers = Workers()
-    store: Text = Field(description="a folder, or an address such as s3://bucket/sweeps/kite")
+    store: PathText = Field(description="a folder, or an address such as s3://bucket/sweeps/kite")
 
     def findings(self):
         if self.workers.num and "memory://" in self.store:

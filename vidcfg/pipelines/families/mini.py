@@ -1,5 +1,6 @@
 """The embedded mini model: laid out and stepped as Wan."""
 
+from vidcfg.mini import SIZE_MULTIPLE
 from vidcfg.pipelines.family import MASKED_TEXTS, Blocks, Family
 
 
@@ -22,7 +23,7 @@ FAMILY = Family(
         ("transformer_blocks",), returns=("x",), layers={"stg": (6,), "slg": (3,)}, grid=_grid
     ),
     combines_in_float32=True,
-    size_multiple=4,
+    size_multiple=SIZE_MULTIPLE,
     default_scale=3.0,
     usual_range=(1.0, 12.0),
 )
