@@ -7,7 +7,7 @@ import pytest
 from fake_store import unit_key, write_json, write_store
 
 from vidcfg.results import load, read_results
-from vidcfg.stored.read import ResultsError
+from vidcfg.stored.read import ResultsError, measures_of
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,15 @@ def test_damaged_line_is_named_with_its_number(tmp_path, line):
     (tmp_path / "records.jsonl").write_text(f"{good}\n{line}\n")
     with pytest.raises(ResultsError, match=r"records\.jsonl:2: no record .*again"):
         read_results(tmp_path)
+
+
+def test_lines_end_where_json_lines_do(tmp_path):
+    # As jq writes them: what only Unicode calls the end of a line stays as it is.
+    row = {"name": "a", "value": 1.0, "n": 1, "protocol": "", "subject": "a\u2028b", "path": "x"}
+    text = json.dumps(row, ensure_ascii=False) + "\r\n"
+    (tmp_path / "records.jsonl").write_text(text + text.replace("\u2028", "\x85"), newline="")
+    assert [unit.key for unit in read_results(tmp_path).units] == ["a\u2028b", "a\x85b"]
+    assert [r.subject for r in measures_of(text.replace(', "path": "x"', ""), "x")] == ["a\u2028b"]
 
 
 def test_folder_without_results_names_the_command(tmp_path):

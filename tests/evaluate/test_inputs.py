@@ -47,7 +47,13 @@ def test_same_names_in_two_folders_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["not json", "[1, 2]", '{"prompt": 3, "seed": "x", "video": [], "surface": {}}']
+    "text",
+    [
+        *("not json", "[1, 2]", '{"prompt": 3, "seed": "x", "video": [], "surface": {}}'),
+        '{"seed": -1, "video": {"enlarge": 0}}',
+        '{"seed": 9223372036854775808, "video": {"enlarge": -2}}',
+        '{"seed": true, "surface": {"num_frames": -3, "num_latent_frames": 2}}',
+    ],
 )
 def test_records_that_say_nothing_are_ignored(tmp_path, text):
     (tmp_path / "x.mp4").write_bytes(b"")
@@ -132,6 +138,22 @@ def test_prompts_come_from_tables_by_name_or_from_lines_in_order(tmp_path, sets,
     assert [item.text for item in found["A"]] == ["one, two", "kite"]
     if "B" in sets:
         assert [item.prompt for item in found["B"]] == ["one, two", "new\nline"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0c"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("p.txt", "one {}two\nkite\n"), ("p.csv", "video,prompt\na,one {}two\nc,kite\n")],
+)
+def test_what_only_unicode_calls_the_end_of_a_line_ends_no_prompt(
+    tmp_path, sets, name, text, mark
+):
+    (tmp_path / name).write_text(text.format(mark))
+    found = with_prompts({"A": sets["A"]}, tmp_path / name)
+    first, second = (item.prompt for item in found["A"])
+    assert first.startswith("one ")
+    assert first.endswith("two")
+    assert second == "kite"
 
 
 @pytest.mark.parametrize(

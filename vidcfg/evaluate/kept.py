@@ -42,7 +42,7 @@ class Kept:
         text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
         # What follows on half a line would be lost with it.
         self._start = "\n" if text and not text.endswith("\n") else ""
-        for line in text.splitlines():
+        for line in text.split("\n"):
             with suppress(ResultsError):
                 found = parse(line, self.path, KeptLine)
                 if found["schema"] == SCHEMA:

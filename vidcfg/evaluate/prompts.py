@@ -1,6 +1,7 @@
 """Which prompt a video is of: what a file of prompts says, or else its name."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def read_prompts(path: str | Path) -> list[str] | dict[str, str]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as prompts: {error}.") from error
     if path.suffix.lower() not in _TABLES:
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [printable(line.strip()) for line in text.split("\n") if line.strip()]
     table: dict[str, str] = {}
     rows, example = _TABLES[path.suffix.lower()]
     try:
@@ -69,7 +70,7 @@ def _checked(row: Any, where: str) -> tuple[str, str]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text), strict=True)
     for row in reader:
         yield f"line {reader.line_num}", row
 

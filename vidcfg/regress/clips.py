@@ -292,7 +292,7 @@ def read_strip(path: Path, num_frames: int) -> Strip | None:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
-    except OSError:
+    except Exception:  # Pillow has kinds of its own, such as for a huge size
         return None
     is_whole = not (width % columns or height % rows)
     return Strip(data, num_frames, width // columns, height // rows, columns) if is_whole else None

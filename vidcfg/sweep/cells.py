@@ -110,7 +110,7 @@ def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
         ConfigError: naming file and line.
     """
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        lines = Path(path).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(Problem(Place(str(path)), f"cannot be read: {reason}.")) from None
