@@ -31,6 +31,10 @@ class ResultsError(ValueError):
     """Results that cannot be read or compared; the message names the place and what to do."""
 
 
+class GoneError(ResultsError):
+    """A file that is not there, such as one that a command at work has just replaced."""
+
+
 def inside(folder: str | Path, name: str) -> Path:
     """`folder / name`, for a name that a store, a record or a baseline gives.
 
@@ -109,7 +113,8 @@ def text_of(path: Path, fix: str = AGAIN) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read: {error}. {fix}") from error
+        kind = GoneError if isinstance(error, FileNotFoundError) else ResultsError
+        raise kind(f"{path} cannot be read: {error}. {fix}") from error
 
 
 def fields_of(text: str | bytes, where: str | Path, shape: Any) -> Any:
