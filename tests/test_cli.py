@@ -1,5 +1,6 @@
 """What every command line shares: options, exit codes, errors, Ctrl-C."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from vidcfg import __version__, cli
 from vidcfg.files import FileError, uninterrupted
 from vidcfg.media.video import MediaError
+from vidcfg.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,6 +124,28 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
         process.stdout.close()
         assert process.wait(30) == 0
         assert process.stderr.read() == ""
+
+
+def test_characters_that_an_output_cannot_encode_are_written_as_their_escapes(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    assert _run(todo=lambda arguments: print("réd \u2192 日本") or cli.DONE) == cli.DONE
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"r\xe9d \\u2192 \\u65e5\\u672c\n"
+
+
+@pytest.mark.parametrize("closed", [("stderr",), ("stdout", "stderr")])
+def test_a_command_whose_outputs_are_closed_works_in_silence(monkeypatch, closed):
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+
+    def todo(arguments):
+        with Progress("videos", 2) as progress:
+            progress.update(2)
+        cli.warn("nobody reads this")
+        raise ValueError("nor this")
+
+    assert _run(todo=todo) == cli.USAGE
 
 
 def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():

@@ -103,6 +103,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     RuntimeError, OSError and MemoryError are errors while running (3); anything else is a bug,
     shown with its traceback (3). Ctrl-C, once or twice, is 130, and so is SIGTERM.
     """
+    _open_streams()
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
@@ -124,6 +125,17 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
+
+
+def _open_streams() -> None:
+    """Output that is closed takes all and shows nothing; a character that the encoding of an
+    output lacks is written as its escape."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open
+            setattr(sys, name, nowhere)
+        with contextlib.suppress(AttributeError):  # a notebook's, which takes any character
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def complete(made: argparse.ArgumentParser) -> None:
