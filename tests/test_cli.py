@@ -1,7 +1,9 @@
 """What every command line shares: options, exit codes, errors, Ctrl-C."""
 
+import getpass
 import io
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vidcfg import __version__, cli
-from vidcfg.files import FileError, uninterrupted
+from vidcfg.files import FileError, uninterrupted, user_cache
 from vidcfg.media.video import MediaError
 from vidcfg.progress import Progress
 
@@ -146,6 +148,15 @@ def test_a_command_whose_outputs_are_closed_works_in_silence(monkeypatch, closed
         raise ValueError("nor this")
 
     assert _run(todo=todo) == cli.USAGE
+
+
+def test_a_user_of_a_container_without_name_and_home(monkeypatch, capsys):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    # What torch asks for, and what the places of weights are made of.
+    assert _run(todo=lambda arguments: getpass.getuser() != str(os.getuid())) == cli.DONE
+    assert _run(todo=lambda arguments: user_cache() and cli.DONE) == cli.ERROR
+    assert capsys.readouterr().err.endswith("home directory. Type: export HOME=FOLDER\n")
 
 
 def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():

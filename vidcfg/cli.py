@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import contextlib
+import getpass
 import os
 import signal
 import sys
@@ -104,6 +105,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     shown with its traceback (3). Ctrl-C, once or twice, is 130, and so is SIGTERM.
     """
     _open_streams()
+    _name_user()
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
@@ -120,7 +122,10 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     except (ValueError, MissingPackageError) as error:
         return _fail(made, str(error), USAGE, arguments)
     except (RuntimeError, OSError, MemoryError) as error:
-        return _fail(made, one_line(error, None), ERROR, arguments)
+        text = one_line(error, None)
+        # What Python says where HOME is not set, and the user has no entry either.
+        fix = " Type: export HOME=FOLDER" if text.startswith("Could not determine home") else ""
+        return _fail(made, text + fix, ERROR, arguments)
     except Exception as error:
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
@@ -136,6 +141,14 @@ def _open_streams() -> None:
             setattr(sys, name, nowhere)
         with contextlib.suppress(AttributeError):  # a notebook's, which takes any character
             getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _name_user() -> None:
+    """A user without a name, as in a container, is called by its number: torch wants a name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def complete(made: argparse.ArgumentParser) -> None:
