@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,14 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from vidcfg.guidance.passes import Passes
-from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
-from vidcfg.pipelines.texts import BranchTexts, negative_inputs
+from vidcfg.pipelines.texts import BranchTexts, conditions_of, negative_inputs
 
 
 @contextlib.contextmanager
@@ -54,7 +54,8 @@ def guide(
             leaves the pipeline's own guidance on, or settings that do not fit the run.
         NonFiniteError: if a prediction holds NaN or Inf.
 
-    The pipeline is as before on leaving, also after an exception. Not for use by two threads.
+    The pipeline is as before on leaving, also after an exception. Not for use by two threads,
+    nor is a denoiser that pipelines share while one of them is guided.
     """
     family = family_of(pipe)
     if getattr(type(pipe), "_vidcfg_session", None) is not None:
@@ -72,7 +73,7 @@ def guide(
         given = negative_inputs(family, negative, negative_prompt)
         rules = [rule for setting in settings for rule in setting.method.terms]
         inputs = given and {"negative": given}
-        texts = BranchTexts(pipe, family, negative_prompt, _conditions(rules), inputs)
+        texts = BranchTexts(pipe, family, negative_prompt, conditions_of(rules), inputs)
         session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
         trace, changed = session.trace, _guided_methods(cls, family, session)
     # A subclass under the class's own name, so that nothing else in the process is changed.
@@ -233,20 +234,6 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
     return setting.without_frames()
 
 
-def _conditions(rules: list[Rule]) -> dict[str, str]:
-    """Condition name -> prompt over all rules."""
-    prompts: dict[str, str] = {}
-    for rule in rules:
-        for condition in getattr(rule, "conditions", ()):
-            known = prompts.setdefault(condition.name, condition.prompt)
-            if known != condition.prompt:
-                raise ValueError(
-                    f"condition '{condition.name}' stands for '{known}' and for "
-                    f"'{condition.prompt}'. Give the second one another name."
-                )
-    return prompts
-
-
 def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
     """The methods of a pipeline's class by name, so that its call is checked and guided."""
     signature = inspect.signature(cls.__call__)
@@ -349,27 +336,22 @@ def _guided_forwards(
     found = {name: (module, forward) for name, module in family.models_of(pipe).items()}
     if family.control is not None:
         found[family.control] = getattr(pipe, family.control), control
-    for attribute, (module, guided) in found.items():
-        compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if compiled or type(module).__name__ == "OptimizedModule":
-            raise ValueError(
-                f"pipe.{attribute} is compiled as a whole, so vidcfg.guide cannot reach into its "
-                f"call. Compile its blocks instead: pipe.{attribute}.compile_repeated_blocks()."
-            )
-        own = vars(module).get("forward")
-        module.forward = _guided_forward(module, family.denoisers.get(attribute), guided)
-        replaced.append((module, module.forward, own))
     guider = getattr(pipe, family.guider, None) if family.guider else None
     enabled = guider is not None and guider._enabled
-    if enabled:
-        guider.disable()
     try:
+        for attribute, (module, guided) in found.items():
+            own = _own_forward(module, attribute)
+            changed = _guided_forward(module, family.denoisers.get(attribute), guided)
+            replaced.append((module, changed, own))
+            module.forward = changed
+        if enabled:
+            guider.disable()
         yield
     finally:
         if enabled:
             guider._enabled = enabled
-        for module, guided, own in replaced:
-            if module.__dict__.get("forward") is not guided:
+        for module, changed, own in replaced:
+            if module.__dict__.get("forward") is not changed:
                 continue  # a hook was taken off meanwhile and restored its own forward
             if own is not None:
                 module.forward = own
@@ -377,12 +359,37 @@ def _guided_forwards(
                 del module.forward
 
 
+def _own_forward(module: Any, attribute: str) -> Callable | None:
+    """The forward that a module has beside its class's; ValueError if it cannot be replaced."""
+    is_compiled = getattr(module, "_compiled_call_impl", None) is not None
+    if is_compiled or type(module).__name__ == "OptimizedModule":
+        raise ValueError(
+            f"pipe.{attribute} is compiled as a whole, so vidcfg.guide cannot reach into its "
+            f"call. Compile its blocks instead: pipe.{attribute}.compile_repeated_blocks()."
+        )
+    own = vars(module).get("forward")
+    if hasattr(own, "_is_guided"):
+        raise _at_work(module)
+    return own
+
+
+def _at_work(module: Any) -> ValueError:
+    name = type(module).__name__
+    return ValueError(
+        f"this {name} is at work in another guided call, of this pipeline or of one that shares "
+        f"it. Call one after the other, or give each pipeline a {name} of its own."
+    )
+
+
 def _guided_forward(module: Any, expert: str | None, forward: Callable) -> Callable:
     """`forward(module, its own forward, expert, arguments by name)` as a method of a denoiser."""
-    before = module.forward
+    before, thread = module.forward, threading.get_ident()
 
     @functools.wraps(before)
     def guided(*args, **kwargs):
+        if threading.get_ident() != thread:
+            raise _at_work(module)
         return forward(module, before, expert, by_name(module, args, kwargs))
 
+    guided._is_guided = True
     return guided
