@@ -1,6 +1,9 @@
 """What every command line shares: options, exit codes, errors, Ctrl-C."""
 
+import getpass
+import io
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -10,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from vidcfg import __version__, cli
-from vidcfg.files import FileError, uninterrupted
+from vidcfg.files import FileError, uninterrupted, user_cache
 from vidcfg.media.video import MediaError
+from vidcfg.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -157,6 +161,37 @@ def test_a_stream_of_few_characters_gets_escapes_and_one_that_is_closed_nothing(
         ["sh", "-c", 'exec "$0" "$@" >&-', *command], env=environment, stderr=subprocess.PIPE
     )
     assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+def test_characters_that_an_output_cannot_encode_are_written_as_their_escapes(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    assert _run(todo=lambda arguments: print("réd \u2192 日本") or cli.DONE) == cli.DONE
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"r\xe9d \\u2192 \\u65e5\\u672c\n"
+
+
+@pytest.mark.parametrize("closed", [("stderr",), ("stdout", "stderr")])
+def test_a_command_whose_outputs_are_closed_works_in_silence(monkeypatch, closed):
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+
+    def todo(arguments):
+        with Progress("videos", 2) as progress:
+            progress.update(2)
+        cli.warn("nobody reads this")
+        raise ValueError("nor this")
+
+    assert _run(todo=todo) == cli.USAGE
+
+
+def test_a_user_of_a_container_without_name_and_home(monkeypatch, capsys):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    # What torch asks for, and what the places of weights are made of.
+    assert _run(todo=lambda arguments: getpass.getuser() != str(os.getuid())) == cli.DONE
+    assert _run(todo=lambda arguments: user_cache() and cli.DONE) == cli.ERROR
+    assert capsys.readouterr().err.endswith("home directory. Type: export HOME=FOLDER\n")
 
 
 def test_held_ctrl_c_comes_after_the_block_and_the_handler_is_given_back():

@@ -22,6 +22,13 @@ def test_no_arguments_list_every_command_with_what_it_does(capsys):
         assert about in text
 
 
+def test_commands_are_listed_without_docstrings():
+    command = [sys.executable, "-OO", "-m", "vidcfg"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(name in done.stdout for name in COMMANDS)
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_listed_command_can_be_called_and_has_a_version(name, capsys):
     assert callable(import_module(module_of(name)).main)

@@ -13,6 +13,7 @@ import pytest
 
 from vidcfg.files import (
     FileError,
+    append_text,
     atomic_path,
     make_folder,
     remembered_sha256,
@@ -121,6 +122,14 @@ def test_text_replaces_what_was_there_and_every_character_can_be_written(tmp_pat
     write_text(path, "first")
     assert write_text(path, "é 日本 \ud800\n") == path
     assert path.read_text("utf-8") == "é 日本 \\ud800\n"
+
+
+def test_what_cannot_be_added_to_a_file_is_told_with_its_name(tmp_path):
+    append_text(tmp_path / "a.jsonl", "é\n")
+    append_text(tmp_path / "a.jsonl", "2\n")
+    assert (tmp_path / "a.jsonl").read_text("utf-8") == "é\n2\n"
+    with pytest.raises(FileError, match=r"^/dev/full cannot be written: No space left"):
+        append_text(Path("/dev/full"), "3\n")
 
 
 def test_json_is_read_back_as_it_was_and_has_no_nan(tmp_path):

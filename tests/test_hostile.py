@@ -1,23 +1,32 @@
 """Results made by a stranger: nothing is written or read outside, nothing ends in a traceback."""
 
+import io
 import json
 import shutil
+import struct
 import tempfile
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 from fake_store import write_store, write_unit_files
 from video_files import noise, write_video
 
+from vidcfg.evaluate.inputs import find_items
+from vidcfg.evaluate.run import evaluate
+from vidcfg.evaluate.settings import Settings
 from vidcfg.files import content_of
+from vidcfg.media.pictures import exif_orientation
+from vidcfg.regress.clips import read_strip
 from vidcfg.regress.measure import load_clips
 from vidcfg.regress.policy import load_policy
 from vidcfg.render.config import load_render_config
 from vidcfg.render.forecast import forecast_of
 from vidcfg.report.write import write_report
 from vidcfg.results import read_results
-from vidcfg.stored.read import ResultsError, inside
+from vidcfg.stored.read import ResultsError, arrays_of, inside
 from vidcfg.sweep.store import Store
 
 
@@ -142,6 +151,67 @@ def test_foreign_records_embed_no_video_from_outside(made, tmp_path, monkeypatch
             load_clips(folder)
     else:
         assert load_clips(folder).clips
+
+
+def _npy(head, body=b"\0" * 8):
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + body
+
+
+ONE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1,)}\n"
+
+
+@pytest.mark.parametrize(
+    ("member", "method"),
+    [
+        (_npy(ONE.replace("1,", "1099511627776,")), zipfile.ZIP_STORED),  # 8 TiB
+        (_npy(ONE.replace("1,", "9" * 30 + ",")), zipfile.ZIP_STORED),
+        (_npy("{'descr': (\n"), zipfile.ZIP_STORED),
+        (_npy("'" * 3 + "\n"), zipfile.ZIP_STORED),
+        (_npy("  1\n 2\n3\n"), zipfile.ZIP_STORED),
+        (b"no array", zipfile.ZIP_STORED),
+        (_npy(ONE.replace("1,", f"{1 << 22},"), bytes(8 << 22)), zipfile.ZIP_DEFLATED),
+        (_npy(ONE), 99),
+        (_npy(ONE), "encrypted"),
+    ],
+    ids=["8 TiB", "digits", "half", "quote", "indents", "no array", "bomb", "method", "cipher"],
+)
+def test_features_that_cannot_be_read_are_refused(member, method):
+    file = io.BytesIO()
+    how = method if method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else zipfile.ZIP_STORED
+    with zipfile.ZipFile(file, "w", how) as archive:
+        archive.writestr("net.npy", member)
+    data = bytearray(file.getvalue())
+    central = data.rindex(b"PK\x01\x02")
+    if method == 99:  # a compression that nobody knows
+        data[8], data[central + 10] = method, method
+    if method == "encrypted":
+        data[6] |= 1
+        data[central + 8] |= 1
+    with pytest.raises(ResultsError, match=r"store/features\.npz.*Remove it"):
+        arrays_of(bytes(data), "store/features.npz")
+    with pytest.raises(ResultsError, match=r"store/features\.npz.*Remove it"):
+        arrays_of(member, "store/features.npz")
+
+
+def _chunk(name, data):
+    body = name + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_picture_that_claims_a_huge_size_fails_alone(tmp_path, capsys):
+    size = struct.pack(">II", 100_000, 100_000)
+    control = struct.pack(">IIIIIHHBB", 0, 100_000, 100_000, 0, 0, 1, 8, 0, 0)
+    parts = (b"IHDR", size + b"\x08\x02\0\0\0"), (b"acTL", struct.pack(">II", 1, 0))
+    parts += (b"fcTL", control), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    write_video(tmp_path / "good.mkv", noise(3, 16, 24), fps=8, codec="ffv1")
+    evaluated = evaluate(find_items([tmp_path]), Settings(families=("appearance",)))
+    assert [r.subject for r in evaluated.failures] == ["bomb.png"]
+    assert "damaged at frame 0" in evaluated.failures[0].skipped_reason
+    # As a still it has no EXIF data that can be read; as a baseline's picture it is none.
+    assert exif_orientation(tmp_path / "bomb.png") == (False, False, False)
+    assert read_strip(tmp_path / "bomb.png", 4) is None
 
 
 def test_own_videos_elsewhere_are_known_by_their_content(made, tmp_path):

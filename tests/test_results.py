@@ -10,7 +10,8 @@ from fake_store import unit_key, write_json, write_store
 from vidcfg.report.sentences import first_lines
 from vidcfg.report.table import make_table
 from vidcfg.results import load, read_results
-from vidcfg.stored.read import ResultsError
+from vidcfg.stored.read import ResultsError, measures_of
+from vidcfg.sweep.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,15 @@ def test_damaged_line_is_named_with_its_number(tmp_path, line):
         read_results(tmp_path)
 
 
+def test_lines_end_where_json_lines_do(tmp_path):
+    # As jq writes them: what only Unicode calls the end of a line stays as it is.
+    row = {"name": "a", "value": 1.0, "n": 1, "protocol": "", "subject": "a\u2028b", "path": "x"}
+    text = json.dumps(row, ensure_ascii=False) + "\r\n"
+    (tmp_path / "records.jsonl").write_text(text + text.replace("\u2028", "\x85"), newline="")
+    assert [unit.key for unit in read_results(tmp_path).units] == ["a\u2028b", "a\x85b"]
+    assert [r.subject for r in measures_of(text.replace(', "path": "x"', ""), "x")] == ["a\u2028b"]
+
+
 def test_folder_without_results_names_the_command(tmp_path):
     with pytest.raises(ResultsError, match="vidcfg evaluate"):
         read_results(tmp_path)
@@ -265,6 +275,49 @@ def test_frames_of_renders_have_their_settings_and_no_records(pandas, tmp_path):
         "guidance.windows": '[{"frames": [0, 3]}]',
     }
     assert (second["guidance.scale"], second["seed"]) == (3.0, 1)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *({"trace": [1]}, {"trace": {"evaluations": {"cond": "6"}}}, {"files": {"video": 7}}),
+        *({"settings": {"prompt": "a kite"}}, {"seed": {}}),
+    ],
+)
+def test_a_render_of_another_shape_is_told_with_its_field(pandas, tmp_path, part):
+    write_json(tmp_path / "kite-s0.json", {"kind": "vidcfg.render/1"} | part)
+    with pytest.raises(ResultsError, match=rf"kite-s0\.json: {next(iter(part))}.* is "):
+        load(tmp_path)
+
+
+def test_what_a_command_at_work_has_half_written_or_removed_is_not_read(
+    pandas, copied, monkeypatch
+):
+    before = read_results(copied)
+    folders = copied / "jobs", copied / "failed", copied / "renders"
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        (folder / ".tmp-0123abcd-1-0123456789ab.json").write_text("")
+    write_json(copied / "renders" / "kite-s0.json", {"kind": "vidcfg.render/1", "seed": 1})
+    store = Store(str(copied))
+    assert [name for name in store.names("jobs") if name.startswith(".")] == []
+
+    # A file goes between the listing of its folder and its reading.
+    gone, reading = {"gone.json"}, Path.read_text
+    for folder in folders:
+        write_json(folder / "gone.json", {})
+
+    def read_text(path, *args, **kwargs):
+        if path.name in gone:
+            path.unlink()
+        return reading(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    units, _ = load(copied / "renders")
+    assert [unit["seed"] for unit in units] == [1]
+    after = read_results(copied)
+    assert (after.jobs, after.failed) == (before.jobs, before.failed)
+    assert not any((folder / "gone.json").exists() for folder in folders)
 
 
 def test_without_results_or_pandas_load_says_what_is_missing(store, tmp_path, monkeypatch):

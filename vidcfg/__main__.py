@@ -35,8 +35,10 @@ def usage() -> str:
     from vidcfg import __doc__ as about
 
     width = max(map(len, COMMANDS)) + 2
-    lines = [about.splitlines()[0], "", "usage: vidcfg COMMAND ... (or python -m vidcfg.COMMAND)"]
-    lines += ["", *(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())]
+    # Without docstrings (python -OO) it is not told.
+    lines = [*(about or "").splitlines()[:1], ""]
+    lines += ["usage: vidcfg COMMAND ... (or python -m vidcfg.COMMAND)", ""]
+    lines += [*(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())]
     lines += ["", "vidcfg COMMAND --help tells more; vidcfg --version prints the version."]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import contextlib
+import getpass
 import os
 import signal
 import sys
@@ -105,7 +106,8 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     RuntimeError, OSError and MemoryError are errors while running (3); anything else is a bug,
     shown with its traceback (3). Ctrl-C, once or twice, is 130, and so is SIGTERM.
     """
-    _make_printable()
+    _open_streams()
+    _name_user()
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
@@ -118,20 +120,33 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     except (ValueError, MissingPackageError) as error:
         return _fail(made, str(error), USAGE, arguments)
     except (RuntimeError, OSError, MemoryError) as error:
-        return _fail(made, one_line(error, None), ERROR, arguments)
+        text = one_line(error, None)
+        # What Python says where HOME is not set, and the user has no entry either.
+        fix = " Type: export HOME=FOLDER" if text.startswith("Could not determine home") else ""
+        return _fail(made, text + fix, ERROR, arguments)
     except Exception as error:
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
 
 
-def _make_printable() -> None:
-    """A stream that is closed takes nothing, and one of few characters the escapes of others."""
+def _open_streams() -> None:
+    """Output that is closed takes all and shows nothing; a character that the encoding of an
+    output lacks is written as its escape."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as it runs)
-        with contextlib.suppress(AttributeError):  # a stream of somebody else
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open
+            setattr(sys, name, nowhere)
+        with contextlib.suppress(AttributeError):  # a notebook's, which takes any character
             getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _name_user() -> None:
+    """A user without a name, as in a container, is called by its number: torch wants a name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def complete(made: argparse.ArgumentParser) -> None:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vidcfg.extras import explained
-from vidcfg.stored.read import ResultsError, render_of
+from vidcfg.stored.read import GoneError, ResultsError, render_of
 
 NO_SETTINGS = ("schema", "name", "prompt", "prompts", "seed", "seeds", "output")
 """Parts of a resolved configuration that are no settings of a video."""
@@ -95,8 +96,11 @@ def frames_of_renders(folder: Path) -> ResultFrames:
         ResultsError: there is no record of a render.
     """
     units = []
-    for path in sorted(folder.rglob("*.json")):
-        render = render_of(path)
+    for path in sorted(folder.rglob("[!.]*.json")):
+        # A render may be at work here.
+        render = {}
+        with suppress(GoneError):
+            render = render_of(path)
         if render.get("kind") != "vidcfg.render/1":
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()

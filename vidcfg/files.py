@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,19 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add text in UTF-8 to a file that one process writes at a time.
+
+    Raises:
+        FileError: the operating system refuses to write; a part of the text may be there.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise FileError(_why(path, error)) from error
+
+
 def write_json(path: str | Path, value: Any) -> Path:
     """Write JSON with one space of indent; NaN and Inf are refused.
 
@@ -113,6 +126,24 @@ def write_json(path: str | Path, value: Any) -> Path:
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     return write_text(path, text + "\n")
+
+
+def write_together(contents: Mapping[Path, bytes], *, last: Path, overwrite: bool) -> None:
+    """Write files under temporary names, then rename them, the file `last` after all others.
+
+    Called in a thread of its own, or `uninterrupted`, where no Ctrl-C comes between the renames.
+
+    Raises:
+        FileError: if one of them cannot be written; then no temporary file stays behind.
+    """
+    with ExitStack() as stack:
+        # The contexts are left in reverse order.
+        for path in sorted(contents, key=lambda path: path != last):
+            temporary = stack.enter_context(atomic_path(path, overwrite=overwrite))
+            temporary.write_bytes(contents[path])
+        if overwrite:
+            # The one of the previous set must not vouch for this one.
+            last.unlink(missing_ok=True)
 
 
 def make_folder(folder: str | Path, what: str) -> Path:

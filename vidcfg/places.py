@@ -91,8 +91,10 @@ def copy_here(url: str, stack: contextlib.ExitStack) -> Path:
             if inner.split("/")[0] in UNREAD:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            system.get_file(name, str(path))
-            with contextlib.suppress(NotImplementedError):
+            # A sweep may be at work there: what goes meanwhile is not copied.
+            with contextlib.suppress(FileNotFoundError):
+                system.get_file(name, str(path))
+            with contextlib.suppress(FileNotFoundError, NotImplementedError):
                 os.utime(path, (system.modified(name).timestamp(),) * 2)
     except (OSError, ValueError) as error:
         told = str(error)

@@ -4,7 +4,7 @@ import os
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.places import copy_here, is_url
 from vidcfg.stored.read import (
     AGAIN,
+    GoneError,
     Once,
     ResultsError,
     inside,
@@ -128,6 +129,14 @@ def _read(root: Path, name: str, shape: Any = None, *, fix: str = AGAIN) -> Any:
     return parse(text_of(path, fix), path, shape or shape_of(name), fix=fix)
 
 
+def _each(root: Path, folder: str) -> Iterator[tuple[str, Any]]:
+    """Name and data of each JSON file of a folder of a store, where a sweep may be at work: what
+    is not whole yet, or goes meanwhile, is left out."""
+    for path in sorted((root / folder).glob("[!.]*.json")):
+        with suppress(GoneError):
+            yield path.stem, _read(root, f"{folder}/{path.name}")
+
+
 def read_results(path: str | Path, *, traces: bool = True) -> Results:
     """The results in a sweep's store, in a folder of renders with `records.jsonl`, or in an
     output folder of `vidcfg evaluate`. Of a place such as `s3://bucket/store` a copy is read,
@@ -210,7 +219,7 @@ def _read_store(root: Path, traces: bool) -> Results:
         summary=_read(root, "summary.json") if (root / "summary.json").is_file() else None,
         root=root,
         missing=tuple(k for k, unit in found.items() if unit is None and k not in explained),
-        jobs=tuple(_read(root, f"jobs/{p.name}") for p in sorted((root / "jobs").glob("*.json"))),
+        jobs=tuple(job for _, job in _each(root, "jobs")),
         problems=tuple(problems),
     )
 
@@ -231,9 +240,8 @@ def _planned_cell(entry: Mapping[str, Any]) -> CellResult:
 
 
 def _failures(root: Path, places: Mapping[str, tuple]) -> Iterator[Failure]:
-    for path in sorted((root / "failed").glob("*.json")):
-        entry = _read(root, f"failed/{path.name}")
-        key = entry.get("key", path.stem)
+    for name, entry in _each(root, "failed"):
+        key = entry.get("key", name)
         if key in places:
             told = entry.get("kind", "error"), entry.get("message", "")
             yield Failure(key, *places[key], *told, entry.get("attempts"), entry.get("log"))

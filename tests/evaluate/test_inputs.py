@@ -48,7 +48,13 @@ def test_same_names_in_two_folders_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["not json", "[1, 2]", '{"prompt": 3, "seed": "x", "video": [], "surface": {}}']
+    "text",
+    [
+        *("not json", "[1, 2]", '{"prompt": 3, "seed": "x", "video": [], "surface": {}}'),
+        '{"seed": -1, "video": {"enlarge": 0}}',
+        '{"seed": 9223372036854775808, "video": {"enlarge": -2}}',
+        '{"seed": true, "surface": {"num_frames": -3, "num_latent_frames": 2}}',
+    ],
 )
 def test_records_that_say_nothing_are_ignored(tmp_path, text):
     (tmp_path / "x.mp4").write_bytes(b"")
@@ -141,8 +147,7 @@ def test_a_prompt_ends_where_its_line_does_and_at_no_other_separator(tmp_path, s
     lines = ["video,prompt", f"a,{odd}", "c,kite"] if ending == "csv" else [odd, "kite"]
     path.write_text("\r\n".join(lines), newline="", encoding="utf-8")
     found = with_prompts({"A": sets["A"]}, path)["A"]
-    shown = printable(odd) if ending == "csv" else odd
-    assert [item.prompt for item in found] == [shown, "kite"]
+    assert [item.prompt for item in found] == [printable(odd), "kite"]
 
 
 @pytest.mark.parametrize(

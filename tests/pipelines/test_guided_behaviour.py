@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -186,6 +187,37 @@ def test_pipeline_is_as_before_after_an_exception_and_nothing_is_kept_alive():
     gc.collect()
     assert watch() is None
     assert len(trace.steps) == 1
+
+
+def test_a_denoiser_at_work_in_a_guided_call_serves_no_other_thread():
+    tiny, other = BUILDERS["wan"](), BUILDERS["wan"]()
+    other.pipe.transformer = tiny.pipe.transformer
+    stock, others = (
+        tiny.stock(3.0, generator=generators(0, 1)),
+        other.unguided(generator=generators(2, 3)),
+    )
+    told = []
+
+    def call_other(pipe, step, timestep, inputs):
+        def plain():
+            other.unguided(generator=generators(2, 3))
+
+        def guided():
+            with vidcfg.guide(other.pipe, 2.0, **other.negative):
+                plain()
+
+        with ThreadPoolExecutor(1) as beside:
+            told.extend(str(beside.submit(run).exception()) for run in (plain, guided))
+        return inputs
+
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
+        ours = tiny.unguided(generator=generators(0, 1), callback_on_step_end=call_other)
+    assert len(told) == 2 * 3
+    assert all("WanTransformer3DModel is at work in another guided call" in one for one in told)
+    # Neither is wrong for it, then or later.
+    assert torch.equal(ours, stock)
+    assert "forward" not in vars(tiny.pipe.transformer)
+    assert torch.equal(other.unguided(generator=generators(2, 3)), others)
 
 
 def test_own_guidance_left_on_is_refused_with_the_argument_to_change():

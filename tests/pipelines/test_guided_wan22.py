@@ -55,6 +55,18 @@ def test_missing_and_unknown_experts_are_named():
         guided(BUILDERS["wan"](), {"high": 4.0, "low": 2.0})
 
 
+def test_an_expert_that_cannot_be_guided_leaves_the_other_as_it_was():
+    tiny = BUILDERS["wan22"]()
+    stock = tiny.stock(4.0, guidance_scale_2=2.5, generator=generators(0, 1))
+    tiny.pipe.transformer_2.compile(backend="eager")
+    with pytest.raises(ValueError, match="transformer_2 is compiled as a whole"):
+        guided(tiny, 3.0)
+    tiny.pipe.transformer_2._compiled_call_impl = None
+    assert "forward" not in vars(tiny.pipe.transformer)
+    again = tiny.stock(4.0, guidance_scale_2=2.5, generator=generators(0, 1))
+    assert torch.equal(again, stock)
+
+
 def test_scale_of_the_second_expert_in_the_call_is_refused():
     tiny = BUILDERS["wan22"]()
     with vidcfg.guide(tiny.pipe, 4.0, **tiny.negative):

@@ -4,12 +4,22 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from vidcfg import files
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import MeasuredClip, as_set, make_strip, read_strip, write_strips
+from vidcfg.regress.clips import (
+    SIDE,
+    MeasuredClip,
+    as_set,
+    make_strip,
+    read_baseline,
+    read_strip,
+    write_baseline,
+)
 from vidcfg.regress.output import page
 from vidcfg.results import Key
 
@@ -85,11 +95,41 @@ def test_pictures_outlive_a_baseline_that_is_recorded_from_itself(panning, measu
         key: replace(clip, preview=make_strip(panning(seed), side=8))
         for seed, (key, clip) in enumerate(clips.clips.items())
     }
-    first = write_strips(replace(clips, clips=made), tmp_path)
-    kept = {key: replace(clip, preview=None) for key, clip in first.clips.items()}
-    again = write_strips(replace(first, clips=kept), tmp_path)
-    pictures = [clip.strip.read_bytes() for clip in again.clips.values()]
-    assert pictures == [clip.preview.data for clip in made.values()]
-    none = write_strips(again, tmp_path, side=None)
-    assert [clip.strip for clip in none.clips.values()] == [None, None]
-    assert list(tmp_path.iterdir()) == []
+    write_baseline(tmp_path, replace(clips, clips=made), side=SIDE)
+    again = read_baseline(tmp_path)
+    write_baseline(tmp_path, again, side=SIDE, overwrite=True)
+    strips = [clip.strip for clip in read_baseline(tmp_path).clips.values()]
+    assert [path.read_bytes() for path in strips] == [clip.preview.data for clip in made.values()]
+    write_baseline(tmp_path, again, overwrite=True)
+    assert [clip.strip for clip in read_baseline(tmp_path).clips.values()] == [None, None]
+    assert list((tmp_path / "videos").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["records.jsonl", "baseline.json", "videos/0001.webp"])
+def test_a_baseline_that_cannot_be_renewed_stays_as_it_was(
+    panning, measured, tmp_path, monkeypatch, what
+):
+    def recorded(*seeds):
+        clips = measured({name: panning(seed) for seed, name in zip(seeds, "ab")}, "some")
+        strips = [make_strip(panning(seed), side=8) for seed in seeds]
+        of = zip(clips.clips.items(), strips)
+        return replace(clips, clips={key: replace(c, preview=strip) for (key, c), strip in of})
+
+    def content():
+        return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    write_baseline(tmp_path, recorded(0, 1), side=SIDE)
+    before = content()
+    writing = files.atomic_path
+
+    @contextmanager
+    def full(path, *, overwrite=False):
+        with writing(path, overwrite=overwrite) as temporary:
+            if path == tmp_path / what:
+                raise OSError(28, "No space left on device")
+            yield temporary
+
+    monkeypatch.setattr(files, "atomic_path", full)
+    with pytest.raises(files.FileError, match=f"{what} cannot be written: No space left"):
+        write_baseline(tmp_path, recorded(2, 3), side=SIDE, overwrite=True)
+    assert content() == before

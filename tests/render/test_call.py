@@ -94,6 +94,13 @@ def test_svd_is_called_with_an_image_and_a_whole_rate_and_without_a_prompt(confi
         _call(config, "svd", "StableVideoDiffusionPipeline", prompts, "video.fps=7.5")
 
 
+@pytest.mark.parametrize("content", [b"P6\n4x 4\n255\n" + bytes(48), b"P6\n999999 999999\n255\n"])
+def test_an_image_that_no_decoder_reads_is_named(tmp_path, content):
+    (tmp_path / "kite.ppm").write_bytes(content)
+    with pytest.raises(MediaError, match=r"the image .*kite\.ppm cannot be read: \w+"):
+        load_image(str(tmp_path / "kite.ppm"), height=32, width=48)
+
+
 def test_images_that_are_missing_superfluous_or_unreadable_say_what_to_do(config, tmp_path):
     none = f"prompts=[{{text: a cat, image: {tmp_path / 'none.png'}}}]"
     with pytest.raises(ValueError, match="starts from text alone. Delete `image`"):

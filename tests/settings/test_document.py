@@ -1,6 +1,6 @@
 import pytest
 
-from vidcfg.settings.document import apply_overrides, load_document, read_document
+from vidcfg.settings.document import LARGEST_FILE, apply_overrides, load_document, read_document
 from vidcfg.settings.errors import ConfigError
 
 TEXT = "a: 1\nlist:\n  - {x: 1}\n  - {x: 2}\nsub:\n  deep: 6.0\n"
@@ -121,6 +121,15 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
     assert refusal(lambda: load_document(path)) == f"{path}{message}"
+
+
+def test_a_file_that_is_too_large_or_has_no_end_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"a: 1 #" + b"x" * LARGEST_FILE)
+    for given in (path, "/dev/zero"):
+        assert refusal(lambda given=given: load_document(given)) == (
+            f"{given}: is larger than 16 MB, which no configuration is. Name a .yaml file."
+        )
 
 
 def test_a_folder_is_refused(tmp_path):

@@ -142,12 +142,13 @@ def test_set_changes_the_base_and_prompts_and_seeds_are_for_all_cells(cells):
 
 def test_prompts_come_from_text_files_and_json_lines(cells, sweep_file):
     text = sweep_file.parent / "some.txt"
-    text.write_text("# of shapes\na red star\n\na blue ring\n")
+    text.write_text("# of shapes\na red star\u2028 turning\n\na blue ring\n")
     lines = sweep_file.parent / "some.jsonl"
     lines.write_text('"a red star"\n{"text": "a blue ring", "negative": "dull"}\n')
     plain = cells("prompts={file: some.txt}")[0].config.prompts
     rich = cells("prompts={file: some.jsonl}")[0].config.prompts
-    assert [prompt.text for prompt in plain] == ["a red star", "a blue ring"]
+    # What only Unicode calls the end of a line ends no prompt.
+    assert [prompt.text for prompt in plain] == ["a red star\u2028 turning", "a blue ring"]
     assert [(p.text, p.negative) for p in rich] == [("a red star", ""), ("a blue ring", "dull")]
 
 

@@ -94,16 +94,22 @@ def _facts_of(path: Path) -> dict[str, Any]:
         data = {}
     prompt, video = data.get("prompt"), data.get("video")
     text = prompt.get("text") if isinstance(prompt, dict) else prompt
+    key = data.get("unit")
     facts = {
-        "prompt": (str, printable(text, keep="\n\t") if isinstance(text, str) else None),
-        "seed": (int, data.get("seed")),
-        "stride": (int, _stride(data.get("surface"))),
-        "enlarge": (int, video.get("enlarge") if isinstance(video, dict) else None),
-        "unit_key": (str, data.get("unit")),
+        "prompt": printable(text, keep="\n\t") if isinstance(text, str) else None,
+        "seed": _within(0, data.get("seed"), (1 << 63) - 1),
+        "stride": _within(1, _stride(data.get("surface")), 1024),
+        "enlarge": _within(1, video.get("enlarge") if isinstance(video, dict) else None, 1024),
+        "unit_key": printable(key) if isinstance(key, str) else None,
     }
-    known = {key: value for key, (kind, value) in facts.items() if type(value) is kind}
+    known = {key: value for key, value in facts.items() if value is not None}
     prompt, number = prompt_and_number(printable(path.name if path.is_dir() else path.stem))
     return {"prompt": prompt, "seed": number, "from_name": "prompt" not in known} | known
+
+
+def _within(low: int, value: Any, high: int) -> int | None:
+    """A whole number in these bounds; None for anything else."""
+    return value if type(value) is int and low <= value <= high else None
 
 
 def _stride(surface: Any) -> int | None:

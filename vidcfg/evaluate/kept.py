@@ -15,7 +15,7 @@ import vidcfg
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.score import Scored, cached_net
 from vidcfg.evaluate.settings import Settings
-from vidcfg.files import content_of, sha256_of
+from vidcfg.files import append_text, content_of, sha256_of
 from vidcfg.metrics.metric import FAMILIES
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
@@ -42,7 +42,7 @@ class Kept:
         text = self.path.read_text("utf-8", "replace") if self.path.is_file() else ""
         # What follows on half a line would be lost with it.
         self._start = "\n" if text and not text.endswith("\n") else ""
-        for line in text.splitlines():
+        for line in text.split("\n"):
             with suppress(ResultsError):
                 found = parse(line, self.path, KeptLine)
                 if found["schema"] == SCHEMA:
@@ -85,8 +85,7 @@ class Kept:
             "features": {net: (str(v.dtype), v.tolist()) for net, v in scored.vectors.items()},
             "records": [record.to_dict() for record in scored.records],
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{self._start}{json.dumps(line, allow_nan=False)}\n")
+        append_text(self.path, f"{self._start}{json.dumps(line, allow_nan=False)}\n")
         self._start = ""
 
 

@@ -46,7 +46,7 @@ def read_prompts(path: str | Path) -> list[str] | dict[str, str]:
     if path.suffix.lower() in (".tsv", ".yaml", ".yml"):
         raise ValueError(f"{path} cannot be read as prompts. Write {_TABLES['.csv'][1]} (.csv).")
     if path.suffix.lower() not in _TABLES:
-        return [line.strip() for line in text.split("\n") if line.strip()]
+        return [printable(line.strip()) for line in text.split("\n") if line.strip()]
     table: dict[str, str] = {}
     rows, example = _TABLES[path.suffix.lower()]
     try:

@@ -52,7 +52,7 @@ def exif_orientation(picture: Path | BytesIO) -> Orientation:
     try:
         with Image.open(picture) as image:
             number = image.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # damaged data, or a size that Pillow takes for an attack: its own kinds
         number = 1
     return list(ORIENTATIONS)[number - 1 if number in range(1, 9) else 0]
 
@@ -253,5 +253,5 @@ def animation_frames(path: Path) -> Iterator[np.ndarray]:
             for index in range(int(image.info.get("default_image", False)), image.n_frames):
                 image.seek(index)
                 yield np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # of whatever kind a decoder raises, or Pillow on a huge size
         raise MediaError(f"{path} is damaged at frame {index}: {error}.") from error

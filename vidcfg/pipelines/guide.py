@@ -10,15 +10,16 @@ from typing import Any
 from torch import Tensor
 
 from vidcfg.guidance.passes import Passes
-from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.arguments import by_name, call_signature
+from vidcfg.pipelines.arguments import call_signature
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
+from vidcfg.pipelines.forwards import guided_forwards
 from vidcfg.pipelines.run import GuidedRun
 from vidcfg.pipelines.texts import (
     BranchTexts,
+    conditions_of,
     kept_from_negative,
     negative_inputs,
     negative_texts,
@@ -60,7 +61,8 @@ def guide(
             leaves the pipeline's own guidance on, or settings that do not fit the run.
         NonFiniteError: if a prediction holds NaN or Inf.
 
-    The pipeline is as before on leaving, also after an exception. Not for use by two threads.
+    The pipeline is as before on leaving, also after an exception. Not for use by two threads,
+    nor is a denoiser that pipelines share while one of them is guided.
     """
     family = family_of(pipe)
     if getattr(type(pipe), "_vidcfg_session", None) is not None:
@@ -78,7 +80,7 @@ def guide(
         given = negative_inputs(family, negative, negative_prompt)
         rules = [rule for setting in settings for rule in setting.method.terms]
         inputs = given and {"negative": given}
-        texts = BranchTexts(pipe, family, negative_prompt, _conditions(rules), inputs)
+        texts = BranchTexts(pipe, family, negative_prompt, conditions_of(rules), inputs)
         session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
         trace, changed = session.trace, _guided_methods(cls, family, session)
     # A subclass under the class's own name, so that nothing else in the process is changed.
@@ -141,7 +143,7 @@ class Session:
         self.texts.encoded.clear()
         second = self.family.second_stream
         try:
-            with _guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
+            with guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
                 yield {} if second is None else {second.scale_argument: 1.0}
             self.trace.check_finite()
         finally:
@@ -235,20 +237,6 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
         stacklevel=6,
     )
     return setting.without_frames()
-
-
-def _conditions(rules: list[Rule]) -> dict[str, str]:
-    """Condition name -> prompt over all rules."""
-    prompts: dict[str, str] = {}
-    for rule in rules:
-        for condition in getattr(rule, "conditions", ()):
-            known = prompts.setdefault(condition.name, condition.prompt)
-            if known != condition.prompt:
-                raise ValueError(
-                    f"condition '{condition.name}' stands for '{known}' and for "
-                    f"'{condition.prompt}'. Give the second one another name."
-                )
-    return prompts
 
 
 def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
@@ -345,55 +333,3 @@ def _without_own_guidance(
             f"guidance is off. Pass it to vidcfg.guide(...)."
         )
     return given
-
-
-@contextlib.contextmanager
-def _guided_forwards(
-    pipe: Any, family: Family, forward: Callable, control: Callable
-) -> Iterator[None]:
-    """Replace `forward` of every denoiser and ControlNet, and switch the own guider off.
-
-    Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
-    on again between calls, and `forward` with them.
-    """
-    replaced = []
-    found = {name: (module, forward) for name, module in family.models_of(pipe).items()}
-    if family.control is not None:
-        found[family.control] = getattr(pipe, family.control), control
-    for attribute, (module, guided) in found.items():
-        compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if compiled or type(module).__name__ == "OptimizedModule":
-            raise ValueError(
-                f"pipe.{attribute} is compiled as a whole, so vidcfg.guide cannot reach into its "
-                f"call. Compile its blocks instead: pipe.{attribute}.compile_repeated_blocks()."
-            )
-        own = vars(module).get("forward")
-        module.forward = _guided_forward(module, family.denoisers.get(attribute), guided)
-        replaced.append((module, module.forward, own))
-    guider = getattr(pipe, family.guider, None) if family.guider else None
-    enabled = guider is not None and guider._enabled
-    if enabled:
-        guider.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            guider._enabled = enabled
-        for module, guided, own in replaced:
-            if module.__dict__.get("forward") is not guided:
-                continue  # a hook was taken off meanwhile and restored its own forward
-            if own is not None:
-                module.forward = own
-            else:
-                del module.forward
-
-
-def _guided_forward(module: Any, expert: str | None, forward: Callable) -> Callable:
-    """`forward(module, its own forward, expert, arguments by name)` as a method of a denoiser."""
-    before = module.forward
-
-    @functools.wraps(before)
-    def guided(*args, **kwargs):
-        return forward(module, before, expert, by_name(module, args, kwargs))
-
-    return guided

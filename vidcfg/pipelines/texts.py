@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vidcfg.guidance.rule import Rule
 from vidcfg.pipelines.arguments import by_sample, images_of, tensors_of
 from vidcfg.pipelines.family import Family
 
@@ -273,3 +274,17 @@ def as_rows(tensor: Tensor, like: Tensor, name: str, *, repeats: int = 1) -> Ten
         f"negative_{name} has {tensor.shape[0]} rows, but the call has {like.shape[0]} samples. "
         f"Pass one row, or {like.shape[0]}."
     )
+
+
+def conditions_of(rules: Iterable[Rule]) -> dict[str, str]:
+    """Condition name -> prompt over all rules."""
+    prompts: dict[str, str] = {}
+    for rule in rules:
+        for condition in getattr(rule, "conditions", ()):
+            known = prompts.setdefault(condition.name, condition.prompt)
+            if known != condition.prompt:
+                raise ValueError(
+                    f"condition '{condition.name}' stands for '{known}' and for "
+                    f"'{condition.prompt}'. Give the second one another name."
+                )
+    return prompts

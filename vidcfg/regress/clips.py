@@ -14,7 +14,7 @@ import numpy as np
 
 from vidcfg import results as on_disk
 from vidcfg.evaluate.prompts import prompt_and_number
-from vidcfg.files import write_json, write_text
+from vidcfg.files import make_folder, uninterrupted, write_together
 from vidcfg.media.video import MediaError
 from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.results import Key, UnitResult, read_results
@@ -177,19 +177,23 @@ def write_baseline(
     *,
     metrics: Sequence[str] | None = None,
     facts: Mapping[str, Any] | None = None,
+    side: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """`baseline.json` and `records.jsonl`; `metrics` limits what is kept. Strips stay as they are.
+    """`baseline.json`, `records.jsonl` and, up to `side` pixels, pictures; `metrics` limits what
+    is kept. All appear together, in the place of what is there, or nothing is changed.
 
     Traces are rounded to five digits: they name frames, no verdict depends on them.
 
     Raises:
         ResultsError: a baseline is there and may not be replaced.
+        FileError: a file cannot be written.
     """
     folder = Path(folder)
     if (folder / "baseline.json").exists() and not overwrite:
         raise ResultsError(f"{folder} holds a baseline. Use --overwrite to renew it.")
-    folder.mkdir(parents=True, exist_ok=True)
+    # The pictures of an earlier set may be those that are kept.
+    clips, pictures = drawn(clips, folder / "videos", side=side)
     # Values by clip and metric; what is known about the video once a clip.
     lines, listed = [], []
     for key, clip in clips.clips.items():
@@ -200,9 +204,19 @@ def write_baseline(
         for name, record in clip.records.items():
             if metrics is None or name in metrics:
                 lines.append(json.dumps(place | _brief(record), allow_nan=False))
+    whole = {"kind": BASELINE_KIND, **(facts or {}), "clips": listed}
+    head = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+    texts = {folder / "records.jsonl": "\n".join(lines), folder / "baseline.json": head}
+    files = {path: f"{text}\n".encode(errors="backslashreplace") for path, text in texts.items()}
+
     # The head comes last: without it the folder is no baseline.
-    write_text(folder / "records.jsonl", "\n".join(lines) + "\n")
-    write_json(folder / "baseline.json", {"kind": BASELINE_KIND, **(facts or {}), "clips": listed})
+    make_folder(folder / "videos" if pictures else folder, "the baseline")
+    with uninterrupted() as hold:
+        hold()
+        write_together(pictures | files, last=folder / "baseline.json", overwrite=True)
+        for old in (folder / "videos").glob("[0-9]*.webp"):
+            if old not in pictures:
+                old.unlink()
     return folder
 
 
@@ -265,22 +279,21 @@ def make_strip(frames_THWC: np.ndarray, *, side: int = SIDE) -> Strip:
     return Strip(file.getvalue(), num, *size, columns)
 
 
-def write_strips(clips: ClipSet, folder: Path, *, side: int | None = SIDE) -> ClipSet:
-    """The clips with their pictures as files, those of an earlier set removed.
+def drawn(
+    clips: ClipSet, folder: Path, *, side: int | None = SIDE
+) -> tuple[ClipSet, dict[Path, bytes]]:
+    """The clips with the places of their pictures in a folder, and what is to stand there.
 
     `side` None keeps no pictures; clips without pictures and without a video have none either.
     """
-    # The pictures of an earlier set may be those that are kept.
-    strips = [side and strip_of(clip, side=side) for clip in clips.clips.values()]
-    for old in folder.glob("[0-9]*.webp"):
-        old.unlink()
-    made = {key: replace(clip, strip=None) for key, clip in clips.clips.items()}
-    for index, (key, strip) in enumerate(zip(made, strips)):
+    made, pictures = {}, {}
+    for index, (key, clip) in enumerate(clips.clips.items()):
+        strip = strip_of(clip, side=side) if side else None
+        place = folder / f"{index:04d}.webp" if strip else None
+        made[key] = replace(clip, strip=place)
         if strip:
-            folder.mkdir(parents=True, exist_ok=True)
-            made[key] = replace(made[key], strip=folder / f"{index:04d}.webp")
-            made[key].strip.write_bytes(strip.data)
-    return replace(clips, clips=made)
+            pictures[place] = strip.data
+    return replace(clips, clips=made), pictures
 
 
 def read_strip(path: Path, num_frames: int) -> Strip | None:
@@ -292,7 +305,7 @@ def read_strip(path: Path, num_frames: int) -> Strip | None:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
-    except OSError:
+    except Exception:  # Pillow has kinds of its own, such as for a huge size
         return None
     is_whole = not (width % columns or height % rows)
     return Strip(data, num_frames, width // columns, height // rows, columns) if is_whole else None

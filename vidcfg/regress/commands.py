@@ -16,7 +16,6 @@ from vidcfg.regress.clips import (
     ClipSet,
     read_baseline,
     write_baseline,
-    write_strips,
 )
 from vidcfg.regress.measure import load_clips
 from vidcfg.regress.noise import RepeatNoise, noise_of
@@ -46,10 +45,10 @@ def record(arguments: argparse.Namespace) -> int:
     clips = _loaded(arguments.clips, arguments)
     can_pass(clips, rules)
     side = None if arguments.no_pictures else SIDE if arguments.with_videos else PREVIEW
-    clips = write_strips(clips, folder / "videos", side=side)
     metrics = None if arguments.all_metrics else list(rules.metrics)
     facts = {"recorded_from": clips.source, **_made_by(clips)}
-    write_baseline(folder, clips, metrics=metrics, facts=facts, overwrite=arguments.overwrite)
+    what = {"metrics": metrics, "facts": facts, "side": side}
+    write_baseline(folder, clips, **what, overwrite=arguments.overwrite)
     prompts = len({key.prompt for key in clips.clips})
     cli.say(f"{len(clips)} clips of {prompts} prompts recorded in {folder}")
     return cli.DONE

@@ -136,7 +136,7 @@ class TemporalGate:
 
     def _compared(self, clips: Any, fps: float | int, name: str):
         from vidcfg.regress.check import check_clips
-        from vidcfg.regress.clips import PREVIEW, read_baseline, write_baseline, write_strips
+        from vidcfg.regress.clips import PREVIEW, read_baseline, write_baseline
         from vidcfg.regress.output import write_outputs
         from vidcfg.regress.pairs import can_pass
 
@@ -149,8 +149,8 @@ class TemporalGate:
         if self.is_recording:
             metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
             can_pass(new, self.policy)
-            new = write_strips(new, folder / "videos", side=PREVIEW)
-            write_baseline(folder, new, metrics=metrics, facts=facts, overwrite=True)
+            what = {"metrics": metrics, "facts": facts, "side": PREVIEW}
+            write_baseline(folder, new, **what, overwrite=True)
             return None
         outcome = check_clips(new, read_baseline(folder), self.policy)
         if self.out:

@@ -151,12 +151,12 @@ def image_note(path: str, *, height: int, width: int, multiple: int = 16) -> str
 
 def _opened(path: str, height: int, width: int) -> tuple[Any, tuple[int, int, int, int]]:
     """The image, and the largest box in its centre of the aspect ratio of the video."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of whatever kind a decoder raises, or Pillow on a huge size
         raise MediaError(f"the image {path} cannot be read: {error}") from None
     kept_width = min(image.width, max(1, round(image.height * width / height)))
     kept_height = min(image.height, max(1, round(image.width * height / width)))

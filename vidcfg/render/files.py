@@ -1,15 +1,14 @@
-"""The files of a unit: which are there already, and sets of them that appear whole."""
+"""The files of a unit: which are there already, and what pictures and sound are as files."""
 
 import io
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vidcfg.files import atomic_path, sha256_of
+from vidcfg.files import sha256_of
 from vidcfg.progress import listed
 from vidcfg.render import identity
 from vidcfg.render.config import RenderConfig
@@ -85,24 +84,6 @@ def _read(record: Path) -> dict[str, Any]:
     with suppress(ResultsError):
         return render_of(record)
     return {}
-
-
-def write_together(contents: Mapping[Path, bytes], *, last: Path, overwrite: bool) -> None:
-    """Write files under temporary names, then rename them, the file `last` after all others.
-
-    Called in a thread of its own, where no Ctrl-C comes between the renames.
-
-    Raises:
-        FileError: if one of them cannot be written; then no temporary file stays behind.
-    """
-    with ExitStack() as stack:
-        # The contexts are left in reverse order.
-        for path in sorted(contents, key=lambda path: path != last):
-            temporary = stack.enter_context(atomic_path(path, overwrite=overwrite))
-            temporary.write_bytes(contents[path])
-        if overwrite:
-            # The one of the previous set must not vouch for this one.
-            last.unlink(missing_ok=True)
 
 
 def as_png(picture: Image.Image | np.ndarray) -> bytes:

@@ -13,12 +13,12 @@ from typing import Any
 
 import matplotlib  # noqa: F401 - draws the sheets: said to be missing before a video is sampled
 
-from vidcfg.files import atomic_path
+from vidcfg.files import atomic_path, write_together
 from vidcfg.media.sheet import contact_sheet, surface_picture
 from vidcfg.media.write import encode_video
 from vidcfg.progress import Progress
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.files import SURFACE_NAME, as_png, as_wav, write_together
+from vidcfg.render.files import SURFACE_NAME, as_png, as_wav
 from vidcfg.render.record import kinds_of, make_record, model_record, to_json
 from vidcfg.render.sampling import Rendered, sample_units
 from vidcfg.render.units import Unit, describe

@@ -15,6 +15,9 @@ from vidcfg.settings.validation import explain
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LARGEST_FILE = 16 << 20
+"""Bytes: more than any configuration has, and read in half a minute; a video has more."""
+
 
 @dataclass(frozen=True)
 class ConfigDocument:
@@ -43,13 +46,18 @@ def load_document(path: str | FilePath) -> ConfigDocument:
     """Read a YAML file of one mapping, named by its path or by the name of a preset.
 
     Raises:
-        ConfigError: if the file is missing, unreadable, empty, not UTF-8, not a mapping or not
-            strict YAML.
+        ConfigError: if the file is missing, unreadable, empty, above LARGEST_FILE, not UTF-8, not
+            a mapping or not strict YAML.
     """
     path = path_of(path)
     source = str(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            what = f"is larger than {LARGEST_FILE >> 20} MB, which no configuration is."
+            raise ConfigError(Problem(Place(source), f"{what} Name a .yaml file."))
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         message = _missing_message(path)
     except IsADirectoryError:

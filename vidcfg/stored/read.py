@@ -7,29 +7,32 @@ name that becomes a path passes `inside`, each file `parse` with its shape.
 import io
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from vidcfg.metrics.record import LARGEST, SCHEMA, Record
+from vidcfg.progress import one_line
 from vidcfg.stored.shapes import RenderFile, RowPlace
 
-_NO_ARRAYS = (OSError, ValueError, EOFError, KeyError, AttributeError, BadZipFile, zlib.error)
-"""What reading a damaged `.npz` may raise."""
+LARGEST_FEATURES = 1 << 24
+"""Bytes that the vectors of a video may take; an archive that unpacks to more is not read."""
 
 AGAIN = "Remove it and run the command that wrote it again."
 
 
 class ResultsError(ValueError):
     """Results that cannot be read or compared; the message names the place and what to do."""
+
+
+class GoneError(ResultsError):
+    """A file that is not there, such as one that a command at work has just replaced."""
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -110,7 +113,8 @@ def text_of(path: Path, fix: str = AGAIN) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read: {error}. {fix}") from error
+        kind = GoneError if isinstance(error, FileNotFoundError) else ResultsError
+        raise kind(f"{path} cannot be read: {error}. {fix}") from error
 
 
 def fields_of(text: str | bytes, where: str | Path, shape: Any) -> Any:
@@ -180,7 +184,7 @@ def records_of(
     Raises:
         ResultsError: naming the line that is damaged, or that is no record.
     """
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -206,7 +210,7 @@ def measures_of(text: str, where: str | Path) -> list[Record]:
     Raises:
         ResultsError: as `records_of`.
     """
-    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    lines = [line for line in text.split("\n") if line and not line.isspace()]
     # All lines at once; what is wrong is said line by line.
     with suppress(ValueError):
         if '"schema"' not in text:
@@ -225,9 +229,11 @@ def arrays_of(data: bytes, where: str | Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except _NO_ARRAYS as why:
-        raise ResultsError(f"{where} is damaged: {why}. {AGAIN}") from None
+            if sum(part.file_size for part in arrays.zip.infolist()) > LARGEST_FEATURES:
+                raise ValueError(f"it unpacks to more than {LARGEST_FEATURES >> 20} MB")
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}
+    except Exception as why:  # a damaged archive or head raises whatever its own parser does
+        raise ResultsError(f"{where} is damaged: {one_line(why)}. {AGAIN}") from None
     for name, vector in found.items():
         if vector.ndim != 1 or vector.dtype.kind != "f" or not np.isfinite(vector).all():
             raise ResultsError(f"{where}: {name} is no vector of finite numbers. {AGAIN}")

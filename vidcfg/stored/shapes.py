@@ -154,8 +154,17 @@ class RenderVideo(TypedDict, total=False):
     frames_sha256: str
 
 
+class RenderPrompt(TypedDict, total=False):
+    text: str
+
+
 class RenderSettings(TypedDict, total=False):
     guidance: dict[str, Any] | None
+    prompt: RenderPrompt | None
+
+
+class RenderTrace(TypedDict, total=False):
+    evaluations: dict[str, Count] | None
 
 
 class RenderSources(TypedDict, total=False):
@@ -179,6 +188,9 @@ class RenderFile(RenderFacts, total=False):
     kind: Literal["vidcfg.render/1"]
     settings: RenderSettings
     surface: StoredSurface | None
+    trace: RenderTrace | None
+    seed: Seed
+    files: dict[str, str] | None
     config: dict[str, Any]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from vidcfg.evaluate.reference import Distances
 from vidcfg.evaluate.run import row
 from vidcfg.evaluate.sets import set_means
-from vidcfg.files import TEMPORARY
 from vidcfg.render.identity import what_changed
 from vidcfg.render.record import versions
 from vidcfg.stored.read import arrays_of, measures_of
@@ -49,7 +48,7 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> str:
     """
     made = plan.to_dict()
     # The names before the plan: another driver may write it at any time.
-    others = [n for n in store.names("") if n not in PARTS and not n.startswith(TEMPORARY)]
+    others = [name for name in store.names("") if name not in PARTS]
     known = store.read_json("plan.json")
     if known is None and others:
         raise NoStoreError(

@@ -99,12 +99,13 @@ class Store:
             raise DamagedFileError(str(error)) from None
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder of the store, sorted."""
+        """Names of the files in a folder of the store, sorted, but for those not yet whole."""
         try:
             found = self.fs.ls(self.path(folder), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+        names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+        return sorted(name for name in names if not name.startswith(TEMPORARY))
 
     def write(self, name: str, content: bytes | str) -> None:
         """Write a file whole: readers see the old content or the new one."""

@@ -64,7 +64,8 @@ def _cost(plan: Plan) -> str:
         )
     # Measuring included, as the jobs of this store took
     store = Store(plan.sweep.store)
-    recorded = [store.read_json(f"jobs/{name}") for name in store.names("jobs")]
+    read = (store.read_json(f"jobs/{name}") for name in store.names("jobs"))
+    recorded = [job for job in read if job is not None]
     if executed := sum(job["executed"] for job in recorded):
         seconds = sum(job["seconds"] for job in recorded) / executed
         total = duration(planned * seconds / workers)
