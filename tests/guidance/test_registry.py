@@ -73,6 +73,30 @@ def odd():
     del FrameWeights.kinds["odd"]
 
 
+@pytest.fixture
+def given():
+    """A frame weighting and a schedule that return what a test hands them."""
+    made = {}
+
+    @frames("given")
+    class GivenWeights(FrameWeights):
+        def weights(self, num_frames, *, fps=None):
+            return made["frames"](num_frames)
+
+    @schedule("given")
+    class GivenScales(Schedule):
+        scales = ()
+
+        def numbers(self):
+            return (3.0,)
+
+        def values(self, position_K):
+            return made["scale"](len(position_K))
+
+    yield made
+    del FrameWeights.kinds["given"], Schedule.kinds["given"]
+
+
 def half_of(c, u, s):
     return c + (s - 1) / 2 * (c - u)
 
@@ -138,6 +162,35 @@ def test_kinds_from_outside_are_words_of_the_yaml_with_the_same_errors(half, odd
     assert str(caught.value) == (
         "a.yaml:2: unknown key 'method.converntion'. Did you mean 'method.convention'?"
     )
+
+
+def test_weights_from_outside_are_asked_of_the_clip_at_hand_and_of_no_other(given):
+    # In a clip of 30 frames it would be uniform, and frame 40 is in none of them.
+    given["frames"] = lambda count: [1.0] * 40 + [0.25] + [0.0] * (count - 41)
+    run = {"num_steps": 2, "num_frames": 53, "frame_map": CausalMap(4)}
+    surface = Guidance(5.0, frames="given").surface(**run)
+    np.testing.assert_array_equal(surface.strength_KT, [[5.0] * 40 + [2.0] + [1.0] * 12] * 2)
+
+
+@pytest.mark.parametrize(
+    ("what", "gives", "message"),
+    [
+        ("frames", lambda count: np.ones(1), r"frames gives an array of shape \(1,\). Return 9"),
+        ("frames", lambda count: np.ones((9, 9)), r"shape \(9, 9\). Return 9, one per frame"),
+        ("frames", lambda count: [0.5] * 4 + [np.nan] * 5, "frame 4 the weight nan. Return a num"),
+        ("frames", lambda count: np.arange(9) / 8 - 1 / 8, "frame 0 the weight -0.125. Return"),
+        ("scale", lambda count: 3.0, r"scale gives an array of shape \(\). Return 2, one per st"),
+        ("scale", lambda count: np.ones((3, count)), r"shape \(3, 2\). Return 2, one per step"),
+        ("scale", lambda count: np.array([3, np.inf]), "step 1 the scale inf. Return a finite"),
+    ],
+)
+def test_numbers_from_outside_that_are_none_of_a_clip_or_run_are_refused(
+    given, what, gives, message
+):
+    given[what] = gives
+    guidance = Guidance(**({"scale": 3.0} | {what: "given"}))
+    with pytest.raises(ValueError, match=message):
+        guidance.surface(num_steps=2, num_frames=9, frame_map=CausalMap(4))
 
 
 def test_a_name_that_is_taken_is_refused(half):
