@@ -1,12 +1,13 @@
 """What a metric is: one number about videos, whose facts stand on it, registered by its name."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
-from vidcfg.metrics.record import Record
+from vidcfg.metrics.record import LARGEST, Record
 from vidcfg.plugins import load_plugins
 
 
@@ -159,10 +160,52 @@ def mean_metric(
     return register
 
 
+def own_metric(
+    *facts: str, marks_still: bool = False, **taken: int
+) -> Callable[[Callable], Callable]:
+    """Register the mean over the clip of a function of a frame [C, H, W], float32 in 0..1.
+
+    With `lag=1` it gets a pair of neighbours, `pair.first` and `pair.second`. `facts` are name,
+    family, unit, better and protocol. A clip for which it raises, or gives no finite number, has
+    the reason in place of a value.
+    """
+
+    def register(of: Callable) -> Callable:
+        @functools.wraps(of)
+        def number_or_reason(source: Any) -> float | str:
+            try:
+                value = float(of(_in_unit(source)))
+            except Exception as error:  # of somebody else's code, about one metric of one clip
+                return f"{type(error).__name__}: {error}"
+            return value if abs(value) <= LARGEST else f"the number is {value}"
+
+        mean_metric(*facts, marks_still=marks_still, **taken)(number_or_reason)
+        return of
+
+    return register
+
+
+def _in_unit(source: Any) -> Any:
+    """A frame, or a pair of frames, as float32 in [0, 1]."""
+    from vidcfg.metrics.frames import to_unit
+
+    if not hasattr(source, "views"):
+        return to_unit(source)
+    views = tuple(type(view)(to_unit(view.frame)) for view in source.views)
+    return replace(source, views=views, halves=None)
+
+
 def averaged(points: Iterable, *, reason: str = "") -> dict[str, Any]:
-    """The mean of one value per frame or pair, with these as trace; skipped if there is none."""
+    """The mean of one value per frame or pair, with these as trace; skipped if there is none.
+
+    A text among them is the reason why there is no value.
+    """
     import numpy as np
 
+    points = list(points)
+    why = next((point for point in points if isinstance(point, str)), None)
+    if why is not None:
+        return {"value": None, "n": 0, "reason": f"its function gave no number: {why}"}
     trace = tuple(float(point) for point in points)
     if not trace:
         return skipped(reason or "the clip has too few frames")
