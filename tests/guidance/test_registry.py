@@ -164,6 +164,28 @@ def test_kinds_from_outside_are_words_of_the_yaml_with_the_same_errors(half, odd
     )
 
 
+@pytest.mark.parametrize(
+    ("deltas", "message"),
+    [
+        (lambda s, w: {"uncond": 1 - s}, "gives a delta of uncond, but it moves uncond to"),
+        (
+            lambda s, w: {"cond": s, "negative": s - 1},
+            "gives a delta of negative, but it moves un",
+        ),
+        (lambda s, w: {"cond": 2.0}, r"gives a delta of shape \(\). Give one for each strength"),
+        (lambda s, w: {"cond": 0.9 * s}, "changes a frame of strength 1 and weight 0"),
+        (lambda s, w: {"cond": s * np.nan}, "changes a frame of strength 1 and weight 0"),
+        (lambda s, w: None, "gives deltas that are None. Return a dictionary"),
+    ],
+)
+def test_a_class_that_is_no_rule_is_refused_before_anything_runs(half, deltas, message):
+    half.deltas = lambda self, strength, weight: deltas(strength, weight)
+    with pytest.raises(ConfigError, match=f"^Guidance: method half {message}"):
+        Guidance(3.0, method="half")
+    with pytest.raises(ConfigError, match=f"^Guidance: method.1 half {message}"):
+        Guidance(3.0, method=["cfg", "half"])
+
+
 def test_weights_from_outside_are_asked_of_the_clip_at_hand_and_of_no_other(given):
     # In a clip of 30 frames it would be uniform, and frame 40 is in none of them.
     given["frames"] = lambda count: [1.0] * 40 + [0.25] + [0.0] * (count - 41)
