@@ -250,13 +250,15 @@ def _conditions(rules: list[Rule]) -> dict[str, str]:
 def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
     """The methods of a pipeline's class by name, so that its call is checked and guided."""
     signature = inspect.signature(cls.__call__)
+    own, *_ = signature.parameters
+    rest = next((n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
         bound = signature.bind(self, *args, **kwargs)
         given = _without_own_guidance(family, dict(bound.arguments), signature)
-        given.pop("self")
-        extra = given.pop("kwargs", {})
+        given.pop(own)
+        extra = given.pop(rest, {})
         defaults = {n: p.default for n, p in signature.parameters.items() if n not in given}
         with session.run(defaults | given | extra) as taken:
             given |= taken
