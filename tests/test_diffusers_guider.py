@@ -142,6 +142,8 @@ def test_what_a_guider_cannot_do_is_refused_by_name(setting, match):
 
 def test_packed_tokens_need_the_number_of_latent_frames():
     with pytest.raises(ValueError, match="Pass latent_frames"):
+        FrameGuidance(4.0, layout="tokens", latent_frames=0)
+    with pytest.raises(ValueError, match="Pass latent_frames"):
         FrameGuidance(4.0, layout="tokens")
     guider = FrameGuidance({"scale": 4.0, "frames": RAMP}, layout="tokens", latent_frames=3)
     guider.set_state(step=0, num_inference_steps=2, timestep=torch.tensor(1000))

@@ -77,7 +77,7 @@ class FrameGuidance(BaseGuidance):
         )
         self._fps = fps
         self._given_frames = latent_frames
-        if layout == "tokens" and latent_frames is None:
+        if layout == "tokens" and not latent_frames:
             raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
         self._facts_of: Callable[[int], RunFacts] = self._own_facts
         self._facts: RunFacts | None = None

@@ -8,6 +8,15 @@ from vidcfg.pipelines.families.refused import REFUSED
 from vidcfg.pipelines.family import Family
 from vidcfg.plugins import load_plugins
 
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "adapted_family",
+    "family_of",
+    "pipeline_class",
+    "register_family",
+]
+
 FAMILIES: dict[str, Family] = {
     value.name: value
     for found in pkgutil.iter_modules(__path__)
