@@ -76,7 +76,10 @@ def test_functions_of_users_get_frames_in_0_to_1_and_fail_for_one_clip_and_metri
 
     before = dict(METRICS)
     facts = "appearance", "0..1", "none", "a test"
-    vidcfg.register_metric("peak", *facts)(lambda frame_CHW: frame_CHW.max())
+    for _ in range(2):  # as a cell of a notebook is run again
+        vidcfg.register_metric("peak", *facts)(lambda frame_CHW: frame_CHW.max())
+    with pytest.raises(ValueError, match="a metric is named peak already"):
+        vidcfg.register_metric("peak", *facts)(rows)
     vidcfg.register_metric("step", *facts, lag=1)(lambda p: abs(p.second - p.first).mean())
     share = vidcfg.register_metric("share", *facts)(lambda f: f[0].sum() / f.sum())
     assert share(np.ones((3, 2, 4))) == pytest.approx(1 / 3)

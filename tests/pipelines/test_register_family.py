@@ -101,6 +101,15 @@ def test_unknown_pipeline_is_told_how_to_be_declared(kite):
         raise AssertionError("must not be entered")
 
 
+def test_a_declaration_that_is_run_again_takes_the_place_of_the_one_before(kite):
+    vidcfg.register_family(replace(KITE, layout="BFCHW"))
+    vidcfg.register_family(KITE)
+    assert FAMILIES["kite"] is KITE
+    with pytest.raises(ValueError, match="a family named 'kite' exists"):
+        vidcfg.register_family(replace(KITE, pipelines=("OtherPipeline",)))
+    assert FAMILIES["kite"] is KITE
+
+
 def test_names_that_are_taken_are_refused(kite):
     with pytest.raises(ValueError, match="a family named 'wan' exists"):
         vidcfg.register_family(replace(KITE, name="wan"))

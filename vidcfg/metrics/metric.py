@@ -179,6 +179,10 @@ def own_metric(
                 return f"{type(error).__name__}: {error}"
             return value if abs(value) <= LARGEST else f"the number is {value}"
 
+        known = METRICS.get(facts[0])
+        before = known and known.needs and known.needs[0].of
+        if before and (before.__module__, before.__qualname__) == (of.__module__, of.__qualname__):
+            del METRICS[facts[0]]  # a cell of a notebook that is run again
         mean_metric(*facts, marks_still=marks_still, **taken)(number_or_reason)
         return of
 
