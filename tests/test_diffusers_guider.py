@@ -78,6 +78,13 @@ def test_guider_is_the_same_after_saving_and_loading(tiny, tmp_path):
     assert not torch.equal(guided(tiny, other), guided(tiny, guider))
 
 
+def test_guider_whose_weights_are_a_function_is_not_saved_as_what_cannot_be_loaded(tmp_path):
+    guider = FrameGuidance(vidcfg.Guidance(6.0, frames=lambda frame: 1 / (frame + 1)))
+    with pytest.raises(ValueError, match="is a function, which no file can hold. Save .* numbers"):
+        guider.save_pretrained(tmp_path / "guider")
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_guider_is_saved_and_loaded_with_its_pipeline(tiny, tmp_path):
     from diffusers import DiffusionPipeline
 
@@ -141,6 +148,8 @@ def test_what_a_guider_cannot_do_is_refused_by_name(setting, match):
 
 
 def test_packed_tokens_need_the_number_of_latent_frames():
+    with pytest.raises(ValueError, match="Pass latent_frames"):
+        FrameGuidance(4.0, layout="tokens", latent_frames=0)
     with pytest.raises(ValueError, match="Pass latent_frames"):
         FrameGuidance(4.0, layout="tokens")
     guider = FrameGuidance({"scale": 4.0, "frames": RAMP}, layout="tokens", latent_frames=3)

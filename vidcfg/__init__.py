@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vidcfg.guidance.rule import rule as register_rule
     from vidcfg.guidance.schedule import schedule as register_schedule
     from vidcfg.guidance.setting import Guidance
-    from vidcfg.metrics.metric import mean_metric as register_metric
+    from vidcfg.metrics.metric import own_metric as register_metric
     from vidcfg.pipelines.check import check_pipeline
     from vidcfg.pipelines.families import register_family
     from vidcfg.pipelines.guide import guide
@@ -27,7 +27,7 @@ _PUBLIC = {
     "guide": "vidcfg.pipelines.guide:guide",
     "register_family": "vidcfg.pipelines.families:register_family",
     "register_frames": "vidcfg.guidance.frames:frames",
-    "register_metric": "vidcfg.metrics.metric:mean_metric",
+    "register_metric": "vidcfg.metrics.metric:own_metric",
     "register_rule": "vidcfg.guidance.rule:rule",
     "register_schedule": "vidcfg.guidance.schedule:schedule",
 }

@@ -84,7 +84,7 @@ def test_weights_of_another_length_or_below_zero_are_refused():
     what = "guidance.frames.values has 5 weights, but the clip has 9 frames. Write 9, or kind: kn"
     with pytest.raises(ValueError, match=what):
         Guidance(3.0, frames=[1.0, 0.5, 0.5, 0.0, 0.5]).surface(num_frames=9, **run)
-    with pytest.raises(ConfigError, match="frames is -0.5, but must be from 0 to 1000"):
+    with pytest.raises(ConfigError, match="frames.1 is -0.5, but must be from 0 to 1000"):
         Guidance(3.0, frames=np.array([1.0, -0.5]))
     with pytest.raises(ValueError, match="gives frame 1 the weight -2. Return a number from 0"):
         Guidance(3.0, frames=lambda frame: -2.0 * frame).surface(num_frames=5, **run)
@@ -95,6 +95,16 @@ def test_weights_of_another_length_or_below_zero_are_refused():
 def test_scale_takes_an_array_of_one_number_per_step():
     assert Guidance(np.array([3.0, 2.0])) == Guidance([3.0, 2.0])
     assert Guidance(np.float32(2.5)) == Guidance(2.5)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers_wherever_they_stand():
+    places, first, half = np.array([3, -2]), np.int64(1), np.float32(0.5)
+    frames = {"kind": "keyframes", "at": places, "floor": half, "reach": torch.tensor(4)}
+    window = {"frames": (first, np.int32(4)), "to": half}
+    ours = Guidance(np.float32(3), frames=frames, windows=[window])
+    assert Keyframes(at=[*places], floor=half, reach=np.int64(4)) == ours.frames
+    frames = {"kind": "keyframes", "at": [3, -2], "floor": 0.5, "reach": 4.0}
+    assert ours == Guidance(3.0, frames=frames, windows=[{"frames": [1, 4], "to": 0.5}])
 
 
 def test_only_keyframes_are_reduced_by_max():

@@ -1,8 +1,6 @@
 """A rule and a frame weighting from outside: one class each, and no other line."""
 
-import ast
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ import torch
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits
 from rule_runs import branch_videos, every_rule, one_step, plan_of, rule_of, whole_run
 
-import vidcfg
 from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.frame_map import CausalMap
 from vidcfg.guidance.frames import FrameWeights, frames
@@ -71,6 +68,30 @@ def odd():
 
     yield Odd
     del FrameWeights.kinds["odd"]
+
+
+@pytest.fixture
+def given():
+    """A frame weighting and a schedule that return what a test hands them."""
+    made = {}
+
+    @frames("given")
+    class GivenWeights(FrameWeights):
+        def weights(self, num_frames, *, fps=None):
+            return made["frames"](num_frames)
+
+    @schedule("given")
+    class GivenScales(Schedule):
+        scales = ()
+
+        def numbers(self):
+            return (3.0,)
+
+        def values(self, position_K):
+            return made["scale"](len(position_K))
+
+    yield made
+    del FrameWeights.kinds["given"], Schedule.kinds["given"]
 
 
 def half_of(c, u, s):
@@ -140,87 +161,60 @@ def test_kinds_from_outside_are_words_of_the_yaml_with_the_same_errors(half, odd
     )
 
 
+@pytest.mark.parametrize(
+    ("deltas", "message"),
+    [
+        (lambda s, w: {"uncond": 1 - s}, "gives a delta of uncond, but it moves uncond to"),
+        (
+            lambda s, w: {"cond": s, "negative": s - 1},
+            "gives a delta of negative, but it moves un",
+        ),
+        (lambda s, w: {"cond": 2.0}, r"gives a delta of shape \(\). Give one for each strength"),
+        (lambda s, w: {"cond": 0.9 * s}, "changes a frame of strength 1 and weight 0"),
+        (lambda s, w: {"cond": s * np.nan}, "changes a frame of strength 1 and weight 0"),
+        (lambda s, w: None, "gives deltas that are None. Return a dictionary"),
+    ],
+)
+def test_a_class_that_is_no_rule_is_refused_before_anything_runs(half, deltas, message):
+    half.deltas = lambda self, strength, weight: deltas(strength, weight)
+    with pytest.raises(ConfigError, match=f"^Guidance: method half {message}"):
+        Guidance(3.0, method="half")
+    with pytest.raises(ConfigError, match=f"^Guidance: method.1 half {message}"):
+        Guidance(3.0, method=["cfg", "half"])
+
+
+def test_weights_from_outside_are_asked_of_the_clip_at_hand_and_of_no_other(given):
+    # In a clip of 30 frames it would be uniform, and frame 40 is in none of them.
+    given["frames"] = lambda count: [1.0] * 40 + [0.25] + [0.0] * (count - 41)
+    run = {"num_steps": 2, "num_frames": 53, "frame_map": CausalMap(4)}
+    surface = Guidance(5.0, frames="given").surface(**run)
+    np.testing.assert_array_equal(surface.strength_KT, [[5.0] * 40 + [2.0] + [1.0] * 12] * 2)
+
+
+@pytest.mark.parametrize(
+    ("what", "gives", "message"),
+    [
+        ("frames", lambda count: np.ones(1), r"frames gives an array of shape \(1,\). Return 9"),
+        ("frames", lambda count: np.ones((9, 9)), r"shape \(9, 9\). Return 9, one per frame"),
+        ("frames", lambda count: [0.5] * 4 + [np.nan] * 5, "frame 4 the weight nan. Return a num"),
+        ("frames", lambda count: np.arange(9) / 8 - 1 / 8, "frame 0 the weight -0.125. Return"),
+        ("scale", lambda count: 3.0, r"scale gives an array of shape \(\). Return 2, one per st"),
+        ("scale", lambda count: np.ones((3, count)), r"shape \(3, 2\). Return 2, one per step"),
+        ("scale", lambda count: np.array([3, np.inf]), "step 1 the scale inf. Return a finite"),
+    ],
+)
+def test_numbers_from_outside_that_are_none_of_a_clip_or_run_are_refused(
+    given, what, gives, message
+):
+    given[what] = gives
+    guidance = Guidance(**({"scale": 3.0} | {what: "given"}))
+    with pytest.raises(ValueError, match=message):
+        guidance.surface(num_steps=2, num_frames=9, frame_map=CausalMap(4))
+
+
 def test_a_name_that_is_taken_is_refused(half):
     with pytest.raises(ValueError, match="'half' is taken by .*Half. Use another name"):
 
         @rule("half")
         class Other(AgainstUncond):
             pass
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (lambda count: np.full(count, np.nan), "numbers that are not finite"),
-        (lambda count: np.linspace(0, 1, count - 1), "{less} numbers"),
-        (lambda count: [0.5] * count, "list"),
-        (lambda count: None, "NoneType"),
-    ],
-)
-def test_a_kind_from_outside_that_gives_no_array_of_numbers_is_named(monkeypatch, wrong, words):
-    monkeypatch.setattr(FrameWeights, "kinds", dict(FrameWeights.kinds))
-    monkeypatch.setattr(Schedule, "kinds", dict(Schedule.kinds))
-
-    @frames("wrong")
-    class WrongFrames(FrameWeights):
-        """Weights of some other kind."""
-
-        def weights(self, num_frames, *, fps=None):
-            return wrong(num_frames)
-
-    @schedule("wrong")
-    class WrongSchedule(Schedule):
-        """Scales of some other kind."""
-
-        scales = ("top",)
-        top: float = 3.0
-
-        def values(self, position_K):
-            return wrong(len(position_K))
-
-    run = {"num_steps": 6, "num_frames": 9, "frame_map": CausalMap(4)}
-    of_frames = rf"frames: wrong gives {words.format(less=8)}, .* array of 9 .* for each frame"
-    with pytest.raises(ValueError, match=of_frames):
-        Guidance(3.0, frames="wrong").surface(**run)
-    of_steps = rf"scale: wrong gives {words.format(less=5)}, .* array of 6 .* for each step"
-    with pytest.raises(ValueError, match=of_steps):
-        Guidance({"kind": "wrong"}).surface(**run)
-
-
-def test_a_schedule_says_which_of_its_values_are_scales():
-    with pytest.raises(TypeError, match="scales"):
-
-        @schedule("no_scales")
-        class Nothing(Schedule):
-            pass
-
-    assert "no_scales" not in Schedule.kinds
-
-
-def test_every_kind_is_in_the_tables_of_this_test():
-    ours = [
-        {kind for kind, cls in base.kinds.items() if cls.__module__.startswith("vidcfg.")}
-        for base in (Schedule, FrameWeights)
-    ]
-    assert ours == OURS
-
-
-def test_no_file_lists_names_of_rules_frame_weightings_or_schedules():
-    root = Path(vidcfg.__file__).parent
-    kinds = (base.kinds.items() for base in (Rule, FrameWeights, Schedule))
-    names = [{k for k, c in known if c.__module__.startswith("vidcfg.")} for known in kinds]
-    # A family says itself which of its layers a rule changes.
-    files = (path for path in sorted(root.rglob("*.py")) if path.parent.name != "families")
-    found = []
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Tuple | ast.List | ast.Set):
-                items = node.elts
-            elif isinstance(node, ast.Dict):
-                items = [key for key in node.keys if key is not None]
-            else:
-                continue
-            words = {item.value for item in items if isinstance(item, ast.Constant)}
-            if len(words) > 1 and any(words <= known for known in names):
-                found.append(f"{path.relative_to(root)}:{node.lineno} {sorted(map(str, words))}")
-    assert found == []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import vidcfg
+from vidcfg.pipelines.families import Family
 
 
 def render(pipe: Any, prompt: str) -> Any:
@@ -28,6 +29,10 @@ def render(pipe: Any, prompt: str) -> Any:
     with vidcfg.guide(pipe, [guidance, 3.0], negative_prompt=["blurry", "dark"]):
         video = pipe([prompt, prompt], num_frames=81, guidance_scale=1.0).frames
     return video
+
+
+def declare() -> None:
+    vidcfg.register_family(Family(name="kite", pipelines=("KitePipeline",)))
 
 
 def wrong() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from video_files import write_video
 
+import vidcfg
 from vidcfg.metrics.catalogue import FAMILIES, METRICS, measured
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import ClipMeasures, measure
@@ -69,6 +70,46 @@ def outside(monkeypatch):
         del METRICS[name]
 
 
+def test_functions_of_users_get_frames_in_0_to_1_and_fail_for_one_clip_and_metric(tmp_path):
+    from vidcfg.evaluate.inputs import find_items
+    from vidcfg.evaluate.run import evaluate
+    from vidcfg.evaluate.settings import Settings
+
+    before = dict(METRICS)
+    facts = "appearance", "0..1", "none", "a test"
+    for _ in range(2):  # as a cell of a notebook is run again
+        vidcfg.register_metric("peak", *facts)(lambda frame_CHW: frame_CHW.max())
+    with pytest.raises(ValueError, match="a metric is named peak already"):
+        vidcfg.register_metric("peak", *facts)(rows)
+    vidcfg.register_metric("step", *facts, lag=1)(lambda p: abs(p.second - p.first).mean())
+    share = vidcfg.register_metric("share", *facts)(lambda f: f[0].sum() / f.sum())
+    assert share(np.ones((3, 2, 4))) == pytest.approx(1 / 3)
+    vidcfg.register_metric("typo", *facts)(lambda frame_CHW: {}["red"])
+
+    # 8 bits, of which the second clip has black frames.
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(0, 200, (5, 16, 20, 3)).astype(np.uint8) for _ in range(2)]
+    clips[1][2:] = 0
+    for index, frames_THWC in enumerate(clips):
+        write_video(tmp_path / f"{index}.mkv", frames_THWC, fps=8, codec="ffv1")
+    try:
+        found = evaluate(find_items([tmp_path]), Settings(families=("appearance",)))
+    finally:
+        for name in set(METRICS) - set(before):
+            del METRICS[name]
+    for index, frames_THWC in enumerate(clips):
+        records = {r.name: r for r in found.records(f"{index}.mkv")}
+        unit = frames_THWC / 255.0
+        peak, step = unit.max(axis=(1, 2, 3)).mean(), abs(np.diff(unit, axis=0)).mean()
+        # float32 frames
+        assert records["peak"].value == pytest.approx(peak, rel=1e-6)
+        assert records["step"].value == pytest.approx(step, rel=1e-6)
+        assert "KeyError: 'red'" in records["typo"].skipped_reason
+        assert records["saturation"].value > 0
+        assert (records["share"].value is None) == (index == 1)
+    assert "the number is nan" in records["share"].skipped_reason
+
+
 def test_a_metric_from_outside_is_measured_by_the_evaluator(outside, tmp_path):
     from vidcfg.evaluate.inputs import find_items
     from vidcfg.evaluate.run import evaluate
@@ -102,15 +143,21 @@ def test_a_name_stands_for_one_metric(outside):
         declare("contrast", "appearance", "intensity", "none", "mine")
 
 
-def test_a_metric_from_outside_without_a_finite_value_is_null_and_the_others_stay(outside):
+def test_a_function_of_a_user_that_fails_in_one_shot_gives_the_clip_no_value():
     # The first of three shots is black: 0 / 0.
     rng = np.random.default_rng(1)
     frames = rng.integers(1, 256, (7, 3, 16, 20), dtype=np.uint8)
     frames[:2] = 0
-    meter = ClipMeasures([METRICS["red_share"], METRICS["saturation"]])
-    with np.errstate(invalid="ignore"):
-        measure(frames, [meter])
+    try:
+        vidcfg.register_metric("red", "appearance", "0..1", "none", "a test")(
+            lambda frame_CHW: frame_CHW[0].sum() / frame_CHW.sum()
+        )
+        meter = ClipMeasures([METRICS["red"], METRICS["saturation"]])
+        with np.errstate(invalid="ignore"):
+            measure(frames, [meter])
         red, saturation = meter.finish()
-    assert (red.value, red.status) == (None, "skipped")
-    assert red.skipped_reason == "it has the value nan on a frame"
+    finally:
+        METRICS.pop("red", None)
+    assert (red.value, red.status) == (None, "invalid")
+    assert red.skipped_reason == "its function gave no number: the number is nan"
     assert 0 < saturation.value < 1

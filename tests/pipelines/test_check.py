@@ -1,5 +1,6 @@
 """`vidcfg families check`: a declaration is held against the pipeline that it is for."""
 
+import functools
 import re
 from dataclasses import replace
 
@@ -104,6 +105,19 @@ def test_pipeline_that_forgets_a_step_is_far(checked, monkeypatch):
     found = checked()
     assert found["random surface"].passed is False
     assert found["random surface"].text.startswith("far: by")
+
+
+def test_pipeline_without_guidance_of_its_own_is_not_called_far(checked, monkeypatch):
+    stock = kites.KitePipeline.__call__
+
+    @functools.wraps(stock)
+    def plain(self, *args, guidance_scale=1.0, **kwargs):
+        return stock(self, *args, guidance_scale=1.0, **kwargs)
+
+    monkeypatch.setattr(kites.KitePipeline, "__call__", plain)
+    line = checked()["uniform scale"]
+    assert line.passed is None
+    assert "cannot be told: its own guidance" in line.text
 
 
 @pytest.mark.parametrize(

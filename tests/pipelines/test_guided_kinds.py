@@ -282,3 +282,17 @@ def test_a_scale_outside_the_usual_range_is_a_note_and_no_error(caplog):
         "note: scale 30 is outside of what people use with ltx (2 to 5, default 3)."
     ]
     assert scale_note(FAMILIES["ltx"], 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "last", "told"), [(2.0, 1.0, []), (4.0, 1.5, ["note: scale 5.5 is outside"])]
+)
+def test_the_note_is_about_the_scale_and_not_about_the_mean_of_a_latent(scale, last, told, caplog):
+    # The last latent of the ramp has a mean weight below its last frame's.
+    tiny = BUILDERS["ltx"](num_steps=1)
+    count = tiny.shape["num_frames"]
+    frames = [last * frame / (count - 1) for frame in range(count)]
+    with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale, frames=frames), **tiny.negative):
+        tiny.unguided(generator=generators(0, 1))
+    found = [r.getMessage() for r in caplog.records if r.name == "vidcfg"]
+    assert [note[: len("note: scale 5.5 is outside")] for note in found] == told

@@ -6,7 +6,6 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -36,6 +35,8 @@ class FrameWeights(Kinds):
     """A weight for every frame of a clip.
 
     reducer   how a latent frame takes its weight from its pixel frames: `mean` or `max`
+    bounds    what is written that every weight lies between, whatever the clip; empty where the
+              clip decides
     """
 
     kinds: ClassVar[dict[str, type["FrameWeights"]]] = {}
@@ -56,15 +57,19 @@ class FrameWeights(Kinds):
         """The weight of each pixel frame, usually from 0 to 1."""
         raise NotImplementedError
 
-    @cached_property
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        return ()
+
+    @property
     def is_uniform(self) -> bool:
         """Whether every frame of every clip has weight 1."""
-        return all(np.all(self.weights(count, fps=1.0) == 1.0) for count in _CLIPS)
+        return set(self.bounds) == {1}
 
-    @cached_property
+    @property
     def is_off(self) -> bool:
         """Whether every frame of every clip has weight 0."""
-        return all(np.all(self.weights(count, fps=1.0) == 0.0) for count in _CLIPS)
+        return set(self.bounds) == {0}
 
     def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         """What cannot work in a clip of this length and frame rate."""
@@ -74,9 +79,6 @@ class FrameWeights(Kinds):
         """Why these weights are not what is meant in such a clip, None where they are."""
         return "has no effect: video.num_frames is 1. Write uniform." if num_frames == 1 else None
 
-
-_CLIPS = (4, 7, 30)
-"""Lengths that tell whether weights are the same on all frames."""
 
 frames = FrameWeights.named
 
@@ -88,6 +90,8 @@ class Uniform(FrameWeights):
     Weight: 1
     Use: plain guidance
     """
+
+    bounds: ClassVar[tuple[float, ...]] = (1.0,)
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         return np.ones(num_frames, dtype=np.float64)
@@ -156,12 +160,8 @@ class Keyframes(FrameWeights):
     falloff: Literal["linear", "cosine", "gaussian"] = "linear"
 
     @property
-    def is_uniform(self) -> bool:
-        return self.floor == 1.0
-
-    @property
-    def is_off(self) -> bool:
-        return False
+    def bounds(self) -> tuple[float, ...]:
+        return 1.0, self.floor
 
     def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         for i, place in enumerate(self.at):
@@ -226,6 +226,10 @@ class Decay(FrameWeights):
     end: Fraction = Field(description="the weight of the last frame, from 0 to 1")
     curve: Literal["linear", "cosine", "exponential"] = "linear"
 
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        return 1.0, self.end
+
     def findings(self):
         if self.curve == "exponential" and self.end == 0.0:
             yield Finding(
@@ -256,6 +260,10 @@ class Ramp(FrameWeights):
 
     first: Fraction = Field(description="the weight of the first frame, from 0 to 1")
     last: Fraction = Field(description="the weight of the last frame, from 0 to 1")
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        return self.first, self.last
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         return np.linspace(self.first, self.last, num_frames, dtype=np.float64)
@@ -335,6 +343,10 @@ class ListedWeights(FrameWeights):
 
     values: AtLeastOne[Annotated[float, Range(0, 1000)]]
 
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        return self.values
+
     def check_run(self, num_frames: int, fps: Fps) -> Iterator[Finding]:
         if len(self.values) != num_frames:
             what = f"has {len(self.values)} weights, but the clip has {num_frames} frames."
@@ -348,19 +360,11 @@ class FunctionWeights(FrameWeights):
     """`of(frame)`, at least 0, for each pixel frame, counted from 0; in Python alone."""
 
     kind = "function"
-    # not known before the length of the clip
-    is_uniform: ClassVar[bool] = False
-    is_off: ClassVar[bool] = False
 
     of: Annotated[Callable[[int], float], PlainSerializer(repr)]
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
-        weights_T = np.array([float(self.of(f)) for f in range(num_frames)], dtype=np.float64)
-        for frame, weight in enumerate(weights_T):
-            if not 0 <= weight <= 1000:
-                what = f"guidance.frames gives frame {frame} the weight {weight:g}"
-                raise ValueError(f"{what}. Return a number from 0 to 1, or up to 1000.")
-        return weights_T
+        return np.array([self.of(f) for f in range(num_frames)], dtype=np.float64)
 
 
 @frames("knots")
@@ -376,6 +380,10 @@ class KnotWeights(FrameWeights):
     points: Annotated[AtLeastOne[Pair[Fraction, Fraction]], Rising] = Field(
         description="a list such as [[0.0, 1.0], [1.0, 0.2]]"
     )
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        return tuple(weight for _, weight in self.points)
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         positions, weights = zip(*self.points, strict=True)

@@ -281,6 +281,25 @@ class Rule(Method, Kinds):
         """What cannot work in a run of so many steps."""
         return iter(())
 
+    def flaw(self) -> str | None:
+        """Why the class is no rule, by what it gives for a frame without guidance."""
+        one_F, none_F = np.ones(2), np.zeros(2)
+        given = self.deltas(one_F, none_F)
+        if not isinstance(given, Mapping):
+            return f"gives deltas that are {given!r}. Return a dictionary, by branch."
+        others = [branch for branch in self.branches if branch != self.base]
+        cls = type(self)
+        is_plain = cls.combination is Method.combination and cls.steps is Method.steps
+        for branch, values in given.items():
+            if is_plain and branch not in others:
+                names = ", ".join(others)
+                return f"gives a delta of {branch}, but it moves {self.base} towards {names}."
+            if np.shape(values) != one_F.shape:
+                return f"gives a delta of shape {np.shape(values)}. Give one for each strength."
+        if not self.is_off(one_F, none_F).all():
+            return "changes a frame of strength 1 and weight 0, which has to stay cond."
+        return None
+
     @model_serializer(mode="wrap")
     def _written(self, handler) -> dict[str, Any]:
         written = {k: v for k, v in handler(self).items() if k not in STRENGTHS or v is not None}

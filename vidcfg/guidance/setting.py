@@ -230,6 +230,8 @@ class Guidance(ConfigModel):
                     what = f"names the expert '{name}'. Use letters, digits and '_'."
                     yield Finding(path, what)
         for term in self.terms:
+            if flaw := term.rule.flaw():
+                yield Finding(term.above, f"{term.rule.kind} {flaw}")
             top, (highest, instead) = max(term.numbers), term.rule.highest
             if top > highest:
                 what = f"reaches {top:g}, but {instead}."

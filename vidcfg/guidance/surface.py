@@ -86,29 +86,34 @@ def _distinct_rows(weights: Float64[np.ndarray, "K N"]) -> list[list[float]]:
     return weights[:1].tolist() if (weights == weights[:1]).all() else weights.tolist()
 
 
-def _numbers(found: Any, count: int, name: str, kind: Any) -> np.ndarray:
-    """What a schedule or a frame weighting gave, which may be somebody's own.
-
-    Raises:
-        ValueError: unless it is an array of `count` finite numbers, or rows of such.
-    """
-    is_array = isinstance(found, np.ndarray) and found.shape[:1] == (count,)
-    if not is_array or not np.isfinite(found).all():
-        size = f"{found.size} numbers" if isinstance(found, np.ndarray) else type(found).__name__
-        size = "numbers that are not finite" if is_array else size
-        raise ValueError(
-            f"guidance.{name}: {kind.kind} gives {size}, but must give an array of {count} finite "
-            f"numbers, one for each {'step' if name == 'scale' else 'frame'}."
-        )
-    return found
-
-
 def strength_of(
     scale: Float64[np.ndarray, "K #N"], weights: Float64[np.ndarray, "K N"]
 ) -> Float64[np.ndarray, "K N"]:
     """1 + (scale - 1) * w: exactly `scale` where w is 1, exactly 1 where w is 0 or scale is 1."""
     strength = 1.0 + (scale - 1.0) * weights
     return np.where(weights == 1.0, scale, np.where(weights == 0.0, 1.0, strength))
+
+
+def _one_each(values: Any, count: int, path: Path, what: str) -> np.ndarray:
+    """What a schedule or frame weighting gave for each step or frame, checked, as float64.
+
+    Raises:
+        ValueError: unless they are `count` finite numbers, or rows of them; weights are from 0 to
+            1000.
+    """
+    gave = np.asarray(values, dtype=np.float64)
+    each, low, high = ("frame", 0, 1000) if what == "weight" else ("step", -np.inf, np.inf)
+    where = f"{dotted(('guidance', *path))} gives"
+    if gave.shape[:1] != (count,) or gave.ndim > (1 if what == "weight" else 2):
+        raise ValueError(
+            f"{where} an array of shape {gave.shape}. Return {count}, one per {each}."
+        )
+    for place in np.argwhere(~(np.isfinite(gave) & (gave >= low) & (gave <= high)))[:1]:
+        fix = "number from 0 to 1, or up to 1000" if what == "weight" else "finite number"
+        raise ValueError(
+            f"{where} {each} {place[0]} the {what} {gave[tuple(place)]:g}. Return a {fix}."
+        )
+    return gave
 
 
 @dataclass(frozen=True)
@@ -188,15 +193,15 @@ class Term:
 
         # Scale: its numbers are read in the rule's convention, here and nowhere else.
         written = self.scale.raised() if self.rule.off_value == 0 else self.scale
-        scale_KN = _numbers(written.values(position_K), num_steps, "scale", self.scale)
-        scale_KN = scale_KN.reshape(num_steps, -1)
+        scale_K = _one_each(written.values(position_K), num_steps, self.at["scale"], "scale")
+        scale_KN = scale_K.reshape(num_steps, -1)
 
         # Weights: those of the frames, 0 where a window or an interval leaves the frame alone.
         progress_K = progress(num_steps)
         mask_KT = window_mask(self.windows, progress_K, num_frames)
         mask_KT = mask_KT & self.scale.active(position_K)[:, None]
         weights_T = self.frames.weights(num_frames, fps=fps)
-        weights_T = _numbers(weights_T, num_frames, "frames", self.frames)
+        weights_T = _one_each(weights_T, num_frames, self.at["frames"], "weight")
         weights_KT = np.where(mask_KT, weights_T, 0.0)
         weights_KT = weights_KT if part_T is None else weights_KT[:, part_T]
         reducer = self.frames.reducer if self.reduce == "auto" else self.reduce

@@ -22,7 +22,7 @@ from vidcfg.metrics.metric import (
     over_shots,
     skipped,
 )
-from vidcfg.metrics.record import LARGEST, ClipInfo, Record
+from vidcfg.metrics.record import ClipInfo, Record
 from vidcfg.metrics.shots import with_cuts
 from vidcfg.metrics.weight_files import MissingWeightsError
 
@@ -148,10 +148,6 @@ class ClipMeasures(Meter):
         cuts, made = [shot.start for shot in self._shots[1:]], []
         for index, metric in enumerate(self.metrics):
             outcome = over_shots(metric, self._shots, index)
-            numbers = [outcome["value"], *(outcome.get("trace") or ())]
-            if wrong := [x for x in numbers if x is not None and not abs(x) <= LARGEST]:
-                # Of a metric that is not ours; the others of the clip stay.
-                outcome = skipped(f"it has the value {wrong[-1]:g} on a frame")
             if metric.marks_still and self._is_still and outcome["value"] is not None:
                 outcome["status"] = "static"
             if cuts:

@@ -1,12 +1,13 @@
 """What a metric is: one number about videos, whose facts stand on it, registered by its name."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
-from vidcfg.metrics.record import Record
+from vidcfg.metrics.record import LARGEST, Record
 from vidcfg.plugins import load_plugins
 
 
@@ -159,10 +160,57 @@ def mean_metric(
     return register
 
 
+def own_metric(
+    *facts: str, marks_still: bool = False, **taken: int
+) -> Callable[[Callable], Callable]:
+    """Register the mean over the clip of a function of a frame [C, H, W], float32 in 0..1.
+
+    With `lag=1` it gets a pair of neighbours, `pair.first` and `pair.second`. `facts` are name,
+    family, unit, better and protocol. A clip for which it raises, or gives no finite number, has
+    the reason in place of a value.
+    """
+
+    def register(of: Callable) -> Callable:
+        @functools.wraps(of)
+        def number_or_reason(source: Any) -> float | str:
+            try:
+                value = float(of(_in_unit(source)))
+            except Exception as error:  # of somebody else's code, about one metric of one clip
+                return f"{type(error).__name__}: {error}"
+            return value if abs(value) <= LARGEST else f"the number is {value}"
+
+        known = METRICS.get(facts[0])
+        before = known and known.needs and known.needs[0].of
+        if before and (before.__module__, before.__qualname__) == (of.__module__, of.__qualname__):
+            del METRICS[facts[0]]  # a cell of a notebook that is run again
+        mean_metric(*facts, marks_still=marks_still, **taken)(number_or_reason)
+        return of
+
+    return register
+
+
+def _in_unit(source: Any) -> Any:
+    """A frame, or a pair of frames, as float32 in [0, 1]."""
+    from vidcfg.metrics.frames import to_unit
+
+    if not hasattr(source, "views"):
+        return to_unit(source)
+    views = tuple(type(view)(to_unit(view.frame)) for view in source.views)
+    return replace(source, views=views, halves=None)
+
+
 def averaged(points: Iterable, *, reason: str = "") -> dict[str, Any]:
-    """The mean of one value per frame or pair, with these as trace; skipped if there is none."""
+    """The mean of one value per frame or pair, with these as trace; skipped if there is none.
+
+    A text among them is the reason why there is no value.
+    """
     import numpy as np
 
+    points = list(points)
+    why = next((point for point in points if isinstance(point, str)), None)
+    if why is not None:
+        reason = f"its function gave no number: {why}"
+        return {"value": None, "n": 0, "reason": reason, "status": "invalid"}
     trace = tuple(float(point) for point in points)
     if not trace:
         return skipped(reason or "the clip has too few frames")
@@ -217,11 +265,14 @@ class Shot:
 def over_shots(metric: Metric, shots: Sequence[Shot], index: int) -> dict[str, Any]:
     """The outcome of a clip by those of its shots; a mean counts each by its `n`.
 
-    Shots without a value, such as those that are too short, have no part in it. The trace is that
-    of the clip, None where a pair would reach over a cut.
+    Shots without a value, such as those that are too short, have no part in it; one that a metric
+    failed on leaves the clip without. The trace is that of the clip, None where a pair would reach
+    over a cut.
     """
     outcomes = [shot.outcomes[index] for shot in shots]
     known = [outcome for outcome in outcomes if outcome["value"] is not None]
+    if broken := [outcome for outcome in outcomes if outcome.get("status") == "invalid"]:
+        return broken[0]
     if len(shots) == 1 or not known:
         return max(outcomes, key=lambda outcome: outcome["n"])
     import numpy as np

@@ -147,6 +147,9 @@ class _Check:
                 self.less = 1
                 note = "It guides by cond + scale (cond - uncond): its scale is 1 lower"
                 return True, f"{told}. {note}"
+            if difference(self.sides.unguided(), self.stock) == 0:
+                own = f"its own guidance (own_guidance={self.family.own_guidance})"
+                return None, f"cannot be told: {own} changes nothing. Has it none, or another?"
         return passed, words
 
     def random_surface(self) -> tuple[bool | None, str]:

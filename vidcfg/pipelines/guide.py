@@ -242,6 +242,7 @@ def _without_frames(setting: Guidance, family: Family) -> Guidance:
 def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Callable]:
     """The methods of a pipeline's class by name, so that its call is checked and guided."""
     signature = call_signature(cls)
+    own, *_ = signature.parameters
 
     @functools.wraps(cls.__call__)
     def call(self, *args, **kwargs):
@@ -252,7 +253,7 @@ def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Ca
             )
         bound = signature.bind(self, *args, **kwargs)
         given = _without_own_guidance(family, dict(bound.arguments), signature)
-        given.pop("self")
+        given.pop(own)
         extra = given.pop("kwargs", {})
         if (name := "callback_on_step_end") in given:
             given[name] = kept_from_negative(given[name])

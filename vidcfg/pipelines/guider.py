@@ -12,6 +12,7 @@ from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
 
 from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
+from vidcfg.guidance.frames import FunctionWeights
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
@@ -77,7 +78,7 @@ class FrameGuidance(BaseGuidance):
         )
         self._fps = fps
         self._given_frames = latent_frames
-        if layout == "tokens" and latent_frames is None:
+        if layout == "tokens" and not latent_frames:
             raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
         self._facts_of: Callable[[int], RunFacts] = self._own_facts
         self._facts: RunFacts | None = None
@@ -86,6 +87,14 @@ class FrameGuidance(BaseGuidance):
         self._memory = Memory()
         self._seen: tuple[int, int | None] = -1, None
         self.trace = Trace()
+
+    def save_config(self, *where: Any, **how: Any) -> None:
+        if any(isinstance(term.frames, FunctionWeights) for term in self._rule.terms):
+            raise ValueError(
+                "guidance.frames is a function, which no file can hold. Save the guider with its "
+                "numbers: frames=[weight(f) for f in range(num_frames)]."
+            )
+        super().save_config(*where, **how)
 
     def told_by(self, facts_of: Callable[[int], RunFacts], trace: Trace) -> None:
         """Ask a pipeline what a run of so many latent frames is, and keep its plan in `trace`."""

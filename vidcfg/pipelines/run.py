@@ -73,7 +73,8 @@ class GuidedRun:
         surfaces = [made[place] for place in places]
         if not session.scales_noted:
             session.scales_noted = True
-            strengths = [surface.strength_KF.ravel() for surface, *_ in made]
+            # What is written, and what a frame of more than full weight makes of it.
+            strengths = [np.append(surface.scale_K, surface.strength_KT) for surface, *_ in made]
             peaks = {float(values[abs(values - 1).argmax()]) for values in strengths}
             for peak in sorted(peaks):
                 note = scale_note(family, peak)

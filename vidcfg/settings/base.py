@@ -90,6 +90,7 @@ class ConfigModel(BaseModel, metaclass=Shown):
             order = [n for c in type(self).__mro__ for n in get_annotations(c)]
             names = [name for name in order if name in type(self).model_fields]
             data = dict(zip(names[: len(values)], values, strict=True)) | data
+        data = plain(data)
         try:
             self.__pydantic_validator__.validate_python(data, self_instance=self)
         except ValidationError as error:
@@ -189,7 +190,11 @@ def as_tuple(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Numbers and lists of an array or tensor; other values as they are."""
+    """Numbers and lists for arrays and tensors, those in lists and dictionaries too."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
     return value.tolist() if hasattr(value, "tolist") else value
 
 

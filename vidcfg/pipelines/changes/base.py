@@ -129,4 +129,12 @@ class ModelChange:
 
 def first(outputs: Any) -> Tensor:
     """The prediction among a model's outputs."""
-    return outputs if isinstance(outputs, Tensor) else outputs[0]
+    if isinstance(outputs, Tensor):
+        return outputs
+    try:
+        return outputs[0]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"the denoiser returns a {type(outputs).__name__}, in which its prediction cannot be "
+            f"told. Return the prediction, or a tuple that begins with it."
+        ) from None

@@ -8,22 +8,36 @@ from vidcfg.pipelines.families.refused import REFUSED
 from vidcfg.pipelines.family import Family
 from vidcfg.plugins import load_plugins
 
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "adapted_family",
+    "family_of",
+    "pipeline_class",
+    "register_family",
+]
+
 FAMILIES: dict[str, Family] = {
     value.name: value
     for found in pkgutil.iter_modules(__path__)
     for value in vars(import_module(f"{__name__}.{found.name}")).values()
     if isinstance(value, Family)
 }
+OURS = frozenset(FAMILIES)
 
 
 def register_family(family: Family) -> None:
     """Make `vidcfg.guide` accept the pipeline classes of `family`.
 
+    Declared anew, as a cell of a notebook is run again, it takes the place of the one before.
+
     Raises:
         ValueError: if its name or one of its pipeline classes is taken.
     """
-    if family.name in FAMILIES:
+    known = FAMILIES.get(family.name)
+    if known is not None and (family.name in OURS or known.pipelines != family.pipelines):
         raise ValueError(f"a family named {family.name!r} exists. Choose another name.")
+    FAMILIES.pop(family.name, None)
     for other in FAMILIES.values():
         taken = set(family.pipelines) & set(other.pipelines)
         if taken:

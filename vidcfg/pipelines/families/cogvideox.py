@@ -22,7 +22,7 @@ FAMILY = Family(
         "ConsisIDPipeline",
     ),
     layout="BFCHW",
-    frame_rule="4k + 1 (1.5: padded)",
+    frame_rule="8k, 8k + 1 (1.5: padded)",
     tested="exact",
     checkpoints={
         "zai-org/CogVideoX-[25]b": _published("CogVideoXPipeline", None),
