@@ -3,6 +3,7 @@
 A net that measures is loaded from a file whose hash is checked, or not at all.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -206,18 +207,22 @@ def _unlike(
     return None if found == expected.sha256 else f"its sha256 is {found}, not {expected.sha256}"
 
 
-def backend_of(name: str, path: Path) -> Backend:
-    """The backend that a file of weights makes."""
-    return Backend(name, remembered_sha256(path), path.name)
+def backend_of(name: str, *parts: Path) -> Backend:
+    """The backend that a file of weights makes; several parts have the hash of their hashes."""
+    first, *more = map(remembered_sha256, parts)
+    sha256 = hashlib.sha256("".join([first, *more]).encode()).hexdigest() if more else first
+    return Backend(name, sha256, parts[0].name)
 
 
 @contextmanager
 def refusing(path: object, what: str) -> Iterator[None]:
-    """Raise MissingWeightsError, "`path` `what`: ...", for any error in the block."""
+    """Raise MissingWeightsError, "`path` `what`: ...", for any error in the block, with its first
+    line."""
     try:
         yield
     except Exception as error:
-        raise MissingWeightsError(f"{path} {what}: {error}.") from error
+        first, *_ = (str(error).strip() or type(error).__name__).splitlines()
+        raise MissingWeightsError(f"{path} {what}: {first.rstrip('.')}.") from error
 
 
 def fetch(name: str, *, source: Path | None = None, report: Report | None = None) -> Path:

@@ -227,7 +227,7 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
                 records += found
                 prompts |= {record.subject: str(unit.prompt) for record in found}
         video = cell.config.video
-        shapes = [(video.num_frames, video.height, video.width)] * len(keys)
+        shapes = dict.fromkeys(keys, (video.num_frames, video.height, video.width))
         features = _features(store, keys, settings.nets)
         of_set = set_means(records, prompts) + distances.of(features, shapes, {})
         lines = [json.dumps(row(record), allow_nan=False) for record in of_set]
