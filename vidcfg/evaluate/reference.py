@@ -7,8 +7,8 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, find_items
-from vidcfg.evaluate.score import cached_net
+from vidcfg.evaluate.inputs import Item, real_items
+from vidcfg.evaluate.score import cached_net, native
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import probe
 from vidcfg.media.read import first_frames
@@ -54,18 +54,16 @@ def real_features(name: str, net: FeatureNet, *, shapes: Sequence[Shape]) -> Rea
     file) of videos.
 
     Raises:
-        ValueError: the folder holds no videos.
+        ValueError: there is no folder, or it holds no videos.
     """
     if name == "mini":
         both = (features_of(net, _drawn(net, seed, shapes)) for seed in _SEEDS)
         return RealFeatures(f"reference=moving-shapes,n={len(shapes)}", *both, [])
-    items = [item for item in find_items([name]) if item.path.exists()]
-    if not items:
-        raise ValueError(
-            f"the reference {name} holds no videos. Give a folder of videos, or `mini`."
-        )
     problems: list[str] = []
-    real = features_of(net, _first_frames(net, items, problems))
+    real = features_of(net, _first_frames(net, real_items(name), problems))
+    if copies := len(real) - len(np.unique(real, axis=0)):
+        text = f"{copies} of {len(real)} clips are copies of others, which makes distances, and "
+        problems.append(f"{text}those between real clips, too small or too large. Leave them out.")
     return RealFeatures("reference=folder", real, None, problems)
 
 
@@ -78,7 +76,11 @@ def _first_frames(net: FeatureNet, items: list[Item], problems: list[str]) -> It
             if info.num_frames < net.min_frames:
                 has = f"{item.path} has {info.num_frames} frames"
                 raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
-            yield net.prepare(first_frames(info, net.num_frames))
+            frames = first_frames(info, net.num_frames)
+            if item.enlarge > 1:
+                own = [native(frame, item.enlarge, lossless=info.lossless) for frame in frames]
+                frames = np.stack(own)
+            yield net.prepare(frames)
         except ValueError as error:
             problems.append(f"{item.name}: {error}")
 

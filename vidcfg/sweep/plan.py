@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from vidcfg.evaluate.inputs import real_items
 from vidcfg.evaluate.settings import WEIGHT_FREE, Settings
 from vidcfg.guidance.plan import RunPlan, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
@@ -355,10 +355,10 @@ def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
         plan.settings()
     except ValueError as error:
         raise document.error("metrics", f"metrics: {error}") from None
-    reference = plan.sweep.reference
-    if reference not in (None, "mini") and not Path(reference).exists():
-        message = f"reference is {reference}, which does not exist. Give a folder, or mini."
-        raise document.error("reference", message)
+    try:
+        real_items(plan.sweep.reference)
+    except ValueError as error:
+        raise document.error("reference", f"reference: {error}") from None
 
 
 def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:
