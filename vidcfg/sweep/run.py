@@ -84,6 +84,10 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     if known.get("metrics") != made["metrics"] and store.done_keys(mine):
         old, new = (", ".join(one.get("metrics", ())) for one in (known, made))
         return f"videos measured by {old}, and this sweep measures {new}"
+    old, new = (one.get("sources", {}).get("weights") for one in (known, made))
+    if None not in (old, new) and old != new and store.done_keys(mine):
+        names = sorted(name for name in old | new if old.get(name) != new.get(name))
+        return f"videos measured with other weights: {', '.join(names)}"
     return ""
 
 
