@@ -127,6 +127,12 @@ def test_second_run_writes_the_same_bytes(rendered, tmp_path):
     assert first == second
 
 
+def test_features_of_an_earlier_run_do_not_stay(rendered, tmp_path):
+    (tmp_path / "features.npz").write_bytes(b"of other videos")
+    run(rendered, "--metrics", "appearance", "--out", tmp_path)
+    assert not (tmp_path / "features.npz").exists()
+
+
 def test_bad_file_gives_exit_code_one_and_its_name(rendered, tmp_path, capsys):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"x" * 500)

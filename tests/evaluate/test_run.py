@@ -19,7 +19,8 @@ from vidcfg.evaluate.score import native, score_video
 from vidcfg.evaluate.sets import set_means
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.read import read_video
-from vidcfg.metrics.record import Record
+from vidcfg.metrics.clip import ClipModel
+from vidcfg.metrics.record import Backend, Record
 
 PLAIN = Settings(families=("flicker", "appearance"))
 
@@ -152,6 +153,19 @@ def test_other_content_settings_or_facts_are_scored_anew(noise_video, tmp_path):
     assert scored_and_kept([moved], PLAIN, tmp_path)[1] == 0
 
 
+def test_other_weights_under_one_name_are_scored_anew(noise_video, tmp_path, monkeypatch):
+    items, chosen = find_items([noise_video("a.mkv")]), replace(PLAIN, families=("clip",))
+    for digit, expected in (("1", 0), ("1", 1), ("2", 0)):
+        backend, nothing = Backend("stub", digit * 64), {"encode_ids": len, "tokenize": len}
+        images = {"image_size": 8, "encode_images": lambda images: images.mean(dim=(2, 3))}
+        stub = ClipModel(backend, context_length=8, **images, **nothing)
+        monkeypatch.setattr("vidcfg.metrics.clip.load_clip", lambda *_, m=stub, **__: m)
+        evaluation, num_kept = scored_and_kept(items, chosen, tmp_path)
+        assert num_kept == expected
+        found = {r.backend.sha256[0] for r in evaluation.records("a.mkv") if r.backend}
+        assert found == {digit}
+
+
 def test_file_that_ends_its_worker_stops_no_other(rendered, monkeypatch):
     items = find_items([rendered])
     real = run._submit
@@ -231,6 +245,17 @@ def test_clip_too_short_for_a_net_is_null_with_the_reason(noise_video, scorer_fo
     found = by_name(evaluate(find_items([path]), mini_settings(scorer_folder)))
     assert "needs 4 frames" in found["align[mini]"].skipped_reason
     assert "needs 4 frames" in found["fd[mini]"].skipped_reason
+
+
+def test_real_clips_have_the_shapes_of_the_videos_that_are_compared(
+    rendered, noise_video, scorer_folder, few_real_clips
+):
+    noise_video("clip_9.mkv", num_frames=2, height=8, width=9)
+    items, chosen = find_items([rendered]), mini_settings(scorer_folder)
+    both = evaluate([*items, *find_items(["clip_9.mkv"])], chosen)
+    assert by_name(both)["fd[mini]"].value == by_name(evaluate(items, chosen))["fd[mini]"].value
+    (warning,) = both.warnings
+    assert warning.startswith("1 of 6 videos are in no distance by mini: mini needs 4 frames")
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """CLIP plumbing with tiny random models: ranges, limits and arithmetic."""
 
+import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from vidcfg.metrics.clip import MEAN, STD, ClipMeter, ClipModel, load_clip
 from vidcfg.metrics.meters import measure
@@ -215,6 +219,87 @@ def test_scores_of_the_transformers_folder_are_those_of_transformers(folder):
     )
 
 
+@pytest.fixture
+def copied(folder, tmp_path):
+    """A copy of the folder, to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_half_precision_files_are_read_in_float32(copied):
+    from transformers import CLIPModel
+
+    CLIPModel.from_pretrained(copied).half().save_pretrained(copied)
+    rounded = CLIPModel.from_pretrained(copied).float()
+    model = load_clip(str(copied))
+    image = torch.from_numpy(frames(2, 32, 32))
+    expected = rounded.get_image_features(image).pooler_output
+    # In half precision these differ by 1e-3.
+    torch.testing.assert_close(model.encode_images(image), expected, rtol=0, atol=1e-6)
+
+
+def of_another_kind(path):
+    (path / "config.json").write_text(json.dumps({"model_type": "clip_text_model"}))
+
+
+def without_words(path):
+    for name in ("tokenizer.json", "vocab.json"):
+        (path / name).unlink(missing_ok=True)
+
+
+def without_a_tensor(path):
+    stored = load_file(path / "model.safetensors")
+    del stored["visual_projection.weight"]
+    save_file(stored, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_short(path):
+    whole = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def with_another_mean(path):
+    made_ready = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (path / "preprocessor_config.json").write_text(json.dumps(made_ready))
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (of_another_kind, "says clip_text_model, not clip"),
+        (without_words, "no tokenizer"),
+        (without_a_tensor, "lack visual_projection.weight"),
+        (cut_short, "cannot be loaded as CLIP"),
+        (with_another_mean, "mean or spread"),
+    ],
+)
+def test_folder_that_would_give_random_scores_is_refused(copied, broken, words):
+    broken(copied)
+    with pytest.raises(MissingWeightsError, match=words):
+        load_clip(str(copied))
+
+
+def test_weights_in_shards_are_known_by_all_of_them(copied):
+    from transformers import CLIPModel
+
+    known, net = set(), CLIPModel.from_pretrained(copied)
+    (copied / "model.safetensors").unlink()
+    for change in (0.0, 0.5):
+        net.vision_model.post_layernorm.bias.data += change
+        net.save_pretrained(copied, max_shard_size="20KB")
+        load_clip.cache_clear()
+        known.add(load_clip(str(copied)).backend.sha256)
+    shards = sorted(copied.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert len(known) == 2
+
+
+def test_the_file_that_is_loaded_is_the_one_that_is_named(copied):
+    (copied / "adapter.safetensors").write_bytes(b"of something else")
+    loaded = hashlib.sha256((copied / "model.safetensors").read_bytes()).hexdigest()
+    backend = load_clip(str(copied)).backend
+    assert (backend.sha256, backend.source) == (loaded, "model.safetensors")
+
+
 def test_long_prompt_is_cut_by_the_real_tokenizer_too(folder):
     points, _ = score(load_clip(str(folder)), frames(), "abcdefghijkl")
     assert points.extra["note"].startswith("prompt cut: 14 tokens")
@@ -227,6 +312,21 @@ def test_models_that_are_not_here_come_with_their_command(tmp_path, monkeypatch)
         load_clip(str(tmp_path))
     with pytest.raises(MissingWeightsError, match="open_clip:ViT-B-32@FILE"):
         load_clip("open_clip:ViT-B-32@" + str(tmp_path / "gone.pt"))
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "MobileCLIP-S1", "ViT-L-14-CLIPA"])
+def test_open_clip_models_that_want_other_pictures_are_refused(tmp_path, name):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    with pytest.raises(MissingWeightsError, match="mean or spread"):
+        load_clip(f"open_clip:{name}@{tmp_path / 'weights.pt'}")
+
+
+def test_open_clip_file_that_is_none_is_refused_in_one_line(tmp_path):
+    for name in ("page.pt", "page.safetensors"):
+        (tmp_path / name).write_text("<html>not found</html>")
+        with pytest.raises(MissingWeightsError, match="cannot be loaded as RN50") as error:
+            load_clip(f"open_clip:RN50@{tmp_path / name}")
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_open_clip_weights_are_loaded_by_name_and_file(tmp_path):

@@ -199,6 +199,10 @@ def test_unknown_nets_and_absent_scorers_are_named(tmp_path):
         load_net("i3d")
     with pytest.raises(MissingWeightsError, match="scripts/train_mini"):
         load_net("mini", paths={"mini": tmp_path})
+    # Said of the weights: each video would be called unreadable otherwise.
+    (tmp_path / "model.safetensors").write_bytes(b"of something else")
+    with pytest.raises(MissingWeightsError, match="cannot be loaded as the scorer"):
+        load_net("mini", paths={"mini": tmp_path})
 
 
 def test_embedded_scorer_recognises_drawn_clips_and_their_captions():

@@ -114,7 +114,7 @@ def test_a_store_that_this_process_alone_sees_is_refused_for_workers(load):
 def test_metrics_and_references_that_there_are_not_are_refused(plan):
     with pytest.raises(ConfigError, match="Did you mean 'flicker'"):
         plan("metrics=[flicke]")
-    with pytest.raises(ConfigError, match="reference is nowhere, which does not exist"):
+    with pytest.raises(ConfigError, match="the reference nowhere does not exist"):
         plan("reference=nowhere")
     with pytest.raises(ConfigError, match="weights: nowhere.pt, given for i3d-k400, is no file"):
         plan("weights={i3d-k400: nowhere.pt}")

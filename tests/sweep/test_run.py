@@ -169,7 +169,9 @@ def test_a_larger_grid_extends_a_store(sweep, store, done):
     assert set(starts(store).values()) == {1}
 
 
-def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, done, capsys):
+def test_a_store_of_other_videos_is_refused_with_what_to_type(
+    sweep, store, done, tmp_path, capsys
+):
     before = plan_of(store)
     assert sweep("--set", "set={sampling.num_steps: 2}") == 2
     message = capsys.readouterr().err
@@ -177,6 +179,9 @@ def test_a_store_of_other_videos_is_refused_with_what_to_type(sweep, store, done
     assert "--replace-plan" in message
     assert sweep("--set", "metrics=[flicker]") == 2
     assert "measured by flicker, motion" in capsys.readouterr().err
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    assert sweep("--set", f"weights={{i3d-k400: {tmp_path / 'net.pt'}}}") == 2
+    assert "videos measured with other weights: i3d-k400." in capsys.readouterr().err
     assert sweep("--set", "name=other") == 2
     assert "holds the sweep 'tiny'" in capsys.readouterr().err
     assert plan_of(store) == before

@@ -118,6 +118,12 @@ def test_file_that_no_hash_is_known_of_is_taken_only_where_it_is_named(
     assert find_weights("net", paths={"net": mine}) == mine
 
 
+def test_file_in_the_place_of_the_folder_is_named(net, tmp_path, capsys):
+    (tmp_path / "weights").write_bytes(b"")
+    assert main(["fetch", "net"]) == 2
+    assert f"{tmp_path / 'weights'}, which is a file, not a folder." in capsys.readouterr().err
+
+
 def test_download_that_fails_names_the_address_and_leaves_nothing(net, tmp_path, monkeypatch):
     redefine(monkeypatch, net, origin=net.origin + ".gone")
     with pytest.raises(MissingWeightsError, match=r"net\.pt\.gone cannot be fetched.*404"):

@@ -179,12 +179,12 @@ def place_of(videos: Sequence[str], sets: Sequence[str]) -> Path:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from vidcfg.evaluate.inputs import real_items
     from vidcfg.metrics.weight_files import named
 
     # The reference, and the metrics that fit it.
     reference = options.reference
-    if reference not in (None, "mini") and not Path(reference).exists():
-        raise ValueError(f"the reference {reference} does not exist. Give a folder, or `mini`.")
+    real_items(reference)
     if options.metrics is None:
         fitting = {None: (), "mini": ("mini",)}.get(reference, ("fvd",))
         families = (*WEIGHT_FREE, *fitting)

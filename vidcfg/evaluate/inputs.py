@@ -74,6 +74,21 @@ def find_items(paths: Sequence[str | Path]) -> list[Item]:
     ]
 
 
+def real_items(reference: str | None) -> list[Item]:
+    """The videos of a reference folder (or file); none of `mini`, whose clips are drawn.
+
+    Raises:
+        ValueError: it does not exist or holds no videos.
+    """
+    if reference in (None, "mini"):
+        return []
+    is_there = Path(reference).exists()
+    if items := [item for item in find_items([reference]) if is_there and item.path.exists()]:
+        return items
+    lacks = "holds no videos" if is_there else "does not exist"
+    raise ValueError(f"the reference {reference} {lacks}. Give a folder of videos, or `mini`.")
+
+
 def _videos_in(folder: Path) -> list[Path]:
     baselines = {path.parent for path in folder.rglob("baseline.json")}
     return [

@@ -22,7 +22,8 @@ from vidcfg.metrics.weight_files import MissingWeightsError
 from vidcfg.stored.read import ResultsError, parse
 from vidcfg.stored.shapes import KeptLine
 
-PACKAGES = ("numpy", "av", "decord", "opencv-python-headless", "torch")
+PACKAGES = ("numpy", "av", "decord", "opencv-python-headless", "torch", "torchvision")
+PACKAGES += ("lpips", "transformers", "open_clip_torch")
 """Libraries whose version may change a value."""
 
 
@@ -97,21 +98,20 @@ def _protocol(settings: Settings) -> str:
         del facts[name]
     files = [*settings.paths.values(), settings.clip_model]
     given = {path: content_of(Path(path)) for path in files}
-    absent = [name for name in settings.families if _is_absent(name, settings)]
-    return _digest(facts, given, absent, _code())
+    return _digest(facts, given, [_backend(name, settings) for name in settings.families], _code())
 
 
-def _is_absent(family: str, settings: Settings) -> bool:
-    """Whether the weights of a family are missing: once they are there, it is measured."""
+def _backend(family: str, settings: Settings) -> Any:
+    """The net behind a family, wherever it lies: once missing weights are there, it is another."""
     known = FAMILIES[family]
     try:
         if known.has_weights:
-            known.load().load_meter(settings, prompt=None, fps=1.0)
-        elif known.net is not None and known.net != "mini":
-            cached_net(known.net, settings)
+            return known.load().load_meter(settings, prompt=None, fps=1.0).backend
+        if known.net is not None and known.net != "mini":
+            return cached_net(known.net, settings).backend
     except MissingWeightsError:
-        return True
-    return False
+        return "absent"
+    return None
 
 
 @cache

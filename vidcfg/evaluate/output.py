@@ -51,7 +51,7 @@ def write_outputs(folder: Path, evaluation: Evaluation) -> list[Path]:
     try:
         written.append(_write_parquet(folder / "records.parquet", evaluation.rows))
     except ModuleNotFoundError:
-        # One of an earlier run would tell of other videos.
+        # Files of an earlier run would tell of other videos.
         (folder / "records.parquet").unlink(missing_ok=True)
     # Features [N, D] by net, beside the names of their N videos.
     arrays = {}
@@ -59,10 +59,12 @@ def write_outputs(folder: Path, evaluation: Evaluation) -> list[Path]:
         if names := sorted(by_name):
             arrays[f"{net}/names"] = np.array(names)
             arrays[f"{net}/features"] = np.stack([by_name[name] for name in names])
-    if arrays:
-        written.append(folder / "features.npz")
-        with atomic_path(written[-1], overwrite=True) as path:
-            np.savez(path, **arrays)
+    if not arrays:
+        (folder / "features.npz").unlink(missing_ok=True)
+        return written
+    written.append(folder / "features.npz")
+    with atomic_path(written[-1], overwrite=True) as path:
+        np.savez(path, **arrays)
     return written
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle, islice
 
 import numpy as np
 
-from vidcfg.evaluate.inputs import Item, find_items
-from vidcfg.evaluate.score import cached_net
+from vidcfg.evaluate.inputs import Item, real_items
+from vidcfg.evaluate.score import cached_net, native
 from vidcfg.evaluate.settings import Settings
 from vidcfg.media.probe import probe
 from vidcfg.media.read import first_frames
@@ -25,8 +26,8 @@ MINI_CLIPS = 512
 _SEEDS = (7_000_001, 7_000_002)
 """Seeds of the drawn `real` and `other`; no training clip has them as its first seed."""
 
-Shapes = Sequence[tuple[int, int, int]]
-"""(frames, height, width) of each video that is compared."""
+Shape = tuple[int, int, int]
+"""(frames, height, width) of a video."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,25 +49,21 @@ class RealFeatures:
         return Moments(self.real)
 
 
-def real_features(name: str, net: FeatureNet, *, shapes: Shapes) -> RealFeatures:
-    """The features of a reference: `mini`, or a folder (or file) of videos.
-
-    Drawn clips copy the `shapes` in turn.
+def real_features(name: str, net: FeatureNet, *, shapes: Sequence[Shape]) -> RealFeatures:
+    """The features of a reference: `mini`, one drawn clip of each of `shapes`, or a folder (or
+    file) of videos.
 
     Raises:
-        ValueError: the folder holds no videos.
+        ValueError: there is no folder, or it holds no videos.
     """
     if name == "mini":
-        count = max(MINI_CLIPS, len(shapes))
-        both = (features_of(net, _drawn(net, seed, shapes, count)) for seed in _SEEDS)
-        return RealFeatures(f"reference=moving-shapes,n={count}", *both, [])
-    items = [item for item in find_items([name]) if item.path.exists()]
-    if not items:
-        raise ValueError(
-            f"the reference {name} holds no videos. Give a folder of videos, or `mini`."
-        )
+        both = (features_of(net, _drawn(net, seed, shapes)) for seed in _SEEDS)
+        return RealFeatures(f"reference=moving-shapes,n={len(shapes)}", *both, [])
     problems: list[str] = []
-    real = features_of(net, _first_frames(net, items, problems))
+    real = features_of(net, _first_frames(net, real_items(name), problems))
+    if copies := len(real) - len(np.unique(real, axis=0)):
+        text = f"{copies} of {len(real)} clips are copies of others, which makes distances, and "
+        problems.append(f"{text}those between real clips, too small or too large. Leave them out.")
     return RealFeatures("reference=folder", real, None, problems)
 
 
@@ -79,16 +76,19 @@ def _first_frames(net: FeatureNet, items: list[Item], problems: list[str]) -> It
             if info.num_frames < net.min_frames:
                 has = f"{item.path} has {info.num_frames} frames"
                 raise ValueError(f"{has}, {net.name} needs {net.min_frames}.")
-            yield net.prepare(first_frames(info, net.num_frames))
+            frames = first_frames(info, net.num_frames)
+            if item.enlarge > 1:
+                own = [native(frame, item.enlarge, lossless=info.lossless) for frame in frames]
+                frames = np.stack(own)
+            yield net.prepare(frames)
         except ValueError as error:
             problems.append(f"{item.name}: {error}")
 
 
-def _drawn(net: FeatureNet, seed: int, shapes: Shapes, count: int) -> Iterator[np.ndarray]:
+def _drawn(net: FeatureNet, seed: int, shapes: Sequence[Shape]) -> Iterator[np.ndarray]:
     from vidcfg.mini.shapes import sample_clip
 
-    for index in range(count):
-        num_frames, height, width = shapes[index % len(shapes)]
+    for index, (num_frames, height, width) in enumerate(shapes):
         clip = sample_clip((seed, index), num_frames=num_frames, height=height, width=width)
         yield net.prepare(clip.frames.transpose(0, 3, 1, 2)[: net.num_frames])
 
@@ -114,12 +114,13 @@ class Distances:
     def of(
         self,
         features: Mapping[str, Mapping[str, np.ndarray]],
-        shapes: Shapes,
+        shapes: Mapping[str, Shape],
         problems: Mapping[str, str],
     ) -> list[Record]:
         """The records of one set, from the vectors [D] of its videos by net and name.
 
-        `problems` says of a net why videos have no vector.
+        `shapes` are those of its videos by name, `problems` says of a net why videos have no
+        vector.
         """
         made = []
         for name in self.settings.nets:
@@ -137,17 +138,22 @@ class Distances:
                 if not vectors:
                     made += absent_distances(name, self._no_features)
                     continue
-                generated = np.stack([vectors[key] for key in sorted(vectors)])
-                made += distances(net, generated, self._reference(net, shapes))
-                self.warnings += [reason] if reason else []
+                names = sorted(vectors)
+                generated = np.stack([vectors[key] for key in names])
+                reference = self._reference(net, [shapes[key] for key in names])
+                made += distances(net, generated, reference)
+                if lost := len(shapes) - len(names):
+                    text = f"{lost} of {len(shapes)} videos are in no distance by {name}"
+                    self.warnings.append(f"{text}: {reason}" if reason else text)
         return made
 
-    def _reference(self, net: FeatureNet, shapes: Shapes) -> RealFeatures:
-        # Drawn clips have the shapes of the videos; how many videos there are does not change
-        # them unless there are very many.
-        known = (net.name, len(shapes), *sorted(set(shapes)))
+    def _reference(self, net: FeatureNet, shapes: Sequence[Shape]) -> RealFeatures:
+        # Drawn clips copy the shapes of what they are compared with in turn.
+        name, count = self.settings.reference, max(MINI_CLIPS, len(shapes))
+        drawn = tuple(islice(cycle(shapes), count)) if name == "mini" else ()
+        known = (net.name, drawn)
         if known not in self._known:
-            self._known[known] = real_features(self.settings.reference, net, shapes=shapes)
+            self._known[known] = real_features(name, net, shapes=drawn)
             self.warnings += [f"reference: {text}" for text in self._known[known].problems]
         return self._known[known]
 

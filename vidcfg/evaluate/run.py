@@ -86,8 +86,8 @@ def evaluate(
             report(whole, False)
     # The set.
     everything = [record for item in items for record in found[item.name].records]
-    clips = [found[item.name].clip for item in items]
-    shapes = [(c.num_frames, c.height, c.width) for c in clips if c]
+    clips = {name: scored.clip for name, scored in found.items()}
+    shapes = {name: (c.num_frames, c.height, c.width) for name, c in clips.items() if c}
     # Of several reasons, that of the last video by name.
     by_name = [scored for _, scored in sorted(found.items())]
     problems = {net: why for scored in by_name for net, why in scored.problems.items()}

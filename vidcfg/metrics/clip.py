@@ -1,7 +1,8 @@
 """CLIP: how well frames fit the prompt, and how steady their embeddings are."""
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -15,11 +16,15 @@ from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.metric import averaged, declare, measured, skipped
 from vidcfg.metrics.record import Backend, Record
-from vidcfg.metrics.weight_files import MissingWeightsError, backend_of
+from vidcfg.metrics.weight_files import MissingWeightsError, backend_of, refusing
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 FRAMES_PER_SECOND = 8
+WEIGHTS = ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin")
+"""What transformers takes of a folder: the first of these that it holds."""
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files of which transformers makes a tokenizer."""
 
 _PROTOCOL = "up-to-8-fps;crop=torchvision"
 declare("clip_score", "clip", "100*cos", "higher", f"raw-cosine;every-frame-{_PROTOCOL}")
@@ -94,6 +99,7 @@ class ClipMeter(Meter):
         self, model: ClipModel, prompt: str | None, *, fps: int | float, batch_size: int = 16
     ) -> None:
         self._model, self._prompt, self._batch_size = model, prompt, batch_size
+        self.backend = model.backend
         self._every = max(1, math.ceil(fps / FRAMES_PER_SECOND))
         self._count = self._shot = 0
         self._shots: list[int] = []
@@ -125,8 +131,8 @@ class ClipMeter(Meter):
         steady = averaged(known, reason="the clip has fewer than 2 frames")
         steady |= {"trace": tuple(trace)} if known else {}
         made = {"clip_score": self._score(vectors), "clip_consistency": steady}
-        backend = self._model.backend
-        return [measured(f"{n}[{backend.name}]", backend=backend, **m) for n, m in made.items()]
+        name = self.backend.name
+        return [measured(f"{n}[{name}]", backend=self.backend, **m) for n, m in made.items()]
 
     def _score(self, vectors: np.ndarray) -> dict[str, Any]:
         if not self._prompt:
@@ -139,7 +145,7 @@ class ClipMeter(Meter):
         # one unrelated frame cannot cancel a related one. Hessel et al. 2021, arXiv:2104.08718.
         extra["hessel"] = float(np.mean([2.5 * max(cosine, 0.0) for cosine in cosines]))
         if cut:
-            name, limit = self._model.backend.name, self._model.context_length
+            name, limit = self.backend.name, self._model.context_length
             extra["note"] = f"prompt cut: {limit + cut} tokens, {name} reads {limit}"
         return made | {"value": 100 * made["value"], "extra": extra}
 
@@ -180,30 +186,47 @@ def load_clip(model: str, *, device: str = "cpu") -> ClipModel:
             folder = Path(snapshot_download(model, local_files_only=True))
     except Exception as error:
         raise MissingWeightsError(
-            f"CLIP {model} is not on this machine. Get it with: hf download {model}"
+            f"CLIP {model} is not on this machine, as a folder or in the hub's cache. "
+            f"Get it with: hf download {model}"
         ) from error
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise MissingWeightsError(f"{folder} holds no weights (*.safetensors).")
-    return _transformers_clip(Path(model).name, folder, files[0], device=device)
+    found = (sorted(folder.glob(kind)) for kind in WEIGHTS)
+    if not (weights := next(filter(None, found), None)):
+        raise MissingWeightsError(f"{folder} holds no weights ({', '.join(WEIGHTS)}).")
+    return _transformers_clip(Path(model).name, folder, weights, device=device)
 
 
-def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -> ClipModel:
+def _transformers_clip(
+    name: str, folder: Path, weights: Sequence[Path], *, device: str
+) -> ClipModel:
     import torch
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
-    try:
-        net = CLIPModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+    with refusing(folder, "cannot be loaded as CLIP"):
+        # What transformers would load with random weights, or without words.
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        if kind != "clip":
+            raise ValueError(f"its config.json says {kind}, not clip")
+        if not any(all((folder / n).is_file() for n in names) for names in TOKENIZERS):
+            raise ValueError("it has no tokenizer: tokenizer.json, or vocab.json and merges.txt")
+        net, found = CLIPModel.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+        if lacking := sorted(found["missing_keys"]):
+            raise ValueError(f"its weights lack {', '.join(lacking[:3])}")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise MissingWeightsError(f"{folder} cannot be loaded as CLIP: {error}") from error
+        made_ready = folder / "preprocessor_config.json"
+        if made_ready.is_file():
+            said = json.loads(made_ready.read_text("utf-8"))
+            _check_pictures([{key.removeprefix("image_"): said[key] for key in said}])
+    # In float32, whatever the file has: newer transformers keep half precision.
+    net = net.float().eval().to(device)
 
     def pooled(output: Any) -> torch.Tensor:
         # Older transformers return the vectors, newer ones an output that holds them.
         return output if isinstance(output, torch.Tensor) else output.pooler_output
 
     return ClipModel(
-        backend=backend_of(name, weights),
+        backend=backend_of(name, *weights),
         image_size=net.config.vision_config.image_size,
         context_length=net.config.text_config.max_position_embeddings,
         encode_images=lambda images: pooled(net.get_image_features(pixel_values=images)),
@@ -213,6 +236,21 @@ def _transformers_clip(name: str, folder: Path, weights: Path, *, device: str) -
         tokenize=lambda text: tokenizer(text, truncation=False)["input_ids"],
         device=device,
     )
+
+
+def _check_pictures(ways: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if pictures are to be prepared in some of these ways, and `image_vectors`
+    does it in none of them."""
+    own = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+    def fits(way: Mapping[str, Any]) -> bool:
+        words = all(way.get(key, own[key]) == own[key] for key in ("interpolation", "resize_mode"))
+        return words and all(
+            np.allclose(way.get(key, own[key]), own[key], atol=1e-3) for key in ("mean", "std")
+        )
+
+    if ways and not any(map(fits, ways)):
+        raise ValueError("it wants pictures of another size, mean or spread than CLIP of OpenAI")
 
 
 def _open_clip(model: str, *, device: str) -> ClipModel:
@@ -225,11 +263,18 @@ def _open_clip(model: str, *, device: str) -> ClipModel:
         )
     import open_clip
 
-    try:
+    with refusing(file, f"cannot be loaded as {name}"):
+        # The file's own word, where it lies beside it, else that of all published ones.
+        beside = Path(file).with_name("open_clip_config.json")
+        if beside.is_file():
+            _check_pictures([json.loads(beside.read_text("utf-8")).get("preprocess_cfg", {})])
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        _check_pictures([open_clip.get_pretrained_cfg(name, tag) for tag in tags])
         net = open_clip.create_model(name, pretrained=file, device=device).eval()
-    except (RuntimeError, OSError, KeyError) as error:
-        raise MissingWeightsError(f"{file} cannot be loaded as {name}: {error}") from error
-    tokenizer = open_clip.get_tokenizer(name)
+        tokenizer, size = open_clip.get_tokenizer(name), net.visual.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        if not isinstance(tokenizer, open_clip.SimpleTokenizer) or height != width:
+            raise ValueError("only models with CLIP's tokenizer and square pictures are read")
     start, end, length = tokenizer.sot_token_id, tokenizer.eot_token_id, net.context_length
 
     def encode_ids(ids: list[int]) -> torch.Tensor:
@@ -237,10 +282,9 @@ def _open_clip(model: str, *, device: str) -> ClipModel:
         padded[0, : len(ids)] = torch.tensor(ids)
         return net.encode_text(padded)
 
-    size = net.visual.image_size
     return ClipModel(
         backend=backend_of(f"open_clip:{name}", Path(file)),
-        image_size=size if isinstance(size, int) else size[0],
+        image_size=height,
         context_length=length,
         encode_images=net.encode_image,
         encode_ids=encode_ids,

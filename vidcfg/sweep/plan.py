@@ -1,12 +1,13 @@
 """What a sweep will do: its units, the jobs that make them, and their model evaluations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from vidcfg.evaluate.inputs import real_items
 from vidcfg.evaluate.settings import WEIGHT_FREE, Settings
+from vidcfg.files import remembered_sha256
 from vidcfg.guidance.plan import RunPlan, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.metrics.weight_files import find_weights
@@ -50,8 +51,8 @@ class Plan:
 
     `check_cells` are two cells whose videos must be equal, bit for bit; `check_pairs` the keys of
     these videos. Where the grid has no such cells they are `hidden`: made, but no part of it.
-    `sources` are those of cells by their ids and of prompts by their numbers, as far as they were
-    known when it was planned.
+    `sources` are those of cells by their ids, of prompts by their numbers, and of what measures
+    (`weights`), as far as they were known when it was planned.
     """
 
     sweep: SweepConfig
@@ -313,7 +314,8 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
             raise ValueError(f"cell {cell.label}: {error}") from None
     plan = plan_of(sweep, cells)
     _check_metrics(plan, document or ConfigDocument("sweep", {}, {}))
-    return plan
+    nets = {name: remembered_sha256(path) for name, path in sweep.weights.items()}
+    return replace(plan, sources={**plan.sources, "weights": nets})
 
 
 def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
@@ -355,10 +357,10 @@ def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
         plan.settings()
     except ValueError as error:
         raise document.error("metrics", f"metrics: {error}") from None
-    reference = plan.sweep.reference
-    if reference not in (None, "mini") and not Path(reference).exists():
-        message = f"reference is {reference}, which does not exist. Give a folder, or mini."
-        raise document.error("reference", message)
+    try:
+        real_items(plan.sweep.reference)
+    except ValueError as error:
+        raise document.error("reference", f"reference: {error}") from None
 
 
 def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:

@@ -83,6 +83,10 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     if known.get("metrics") != made["metrics"] and store.done_keys(mine):
         old, new = (", ".join(one.get("metrics", ())) for one in (known, made))
         return f"videos measured by {old}, and this sweep measures {new}"
+    old, new = (one.get("sources", {}).get("weights") for one in (known, made))
+    if None not in (old, new) and old != new and store.done_keys(mine):
+        names = sorted(name for name in old | new if old.get(name) != new.get(name))
+        return f"videos measured with other weights: {', '.join(names)}"
     return ""
 
 
@@ -226,7 +230,7 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
                 records += found
                 prompts |= {record.subject: str(unit.prompt) for record in found}
         video = cell.config.video
-        shapes = [(video.num_frames, video.height, video.width)] * len(keys)
+        shapes = dict.fromkeys(keys, (video.num_frames, video.height, video.width))
         features = _features(store, keys, settings.nets)
         of_set = set_means(records, prompts) + distances.of(features, shapes, {})
         lines = [json.dumps(row(record), allow_nan=False) for record in of_set]

@@ -9,7 +9,7 @@ from vidcfg.files import remembered_sha256
 from vidcfg.metrics.features.base import FeatureNet, area_to_side, check_clips
 from vidcfg.metrics.metric import declare, measured
 from vidcfg.metrics.record import Backend, Record
-from vidcfg.metrics.weight_files import MissingWeightsError
+from vidcfg.metrics.weight_files import MissingWeightsError, refusing
 from vidcfg.mini.shapes import ATTRIBUTES, asked, late_readings
 
 NUM_FRAMES = 17
@@ -100,5 +100,6 @@ def load(path: str | Path | None, *, protocol: str, device: str) -> MiniNet:
             f"there is no scorer in {folder}. Reinstall vidcfg, or train one with: "
             "python scripts/train_mini configs/train/mini.yaml"
         )
-    scorer = Scorer.from_pretrained(folder, torch_dtype=torch.float32).to(device)
+    with refusing(folder, "cannot be loaded as the scorer"):
+        scorer = Scorer.from_pretrained(folder, torch_dtype=torch.float32).to(device)
     return MiniNet(scorer, sha256=remembered_sha256(files[0]), source=folder.name)
