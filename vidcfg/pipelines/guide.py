@@ -14,6 +14,7 @@ from vidcfg.guidance.rule import Rule
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import by_name, call_signature
+from vidcfg.pipelines.caches import reset_cache
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.run import GuidedRun
@@ -380,12 +381,12 @@ def _guided_forwards(
         if enabled:
             guider._enabled = enabled
         for module, guided, own in replaced:
+            reset_cache(module)
             if module.__dict__.get("forward") is not guided:
                 continue  # a hook was taken off meanwhile and restored its own forward
+            del module.forward
             if own is not None:
                 module.forward = own
-            else:
-                del module.forward
 
 
 def _guided_forward(module: Any, expert: str | None, forward: Callable) -> Callable:

@@ -14,7 +14,7 @@ from vidcfg.guidance.passes import PassTimer, StepInputs, same_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.pipelines.arguments import inputs_of, with_rows
-from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
+from vidcfg.pipelines.caches import RunCaches
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
@@ -89,10 +89,12 @@ class GuidedRun:
         # What they ask of the model, and what the pipeline's state allows.
         start = RunStart(family, samples, module, arguments, session.classifier)
         self.changes = Changes(start)
-        cache = cache_of(module)
-        if cache is not None:
-            check_cache(cache, samples, passes, self.changes.skipping)
-        if cache or self.changes.needs_samples or self.second is not None:
+        models = {None: module}
+        if samples.experts is not None:
+            models = {family.denoisers[n]: found for n, found in family.models_of(pipe).items()}
+        how = (passes, self.changes.touches, self.facts.calls)
+        self.caches = RunCaches(models, samples, *how)
+        if self.caches.is_any or self.changes.needs_samples or self.second is not None:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
@@ -164,7 +166,7 @@ class GuidedRun:
                 inputs=inputs,
                 beside=beside,
             )
-            with cache_context(module, branches, inputs, len(self.facts.calls)):
+            with self.caches.context(module, branches, inputs):
                 outputs = self.changes.run(call)
             if self.second is not None:
                 self.second.keep(branches, call.samples, outputs)
