@@ -247,6 +247,8 @@ def run_facts(
     """
     if fps is None and family.fps_argument:
         fps = call.get(family.fps_argument)
+    # A call that stops early, for a refiner to go on, has told its pipeline where.
+    end = begin + pipe.num_timesteps if call.get("denoising_end") is not None else None
     second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
     return RunFacts(
         num_frames=num_frames,
@@ -254,7 +256,7 @@ def run_facts(
         fps=None if fps is None else float(fps),
         # A second stream is guided on every step, whatever the frames of the first.
         always=frozenset(() if second == 1 else ("cond", "uncond")),
-        **steps_of(pipe, family, begin),
+        **steps_of(pipe, family, begin, end),
     )
 
 
