@@ -43,3 +43,17 @@ def test_no_frame_is_longer_than_its_cap():
     guided, _, _ = one_step(Renorm(1.0), videos, 0 * SURFACE_BF + 9.0)
     sizes = guided.flatten(2).norm(dim=2) / videos["cond"].flatten(2).norm(dim=2)
     torch.testing.assert_close(sizes, torch.ones_like(sizes), rtol=1e-6, atol=0)
+
+
+def test_rescale_of_a_clip_measures_frames_that_are_off_as_they_are():
+    """They are `cond`, which the cap of the clip does not make smaller."""
+    videos, scales = pair(), np.where(SURFACE_BF == 1, 1.0, 9.0)
+    options = {"statistics": "clip", "rescale": {"amount": 1.0, "space": "prediction"}}
+    guided, _, _ = one_step(Renorm(0.5), videos, scales, **options)
+    c, u = (videos[name].double().numpy() for name in ("cond", "uncond"))
+    off = (scales == 1)[..., None, None, None]
+    for b in range(len(c)):
+        g = renorm(0.5)(c[b], u[b], scales[b][:, None, None, None], None)
+        g = np.where(off[b], c[b], g)
+        want = np.where(off[b], c[b], g * c[b].std() / g.std())
+        np.testing.assert_allclose(guided[b].double().numpy(), want, rtol=1e-5, atol=1e-5)

@@ -144,3 +144,12 @@ def test_rows_that_fit_no_sample_are_refused():
     arguments = {"x": torch.zeros(2, 3), "t": torch.zeros(3), "context": torch.ones(2, 5)}
     with pytest.raises(ValueError, match=r"gets t \[3\] for 2 samples. Pass one row for all, or"):
         inputs_of(KITE, arguments)
+
+
+def test_a_negative_size_is_refused_with_what_guide_takes():
+    tiny = BUILDERS["sdxl"](num_steps=1)
+    with (
+        vidcfg.guide(tiny.pipe, 3.0, **tiny.negative),
+        pytest.raises(ValueError, match="guide takes negative_prompt,.*Leave the rest out"),
+    ):
+        tiny.unguided(generator=generators(0, 1), negative_original_size=(64, 48))

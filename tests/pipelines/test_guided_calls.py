@@ -9,11 +9,7 @@ from accelerate.hooks import CpuOffload, attach_align_device_hook
 from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
-    FasterCacheConfig,
-    FirstBlockCacheConfig,
     HeunDiscreteScheduler,
-    MagCacheConfig,
-    PyramidAttentionBroadcastConfig,
     UniPCMultistepScheduler,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
@@ -267,78 +263,6 @@ def test_layerwise_casting_hooks_stay_in_place():
     with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
         assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
     assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
-
-
-CACHES = {
-    "FirstBlockCache": lambda pipe: FirstBlockCacheConfig(threshold=5.0),
-    "PyramidAttentionBroadcast": lambda pipe: PyramidAttentionBroadcastConfig(
-        spatial_attention_block_skip_range=2,
-        spatial_attention_timestep_skip_range=(-1, 1001),
-        cross_attention_block_skip_range=2,
-        cross_attention_timestep_skip_range=(-1, 1001),
-        current_timestep_callback=lambda: pipe.current_timestep,
-    ),
-    "MagCache": lambda pipe: MagCacheConfig(
-        mag_ratios=[1.0] * 6, num_inference_steps=6, threshold=0.5, retention_ratio=0.2
-    ),
-}
-
-
-@pytest.mark.parametrize("cache", list(CACHES))
-def test_caches_keep_one_state_per_branch_and_equal_the_stock_pipeline(cache):
-    tiny = BUILDERS["wan"](num_steps=6)
-    plain = tiny.stock(3.0, generator=generators(0, 1))
-    tiny.pipe.transformer.enable_cache(CACHES[cache](tiny.pipe))
-    stock = tiny.stock(3.0, generator=generators(0, 1))
-    assert not torch.equal(stock, plain)
-    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative):
-        for _ in range(2):
-            assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
-
-
-def test_a_cache_survives_steps_without_the_unconditional_branch():
-    tiny = BUILDERS["wan"](num_steps=6)
-    tiny.pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=5.0))
-    scale = {"kind": "interval", "value": 4.0, "from": 0.3, "to": 0.7}
-    with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=scale), **tiny.negative) as trace:
-        latents = tiny.unguided(generator=generators(0, 1))
-    assert torch.isfinite(latents).all()
-    assert trace.evaluations == {"cond": 12, "uncond": 4} == trace.planned.evaluations
-
-
-@pytest.mark.parametrize(
-    ("cache", "settings", "match"),
-    [
-        ("FasterCache", [{"scale": 3.0}], "FasterCache.*cannot be combined.*FirstBlockCache"),
-        ("FirstBlockCache", [{"scale": 3.0, "micro_batch": 1}], "FirstBlockCache.*micro_batch"),
-        (
-            "FirstBlockCache",
-            [{"scale": 3.0}, {"scale": [3.0, 1.0, 1.0, 3.0, 3.0, 3.0]}],
-            "the samples that need the uncond branch change",
-        ),
-        (
-            "MagCache",
-            [{"scale": [3.0, 3.0, 1.0, 1.0, 3.0, 3.0]}],
-            "MagCache counts steps.*uncond branch runs on 4 of 6",
-        ),
-    ],
-)
-def test_caches_that_would_mix_calls_are_refused_by_name(cache, settings, match):
-    tiny = BUILDERS["wan"](num_steps=6)
-    faster = FasterCacheConfig(
-        spatial_attention_block_skip_range=2,
-        spatial_attention_timestep_skip_range=(-1, 681),
-        current_timestep_callback=lambda: tiny.pipe.current_timestep,
-        tensor_format="BCFHW",
-    )
-    config = faster if cache == "FasterCache" else CACHES[cache](tiny.pipe)
-    tiny.pipe.transformer.enable_cache(config)
-    guidance = [vidcfg.Guidance(**setting) for setting in settings]
-    with (
-        vidcfg.guide(tiny.pipe, guidance, **tiny.negative),
-        pytest.raises(ValueError, match=match),
-    ):
-        tiny.unguided(generator=generators(0, 1))
 
 
 def test_a_denoiser_compiled_as_a_whole_is_refused_with_what_to_do():

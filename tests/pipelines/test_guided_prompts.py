@@ -7,6 +7,7 @@ import torch
 from guided_runs import in_bfloat16
 from tiny_pipelines import BUILDERS, generators, ltx2
 from tiny_text import with_prompts
+from tiny_twins import hunyuan_video_i2v, hunyuan_video_i2v_replace
 
 import vidcfg
 
@@ -112,3 +113,29 @@ def test_ltx2_in_bfloat16_stays_within_one_rounding_of_the_stock_pipeline():
     ours_off = (ours.float() - exact).abs().mean()
     stock_off = (stock.float() - exact).abs().mean()
     assert ours_off < 1.5 * stock_off + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "every"),
+    [
+        (hunyuan_video_i2v, None, 2),
+        (hunyuan_video_i2v_replace, None, 4),
+        (hunyuan_video_i2v_replace, 3, 3),
+    ],
+)
+def test_a_condition_sees_as_many_image_tokens_as_the_prompt(monkeypatch, make, asked, every):
+    """HunyuanVideo reads an image with the text; the negative side keeps the method's default."""
+    tiny, seen = make().tiny, {}
+    embeds = [tiny.positive[f"{n}prompt_{e}"] for n, e in (("", "embeds"), ("pooled_", "embeds"))]
+
+    def encode(self, image, prompt, prompt_embeds=None, image_embed_interleave=2, **kwargs):
+        seen["prompt" if prompt is None else prompt[0]] = image_embed_interleave
+        return *embeds, tiny.positive["prompt_attention_mask"]
+
+    monkeypatch.setattr(type(tiny.pipe), "encode_prompt", encode)
+    tiny.pipe.text_encoder = tiny.pipe.vae  # something that is there
+    sky = {"name": "sky", "prompt": "a red sky", "scale": 2.0}
+    method = {"kind": "multi", "conditions": [sky]}
+    with vidcfg.guide(tiny.pipe, {"scale": 3.0, "method": method}, negative_prompt="blurry"):
+        tiny.unguided(generator=generators(0, 1), image_embed_interleave=asked)
+    assert seen == {"prompt": every, "a red sky": every, "blurry": 2}

@@ -228,6 +228,19 @@ def test_blocks_that_are_compiled_are_perturbed_too(kind):
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("kind", ["pag", "slg", "stg"])  # checks of shapes cannot be traced: seg
+def test_a_forward_that_is_compiled_is_perturbed_too(kind):
+    tiny = BUILDERS["wan"](num_steps=2)
+    model, results = tiny.pipe.transformer, []
+    for compiled in (False, True):
+        if compiled:
+            torch._dynamo.reset()
+            model.forward = torch.compile(model.forward, backend="eager")
+        with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=3.0, method=PERTURBED[kind])):
+            results.append(tiny.unguided(generator=generators(0, 1)))
+    assert torch.equal(*results)
+
+
 def test_a_failing_perturbed_pass_leaves_the_model_and_the_next_call_as_they_were():
     tiny = BUILDERS["wan"]()
     plain = tiny.unguided(generator=generators(0, 1))

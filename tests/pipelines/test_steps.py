@@ -316,3 +316,13 @@ def test_the_lists_of_a_scheduler_are_read_once_however_many_steps_there_are(mon
     levels = noise_levels(scheduler, range(6))
     assert levels == [(1 - sigma, sigma) for sigma in sigmas.tolist()[:6]]
     assert len(copies) == 1
+
+
+def test_steps_that_are_left_to_a_refiner_are_not_planned():
+    """The schedule is that of the whole run, of which the call makes the first part."""
+    tiny = BUILDERS["sdxl"](num_steps=10)
+    scale = {"kind": "linear", "start": 10.0, "end": 1.0}
+    with vidcfg.guide(tiny.pipe, {"scale": scale}, **tiny.negative) as trace:
+        tiny.unguided(generator=generators(0, 1), denoising_end=0.5)
+    assert trace.planned.evaluations == trace.evaluations == {"cond": 10, "uncond": 10}
+    assert [float(step.strength_BF[1, 0]) for step in trace.steps] == [10.0, 9.0, 8.0, 7.0, 6.0]

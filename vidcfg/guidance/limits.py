@@ -62,7 +62,7 @@ class Rescale(ConfigModel):
         if x0 is not None:
             within = self.apply(combination.in_x0(*x0), gram.in_x0(*x0), statistics=statistics)
             return within.from_x0(*x0)
-        x_BFV = combination.coefficients(gram.branches)
+        x_BFV = _of_result(combination, gram)
         both = torch.stack([x_BFV, gram.vector("cond").expand_as(x_BFV)])
         (guided, cond), (terms, _) = self._energy(gram, both, statistics)
         has_spread = guided > terms * _NOISE
@@ -105,9 +105,14 @@ RescaleSetting = Annotated[Rescale, BeforeValidator(_rescale_from)]
 
 def frame_std(combination: Combination, gram: Gram) -> Float64[Any, "B F"]:
     """The standard deviation (biased) of every frame of a combination, from a per-frame Gram."""
-    x = combination.coefficients(gram.branches)
-    x = gram.vector("cond").where(combination.off_BF[..., None], x)
+    x = _of_result(combination, gram)
     return gram.covariance(x, x).clamp_min(0).sqrt()
+
+
+def _of_result(combination: Combination, gram: Gram) -> Float64[Any, "B F V"]:
+    """The coefficients on the vectors of a Gram, those of `cond` for frames that are off."""
+    x = combination.coefficients(gram.branches)
+    return gram.vector("cond").where(combination.off_BF[..., None], x)
 
 
 class Threshold(ConfigModel):

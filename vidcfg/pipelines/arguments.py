@@ -6,6 +6,7 @@ Tensors lie in nested dicts, lists, tuples and dataclasses, and go by their path
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -190,3 +191,47 @@ def _replaced(value: Any, path: str, rows: Mapping[str, Tensor]) -> Any:
         return dataclasses.replace(value, **items)
     made = items.values()
     return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+
+
+def without_own_guidance(
+    family: Family, given: dict[str, Any], signature: inspect.Signature
+) -> dict[str, Any]:
+    """The arguments of a call with the pipeline's own guidance off."""
+    on_by_default = {}
+    for name, off in family.own_guidance.items():
+        if name not in signature.parameters:
+            continue
+        if name in given and given[name] is not None and given[name] != off:
+            experts = "" if family.expert_of is None else " as scale={'high': 4.0, 'low': 3.0}"
+            raise ValueError(
+                f"this call has {name}={given[name]}, so guidance would be applied twice: "
+                f"by the pipeline and by vidcfg. Pass {name}={off}; what guides is set in "
+                f"vidcfg.Guidance{experts}."
+            )
+        default = signature.parameters[name].default
+        if given.get(name) is None and default is None:
+            continue  # none of its own: it follows another argument, which is off
+        if name not in given and default != off:
+            on_by_default[name] = default
+        given[name] = off
+    if on_by_default:
+        was = ", ".join(f"{name}={value}" for name, value in on_by_default.items())
+        off = ", ".join(f"{name}={family.own_guidance[name]}" for name in on_by_default)
+        warnings.warn(
+            f"inside vidcfg.guide the pipeline's own {was} is switched off ({off}).", stacklevel=4
+        )
+    read = family.image_prompt.negative if family.image_prompt else ()
+    negative = [n for n, v in given.items() if n.startswith("negative_") and v is not None]
+    negative = [name for name in negative if name not in read]
+    if negative:
+        taken = ["negative_prompt", *(f"negative_{name}" for name in family.encoded if name)]
+        advice = "Pass it to vidcfg.guide(...)."
+        if not set(negative) <= set(taken):
+            advice = (
+                f"vidcfg.guide takes {', '.join(taken)}. Leave the rest out: it is the prompt's."
+            )
+        raise ValueError(
+            f"this call has {', '.join(negative)}, which has no effect while the pipeline's own "
+            f"guidance is off. {advice}"
+        )
+    return given

@@ -2,11 +2,14 @@
 
 import contextlib
 import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vidcfg.guidance.passes import Passes, StepInputs
 from vidcfg.guidance.plan import SampleRows
+
+_IN_BLOCKS = ("leaves out blocks", "reads attention")
 
 
 @dataclass(frozen=True)
@@ -14,14 +17,16 @@ class CacheKind:
     """A cache of diffusers: `hook` is in the names of its hooks.
 
     `may_pause` tells that it compares what it sees, or counts per branch, so that a branch may
-    pause for some steps; `in_blocks` that its state is in whole blocks, so that none may be left
-    out; `refusal` why it works with no guidance.
+    pause for some steps; `refuses` is what rules must not do to the model, in the words of
+    `ModelChange.touches`; `is_shared` tells that diffusers keeps one state for all calls, with
+    which a pass would get another branch's attention; `refusal` why it works with no guidance.
     """
 
     name: str
     hook: str
     may_pause: bool = False
-    in_blocks: bool = True
+    refuses: tuple[str, ...] = _IN_BLOCKS
+    is_shared: bool = False
     refusal: str | None = None
 
 
@@ -36,34 +41,110 @@ KNOWN = (
         "PyramidAttentionBroadcast",
         "pyramid_attention_broadcast",
         may_pause=True,
-        in_blocks=False,
+        refuses=("changes attention", "reads attention"),
+        is_shared=True,
     ),
     CacheKind("MagCache", "mag_cache"),
     CacheKind("SeaCache", "sea_cache"),
-    CacheKind("TaylorSeerCache", "taylorseer"),
+    CacheKind("TaylorSeerCache", "taylorseer", refuses=(*_IN_BLOCKS, "changes attention")),
     CacheKind("TextKVCache", "text_kv_cache"),
 )
 
 
+def hooks_of(module: Any) -> list[tuple[str, Any]]:
+    """Name and hook of every diffusers hook in a denoiser."""
+    found = (getattr(child, "_diffusers_hook", None) for child in module.modules())
+    return [item for registry in found for item in getattr(registry, "hooks", {}).items()]
+
+
 def cache_of(module: Any) -> CacheKind | None:
     """The diffusers cache that is active on a denoiser, or None."""
-    hooks = (
-        name
-        for child in module.modules()
-        for name in getattr(getattr(child, "_diffusers_hook", None), "hooks", {})
-    )
-    return next((kind for name in hooks for kind in KNOWN if kind.hook in name), None)
+    names = [name for name, _ in hooks_of(module)]
+    return next((kind for name in names for kind in KNOWN if kind.hook in name), None)
+
+
+class RunCaches:
+    """The caches of a run: checked when it begins, and a state for each branch while it lasts.
+
+    `models` are the denoisers by the expert that each is (None: the only one), `calls` the model
+    calls of every step.
+
+    Raises:
+        ValueError: for what would feed a cache with another call's tensors.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str | None, Any],
+        samples: SampleRows,
+        passes: Passes,
+        touches: Mapping[str, str],
+        calls: tuple[int, ...],
+    ):
+        self.num_steps, self.is_any = len(calls), False
+        self.by_call: dict[tuple[str, Any], Any] = {}
+        self.shared: dict[Any, list[Any]] = {}
+        for expert, module in models.items():
+            cache, told = cache_of(module), samples.experts or [expert] * len(calls)
+            steps = [k for k, count in enumerate(calls) if count and told[k] == expert]
+            if cache is None or not steps:
+                continue
+            self.is_any = True
+            check_cache(cache, samples, passes, touches, steps)
+            if cache.is_shared:
+                hooks = [hook for name, hook in hooks_of(module) if cache.hook in name]
+                self.shared[module] = hooks
+
+    @contextlib.contextmanager
+    def context(
+        self, module: Any, branches: tuple[str, ...], inputs: StepInputs
+    ) -> Iterator[None]:
+        """Around one call of a denoiser; models without caches need none."""
+        name, hooks = "_".join(dict.fromkeys(branches)), self.shared.get(module, ())
+        own = [hook.state for hook in hooks]
+        for hook, state in zip(hooks, own):
+            hook.state = self.by_call.setdefault((name, hook), type(state)())
+        try:
+            with self._named(module, name, inputs):
+                yield
+        finally:
+            for hook, state in zip(hooks, own):
+                hook.state = state
+
+    def _named(
+        self, module: Any, name: str, inputs: StepInputs
+    ) -> contextlib.AbstractContextManager:
+        """Where caching hooks keep what they see in this call."""
+        context = getattr(module, "cache_context", None)
+        if context is None:
+            return contextlib.nullcontext()
+        where = {"step_index": inputs.step, "sigma": inputs.sigma}
+        where["num_inference_steps"] = self.num_steps
+        accepts = "kwargs" in inspect.signature(context).parameters
+        return context(name, **(where if accepts else {}))
+
+
+def reset_cache(module: Any) -> None:
+    """Forget what a cache has kept, as pipelines do at the end of a run that comes to it."""
+    if cache_of(module) is not None:
+        module._reset_stateful_cache()
 
 
 def check_cache(
-    cache: CacheKind, samples: SampleRows, passes: Passes, skipping: list[str]
+    cache: CacheKind,
+    samples: SampleRows,
+    passes: Passes,
+    touches: Mapping[str, str],
+    steps: list[int],
 ) -> None:
     """Refuse what would feed a cache with another call's tensors.
+
+    `steps` are those on which the model that has the cache runs.
 
     Raises:
         ValueError: for a cache that works with no guidance; for rows of a branch that differ
             between steps; for branches that pause under a cache that counts steps; for micro
-            batches; for rules in `skipping`, which leave out blocks.
+            batches and passes that are timed; for rules that touch what the cache leaves out.
     """
     off = "Switch it off with `disable_cache()`, or {}."
     if cache.refusal is not None:
@@ -73,12 +154,30 @@ def check_cache(
             f"{cache.name} keeps one state per branch, and guidance.micro_batch cuts a branch "
             f"into several calls. " + off.format("leave micro_batch out")
         )
-    if skipping and cache.in_blocks:
+    if passes.mode == "auto":
         raise ValueError(
-            f"{skipping[0]} leaves out blocks, and {cache.name} keeps its state in the blocks. "
-            + off.format("use guidance.method: pag")
+            f"{cache.name} keeps one state per call, and guidance.passes: auto tries two ways to "
+            f"call. " + off.format("use passes: sequential")
         )
-    needed = [[steps[k].branches for steps in samples.steps] for k in range(samples.num_steps)]
+    for rule, does in touches.items():
+        if does in cache.refuses:
+            raise ValueError(
+                f"{rule} {does}, and {cache.name} keeps what was computed there, to leave it out. "
+                + off.format("use guidance.method: stg with mode: attention")
+            )
+    free = ", ".join(kind.name for kind in KNOWN if kind.may_pause)
+    stopping = [rule.kind for rule in samples.rules if rule.method.may_stop]
+    if stopping and not cache.may_pause:
+        raise ValueError(
+            f"{cache.name} counts steps, but {stopping[0]} stops a branch when it likes. "
+            + off.format(f"use one of {free}")
+        )
+    if stopping and len(samples.rules) > 1:
+        raise ValueError(
+            f"{cache.name} keeps the tensors of the previous step, but {stopping[0]} stops each "
+            f"sample on a step of its own. " + off.format("render the samples one at a time")
+        )
+    needed = [[run[k].branches for run in samples.steps] for k in steps]
     for branch in dict.fromkeys(name for rows in needed for names in rows for name in names):
         # The samples that need it, on the steps that run it.
         members = [tuple(b for b, names in enumerate(r) if branch in names) for r in needed]
@@ -89,21 +188,8 @@ def check_cache(
                 f"the {branch} branch change from step to step. "
                 + off.format("render these settings one at a time")
             )
-        if len(members) < samples.num_steps and not cache.may_pause:
-            free = ", ".join(kind.name for kind in KNOWN if kind.may_pause)
+        if len(members) < len(steps) and not cache.may_pause:
             raise ValueError(
                 f"{cache.name} counts steps, but the {branch} branch runs on {len(members)} of "
-                f"{samples.num_steps} steps only. " + off.format(f"use one of {free}")
+                f"{len(steps)} steps only. " + off.format(f"use one of {free}")
             )
-
-
-def cache_context(
-    module: Any, branches: tuple[str, ...], inputs: StepInputs, num_steps: int
-) -> contextlib.AbstractContextManager:
-    """Caching hooks keep one state per branch; models without caches need none."""
-    context = getattr(module, "cache_context", None)
-    if context is None:
-        return contextlib.nullcontext()
-    where = {"step_index": inputs.step, "num_inference_steps": num_steps, "sigma": inputs.sigma}
-    accepts = "kwargs" in inspect.signature(context).parameters
-    return context("_".join(dict.fromkeys(branches)), **(where if accepts else {}))

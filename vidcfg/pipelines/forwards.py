@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vidcfg.pipelines.arguments import by_name
+from vidcfg.pipelines.caches import reset_cache
 from vidcfg.pipelines.family import Family
 
 
@@ -38,6 +39,7 @@ def guided_forwards(
         if enabled:
             guider._enabled = enabled
         for module, changed, own in replaced:
+            reset_cache(module)
             if module.__dict__.get("forward") is not changed:
                 continue  # a hook was taken off meanwhile and restored its own forward
             if own is not None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.arguments import call_signature
+from vidcfg.pipelines.arguments import call_signature, without_own_guidance
 from vidcfg.pipelines.changes.base import LogProb
 from vidcfg.pipelines.families import Family, family_of
 from vidcfg.pipelines.forwards import guided_forwards
@@ -62,7 +61,8 @@ def guide(
         NonFiniteError: if a prediction holds NaN or Inf.
 
     The pipeline is as before on leaving, also after an exception. Not for use by two threads,
-    nor is a denoiser that pipelines share while one of them is guided.
+    nor is a denoiser that pipelines share while one of them is guided. No gradient goes through a
+    guided prediction.
     """
     family = family_of(pipe)
     if getattr(type(pipe), "_vidcfg_session", None) is not None:
@@ -252,7 +252,7 @@ def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Ca
                 "the pipeline that it was given and no other. Copy it before, and guide the copy."
             )
         bound = signature.bind(self, *args, **kwargs)
-        given = _without_own_guidance(family, dict(bound.arguments), signature)
+        given = without_own_guidance(family, dict(bound.arguments), signature)
         given.pop(own)
         extra = given.pop("kwargs", {})
         if (name := "callback_on_step_end") in given:
@@ -296,41 +296,3 @@ def _own_guidance(pipe: Any, family: Family, before: dict[str, Any] | None) -> d
                 f"such as {{'kind': 'interval', 'value': 6.0, 'from': 0.0, 'to': 0.4}}."
             )
     return before or now
-
-
-def _without_own_guidance(
-    family: Family, given: dict[str, Any], signature: inspect.Signature
-) -> dict[str, Any]:
-    """The arguments of a call with the pipeline's own guidance off."""
-    on_by_default = {}
-    for name, off in family.own_guidance.items():
-        if name not in signature.parameters:
-            continue
-        if name in given and given[name] is not None and given[name] != off:
-            experts = "" if family.expert_of is None else " as scale={'high': 4.0, 'low': 3.0}"
-            raise ValueError(
-                f"this call has {name}={given[name]}, so guidance would be applied twice: "
-                f"by the pipeline and by vidcfg. Pass {name}={off}; what guides is set in "
-                f"vidcfg.Guidance{experts}."
-            )
-        default = signature.parameters[name].default
-        if given.get(name) is None and default is None:
-            continue  # none of its own: it follows another argument, which is off
-        if name not in given and default != off:
-            on_by_default[name] = default
-        given[name] = off
-    if on_by_default:
-        was = ", ".join(f"{name}={value}" for name, value in on_by_default.items())
-        off = ", ".join(f"{name}={family.own_guidance[name]}" for name in on_by_default)
-        warnings.warn(
-            f"inside vidcfg.guide the pipeline's own {was} is switched off ({off}).", stacklevel=4
-        )
-    read = family.image_prompt.negative if family.image_prompt else ()
-    negative = [n for n, v in given.items() if n.startswith("negative_") and v is not None]
-    negative = [name for name in negative if name not in read]
-    if negative:
-        raise ValueError(
-            f"this call has {', '.join(negative)}, which has no effect while the pipeline's own "
-            f"guidance is off. Pass it to vidcfg.guide(...)."
-        )
-    return given

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.guidance.trace import Trace
+from vidcfg.pipelines.caches import cache_of
 from vidcfg.pipelines.changes.layers import swapped
 from vidcfg.pipelines.family import Family
 from vidcfg.pipelines.guider import FrameGuidance
@@ -59,6 +60,13 @@ def guided_modular(
                 f"this call has {', '.join(brought)}. Pass it to vidcfg.guide(...), as for every "
                 f"other pipeline."
             )
+        for cache in map(cache_of, family.models_of(self).values()):
+            if cache is not None and (cache.is_shared or not cache.may_pause):
+                raise ValueError(
+                    f"{cache.name} mixes or miscounts the passes that the blocks of a modular "
+                    f"pipeline run. Switch it off with `disable_cache()`, or use FirstBlockCache, "
+                    f"or the pipeline without blocks."
+                )
         known = self.default_call_parameters | (state.values if state is not None else {}) | given
         prompt = known.get("prompt")
         if negative:

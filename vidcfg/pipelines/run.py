@@ -14,7 +14,7 @@ from vidcfg.guidance.passes import PassTimer, StepInputs, same_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.pipelines.arguments import inputs_of, with_rows
-from vidcfg.pipelines.caches import cache_context, cache_of, check_cache
+from vidcfg.pipelines.caches import RunCaches
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
@@ -90,10 +90,12 @@ class GuidedRun:
         # What they ask of the model, and what the pipeline's state allows.
         start = RunStart(family, samples, module, arguments, session.classifier)
         self.changes = Changes(start)
-        cache = cache_of(module)
-        if cache is not None:
-            check_cache(cache, samples, passes, self.changes.skipping)
-        if cache or self.changes.needs_samples or self.second is not None:
+        models = {None: module}
+        if samples.experts is not None:
+            models = {family.denoisers[n]: found for n, found in family.models_of(pipe).items()}
+        how = (passes, self.changes.touches, self.facts.calls)
+        self.caches = RunCaches(models, samples, *how)
+        if self.caches.is_any or self.changes.needs_samples or self.second is not None:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
@@ -165,7 +167,7 @@ class GuidedRun:
                 inputs=inputs,
                 beside=beside,
             )
-            with cache_context(module, branches, inputs, len(self.facts.calls)):
+            with self.caches.context(module, branches, inputs):
                 outputs = self.changes.run(call)
             if self.second is not None:
                 self.second.keep(branches, call.samples, outputs)
@@ -246,6 +248,8 @@ def run_facts(
     """
     if fps is None and family.fps_argument:
         fps = call.get(family.fps_argument)
+    # A call that stops early, for a refiner to go on, has told its pipeline where.
+    end = begin + pipe.num_timesteps if call.get("denoising_end") is not None else None
     second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
     return RunFacts(
         num_frames=num_frames,
@@ -253,7 +257,7 @@ def run_facts(
         fps=None if fps is None else float(fps),
         # A second stream is guided on every step, whatever the frames of the first.
         always=frozenset(() if second == 1 else ("cond", "uncond")),
-        **steps_of(pipe, family, begin),
+        **steps_of(pipe, family, begin, end),
     )
 
 

@@ -21,7 +21,7 @@ from vidcfg.pipelines.schedulers import is_flow
 class RunFacts:
     """Pixel frames of a run, model calls of each step, and what else is known of the steps.
 
-    A step that does not run, as a video-to-video pipeline starts behind it, has no calls.
+    A step that does not run, as a pipeline starts behind it or stops before, has no calls.
     `sigmas_K` are the noise levels at the start of each step, falling, and `experts` the name of
     the model of each; None where not known, or where there is one model. Branches in `always` run
     on every step, whatever the strengths. `part_T` are the pixel frames that the run makes, where
@@ -195,10 +195,10 @@ def begin_of(pipe: Any, call: Mapping[str, Any]) -> int:
     return len(timesteps) - len(get(**taken)[0])
 
 
-def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
+def steps_of(pipe: Any, family: Any, begin: int = 0, end: int | None = None) -> dict[str, Any]:
     """`calls`, `sigmas_K` and `experts` of a run, from a scheduler that has its timesteps.
 
-    The run begins at entry `begin` of them.
+    The run begins at entry `begin` of them and ends before `end` (None: behind the last).
     """
     scheduler, steps = pipe.scheduler, step_of_call(pipe.scheduler, begin)
     first = [steps.index(k) for k in range(steps[-1] + 1)]
@@ -208,7 +208,7 @@ def steps_of(pipe: Any, family: Any, begin: int = 0) -> dict[str, Any]:
         timesteps = _numbers(scheduler, "timesteps")
         experts = [family.expert_of(pipe, timesteps[call]) for call in first]
     return {
-        "calls": tuple(steps[begin:].count(k) for k in range(len(first))),
+        "calls": tuple(steps[begin:end].count(k) for k in range(len(first))),
         "sigmas_K": None if None in levels else np.array([sigma for _, sigma in levels]),
         "experts": None if None in experts else tuple(experts),
     }

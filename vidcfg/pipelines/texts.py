@@ -165,6 +165,10 @@ class BranchTexts:
 
             black = Image.new("RGB", (call["width"], call["height"]))
             wanted["image"] = black if source in BLANK else call["image"]
+            if source not in BLANK:  # of whose image every n-th token is seen, as of the prompt's
+                every = {"latent_concat": 2, "token_replace": 4}
+                every = every.get(pipe.transformer.config.get("image_condition_type"), 1)
+                wanted["image_embed_interleave"] = call.get("image_embed_interleave") or every
         wanted |= {name: call[name] for name in _LIKE_THE_CALL if call.get(name) is not None}
         if source in BLANK:  # as in the stock pipelines, for which it is one of the prompt
             wanted.pop("clip_skip", None)

@@ -30,7 +30,7 @@ class Changes:
         self.followers = ("cond", *(b for b, source in sources.items() if source == "cond"))
         """The branches that see what `cond` sees."""
         self.needs_samples = any(change.needs_samples for change in self.all)
-        self.skipping = [rule for change in self.all for rule in change.skipping]
+        self.touches = {rule: does for c in self.all for rule, does in c.touches.items()}
 
     def tag(self, sample: int) -> object:
         """What the condition of a sample depends on beside its text."""

@@ -119,7 +119,8 @@ def attending(
 
     def wrap(forward: Callable) -> Callable:
         def changed(*args, **kwargs):
-            with AttentionMode(change, prod(grid), blocks.joint, layer.name) as mode:
+            mode = AttentionMode(change, prod(grid), blocks.joint, layer.name)
+            with mode:
                 result = forward(*args, **kwargs)
             if not mode.hits:
                 raise ValueError(

@@ -36,8 +36,8 @@ class WeakPass(ModelChange, setting=Autoguidance):
                 )
 
     @property
-    def skipping(self) -> list[str]:
-        return [weak.kind for weak in self.of.values() if weak.skip]
+    def touches(self) -> dict[str, str]:
+        return {weak.kind: "leaves out blocks" for weak in self.of.values() if weak.skip}
 
     def run(self, call: StepCall) -> Any:
         weak, place = self.of[call.branches[0]], (call.attribute, call.branches[0])

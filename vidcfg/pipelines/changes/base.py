@@ -102,9 +102,9 @@ class ModelChange:
         return any(getattr(setting, "follows_cond", False) for setting in self.of.values())
 
     @property
-    def skipping(self) -> list[str]:
-        """The rules that leave out blocks, where a cache may keep its state."""
-        return []
+    def touches(self) -> dict[str, str]:
+        """Rule -> what it does to a part of the model where a cache may keep its state."""
+        return {}
 
     def tag(self, sample: int) -> object:
         """What the condition of a sample depends on beside its text."""

@@ -20,8 +20,10 @@ class PerturbedPass(ModelChange, setting=Perturbation):
     """The passes of pag, slg, stg and seg, and of any rule that names a `Perturbation`."""
 
     @property
-    def skipping(self) -> list[str]:
-        return [change.rule for change in self.of.values() if change.kind == "skip"]
+    def touches(self) -> dict[str, str]:
+        parts = {"skip": "leaves out blocks", "identity": "changes attention"}
+        parts["blur"] = parts["identity"]
+        return {c.rule: parts[c.kind] for c in self.of.values() if c.kind in parts}
 
     def begin(self) -> None:
         family = self.start.family

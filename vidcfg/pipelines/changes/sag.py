@@ -29,6 +29,10 @@ class DegradedPass(ModelChange, setting=Sag):
         self.seen: dict[int, tuple[Tensor, dict]] = {}
         """Sample -> its prediction of `cond` on this step, and the attention by layers."""
 
+    @property
+    def touches(self) -> dict[str, str]:
+        return {change.kind: "reads attention" for change in self.of.values()}
+
     def watch(self, call: StepCall, run: Callable[[], Any]) -> Any:
         if "cond" not in call.branches:
             return run()
