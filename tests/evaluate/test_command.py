@@ -372,12 +372,9 @@ def test_ctrl_c_ends_all_processes_without_a_traceback_and_keeps_what_is_scored(
 def test_workers_of_a_command_that_was_killed_end(rendered, tmp_path):
     for index in range(200):
         shutil.copy(rendered / f"clip_{index % 5}.mkv", tmp_path / f"{index}.mkv")
-    kept = tmp_path / "out" / "scored.jsonl"
-    options = ["--workers", "2", "--out", str(kept.parent), "--device", "cpu"]
-    command = [sys.executable, "-m", "vidcfg.evaluate", str(tmp_path), *options]
-    with subprocess.Popen(
-        command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
+    kept, quiet = tmp_path / "out" / "scored.jsonl", {"stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "vidcfg.evaluate", str(tmp_path), "--workers", "2", "--out"]
+    with subprocess.Popen([*command, kept.parent], start_new_session=True, **quiet) as process:
         while not kept.exists() and process.poll() is None:
             time.sleep(0.05)
         assert sum(_is_alive_in(process.pid, p) for p in psutil.process_iter()) > 2
