@@ -276,9 +276,12 @@ def _front(found: Findings) -> Entry | None:
             sure.append(cell)
     num_out = len({loser for (_, loser), ways in ahead.items() if len(ways) == len(GOOD)})
     num_open = len(cells) - len(sure) - num_out
-    named = _named(found, sure) or "none"
-    text = f"No other setting is better in both flicker and alignment than {named}"
-    text += f"; {num_out} of {len(cells)} settings are surely beaten by another"
+    text = "None is surely on it"
+    if sure:
+        text = (
+            f"No other setting is better in both flicker and alignment than {_named(found, sure)}"
+        )
+    text += f"; {num_out} of {len(cells)} settings are surely beaten by another in both"
     text += f", {num_open} are undecided." if num_open else "."
     if _has_losses(found):
         text = f"{text.rstrip('.')}. Settings lost unequal numbers of clips, so it is not sure."
