@@ -307,7 +307,7 @@ def test_a_tiny_wan_learns_from_its_own_guidance(wan, distill, teacher, tmp_path
     given = argparse.Namespace(
         out=tmp_path / "a.safetensors", seed=0, rank=8, rate=1e-2, steps=150, minutes=0.0
     )
-    log, stop = distill.Log(tmp_path / "log.jsonl"), distill.Stop()
+    log, stop = distill.Log(tmp_path / "log.jsonl"), distill.Stop("stopped")
     distill.teach(teacher, given, log, stop)
     assert error(StrengthAdapter.load(given.out)) < 0.9 * error(plain)
     # The table of the end: half of the passes, nearer to the teacher than the plain model.

@@ -62,7 +62,9 @@ class Rescale(ConfigModel):
         if x0 is not None:
             within = self.apply(combination.in_x0(*x0), gram.in_x0(*x0), statistics=statistics)
             return within.from_x0(*x0)
-        x_BFV = _of_result(combination, gram)
+        x_BFV = combination.coefficients(gram.branches)
+        if statistics == "clip":  # frames that are off are not scaled, but count in the clip
+            x_BFV = _of_result(combination, gram)
         both = torch.stack([x_BFV, gram.vector("cond").expand_as(x_BFV)])
         (guided, cond), (terms, _) = self._energy(gram, both, statistics)
         has_spread = guided > terms * _NOISE
