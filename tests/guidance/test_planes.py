@@ -135,16 +135,17 @@ def test_samples_that_share_their_predictions_get_what_each_gets_alone(dtype, wi
         assert torch.equal(ours[k : k + 1], run(alone, 1))
 
 
+@pytest.mark.parametrize("num_vectors", [2, 4])
 @pytest.mark.parametrize("mean", [0.0, 30.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_inner_products_are_those_of_float64(dtype, mean):
-    names = ("uncond", "cond", "weak")
+def test_inner_products_are_those_of_float64(dtype, mean, num_vectors):
+    names = ("uncond", "cond", "weak")[: num_vectors // 2 + 1]
     frames = {name: drawn(i, dtype=dtype, mean=mean) for i, name in enumerate(names)}
-    noisy = drawn(7, dtype=dtype)
-    gram = gram_of(frames, base="uncond", raw={NOISY: noisy})
+    raw = {NOISY: drawn(7, dtype=dtype)} if num_vectors == 4 else {}
+    gram = gram_of(frames, base="uncond", raw=raw)
     base = frames["uncond"]
     # Differences are rounded to the dtype, as the weighted sum takes them.
-    parts = [base, frames["cond"] - base, frames["weak"] - base, noisy]
+    parts = [base, *(frames[name] - base for name in names[1:]), *raw.values()]
     flat = torch.stack([p.double().flatten(2) for p in parts], 2)
     means = flat.mean(-1, keepdim=True)
     scatter = (flat - means) @ (flat - means).mT
@@ -152,7 +153,8 @@ def test_inner_products_are_those_of_float64(dtype, mean):
     near = 1e-12 if dtype == torch.float64 else 3e-6
     assert ((gram.scatter - scatter).abs() <= near * size[..., None] * size[..., None, :]).all()
     torch.testing.assert_close(gram.mean, means[..., 0], rtol=near, atol=near)
-    alone = gram_of({n: p[1:] for n, p in frames.items()}, base="uncond", raw={NOISY: noisy[1:]})
+    second = ({n: p[1:] for n, p in tensors.items()} for tensors in (frames, raw))
+    alone = gram_of(next(second), base="uncond", raw=next(second))
     assert torch.equal(gram.scatter[1:], alone.scatter)
     assert torch.equal(gram.mean[1:], alone.mean)
     torch.testing.assert_close(

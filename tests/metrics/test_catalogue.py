@@ -7,7 +7,6 @@ from video_files import write_video
 import vidcfg
 from vidcfg.metrics.catalogue import FAMILIES, METRICS, measured
 from vidcfg.metrics.frames import to_unit
-from vidcfg.metrics.meters import ClipMeasures, measure
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ARROWS = {"lower": "↓", "higher": "↑", "none": "–"}
@@ -141,23 +140,3 @@ def test_a_name_stands_for_one_metric(outside):
 
     with pytest.raises(ValueError, match="contrast already"):
         declare("contrast", "appearance", "intensity", "none", "mine")
-
-
-def test_a_function_of_a_user_that_fails_in_one_shot_gives_the_clip_no_value():
-    # The first of three shots is black: 0 / 0.
-    rng = np.random.default_rng(1)
-    frames = rng.integers(1, 256, (7, 3, 16, 20), dtype=np.uint8)
-    frames[:2] = 0
-    try:
-        vidcfg.register_metric("red", "appearance", "0..1", "none", "a test")(
-            lambda frame_CHW: frame_CHW[0].sum() / frame_CHW.sum()
-        )
-        meter = ClipMeasures([METRICS["red"], METRICS["saturation"]])
-        with np.errstate(invalid="ignore"):
-            measure(frames, [meter])
-        red, saturation = meter.finish()
-    finally:
-        METRICS.pop("red", None)
-    assert (red.value, red.status) == (None, "invalid")
-    assert red.skipped_reason == "its function gave no number: the number is nan"
-    assert 0 < saturation.value < 1

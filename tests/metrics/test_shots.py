@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from clip_metrics import records_of
 
+import vidcfg
+from vidcfg.metrics.catalogue import METRICS
+from vidcfg.metrics.meters import ClipMeasures, measure
 from vidcfg.metrics.shots import with_cuts
 
 
@@ -139,3 +142,21 @@ def test_the_stride_pulse_keeps_the_phase_of_the_clip(shot):
     energy = np.array(found.trace, dtype=float)
     assert np.flatnonzero(energy[6:] > 1e-4).tolist() == [2, 6, 10]
     assert found.value > 0.5
+
+
+def test_a_function_of_a_user_that_fails_in_one_shot_gives_the_clip_no_value(shot):
+    parts = [shot(seed, num_frames=n, step=seed) for seed, n in ((1, 6), (2, 5))]
+    numbers = iter([np.nan, *np.ones(10)])
+    try:
+        vidcfg.register_metric("once", "appearance", "0..1", "none", "a test")(
+            lambda frame_CHW: next(numbers)
+        )
+        meter = ClipMeasures([METRICS["once"], METRICS["saturation"], METRICS["contrast"]])
+        measure(np.concatenate(parts), [meter])
+        once, _, contrast = meter.finish()
+    finally:
+        METRICS.pop("once", None)
+    assert contrast.extra["cuts"] == [6]
+    assert (once.value, once.status) == (None, "invalid")
+    assert once.skipped_reason == "its function gave no number: the number is nan"
+    assert contrast.value > 0
