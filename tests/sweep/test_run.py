@@ -180,8 +180,10 @@ def test_a_store_of_other_videos_is_refused_with_what_to_type(
     assert sweep("--set", "metrics=[flicker]") == 2
     assert "measured by flicker, motion" in capsys.readouterr().err
     (tmp_path / "net.pt").write_bytes(b"weights")
-    assert sweep("--set", f"weights={{i3d-k400: {tmp_path / 'net.pt'}}}") == 2
-    assert "videos measured with other weights: i3d-k400." in capsys.readouterr().err
+    weights = ("--set", f"weights={{i3d-k400: {tmp_path / 'net.pt'}}}", "--replace-plan")
+    for words in (weights[:2], weights, (*weights, "--set", "metrics=[flicker]")):
+        assert sweep(*words) == 2
+        assert "videos measured with other weights: i3d-k400." in capsys.readouterr().err
     assert sweep("--set", "name=other") == 2
     assert "holds the sweep 'tiny'" in capsys.readouterr().err
     assert plan_of(store) == before

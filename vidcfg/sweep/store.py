@@ -135,7 +135,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens where there is none."""
-        with contextlib.suppress(FileNotFoundError):
+        with self._told(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self.fs.rm_file(self.path(name))
 
     def remove_leftovers(self) -> None:
