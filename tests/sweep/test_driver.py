@@ -20,7 +20,7 @@ class Told:
     A job ends as the first of its units that does not go well; the units before it are done.
     """
 
-    num_workers = 3
+    num_workers, evaluations = 3, 1
 
     def __init__(self, store, fate):
         self.store, self.fate = store, fate
@@ -57,7 +57,7 @@ class Told:
                 return Event(job, "worker", kind.partition(":")[0], message=kind)
             status = "done" if self.store.commit(key, UNIT_FILES) else "cached"
             results.append({"key": key, "status": status})
-        count = len(results)
+        count = len(results) * self.evaluations
         facts = {"units": list(job.units), "executed": count, "planned": count, "seconds": 0.1}
         self.store.write_json(f"jobs/{job.id}.json", facts)
         return Event(job, "worker", "done", tuple(results), seconds=0.1)
@@ -248,11 +248,19 @@ def test_units_that_another_driver_made_meanwhile_count_as_there(run, plan, stor
     assert books.done == len(made.units) - 1
 
 
-def test_more_evaluations_than_planned_are_told(run):
-    books, _, plan = run(lambda key, tries, job: "done")
+def test_fewer_evaluations_than_planned_are_told_of_a_unit_alone(run):
     # The executor above notes one evaluation for each unit, which is too few.
-    assert len(books.mismatches) == len(plan.jobs(keys_of(plan)))
+    books, executor, plan = run(lambda key, tries, job: "done", num_workers=1)
+    alone = {job.id for job in executor.jobs if len(job.units) == 1}
+    assert 0 < len(alone) < len(executor.jobs)
+    assert {line.split(":")[0].removeprefix("job ") for line in books.mismatches} == alone
     assert "were planned" in books.mismatches[0]
+
+
+def test_more_evaluations_than_planned_are_told_of_every_job(run, monkeypatch):
+    monkeypatch.setattr(Told, "evaluations", 1000)
+    books, executor, _ = run(lambda key, tries, job: "done", num_workers=1)
+    assert len(books.mismatches) == len(executor.jobs)
 
 
 def test_the_cost_that_another_driver_notes_for_the_same_job_is_no_mismatch(plan, store):

@@ -114,6 +114,23 @@ def test_executed_evaluations_are_those_planned(store, done):
     assert summary["done"] == 16
 
 
+def test_rules_that_do_the_same_at_first_share_more_than_is_planned(sweep, store):
+    """`every` decides from the second step on; a term of strength 1 does nothing beside cfg."""
+    methods = "[{kind: delta_reuse, every: 1}, {kind: delta_reuse, every: 2}, [cfg, {kind: stg, scale: 1.0}]]"  # noqa: E501
+    assert sweep("--set", f"grid={{guidance.method: {methods}}}", "--set", "seeds=3") == 0
+    summary = store.read_json("summary.json")
+    assert (summary["mismatches"], summary["self_check"]["equal"]) == ([], True)
+    assert summary["executed"] < summary["planned"]
+
+
+def test_a_condition_that_a_rule_changes_is_evaluated_beside_the_plain_one(sweep, store):
+    """By hand: the first step of three shares no cond, for one of the two is annealed."""
+    assert sweep("--set", "grid={guidance.method: [cfg, cads]}", "--set", "seeds=3") == 0
+    plan, summary = plan_of(store), store.read_json("summary.json")
+    assert plan["planned"]["shared"] == 2 * (3 + 4 + 4)
+    assert (summary["executed"], summary["mismatches"]) == (summary["planned"], [])
+
+
 def test_a_unit_is_the_video_that_render_makes(store, done, sweep_file, tmp_path):
     from vidcfg.render.__main__ import main as render
 
@@ -180,8 +197,10 @@ def test_a_store_of_other_videos_is_refused_with_what_to_type(
     assert sweep("--set", "metrics=[flicker]") == 2
     assert "measured by flicker, motion" in capsys.readouterr().err
     (tmp_path / "net.pt").write_bytes(b"weights")
-    assert sweep("--set", f"weights={{i3d-k400: {tmp_path / 'net.pt'}}}") == 2
-    assert "videos measured with other weights: i3d-k400." in capsys.readouterr().err
+    weights = ("--set", f"weights={{i3d-k400: {tmp_path / 'net.pt'}}}", "--replace-plan")
+    for words in (weights[:2], weights, (*weights, "--set", "metrics=[flicker]")):
+        assert sweep(*words) == 2
+        assert "videos measured with other weights: i3d-k400." in capsys.readouterr().err
     assert sweep("--set", "name=other") == 2
     assert "holds the sweep 'tiny'" in capsys.readouterr().err
     assert plan_of(store) == before

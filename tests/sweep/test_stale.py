@@ -10,6 +10,8 @@ from tiny_sweep import plan_of, starts
 
 from vidcfg import __version__
 from vidcfg.render.identity import NUMERICS
+from vidcfg.results import read_results
+from vidcfg.sweep import run as run_module
 from vidcfg.sweep.__main__ import main
 from vidcfg.sweep.worker import Worker
 
@@ -131,3 +133,53 @@ def test_repair_has_no_dead_end_and_is_reported(sweep, store, done, tmp_path, ca
         assert f"warning: set aside as {store.path('damaged')}/{name}" in told
     assert store.read_json("summary.json")["set_aside"] == aside
     assert len(store.done_keys([unit.name for unit in units])) == 16
+
+
+def test_a_sweep_whose_plan_is_gone_goes_on_with_what_is_there(sweep, store, done):
+    """As a message about a damaged `plan.json` says: remove it, run the same command."""
+    before, plan = starts(store), plan_of(store)
+    store.remove("plan.json")
+    assert sweep() == 0
+    assert starts(store) == before
+    assert plan_of(store)["units"] == plan["units"]
+
+
+def test_records_of_cells_are_never_those_of_other_settings(sweep, store, done, monkeypatch):
+    """A ramp to 0.5 has the id that a ramp to 1 had; the sweep ends before anything is made."""
+
+    def end(*arguments, **how):
+        raise KeyboardInterrupt
+
+    of_cells = {cell: len(rows) for cell, rows in read_results(store.root).of_cells.items()}
+    assert min(of_cells.values()) > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "drive", end)
+        assert sweep("--set", "workers.batch=2") == 130
+        kept = read_results(store.root).of_cells
+        assert {cell: len(rows) for cell, rows in kept.items()} == of_cells
+        grid = "grid={guidance.frames: [uniform, {kind: ramp, first: 0.0, last: 0.5}], guidance.scale: [1.0, 4.0]}"  # noqa: E501
+        assert sweep("--set", grid, "--replace-plan") == 130
+    results = read_results(store.root)
+    assert results.of_cells == {cell: [] for cell in of_cells}
+    assert [cell.settings["guidance.frames"] for cell in results.cells][-1]["last"] == 0.5
+
+
+@pytest.mark.parametrize(("when", "code"), [("load", 3), ("run", 1)])
+def test_a_plan_that_another_sweep_replaces_is_told(
+    sweep, store, done, capsys, monkeypatch, when, code
+):
+    """Before and after a worker has read it; a `KeyError` of each unit is no answer."""
+    shutil.rmtree(store.path("units"))
+    other, make = plan_of(store), getattr(Worker, when)
+    other["units"] = [unit for unit in other["units"] if unit["seed"] == 3]
+
+    def meanwhile(self, *arguments):
+        assert when == "load" or self.plan
+        store.write_json("plan.json", other)
+        return make(self, *arguments)
+
+    monkeypatch.setattr(Worker, when, meanwhile)
+    assert sweep() == code
+    told = capsys.readouterr().err
+    assert f"another sweep has put its plan in place of this one in {store.url}." in told
+    assert "KeyError" not in told

@@ -225,6 +225,17 @@ def test_a_store_of_an_unknown_kind_is_refused():
         Store("nosuch://bucket/x")
 
 
+@pytest.mark.parametrize("below", ["", "/sweeps/kite"])
+def test_a_store_in_place_of_a_file_or_a_lost_link_is_refused(tmp_path, below):
+    (tmp_path / "file").write_bytes(b"thesis")
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    for name in ("file", "link"):
+        for kind in ("", "file://"):
+            with pytest.raises(NoStoreError, match=f"cannot be: {tmp_path}/{name} is no folder."):
+                Store(f"{kind}{tmp_path}/{name}{below}")
+    assert (tmp_path / "file").read_bytes() == b"thesis"
+
+
 @pytest.mark.parametrize(("kind", "extra"), [("s3", "s3"), ("gs", "gs"), ("gcs", "gs")])
 def test_a_missing_library_is_one_sentence_with_what_to_type(monkeypatch, kind, extra):
     def missing(*arguments, **options):

@@ -71,6 +71,7 @@ class Method(ConfigModel):
     is_limited   whether rescale, threshold and clamp apply to its result
     flow_only    whether it has a meaning for flow predictions alone
     needs_negative  whether it has no meaning without a negative prompt
+    changes_cond whether the conditional branch sees something else than its text
     """
 
     kind: ClassVar[str]
@@ -85,6 +86,7 @@ class Method(ConfigModel):
     is_limited: ClassVar[bool] = True
     flow_only: ClassVar[bool] = False
     needs_negative: ClassVar[bool] = False
+    changes_cond: ClassVar[bool] = False
 
     @property
     def compares(self) -> bool:

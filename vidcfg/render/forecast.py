@@ -63,10 +63,12 @@ class Forecast:
         surfaces = tuple(self.surfaces.values())
         return SampleRows.of([self.config.guidance], [surfaces], **self.facts.of_rows())
 
-    def texts(self, prompt: Prompt) -> dict[str, str]:
-        """The text that each branch sees."""
-        seen = {"cond": prompt.text, "negative": prompt.negative, "empty": ""}
-        sources = {"cond": "cond"} | self.config.guidance.method.sources()
+    def texts(self, prompt: Prompt) -> dict[str, Any]:
+        """The text that each branch sees, `cond` with what changes it."""
+        method = self.config.guidance.method
+        changes = tuple(term.key for term in method.terms if term.changes_cond)
+        seen = {"cond": (prompt.text, changes), "negative": prompt.negative, "empty": ""}
+        sources = {"cond": "cond"} | method.sources()
         return {branch: seen.get(source, source) for branch, source in sources.items()}
 
     def plan(self) -> RunPlan:

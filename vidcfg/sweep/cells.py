@@ -248,7 +248,7 @@ def shares_exactly(config: RenderConfig) -> bool:
     return family is None or family.stock_passes == "sequential"
 
 
-def row_of(config: RenderConfig) -> tuple[SampleRows, dict[str, str]] | None:
+def row_of(config: RenderConfig) -> tuple[SampleRows, dict[str, Any]] | None:
     """The first video of a render in a plan of evaluations, and the text of each branch; None
     where the model must tell."""
     forecast = forecast_of(config)

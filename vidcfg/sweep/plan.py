@@ -121,7 +121,7 @@ class Plan:
         return {unit.key: (unit.cell, *texts[unit.prompt]) for unit in self.units}
 
     @cached_property
-    def _rows(self) -> dict[tuple, tuple[SampleRows, dict[str, str]] | None]:
+    def _rows(self) -> dict[tuple, tuple[SampleRows, dict[str, Any]] | None]:
         """Each kind in a plan of evaluations, by `row_of`."""
         units = {self._kinds[unit.key]: unit for unit in self.units}
         return {kind: row_of(self.config_of(unit)) for kind, unit in units.items()}

@@ -20,10 +20,11 @@ from vidcfg.sweep.executor import Executor, InProcess
 from vidcfg.sweep.plan import Plan
 from vidcfg.sweep.store import NoStoreError, Store, StoreError
 from vidcfg.sweep.tell import made_by
-from vidcfg.sweep.worker import Worker
+from vidcfg.sweep.worker import ANOTHER_PLAN, Worker
 
 PARTS = {"units", "attempts", "logs", "jobs", "failed", "cells", "damaged", "report"}
-"""What a store holds beside its plan and its summary."""
+PARTS |= {"summary.json"}
+"""What a store holds beside its plan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +42,12 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> str:
     that is done.
 
     With `replace` the plan may leave out units that are done, or measure something else; they
-    stay in the store, unread, and the result says so.
+    stay in the store, and the result says so. What was said of other cells is removed.
 
     Raises:
         NoStoreError: if the store holds another sweep, or something else, and what to type.
     """
-    made = plan.to_dict()
+    made = json.loads(json.dumps(plan.to_dict()))
     # The names before the plan: another driver may write it at any time.
     others = [name for name in store.names("") if name not in PARTS]
     known = store.read_json("plan.json")
@@ -58,18 +59,41 @@ def put_plan(store: Store, plan: Plan, *, replace: bool = False) -> str:
     if why and not replace:
         raise NoStoreError(
             f"the store {store.url} holds {why}. Use --store with another folder, or "
-            f"--replace-plan to go on here: files stay, and what does not fit is not read."
+            f"--replace-plan to go on here: files stay, and what is left out is not read."
         )
+    # Cells of one id may have been others, or others of them compared: they are told at the end.
+    if known is None or _told_of(known) != _told_of(made):
+        of_cells = (f"cells/{id}/records.jsonl" for id in store.names("cells"))
+        for name in ("summary.json", *of_cells):
+            store.remove(name)
     if known != made:
         store.write_json("plan.json", made)
     return why and f"left aside: {why}"
 
 
+def _told_of(plan: dict[str, Any]) -> tuple[Any, ...]:
+    """What the summary and the records of cells are made from."""
+    names = ("cells", "prompts", "units", "check", "metrics", "sources")
+    return (*map(plan.get, names), plan.get("config", {}).get("reference"))
+
+
 def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
-    """Why a plan is no extension of the one in the store; empty if it is."""
+    """Why a plan is no extension of the one in the store; empty if it is.
+
+    Raises:
+        NoStoreError: if its videos were measured with other weights, whatever else there is.
+    """
+    mine = {unit["key"] for unit in made["units"]}
+    old, new = (one.get("sources", {}).get("weights") for one in (known, made))
+    if None not in (old, new) and old != new and store.done_keys(mine):
+        names = sorted(name for name in old | new if old.get(name) != new.get(name))
+        raise NoStoreError(
+            f"the store {store.url} holds videos measured with other weights: "
+            f"{', '.join(names)}. Values of both cannot be compared: use --store with another "
+            "folder, or measure what is there with vidcfg evaluate."
+        )
     if known.get("name") != made["name"]:
         return f"the sweep '{known.get('name')}', and this one is '{made['name']}'"
-    mine = {unit["key"] for unit in made["units"]}
     others = {unit["key"]: unit["cell"] for unit in known["units"] if unit["key"] not in mine}
     if done := store.done_keys(others):
         cell = next(cell for key, cell in others.items() if key in done)
@@ -83,10 +107,6 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     if known.get("metrics") != made["metrics"] and store.done_keys(mine):
         old, new = (", ".join(one.get("metrics", ())) for one in (known, made))
         return f"videos measured by {old}, and this sweep measures {new}"
-    old, new = (one.get("sources", {}).get("weights") for one in (known, made))
-    if None not in (old, new) and old != new and store.done_keys(mine):
-        names = sorted(name for name in old | new if old.get(name) != new.get(name))
-        return f"videos measured with other weights: {', '.join(names)}"
     return ""
 
 
@@ -135,7 +155,7 @@ def run_sweep(
         raise
 
     # What is there, and reads back
-    if store.read("plan.json") is None:
+    if (planned := store.read_json("plan.json")) is None:
         raise SweepStopped(
             f"{store.url} has no plan.json any more: it was removed while the sweep ran. Run the "
             "same command again: what is still there is kept."
@@ -150,6 +170,8 @@ def run_sweep(
     warnings += [f"set aside as {store.path('damaged')}/{name}" for name in set_aside]
     check = self_check(store, plan, done)
     problems = list(books.mismatches)
+    if not {unit["key"] for unit in planned["units"]} >= {unit.key for unit in plan.grid_units}:
+        problems.append(ANOTHER_PLAN.format(store.url))
     if books.failed:
         problems.append(f"{len(books.failed)} units failed: see failed/ in {store.url}")
     if gone:
@@ -221,6 +243,7 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     wanted = complete_pairs(plan, done)
     none = {"no_reference": "the sweep has no reference"}
     distances = Distances(settings, **none, no_features="no video has enough frames")
+    made: dict[str, str] = {}
     for cell in plan.cells if wanted else ():
         keys, records, prompts = [], [], {}
         for unit in plan.grid_units:
@@ -234,7 +257,10 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
         features = _features(store, keys, settings.nets)
         of_set = set_means(records, prompts) + distances.of(features, shapes, {})
         lines = [json.dumps(row(record), allow_nan=False) for record in of_set]
-        store.write(f"cells/{cell.id}/records.jsonl", "\n".join(lines) + "\n")
+        made[cell.id] = "\n".join(lines) + "\n"
+    # One after another at once: who reads meanwhile, or an end, finds no half of them.
+    for id, text in made.items():
+        store.write(f"cells/{id}/records.jsonl", text)
     return list(dict.fromkeys(distances.warnings))
 
 

@@ -54,6 +54,11 @@ class Store:
             self.fs, self.root = reach(url, StoreError)
         except ValueError as error:
             raise NoStoreError(f"the store {error}") from None
+        for place in (Path(self.root), *Path(self.root).parents) if self.is_local else ():
+            if place.is_dir():
+                break
+            if os.path.lexists(place):
+                raise NoStoreError(f"the store {url} cannot be: {place} is no folder.")
 
     def path(self, name: str) -> str:
         """The full path of a file of the store."""
@@ -135,7 +140,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens where there is none."""
-        with contextlib.suppress(FileNotFoundError):
+        with self._told(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self.fs.rm_file(self.path(name))
 
     def remove_leftovers(self) -> None:

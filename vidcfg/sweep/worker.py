@@ -31,6 +31,11 @@ from vidcfg.sweep.store import Store, StoreError
 OFFLOADS = ("none", "model", "sequential")
 """What a job that ran out of memory does next, on CUDA; the result stays the same."""
 
+ANOTHER_PLAN = (
+    "another sweep has put its plan in place of this one in {}. Run the same command with --store "
+    "and another folder."
+)
+
 FILES = {"sheet": "sheet.png", "image": "image.png", "audio": "audio.wav"}
 """Names of a unit's files beside its video."""
 
@@ -97,6 +102,8 @@ class Worker:
         """
         from vidcfg.render.job import mini_threads
 
+        if not self.plan.by_key.keys() >= set(job.units):
+            raise StoreError(ANOTHER_PLAN.format(self.url))
         todo = [key for key in job.units if not self.store.is_done(key)]
         yield from ({"key": key, "status": "cached"} for key in job.units if key not in todo)
         if not todo:

@@ -37,6 +37,11 @@ class Cads(Rule):
     mix: Fraction = 1.0
     seed: Annotated[int, Range(0)] = 0
 
+    @property
+    def changes_cond(self) -> bool:
+        """Whether any step is annealed."""
+        return self.tau1 < 1
+
     def findings(self):
         if self.tau1 > self.tau2:
             yield Finding(("tau1",), f"is {self.tau1:g}, but must not exceed tau2 {self.tau2:g}.")

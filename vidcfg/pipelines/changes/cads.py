@@ -27,8 +27,7 @@ class AnnealedCondition(ModelChange, setting=Cads):
                 raise ValueError(
                     "guidance.method combines two cads terms that anneal differently. Give one."
                 )
-        # From tau1 = 1 on no step is annealed.
-        self.settings = {b: own for b, own in settings.items() if own.tau1 < 1}
+        self.settings = {b: own for b, own in settings.items() if own.changes_cond}
         if self.settings and family.control is not None:
             raise ValueError(
                 "cads anneals the text of the denoiser, but the ControlNet of this pipeline reads "
