@@ -17,6 +17,9 @@ _BLOCK = 2048
 """Elements at a time: what is made of them stays in the first cache."""
 _PIECE = 8192
 """Elements of one sample filled at a time: with shorter pieces of many, memory is slower."""
+_TOGETHER = 16
+"""Pieces that are filled for one sample of several, then for the next: their differences stay in
+the second cache."""
 BINS = 4096
 """The exponents of float32, and the first four binary digits of each."""
 
@@ -68,36 +71,41 @@ def weighted(
     """
     gain, factor, off, amounts = numbers[0], numbers[1], numbers[2], numbers[3:]
     count, channels, frames, length = base.shape
-    per_row = len(out) // count
-    moved = np.empty((len(parts), _PIECE), out.dtype)
-    for b, c, f in np.ndindex(count, channels, frames):
-        # One difference for one sample is not kept.
-        is_alone = num_moved == len(parts) == per_row == 1 and off[b, f] == 0
-        for low in range(0, length, _PIECE):
-            width = min(_PIECE, length - low)
-            source, kept = base[b, c, f, low : low + width], cond[b, c, f, low : low + width]
-            if not is_alone:
-                for i in range(len(parts)):
-                    rows = parts[i][b, c, f, low : low + width]
-                    if i < num_moved:
-                        _read_difference(rows, source, moved[i])
-                    else:
-                        moved[i, :width] = rows
-            for k in range(b * per_row, (b + 1) * per_row):
-                target = out[k, c, f, low : low + width]
-                if is_alone:
-                    rows = parts[0][b, c, f, low : low + width]
-                    _guide(source, rows, gain[k, f], amounts[0, k, f], factor[k, f], target)
-                elif off[k, f] != 0:
-                    target[:] = kept
+    per_row, pieces = len(out) // count, -(-length // _PIECE)
+    num_pieces, together = frames * pieces, _TOGETHER if len(out) > count else 1
+    moved = np.empty((together, len(parts), _PIECE), out.dtype)
+    for b, c, group in np.ndindex(count, channels, -(-num_pieces // together)):
+        first, end = group * together, min((group + 1) * together, num_pieces)
+        for n in range(first, end):
+            f, low = n // pieces, n % pieces * _PIECE
+            high = min(length, low + _PIECE)
+            # One difference for one sample is not kept.
+            if num_moved == len(parts) == per_row == 1 and off[b, f] == 0:
+                continue
+            for i in range(len(parts)):
+                rows, kept = parts[i][b, c, f, low:high], moved[n - first, i]
+                if i < num_moved:
+                    _read_difference(rows, base[b, c, f, low:high], kept)
                 else:
-                    _begin(source, moved[0], amounts[0, k, f], gain[k, f], target)
+                    kept[: high - low] = rows
+        for k in range(b * per_row, (b + 1) * per_row):
+            for n in range(first, end):
+                f, low = n // pieces, n % pieces * _PIECE
+                high = min(length, low + _PIECE)
+                source, target = base[b, c, f, low:high], out[k, c, f, low:high]
+                if off[k, f] != 0:
+                    target[:] = cond[b, c, f, low:high]
+                elif num_moved == len(parts) == per_row == 1:
+                    rows = parts[0][b, c, f, low:high]
+                    _guide(source, rows, gain[k, f], amounts[0, k, f], factor[k, f], target)
+                else:
+                    _begin(source, moved[n - first, 0], amounts[0, k, f], gain[k, f], target)
                     for i in range(1, len(parts)):
-                        _add(moved[i], amounts[i, k, f], target)
+                        _add(moved[n - first, i], amounts[i, k, f], target)
                     if factor[k, f] != 1:
                         _multiply(target, factor[k, f])
                 if len(sums):
-                    for i, row in enumerate((kept, target)):
+                    for i, row in enumerate((cond[b, c, f, low:high], target)):
                         found = _total_and_square(row)
                         sums[k, f, 2 * i] += found[0]
                         sums[k, f, 2 * i + 1] += found[1]
