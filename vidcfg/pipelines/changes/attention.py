@@ -119,6 +119,7 @@ def attending(
 
     def wrap(forward: Callable) -> Callable:
         def changed(*args, **kwargs):
+            # Named before: within a forward that is compiled, `with ... as mode` gives None.
             mode = AttentionMode(change, prod(grid), blocks.joint, layer.name)
             with mode:
                 result = forward(*args, **kwargs)
