@@ -28,6 +28,22 @@ def frame_of(tensor: torch.Tensor, name: str, frame: int, num_frames: int) -> to
     return tensor[:, frame * tokens : (frame + 1) * tokens]
 
 
+HOW = ("wrapped", "in place", "forward")
+"""The ways in which a model is compiled as a whole."""
+
+
+def compile_whole(pipe, name: str, how: str) -> list:
+    """Compile a model of a pipeline without changing what it computes; it, and what holds it."""
+    model = getattr(pipe, name)
+    if how == "wrapped":
+        setattr(pipe, name, torch.compile(model, backend="eager"))
+    elif how == "in place":
+        model.compile(backend="eager")
+    else:
+        model.forward = torch.compile(model.forward, backend="eager")
+    return [model, getattr(pipe, name)]
+
+
 def record_inside(tiny, generator):
     """Latents, denoiser outputs and what reached the scheduler in a guided, unguided-looking call.
 

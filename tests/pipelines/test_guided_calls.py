@@ -13,6 +13,8 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
+from guided_runs import HOW, compile_whole
+from tiny_controls import animatediff_control
 from tiny_pipelines import BUILDERS, generators, ltx2
 from tiny_text import with_prompts
 
@@ -265,14 +267,35 @@ def test_layerwise_casting_hooks_stay_in_place():
     assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
 
 
-def test_a_denoiser_compiled_as_a_whole_is_refused_with_what_to_do():
-    tiny = BUILDERS["wan"]()
-    tiny.pipe.transformer.compile(backend="eager")
-    with (
-        vidcfg.guide(tiny.pipe, 3.0, **tiny.negative),
-        pytest.raises(ValueError, match="compiled as a whole.*compile_repeated_blocks"),
-    ):
-        tiny.unguided(generator=generators(0, 1))
+slow = pytest.mark.slow  # to compile takes long
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", ["ltx", *(pytest.param(n, marks=slow) for n in ("wan22", "svd"))])
+def test_denoisers_that_are_compiled_as_a_whole_equal_the_stock_pipeline(name, how):
+    check_compiled(BUILDERS[name](), how)
+
+
+@slow
+def test_a_controlnet_that_is_compiled_is_called_for_each_branch():
+    check_compiled(animatediff_control().tiny, "wrapped")
+
+
+def check_compiled(tiny, how):
+    torch._dynamo.reset()
+    parts = ("transformer", "transformer_2", "unet", "controlnet")
+    parts = [part for part in parts if getattr(tiny.pipe, part, None) is not None]
+    models = [part for name in parts for part in compile_whole(tiny.pipe, name, how)]
+    names = ("forward", "_compiled_call_impl")
+    before = [[vars(model).get(name) for name in names] for model in models]
+    stock = tiny.stock(3.0, generator=generators(0, 1))
+    with vidcfg.guide(tiny.pipe, 3.0, **tiny.negative) as trace:
+        for _ in range(2):
+            assert torch.equal(tiny.unguided(generator=generators(0, 1)), stock)
+            assert trace.evaluations == trace.planned.evaluations
+            assert set(trace.evaluations) == {"cond", "uncond"}
+    assert [[vars(model).get(name) for name in names] for model in models] == before
+    assert torch.equal(tiny.stock(3.0, generator=generators(0, 1)), stock)
 
 
 SCHEDULERS = {

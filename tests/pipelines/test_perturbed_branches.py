@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import itertools
 
 import numpy as np
 import pytest
 import torch
-from guided_runs import frame_of, record_inside, rows
+from guided_runs import HOW, compile_whole, frame_of, record_inside, rows
 from tiny_pipelines import BUILDERS, generators
 
 import vidcfg
@@ -228,17 +229,25 @@ def test_blocks_that_are_compiled_are_perturbed_too(kind):
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("kind", ["pag", "slg", "stg"])  # checks of shapes cannot be traced: seg
-def test_a_forward_that_is_compiled_is_perturbed_too(kind):
-    tiny = BUILDERS["wan"](num_steps=2)
-    model, results = tiny.pipe.transformer, []
-    for compiled in (False, True):
-        if compiled:
-            torch._dynamo.reset()
-            model.forward = torch.compile(model.forward, backend="eager")
+FAST = [("pag", "forward"), ("slg", "forward"), ("stg", "forward"), ("pag", "wrapped")]
+FAST += [("seg", "in place")]
+SLOW = [pair for pair in itertools.product(PERTURBED, HOW) if pair not in FAST]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"), [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
+)
+def test_a_model_that_is_compiled_as_a_whole_is_perturbed_too(kind, how):
+    tiny, results = BUILDERS["wan"](num_steps=2), []
+    torch._dynamo.reset()
+    for is_compiled in (False, True):
+        if is_compiled:
+            compile_whole(tiny.pipe, "transformer", how)
         with vidcfg.guide(tiny.pipe, vidcfg.Guidance(scale=3.0, method=PERTURBED[kind])):
             results.append(tiny.unguided(generator=generators(0, 1)))
     assert torch.equal(*results)
+    plain = tiny.unguided(generator=generators(0, 1))
+    assert not torch.equal(plain, results[0])
 
 
 def test_a_failing_perturbed_pass_leaves_the_model_and_the_next_call_as_they_were():

@@ -324,9 +324,14 @@ class Family:
         }
 
     def models_of(self, pipe: Any) -> dict[str, Any]:
-        """The denoisers that a pipeline has, by attribute."""
+        """The denoisers that a pipeline has, by attribute, as they are without compilation."""
         found = {name: getattr(pipe, name, None) for name in self.denoisers}
-        return {name: module for name, module in found.items() if module is not None}
+        return {name: uncompiled(held) for name, held in found.items() if held is not None}
+
+
+def uncompiled(held: Any) -> Any:
+    """The model itself where a pipeline holds what `torch.compile(model)` made of it."""
+    return getattr(held, "_orig_mod", held)
 
 
 def modular(family: Family, *pipelines: str, **changes: Any) -> Family:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.caches import reset_cache
-from vidcfg.pipelines.family import Family
+from vidcfg.pipelines.family import Family, uncompiled
 
 
 @contextlib.contextmanager
@@ -21,45 +21,44 @@ def guided_forwards(
     on again between calls, and `forward` with them.
     """
     replaced = []
-    found = {name: (module, forward) for name, module in family.models_of(pipe).items()}
+    found = dict.fromkeys(family.models_of(pipe), forward)
     if family.control is not None:
-        found[family.control] = getattr(pipe, family.control), control
+        found[family.control] = control
     guider = getattr(pipe, family.guider, None) if family.guider else None
     enabled = guider is not None and guider._enabled
     try:
-        for attribute, (module, guided) in found.items():
-            own = _own_forward(module, attribute)
-            changed = _guided_forward(module, family.denoisers.get(attribute), guided)
-            replaced.append((module, changed, own))
-            module.forward = changed
+        for attribute, guided in found.items():
+            owner, name = _place_of_forward(getattr(pipe, attribute))
+            module, own = uncompiled(owner), vars(owner).get(name)
+            if hasattr(own, "_is_guided"):
+                raise _at_work(module)
+            before, expert = getattr(owner, name), family.denoisers.get(attribute)
+            changed = _guided_forward(module, before, expert, guided)
+            replaced.append((module, owner, name, changed, own))
+            setattr(owner, name, changed)
         if enabled:
             guider.disable()
         yield
     finally:
         if enabled:
             guider._enabled = enabled
-        for module, changed, own in replaced:
+        for module, owner, name, changed, own in replaced:
             reset_cache(module)
-            if module.__dict__.get("forward") is not changed:
+            if vars(owner).get(name) is not changed:
                 continue  # a hook was taken off meanwhile and restored its own forward
             if own is not None:
-                module.forward = own
+                setattr(owner, name, own)
             else:
-                del module.forward
+                delattr(owner, name)
 
 
-def _own_forward(module: Any, attribute: str) -> Callable | None:
-    """The forward that a module has beside its class's; ValueError if it cannot be replaced."""
-    is_compiled = getattr(module, "_compiled_call_impl", None) is not None
-    if is_compiled or type(module).__name__ == "OptimizedModule":
-        raise ValueError(
-            f"pipe.{attribute} is compiled as a whole, so vidcfg.guide cannot reach into its "
-            f"call. Compile its blocks instead: pipe.{attribute}.compile_repeated_blocks()."
-        )
-    own = vars(module).get("forward")
-    if hasattr(own, "_is_guided"):
-        raise _at_work(module)
-    return own
+def _place_of_forward(held: Any) -> tuple[Any, str]:
+    """What has the forward that a pipeline comes to first, and its name there.
+
+    Of a model that is compiled as a whole it is the compiled one, which calls all others.
+    """
+    is_in_place = getattr(held, "_compiled_call_impl", None) is not None
+    return held, "_compiled_call_impl" if is_in_place else "forward"
 
 
 def _at_work(module: Any) -> ValueError:
@@ -70,9 +69,11 @@ def _at_work(module: Any) -> ValueError:
     )
 
 
-def _guided_forward(module: Any, expert: str | None, forward: Callable) -> Callable:
-    """`forward(module, its own forward, expert, arguments by name)` as a method of a denoiser."""
-    before, thread = module.forward, threading.get_ident()
+def _guided_forward(
+    module: Any, before: Callable, expert: str | None, forward: Callable
+) -> Callable:
+    """`forward(module, its own forward, expert, arguments by name)` in the place of `before`."""
+    thread = threading.get_ident()
 
     @functools.wraps(before)
     def guided(*args, **kwargs):

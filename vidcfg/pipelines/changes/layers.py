@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -129,13 +130,15 @@ def forward_replaced(
 ) -> Iterator[None]:
     """`module.forward`, of a layer or inside it, replaced by `wrap` of it.
 
-    A block compiled by itself runs as written, because its graph knows no change, and the
-    attention with torch's own kernel, which can be reached.
+    A compiled graph knows no change: a block compiled by itself runs as written, else the whole
+    model does. The attention takes torch's own kernel, which can be reached.
     """
     processor = getattr(module, "processor", None)
     with contextlib.ExitStack() as stack:
         if getattr(layer.block, "_compiled_call_impl", None) is not None:
             stack.enter_context(swapped(layer.block, "_compiled_call_impl", None))
+        elif "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import is long
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         if hasattr(processor, "_attention_backend"):
             stack.enter_context(swapped(processor, "_attention_backend", "native"))
         changed = functools.wraps(module.forward)(wrap(module.forward))
