@@ -88,6 +88,11 @@ class GuidedRun:
         self.second = stream and GuidedSecondStream(stream, call, samples, surfaces)
 
         # What they ask of the model, and what the pipeline's state allows.
+        if passes.mode == "auto" and getattr(module, "_parallel_config", None) is not None:
+            raise ValueError(
+                "guidance.passes: auto measures in each process, and processes that share a model "
+                "(enable_parallelism) have to call it alike. Use passes: sequential, or batched."
+            )
         start = RunStart(family, samples, module, arguments, session.classifier)
         self.changes = Changes(start)
         models = {None: module}

@@ -82,6 +82,14 @@ def token_grid(family: Family, module: Any, arguments: Mapping[str, Any], layer:
     return tuple(size // per_token for size, per_token in zip(sizes, patch))
 
 
+def token_split(module: Any) -> tuple[int, int]:
+    """Over how many processes a model splits its tokens (context parallelism), by ring and by
+    Ulysses; (1, 1): none."""
+    config = getattr(module, "_parallel_config", None)
+    split = getattr(config, "context_parallel_config", None)
+    return (1, 1) if split is None else (split.ring_degree, split.ulysses_degree)
+
+
 def blur_matrix(size: int, sigma: float, device: torch.device) -> Float[Tensor, "size size"]:
     """Row i holds the normalised weights exp(-(i - j)^2 / (2 sigma^2)) of a Gaussian around i.
 

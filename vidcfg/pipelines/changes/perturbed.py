@@ -10,9 +10,16 @@ from torch import Tensor
 
 from vidcfg.guidance.perturbation import Perturbation
 from vidcfg.pipelines.arguments import by_name
+from vidcfg.pipelines.caches import hooks_of
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
 from vidcfg.pipelines.changes.base import ModelChange, StepCall
-from vidcfg.pipelines.changes.layers import blur_tokens, find_layers, forward_replaced, token_grid
+from vidcfg.pipelines.changes.layers import (
+    blur_tokens,
+    find_layers,
+    forward_replaced,
+    token_grid,
+    token_split,
+)
 from vidcfg.pipelines.family import Family, Grid
 
 
@@ -68,15 +75,26 @@ def perturbed(
     with contextlib.ExitStack() as stack:
         for layer in find_layers(module, blocks, perturbation):
             if kind == "skip":
+                if any(name.startswith("cp_input") for name, _ in hooks_of(layer.block)):
+                    raise ValueError(
+                        f"{perturbation.rule} leaves out {layer.name}, in which this model splits "
+                        f"its tokens for enable_parallelism. Give later layers."
+                    )
                 wrap = functools.partial(_skipping, layer.block, blocks.returns)
                 stack.enter_context(forward_replaced(layer, layer.block, wrap))
                 continue
             grid = token_grid(family, module, arguments, layer.index)
             if kind == "drop":
                 attention = layer.block.get_submodule(blocks.attention)
-                wrap = functools.partial(_dropping, prod(grid), blocks.joint)
+                num_video = prod(grid) // prod(token_split(module))
+                wrap = functools.partial(_dropping, num_video, blocks.joint)
                 stack.enter_context(forward_replaced(layer, attention, wrap))
                 continue
+            if token_split(module)[0] > 1:
+                raise ValueError(
+                    f"{perturbation.rule} changes the attention of all tokens, which this model "
+                    f"takes in turns (ring_degree of enable_parallelism). Use ulysses_degree."
+                )
             blurred = functools.partial(blurred_queries, grid, perturbation.sigma)
             change = own_values if kind == "identity" else blurred
             stack.enter_context(attending(layer, blocks, grid, change))

@@ -16,7 +16,7 @@ from vidcfg.guidance.prediction import convert
 from vidcfg.guidance.rules.sag import Sag
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
 from vidcfg.pipelines.changes.base import ModelChange, StepCall, first
-from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid
+from vidcfg.pipelines.changes.layers import blur_matrix, find_layers, token_grid, token_split
 from vidcfg.pipelines.family import Family
 
 _CHUNK = 1024
@@ -28,6 +28,11 @@ class DegradedPass(ModelChange, setting=Sag):
     def begin(self) -> None:
         self.seen: dict[int, tuple[Tensor, dict]] = {}
         """Sample -> its prediction of `cond` on this step, and the attention by layers."""
+        if token_split(self.start.module) != (1, 1):
+            raise ValueError(
+                "sag reads the attention of all tokens, which this model splits over processes "
+                "(enable_parallelism). Use guidance.method: pag."
+            )
 
     @property
     def touches(self) -> dict[str, str]:
