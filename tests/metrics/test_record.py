@@ -3,7 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from vidcfg.evaluate.sets import set_means
+from vidcfg.media.video import Video
+from vidcfg.metrics.meters import measure_video
 from vidcfg.metrics.record import (
     Backend,
     ClipInfo,
@@ -38,6 +42,36 @@ def test_record_survives_json():
     assert Record.from_dict(json.loads(json.dumps(original.to_dict()))) == original
     bare = Record("frame_diff", None, 0, "range=0..1", skipped_reason="no file", status="failed")
     assert Record.from_dict(json.loads(json.dumps(bare.to_dict()))) == bare
+
+
+def test_values_of_clips_of_extremes_are_read_again():
+    frames = np.zeros((3, 17, 3, 32, 40), np.uint8)
+    frames[0, 1::2] = 255  # a strobe: second differences of 2
+    frames[1, :9, 0], frames[1, 9:, 2] = 255, 255  # red, then blue: a way of colour of 2
+    frames[2, 9:] = np.indices((32, 40)).sum(0) % 2 * 255  # gradients of 1.4
+    for frames_TCHW in frames:
+        clip = Video(frames_TCHW, 8.0, lossless=True)
+        for made in measure_video(clip, families=("flicker", "warp", "appearance")):
+            assert Record.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_mean_of_drifts_has_an_interval_on_both_sides():
+    frames = np.full((4, 9, 3, 16, 20), 100, np.uint8)
+    frames -= (
+        np.linspace(0, [[10, 4, 0, -2]], 9).reshape(9, 4).T[..., None, None, None].astype("u1")
+    )
+    clips = [Video(frames_TCHW, 8.0, lossless=True) for frames_TCHW in frames]
+    found = [measure_video(clip, families=("appearance",)) for clip in clips]
+    drifts = [
+        replace(r, subject=str(i))
+        for i, records in enumerate(found)
+        for r in records
+        if r.name == "brightness_drift"
+    ]
+    values = [drift.value for drift in drifts]
+    assert min(values) < 0
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert set_means(drifts)[0].interval == pytest.approx(tuple(expected), rel=1e-9)
 
 
 def test_row_with_further_columns_is_still_a_record():

@@ -80,6 +80,13 @@ def test_interval_stays_in_the_range_of_its_unit():
     assert interval_of(np.array([0.5]), "cos") == (None, None)
 
 
+@pytest.mark.parametrize("values", [(-0.03, -0.02, -0.025), (1.9, 1.8, 2.0)])
+def test_a_mean_outside_of_the_range_of_its_unit_is_inside_its_interval(values):
+    mean, half = np.mean(values), stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
+    low, high = interval_of(np.array(values), "intensity")
+    assert low <= mean - half + 1e-12 < mean + half - 1e-12 <= high
+
+
 SHAPES = {
     "normal": (lambda random, size: random.normal(0, 1, size), 0.0, "", 0.94),
     "t of 3 degrees": (lambda random, size: random.standard_t(3, size), 0.0, "", 0.94),

@@ -74,7 +74,7 @@ def _interval(
     values: Sequence[float], prompts: Sequence[str | int], unit: str
 ) -> tuple[float, float] | None:
     """Student's of the mean, in a unit that reads as ratios as wide as the report's of prompts."""
-    low, high = range_of(unit)
+    low, high = range_of(unit, values)
     ends = mean_interval(values, prompts=prompts, low=low, high=high)
     if ends is None or unit not in FLOORS:
         return ends

@@ -80,7 +80,10 @@ def contrast_drift(contrast_T: Sequence[float] | np.ndarray) -> float:
     return float(line[-1] - line[0])
 
 
-@metric("brightness_drift", "appearance", "intensity", "none", "luma=bt709;slope*(T-1)", [LIGHT])
+@metric(
+    *("brightness_drift", "appearance", "signed intensity", "none"),
+    *("luma=bt709;slope*(T-1)", [LIGHT]),
+)
 def of_brightness(clip: Any) -> dict:
     """Change of mean luma from the first to the last frame, along the least-squares line."""
     line = trend(np.array([light.mean for light in clip[LIGHT]]))

@@ -5,7 +5,7 @@ Reads and writes plain dictionaries; imports neither torch nor a video library.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
@@ -102,8 +102,9 @@ class Record:
 
     @property
     def is_of_its_unit(self) -> bool:
-        """Whether there can be such a value; of drifts, which have a sign, such a size."""
-        return abs(self.value or 0) <= max(map(abs, range_of(self.unit))) + SLACK
+        """Whether there can be such a size; sums and differences of intensities go beyond 1."""
+        most = max(map(abs, range_of(self.unit)))
+        return self.unit == "intensity" or abs(self.value or 0) <= most + SLACK
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only; `from_dict` gives an equal record back."""
@@ -154,15 +155,17 @@ RANGES = {
     "0..2": (0.0, 2.0),
     "100*cos": (-100.0, 100.0),
 }
-"""Unit -> the least and the largest value; another unit has no limits."""
+"""Unit -> the least and the largest value; another unit, such as signed intensity, has none."""
 
 SLACK = 1e-3
 """So far rounding may carry a value out of its range."""
 
 
-def range_of(unit: str) -> tuple[float, float]:
-    """What values of a unit, and so their means, can be."""
-    return RANGES.get(unit, (-math.inf, math.inf))
+def range_of(unit: str, values: Iterable[float] = ()) -> tuple[float, float]:
+    """What means of a unit can be; no limits if one of `values` is beyond those of the unit."""
+    low, high = RANGES.get(unit, (-math.inf, math.inf))
+    is_within = all(low - SLACK <= value <= high + SLACK for value in values)
+    return (low, high) if is_within else (-math.inf, math.inf)
 
 
 def mean_of(values: Sequence[float]) -> float:

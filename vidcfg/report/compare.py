@@ -138,7 +138,7 @@ def interval_of(
         reach = np.minimum(float(stdtrit(num - 1, 0.975)) * spread * np.array([-1, 1]), 300)
         cox = np.exp(np.minimum(logs.mean() + variance / 2 + reach, 700)) - floor
         low, high = min(low, float(cox[0])), max(high, float(cox[1]))
-    least, most = range_of(unit)
+    least, most = range_of(unit, means_G)
     return max(low, least), min(high, most)
 
 
