@@ -84,7 +84,7 @@ Five faults are seen by other metrics than in drawn scenes, found by looking at 
 pan an echo is a blur along the motion, which `ghosting` tells; where things move each in its own
 way it stands still, which `echo_share` tells, as it does another picture that fades in. Motion of
 real clips has peaks of its own, so that swapped frames show in the mean of `judder` and not in its
-peak, and a dropped one in neither (.81): it hides and bares more at once than flow explains. Noise
+peak, and a dropped one in neither: it hides and bares more at once than flow explains. Noise
 is small in means over blocks, and these clips flicker more than drawn ones.
 
 | fault | named for it | same clip | quiet | pooled | quiet | `frame_diff`, same clip | pooled |
