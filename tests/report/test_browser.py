@@ -225,3 +225,20 @@ def test_page_fits_a_phone(browser, report, scheme):
     assert (paper > ink) == (scheme == "light")
     assert not phone.complaints
     phone.page.close()
+
+
+def test_no_column_of_a_printed_table_is_cut_off(browser, report):
+    printed = Opened(browser, report, viewport={"width": 700, "height": 900})
+    printed.page.emulate_media(media="print")
+    over = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+    assert printed.page.eval_on_selector_all(".scroll", over) == []
+    assert printed.page.evaluate("document.documentElement.scrollWidth") <= 700
+    printed.page.close()
+
+
+def test_without_javascript_the_page_says_why_nothing_plays(browser, report):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(report.as_uri())
+    assert "need JavaScript" in page.inner_text("#compare")
+    assert not page.is_visible("#player")
+    page.close()

@@ -87,6 +87,14 @@ def test_labels_under_an_axis_do_not_touch(values):
         assert x + len(text) * LETTER / 2 <= next_x - len(after) * LETTER / 2
 
 
+def test_last_label_under_an_axis_stays_in_the_picture():
+    points = [Point(0.018575, 1, 0, "")]
+    svg = scatter_chart(points, [], title="", x_name="", y_name="")
+    width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])
+    x, text = labels(svg)[0][-1]
+    assert x + len(text) * LETTER / 2 <= width
+
+
 def test_names_that_do_not_fit_under_the_axis_are_numbered():
     long = {float(i): f"a setting with a long name, {i}" for i in range(5)}
     points = [Point(x, 1, 0, "") for x in long]

@@ -141,6 +141,9 @@ def test_one_cell_with_one_prompt_still_makes_a_page(tmp_path):
     )
     text = write_report(root).read_text()
     assert "The page describes one setting." in text
+    head = " ".join(re.search(r'class="facts">(.*?)</p>', text, flags=re.DOTALL)[1].split())
+    assert head == "1 video · 1 setting · 1 prompt · compared on 1 clip each"
+    assert "strength 1 (off) throughout" in text
     assert "NaN" not in text
     assert "inf" not in re.sub(r"<script.*?</script>|data:[^\"]*", "", text, flags=re.DOTALL)
 

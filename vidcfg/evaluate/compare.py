@@ -17,7 +17,7 @@ from vidcfg.metrics.paired import cluster_means
 from vidcfg.places import told
 from vidcfg.progress import printable
 from vidcfg.report.compare import FLOORS, LEVEL, Change, find
-from vidcfg.report.formats import change_text
+from vidcfg.report.formats import change_text, counted
 from vidcfg.report.sentences import first_lines, summary
 from vidcfg.report.table import (
     DECIDING,
@@ -98,7 +98,7 @@ def comparison(out: Path, sets: Mapping[str, Sequence[Item]]) -> list[str]:
         if table is None:
             continue
         found = find(table, base, labels)
-        prompts = f"{found.prompts} prompt" + ("s" if found.prompts != 1 else "")
+        prompts = counted(found.prompts, "prompt")
         head = f"{len(table.pairs)} pairs of videos with equal {how}, {prompts}"
         if num_alone := len(results.units) - len(sets) * len(table.pairs):
             head += f" ({num_alone} videos are in none)"

@@ -32,7 +32,7 @@ def _environment():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "change": change_text, "plain": _plain}
+    made.filters |= {"number": number, "change": change_text, "counted": counted, "plain": _plain}
     # Inside a script element: compact, and without NaN.
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     made.filters["px"] = lambda value: f"{value:.1f}"
@@ -43,6 +43,11 @@ def number(value: float | int, digits: int = 4) -> str:
     """Up to so many significant digits, with a minus sign."""
     text = f"{value:.{digits}g}"
     return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def counted(amount: int, what: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{amount} {what}{'s' * (amount != 1)}"
 
 
 def written(form: str, amount: float) -> str:
@@ -59,7 +64,7 @@ def signed(form: str, amount: float, low: float | None, high: float | None) -> s
 
 
 def change_text(change: Mapping[str, Any]) -> str:
-    """A change as `+4.1 % (+2.0 % to +6.3 %)`, from its dictionary."""
+    """A change as `+4.1% (+2.0% to +6.3%)`, from its dictionary."""
     form = "{:+.1%}" if change["is_ratio"] else "{:+.3g}"
     return signed(form, change["change"], change["low"], change["high"])
 

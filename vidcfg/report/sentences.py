@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from vidcfg.progress import listed
 from vidcfg.report.compare import LEVEL, MOTION_LOSS, Change, Findings
-from vidcfg.report.formats import signed
+from vidcfg.report.formats import counted, signed
 from vidcfg.report.table import DECIDING, Table, pair_of
 from vidcfg.results import Key, Results, UnitResult
 
@@ -130,8 +130,8 @@ def summary(found: Findings) -> list[Entry]:
     entries: list[Entry | None] = []
     if not can_decide and found.prompts and len(cells) > 1:
         text = (
-            f"{_prompts(found)} cannot reach p = {LEVEL:g} whatever the videos look like "
-            f"(least p {found.least_p:.2g}). Six prompts or more can."
+            f"{counted(found.prompts, 'prompt')} cannot reach p = {LEVEL:g} whatever the videos "
+            f"look like (least p {found.least_p:.2g}). Six prompts or more can."
         )
         entries.append(_entry("Too few prompts for a verdict", text, "unclear"))
     for what, title in (
@@ -155,10 +155,6 @@ def summary(found: Findings) -> list[Entry]:
 
 def _entry(title: str, text: str, kind: str) -> Entry:
     return {"title": title, "text": text, "kind": kind}
-
-
-def _prompts(found: Findings) -> str:
-    return f"{found.prompts} prompt" + ("s" if found.prompts > 1 else "")
 
 
 def _ranked(found: Findings, what: str, cells: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -196,7 +192,7 @@ def _best(found: Findings, what: str, title: str) -> Entry:
         end = "while losses differ, no setting is called clearly best"
         return _entry(title, f"{text}. {name} is missing: {more}; {end}.", "unclear")
     if found.least_p > LEVEL:
-        doubt = f"{_prompts(found)} cannot say whether it holds for others"
+        doubt = f"{counted(found.prompts, 'prompt')} cannot say whether it holds for others"
         return _entry(title, f"{text}. This is the best mean; {doubt}.", "unclear")
     if not tied:
         rest = len(cells) - len(same) - 1

@@ -130,7 +130,7 @@ def strength_maps(cells: Sequence[CellResult]) -> tuple[dict[str, dict[str, Any]
         made[key] = {
             "src": _png(strength_colours(strength_KT, low=low, high=high)),
             "rows": [[float(f"{x:.5g}") for x in row] for row in rows],
-            "text": f"strength {strength_text(least)} {reach}",
+            "text": f"strength {strength_text(least)} {reach}".replace("1 off", "1 (off)"),
         }
     ramp = strength_colours(np.linspace(low, high, 64)[None] + 1e-9, low=low, high=high)
     return made, {"src": _png(ramp), "low": f"{low:g}", "high": f"{high:g}"}
