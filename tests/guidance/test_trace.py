@@ -83,6 +83,9 @@ def test_a_trace_is_told_in_a_line_a_table_and_rows():
     spread = ["6.667e-08 to 1", "0 to 1.235e+05"]
     assert cells[1] == ["0", "0.5", None, "0.1 to 6", *spread, "2 cond, 1 uncond"]
     assert len(cells) == 3
+    assert "frames, strength 6, 2 ev" in repr(
+        Trace([replace(step(0, {"cond": 2}), strength_BF=np.full((2, 3), 6.0))])
+    )
     rows = trace.rows()
     assert len(rows) == 12
     place = {"step": 1, "sigma": 0.5, "expert": None, "sample": 0, "frame": 2}
@@ -118,6 +121,8 @@ def test_the_plot_shows_the_numbers_of_the_sample_at_its_steps():
     # two calls of step 0, then step 3
     assert [passes.xaxis.get_major_formatter()(x, 0) for x in range(4)] == ["0", "0", "3", ""]
     assert "3 steps" in figure.get_suptitle()
+    titles = [axis.get_title(loc="left") for axis in (strength, passes)]
+    assert titles == ["strength, sample 1", "model evaluations, all samples"]
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 

@@ -105,8 +105,7 @@ class Trace:
         told = ", ".join(f"{count} {branch}" for branch, count in by_branch)
         return (
             f"Trace({len(self.steps)} steps, {first.shape[0]} samples, {first.shape[1]} latent "
-            f"frames, strength {strengths.min():.4g} to {strengths.max():.4g}, "
-            f"{self.total} evaluations: {told})"
+            f"frames, strength {_span(strengths)}, {self.total} evaluations: {told})"
         )
 
     def rows(self) -> list[dict[str, Any]]:
@@ -130,14 +129,14 @@ class Trace:
         """`rows` as a DataFrame.
 
         Raises:
-            ModuleNotFoundError: without pandas, which nothing else needs.
+            ModuleNotFoundError: without pandas.
         """
         with explained("trace.to_pandas(), unlike trace.rows(),", error=ModuleNotFoundError):
             import pandas
         return pandas.DataFrame(self.rows())
 
     def plot(self, sample: int = 0) -> Any:
-        """A matplotlib figure: strength of each step and frame, spread before and after, passes.
+        """A matplotlib figure: strength and spread of a sample, passes of all of them.
 
         A notebook shows it; `trace.plot().savefig("trace.png")` writes it.
 
@@ -201,10 +200,15 @@ class Trace:
 
 def _of_step(step: StepTrace) -> list[str]:
     spans = (step.strength_BF, step.std_cond_BF, step.std_guided_BF)
-    shown = [f"{span.min():.4g} to {span.max():.4g}" for span in spans]
+    shown = [_span(span) for span in spans]
     sigma = "" if step.sigma is None else f"{step.sigma:.4g}"
     told = ", ".join(f"{count} {branch}" for branch, count in step.evaluations.items())
     return [str(step.step), sigma, step.expert or "", *shown, told]
+
+
+def _span(values: Any) -> str:
+    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _cells(tag: str, texts: Sequence[str]) -> str:

@@ -52,9 +52,10 @@ def plot_steps(steps: list, *, sample: int, title: str) -> TraceFigure:
     strength, spread, passes = figure.subplots(3, 1, sharex=True, gridspec_kw=heights)
     terms = steps[0].terms[sample] if steps[0].terms else None
     whose = f" of {next(iter(terms))}" if terms else ""
-    _draw_strength(figure, strength, strength_KF, title=f"strength{whose}")
+    one, every = (f", sample {sample}", ", all samples") if num_samples > 1 else ("", "")
+    _draw_strength(figure, strength, strength_KF, title=f"strength{whose}{one}")
     _draw_spread(spread, spreads)
-    _draw_passes(passes, [step.evaluations for step in steps])
+    _draw_passes(passes, [step.evaluations for step in steps], title=f"model evaluations{every}")
 
     # Steps by their own numbers: a solver of second order has two columns for one.
     numbers = [step.step for step in steps]
@@ -107,7 +108,7 @@ def _draw_spread(axis: Any, spreads: dict[str, np.ndarray]) -> None:
     axis.legend(ncols=2, loc="best", **LEGEND)
 
 
-def _draw_passes(axis: Any, evaluations: list[dict[str, int]]) -> None:
+def _draw_passes(axis: Any, evaluations: list[dict[str, int]], *, title: str) -> None:
     """The evaluations of each branch, one above the other."""
     branches = dict.fromkeys(branch for step in evaluations for branch in step)
     bottom_K = np.zeros(len(evaluations))
@@ -116,6 +117,6 @@ def _draw_passes(axis: Any, evaluations: list[dict[str, int]]) -> None:
         colour = PASSES[i % len(PASSES)]
         axis.bar(range(len(counts_K)), counts_K, 0.7, bottom_K, color=colour, label=branch)
         bottom_K += counts_K
-    axis.set_title("model evaluations", **TITLE)
+    axis.set_title(title, **TITLE)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
     axis.legend(ncols=3, **ABOVE, **LEGEND)

@@ -86,7 +86,7 @@ class MetricResult:
             return "-"
         if self.is_ratio:
             return written("{:+.1%}", change) if abs(change) >= 0.0005 else "0.0%"
-        return f"{change:+.3g}" if change else "0"
+        return f"{change:+.3g}" if abs(change) >= 5e-7 else "0"
 
 
 @dataclass(frozen=True)
