@@ -87,10 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     made.add_argument("--markdown", action="store_true", help="print a Markdown table")
     made.set_defaults(todo=_print)
-    commands = made.add_subparsers(metavar="check")
+    commands = made.add_subparsers(metavar="[check]")
     text = "run a pipeline with its own guidance and with vidcfg's, and tell where they differ"
-    check = cli.shared(commands.add_parser("check", help=text), default=argparse.SUPPRESS)
-    check.set_defaults(todo=_check)
+    check = commands.add_parser("check", help=text, description=text)
+    cli.shared(check, default=argparse.SUPPRESS).set_defaults(todo=_check)
     text = (
         "mini; a folder or repository of a checkpoint; or file.py:function or module:function, "
         "which returns a pipeline, or a pipeline and a dict of arguments for its call"

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("fetch", _fetch, "download and check"),
         ("verify", _verify, "check the hashes of what is here"),
     ):
-        command = cli.shared(commands.add_parser(name, help=text), default=argparse.SUPPRESS)
+        command = commands.add_parser(name, help=text, description=text)
+        cli.shared(command, default=argparse.SUPPRESS)
         command.set_defaults(todo=todo)
         if name != "list":
             command.add_argument("names", nargs="+" if name == "fetch" else "*", metavar="NAME")

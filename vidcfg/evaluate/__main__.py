@@ -40,15 +40,17 @@ def parser() -> argparse.ArgumentParser:
         help="CSV, JSON or JSON lines of `video` and `prompt`, or a prompt a line (.txt)",
     )
     add("--fps", type=float, help="frames per second, in place of the files' own")
-    add("--stride", type=int, help="temporal stride of the VAE (default: 4)")
-    add("--protocol", choices=("google", "styleganv"), default="google")
-    add("--lpips", dest="lpips_net", choices=("alex", "squeeze", "vgg"), default="alex")
+    add("--stride", type=int, help="temporal stride of the VAE (default: its record's, or 4)")
+    protocols = ("google", "styleganv")
+    add("--protocol", choices=protocols, default="google", help="of fvd (default: google)")
+    nets = ("alex", "squeeze", "vgg")
+    add("--lpips", dest="lpips_net", choices=nets, default="alex", help="its net (default: alex)")
     add(
         "--clip",
         dest="clip_model",
         default=Settings.clip_model,
         metavar="MODEL",
-        help="transformers name or folder, or open_clip:NAME@FILE",
+        help="transformers name or folder, or open_clip:NAME@FILE (default: %(default)s)",
     )
     add(
         "--weights",
@@ -57,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE",
         help="a local file for named weights (see vidcfg weights list); may be repeated",
     )
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    add("--batch-size", type=int, default=16)
+    add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add("--batch-size", type=int, default=16, help="frames that lpips and clip take at once (16)")
     add_log(made)
     cli.add_workers(made, "processes that decode and measure (default: 0, this process alone)")
     return made

@@ -41,17 +41,19 @@ def parser() -> argparse.ArgumentParser:
 
     check = command("check", "compare a set with a baseline")
     check.add_argument("clips", metavar="SET", help=a_set)
-    check.add_argument("--baseline", required=True, metavar="DIR")
+    check.add_argument("--baseline", required=True, metavar="DIR", help="what `record` wrote")
     cli.add_out(check, "write index.html, result.json, junit.xml")
     check.add_argument("--allow-inconclusive", action="store_true", help="exit code 0 for 5")
 
     power = command("power", "tell what change a gate finds with how many clips")
-    power.add_argument("--baseline", metavar="DIR")
+    noisy = "one with several seeds a prompt, or with noise that `calibrate` saved"
+    power.add_argument("--baseline", metavar="DIR", help=noisy)
     power.add_argument("--sd", type=float, help="noise of a paired change, in place of a baseline")
-    power.add_argument("-n", type=int, nargs="+", default=[16, 64], metavar="CLIPS")
+    counts = {"default": [16, 64], "metavar": "CLIPS", "help": "numbers of clips (16 64)"}
+    power.add_argument("-n", type=int, nargs="+", **counts)
 
     calibrate = command("calibrate", "measure the noise of a setting from repeats of it")
-    calibrate.add_argument("sets", nargs="+", metavar="SET")
+    calibrate.add_argument("sets", nargs="+", metavar="SET", help="repeats: " + a_set)
     calibrate.add_argument("--save", metavar="DIR", help="a baseline that is to know the noise")
     cli.add_out(calibrate, "write the suggested policy", metavar="FILE")
 
