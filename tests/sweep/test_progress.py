@@ -9,7 +9,7 @@ from vidcfg.sweep.driver import Books
 from vidcfg.sweep.executor import Event
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.store import Store
-from vidcfg.sweep.tell import Follow
+from vidcfg.sweep.tell import Follow, note
 
 
 @pytest.fixture
@@ -44,6 +44,13 @@ def test_one_line_has_all_counts_and_failures_are_told_once(books):
         "failed k2: lost: ",
         LINE,
     ]
+
+
+def test_no_time_is_promised_while_the_first_job_hands_in_its_videos(books):
+    books.cached, books.done, books.failed, books.reported["a"] = 0, 1, {}, 1
+    assert note(books) == "4 running, 0 failed"
+    books.done = 6  # another job of five has ended
+    assert note(books) == "4 running, 0 failed, 30.0 a minute, 3 min left"
 
 
 def test_a_terminal_shows_the_same_counts_and_failures_as_plain_text(books, monkeypatch):

@@ -78,14 +78,17 @@ class Guidance(ConfigModel):
             number for each frame, or a function of the frame.
         windows: frames that are guided in a part of the steps:
             {"frames": [9, 16], "from": 0.0, "to": 0.6}.
-        reduce: how a latent frame takes its weight from its pixel frames.
+        reduce: how a latent frame takes its weight from its pixel frames: "mean", "max", or
+            "auto", which is the largest for keyframes and the mean for others.
         rescale: how far spread is pulled back to that of the prompt's prediction, 0 (off) to 1.
         threshold: dynamic thresholding of large values; None is off.
         clamp: largest value in standard deviations; None is off.
-        statistics: whether limits look at a frame or at the clip.
-        precision: combine in the dtype of the stock pipeline, or in float32.
-        passes, micro_batch, share: how the model is called; the result is the same but for
-            rounding.
+        statistics: "frame" or "clip": over what rules and limits take norms and spreads.
+        precision: combine in the dtype of the stock "pipeline", or in "float32".
+        passes: one call of the model for each branch ("sequential"), one for all ("batched"), as
+            the stock "pipeline" does, or whichever is faster ("auto").
+        micro_batch: the most rows of a call; None has no limit.
+        share: evaluate rows that are equal once.
 
     Raises:
         ConfigError: naming each value that is not allowed, or has no effect beside the others.

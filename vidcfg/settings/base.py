@@ -274,7 +274,7 @@ class Kinds(ConfigModel):
 
     @classmethod
     def named(cls, kind: str) -> Callable[[type], type]:
-        """The decorator that enters a class under its name in the YAML: `@rule("half")`.
+        """The decorator that enters a class under its name in the YAML: `@register_rule("half")`.
 
         Raises:
             ValueError: if another class has the name.

@@ -58,9 +58,10 @@ class Books:
 
     @property
     def rate(self) -> float | None:
-        """Units a second, since the first was handed out; None before one is finished."""
+        """Units a second; None before a job has ended, whose units are finished together."""
         elapsed = time.monotonic() - self.began
-        return self.done / elapsed if self.done and elapsed > 0 else None
+        is_known = self.done > self.reported.total() and elapsed > 0
+        return self.done / elapsed if is_known else None
 
 
 def drive(
