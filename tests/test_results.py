@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,3 +327,9 @@ def test_without_results_or_pandas_load_says_what_is_missing(store, tmp_path, mo
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match="load needs pandas, .*Type: pip install pandas"):
         load(store)
+
+
+def test_the_reader_is_there_once_the_package_is_imported():
+    script = "import vidcfg; print(vidcfg.results.load.__name__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "load\n", done.stderr

@@ -52,6 +52,8 @@ def __getattr__(name: str) -> Any:
         module, _, attribute = _PUBLIC[name].partition(":")
         with explained(f"vidcfg.{name}"):
             return getattr(import_module(module), attribute)
+    if name in ("diffusers", "results"):
+        return import_module(f"vidcfg.{name}")
     raise AttributeError(f"module 'vidcfg' has no attribute {name!r}")
 
 
