@@ -297,7 +297,7 @@ def _baseline(found: Findings) -> Entry | None:
             better = sum(c.is_clear and c.change * good > 0 for c in rows)
             worse = sum(c.is_clear and c.change * good < 0 for c in rows)
             rest = len(rows) - better - worse
-            parts.append(f"in {what} {better} better, {worse} worse, {rest} undecided")
+            parts.append(f"in {what} {better} are better, {worse} worse, {rest} undecided")
     if found.base is None or not parts:
         return None
     text = f"Beside {_named(found, [found.base])}, {'; '.join(parts)}."
