@@ -69,6 +69,13 @@ def test_ray_accepts_the_launcher_file(name):
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
+def test_machines_of_the_launcher_get_what_renders_and_sweeps(name):
+    (command,) = read(name)["setup_commands"]
+    (package,) = (word for word in shlex.split(command) if "/vidcfg" in word)
+    assert {"render", "sweep"} <= set(package.partition("[")[2].rstrip("]").split(","))
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
 def test_ray_refuses_the_launcher_file_with_a_field_that_it_does_not_know(name):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
