@@ -159,6 +159,15 @@ def test_clips_of_one_prompt_count_as_one():
     assert by_clip.verdict == "FAIL"
 
 
+def test_a_change_that_is_bad_both_ways_takes_a_prompt_more_to_prove():
+    for bad, fewest in (("up", 7), ("either", 8)):
+        rule = policy(a={"bad": bad, "margin": 0.01})
+        reason = only(judge({"a": pairs(around(0.05, 0.06, num=6))}, rule)).reason
+        assert f"6 prompts cannot prove it; {fewest} can" in reason
+    reason = only(judge({"a": pairs(around(0.05, 0.06, num=7))}, rule)).reason
+    assert "7 prompts cannot prove it; 8 can" in reason
+
+
 def test_more_metrics_make_each_harder_to_fail():
     rule = {"bad": "up", "margin": 0.005}
     rises = pairs(around(0.05, 0.06))

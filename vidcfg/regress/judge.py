@@ -265,9 +265,10 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
     tested, prompts = result.tested, result.prompts
     is_unproven = tested.is_above and tested.sign_of_harm <= HARM
     # Why it is open: too few prompts for any proof, or noise.
-    least = math.ceil(-math.log2(share)) + ODD
+    level = share / 2 if result.bad == "either" else share
+    least = math.ceil(-math.log2(level)) + ODD
     unit = "prompts" if policy.unit == "prompt" else "clips"
-    if is_unproven and provable_p(prompts) > share:
+    if is_unproven and provable_p(prompts) > level:
         reason = f"above the margin, but {prompts} {unit} cannot prove it; {least} can"
     elif is_unproven:
         reason = "above the margin, but noise could explain it"
