@@ -79,6 +79,15 @@ def test_commands_of_shell_blocks_are_taken_by_their_parsers(name, monkeypatch):
                     assert (ROOT / word).exists(), f"{name}: {line}"
 
 
+def test_the_tree_of_the_readme_names_every_part_of_the_package():
+    tree = (ROOT / "README.md").read_text("utf-8").split("## The house")[1].split("```")[1]
+    for part in (ROOT / "vidcfg").iterdir():
+        if not part.name.startswith("_") and (
+            part.suffix == ".py" or (part / "__init__.py").exists()
+        ):
+            assert f" {part.name}" in tree, part.name
+
+
 def test_the_documents_have_commands_of_most_kinds():
     words = [arguments_of(line)[:1] for page in PAGES for line in shell_lines(page)]
     known = {word[0] for word in words if word}
