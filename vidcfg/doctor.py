@@ -110,7 +110,7 @@ def devices() -> Iterator[Line]:
             fix = f"pip install torchvision torch=={torch.__version__}"
             why = f"does not fit torch {torch.__version__} ({one_line(error, 60)}). Type: {fix}"
             yield Line("missing", "torchvision", why)
-    yield Line("ok", "cpu", f"{torch.get_num_threads()} threads")
+    yield Line("ok", "cpu", f"{torch.get_num_threads()} thread(s)")
     if not torch.cuda.is_available():
         is_built = torch.version.cuda
         why = "no CUDA device is visible" if is_built else "this torch is built without CUDA"
