@@ -124,6 +124,15 @@ def test_surface_shows_off_cells_grey_and_the_rest_in_colour():
     assert grey == pytest.approx(coloured, rel=0.1)
 
 
+def test_long_words_of_a_surface_end_inside_of_the_picture():
+    strength, each = np.full((3, 5), 2.0), [range(f, f + 1) for f in range(5)]
+    texts = {"title": "wan-keyframes-" * 9, "subtitle": "scale high: cosine 10 to 2 · " * 7}
+    picture = surface_picture(strength, applied_KF=strength, pixels_of=each, **texts)
+    levels = np.asarray(picture)
+    assert (levels[:, [0, 1, -2, -1]] == 255).all()
+    assert (levels[[0, -1]] == 255).all()
+
+
 def test_surface_draws_what_is_applied_over_the_frames_of_each_latent():
     strength = np.broadcast_to(np.linspace(1.5, 4, 5), (3, 5))
     applied = np.array([[1.5, 4.0]] * 3)

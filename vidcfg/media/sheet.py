@@ -1,5 +1,6 @@
 """Pictures of a video: contact sheet, comparison of several, strength surface."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -227,8 +228,9 @@ def surface_picture(
     spread_KT = spread_over_pixels(applied_KF, pixels_of, num_frames=strength_KT.shape[1])
     maps = {"asked for, per pixel frame": strength_KT, "applied, per latent frame": spread_KT}
     low, high = strength_range(*maps.values())
-    # A parsed "$...$" would be read as a formula by matplotlib.
-    title, subtitle = title.replace("$", r"\$"), subtitle.replace("$", r"\$")
+    # Lines fit the picture; a parsed "$...$" would be read as a formula by matplotlib.
+    below = textwrap.fill(f"pixel frame · {subtitle}", 130).replace("$", r"\$")
+    title = textwrap.fill(title, 68).replace("$", r"\$")
     figure = Figure(figsize=(9.6, 0.9 + 2.9 * 2), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
@@ -236,7 +238,7 @@ def surface_picture(
     for axis, (label, values_KT) in zip(axes, maps.items(), strict=True):
         _draw_map(axis, values_KT, low=low, high=high, pixels_of=pixels_of)
         axis.set_title(label, loc="left", fontsize=10)
-    axes[-1].set_xlabel(f"pixel frame · {subtitle}", fontsize=9)
+    axes[-1].set_xlabel(below, fontsize=9)
     # The colour bar, and the grey of 1 (off).
     mappable = ScalarMappable(norm=Normalize(low, high), cmap=COLOUR_MAP)
     bar = figure.colorbar(mappable, ax=axes, pad=0.015, aspect=28)
