@@ -126,6 +126,13 @@ def test_the_plot_shows_the_numbers_of_the_sample_at_its_steps():
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_the_head_of_a_plot_with_many_branches_fits_the_picture():
+    branches = dict.fromkeys(("cond", "uncond", "negative", "perturbed:stg", "weak"), 2)
+    lines = Trace([step(0, branches)] * 50).plot().get_suptitle().split("\n")
+    assert " ".join(lines) == repr(Trace([step(0, branches)] * 50))
+    assert max(map(len, lines)) <= 100
+
+
 def test_a_plot_without_steps_or_of_no_sample_says_what_to_do():
     with pytest.raises(ValueError, match="nothing to plot.*Call the pipeline first"):
         Trace().plot()

@@ -1,6 +1,7 @@
 """The picture of a trace: strength, spread before and after, passes, over the guided steps."""
 
 import io
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def plot_steps(steps: list, *, sample: int, title: str) -> TraceFigure:
 
     # Three charts on one axis of steps.
     figure = TraceFigure(figsize=(8.4, 6.6), dpi=110, layout="constrained")
-    figure.suptitle(title.replace("$", r"\$"), x=0.012, ha="left", fontsize=10)
+    title = textwrap.fill(title, 100).replace("$", r"\$")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=10)
     heights = {"height_ratios": (2.2, 1.6, 1.2)}
     strength, spread, passes = figure.subplots(3, 1, sharex=True, gridspec_kw=heights)
     terms = steps[0].terms[sample] if steps[0].terms else None
