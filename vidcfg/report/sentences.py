@@ -175,6 +175,7 @@ def _best(found: Findings, what: str, title: str) -> Entry:
     # What the best mean is, and who has the same videos.
     frozen = found.frozen if what == "flicker" else set()
     cells = [cell for cell in found.table.cells if cell not in frozen] or list(found.table.cells)
+    title += " of those that move" * (len(cells) < len(found.table.cells))
     best, same, tied = _ranked(found, what, cells)
     name = found.table.key_metrics[what]
     mean = found.means[name][best]
@@ -197,7 +198,7 @@ def _best(found: Findings, what: str, title: str) -> Entry:
     if not tied:
         rest = len(cells) - len(same) - 1
         how = f", clearly ahead of the other {rest}" if rest else ""
-        return _entry(title, f"{text}{how}.", "clear")
+        return _entry(title, f"{text}{how}.", "clear" if rest else "note")
     text += f". It cannot be told apart from {_named(found, tied)} at n = {found.clips}"
     needed = _needed(found, what, best, found.best(name, tied))
     return _entry(title, f"{text}. {needed}", "unclear")
@@ -312,7 +313,7 @@ def _motion(found: Findings) -> Entry | None:
         f"{_named(found, frozen)}: surely over {MOTION_LOSS:.0%} less motion than the baseline, "
         "or still. Their low flicker is no merit, so they do not count as least flickering."
     )
-    return _entry("Moves too little", text, "unclear")
+    return _entry("Moves too little", text, "note")
 
 
 def _named(found: Findings, cells: Sequence[str]) -> str:
