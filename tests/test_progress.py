@@ -110,6 +110,20 @@ def test_terminals_have_bars_over_the_items_and_over_the_steps(monkeypatch):
     assert "not on a terminal" not in text
 
 
+def test_a_terminal_of_80_columns_shows_counts_times_and_notes_whole(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    with Progress("videos", 14, stream=stream) as shown:
+        shown.step(8, 17, what="a green square moving up over a black background-0.mkv")
+        shown.update(7, note="55.8 a minute, 8 s left")
+        shown._bars.refresh()
+    text = stream.getvalue()
+    for words in ("7/14", "8/17", "55.8 a minute, 8 s left"):
+        assert words in text
+    assert "0:00:…" not in text
+
+
 def test_bytes_are_shown_in_their_units(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "160")

@@ -147,16 +147,18 @@ def _bars(stream: Any, *, is_bytes: bool) -> Any:
     from rich.console import Console
     from rich.table import Column
 
-    text = Column(no_wrap=True, overflow="ellipsis", max_width=44)
+    console = Console(file=stream)
+    is_wide = console.width >= 110
+    text = Column(no_wrap=True, overflow="ellipsis", max_width=44 if is_wide else 22)
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False, table_column=text),
-        progress.BarColumn(bar_width=24),
+        progress.BarColumn(bar_width=24 if is_wide else 8),
         progress.DownloadColumn() if is_bytes else progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
         # On a narrow terminal the note wraps, and the counts stay whole.
         progress.TextColumn("{task.fields[note]}", markup=False, table_column=Column()),
-        console=Console(file=stream),
+        console=console,
     )
 
 
