@@ -138,6 +138,25 @@ def test_settings_that_forbid_one_run_are_in_different_jobs(plan):
     assert len(jobs) == 16
 
 
+@pytest.mark.parametrize(
+    "methods",
+    [
+        "[cfg, dual, apg]",
+        "[{kind: multi, conditions: [{name: sky, prompt: a red star, scale: 2.0}]}, cfg, "
+        "{kind: multi, conditions: [{name: sky, prompt: a blue star, scale: 2.0}]}]",
+    ],
+)
+def test_cells_whose_branches_read_different_texts_are_in_different_jobs(plan, methods):
+    """`uncond` of dual sees the empty prompt; the second `sky` is another. cfg goes with one."""
+    negative = "prompts=[{text: a red circle, negative: blurry}]"
+    made = plan(f"grid={{guidance.method: {methods}}}", negative, "seeds=[3, 4]")
+    jobs = made.jobs([unit.key for unit in made.grid_units], num_workers=1)
+    of_job = sorted(sorted(made.by_key[key].cell for key in job.units) for job in jobs)
+    cells = [cell.id for cell in made.cells]
+    apart = cells[1] if cells[1] == "dual" else cells[2]
+    assert of_job == sorted([[apart], sorted({*cells} - {apart})] * 2)
+
+
 def test_counts_of_a_small_grid_are_those_counted_by_hand(plan):
     """Scales 1 to 5, three steps: alone 3 + 4 x 6 evaluations. Together: the first step is
     cond and uncond once; after it each of four guided paths takes 2 x 2, and the plain one 2."""
@@ -154,6 +173,12 @@ def test_a_grid_without_a_pair_to_check_gets_a_hidden_one(plan):
     entry = made.to_dict()
     assert entry["self_check"] is None
     assert {u["cell"] for u in entry["units"]} == {cell.id for cell in made.cells}
+
+
+def test_the_pair_to_check_is_off_whatever_the_convention_of_the_first_cell(plan):
+    made = plan("grid={guidance.method: [{kind: cfg, convention: w}, apg]}")
+    assert all(cell.config.guidance.is_off for cell in made.hidden)
+    assert [made.alone[cell.id] for cell in made.hidden] == [3, 3]
 
 
 def test_a_grid_with_scale_1_under_two_frame_modes_checks_all_of_them(plan):

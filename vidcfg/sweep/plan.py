@@ -27,7 +27,7 @@ from vidcfg.render.identity import (
 from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.stored.read import ResultsError
 from vidcfg.stored.shapes import PLAN_KIND
-from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, run_of
+from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, runs_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut
 
@@ -188,9 +188,8 @@ class Plan:
 
     @cached_property
     def _runs(self) -> dict[str, str]:
-        """What the cells of one run must have in common; hidden cells are made by themselves."""
-        grid = {cell.id: canonical(run_of(cell)) for cell in self.cells}
-        return grid | {cell.id: cell.id for cell in self.hidden}
+        """The run that each cell can be a part of; hidden cells are made by themselves."""
+        return runs_of(self.cells) | {cell.id: cell.id for cell in self.hidden}
 
     @cached_property
     def _paths(self) -> dict[tuple, tuple]:
@@ -387,7 +386,7 @@ def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, 
     kept = {name: getattr(config.guidance, name) for name in ("passes", "micro_batch", "share")}
     made = []
     for number, frames in enumerate(("uniform", uneven), start=1):
-        guidance = Guidance(scale=config.guidance.off_value, frames=frames, **kept)
+        guidance = Guidance(scale=1.0, frames=frames, **kept)
         name = f"{SELF_CHECK}-{number}"
         made.append(Cell(name, name, {}, config.model_copy(update={"guidance": guidance})))
     return (made[0].id, made[1].id), tuple(made)
