@@ -6,6 +6,7 @@ as jobs arrive, so that those which find no place are the demand that an autosca
 work begins with the first that is ready.
 """
 
+import contextlib
 import importlib
 import logging
 import math
@@ -41,12 +42,13 @@ class RenderActor:
     """What runs in a Ray worker process: one model, loaded once, and one job at a time.
 
     `worker` names a class as "module:Name"; it is made from `spec`, has `.load()` and `.run(job)`,
-    and tells its steps to what `.on_step` is set to. The constructor only keeps its arguments: an
-    exception in it would cost the actor.
+    and tells its steps to what `.on_step` is set to. Relative paths are those of `folder`, where
+    this machine has it. The constructor only keeps its arguments: an exception in it would cost
+    the actor.
     """
 
-    def __init__(self, worker: str, spec: Any, *, threads: int, has_gpu: bool):
-        self.name, self.spec, self.threads = worker, spec, threads
+    def __init__(self, worker: str, spec: Any, folder: str, *, threads: int, has_gpu: bool):
+        self.name, self.spec, self.folder, self.threads = worker, spec, folder, threads
         self.worker: Any = None
         # Before torch or OpenCV are imported: they read these once.
         for variable in _THREADS:
@@ -61,6 +63,9 @@ class RenderActor:
     def load(self) -> str | None:
         """Load the model; why it cannot be loaded, if so."""
         try:
+            # Ray leaves it in the folder in which its machine was started.
+            with contextlib.suppress(OSError):
+                os.chdir(self.folder)
             module, _, name = self.name.partition(":")
             worker = getattr(importlib.import_module(module), name)(self.spec)
             self._limit_threads()
@@ -225,7 +230,7 @@ class RayExecutor:
         for place in empty[: max(0, len(self.waiting) - coming)]:
             self.first_hire = self.first_hire or time.monotonic()
             place.actor = self.kind.remote(
-                self.worker, self.spec, threads=threads, has_gpu=has_gpu
+                self.worker, self.spec, os.getcwd(), threads=threads, has_gpu=has_gpu
             )
             self._ask(place, "placing", place.actor.place.remote())
 

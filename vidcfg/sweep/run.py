@@ -123,7 +123,9 @@ def make_executor(
         return InProcess(Worker(store.url, on_step=on_step), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
-    return RayExecutor(store.url, workers, address, on_step=on_step)
+    # Where another machine has not this folder, it must not take one of its own for the store.
+    place = store.root if store.is_local else store.url
+    return RayExecutor(place, workers, address, on_step=on_step)
 
 
 def run_sweep(
