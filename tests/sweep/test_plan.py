@@ -2,10 +2,14 @@
 
 import itertools
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from vidcfg.stored.shapes import CELL_ID
 from vidcfg.sweep.config import load_sweep_config
 from vidcfg.sweep.jobs import ends_after
 from vidcfg.sweep.plan import make_plan, read_plan
@@ -52,8 +56,6 @@ def test_whatever_changes_a_video_changes_its_key(plan, change):
 
 
 def test_keys_follow_the_files_of_the_model_and_not_their_place(plan, tiny_model, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     moved = plan(f"set={{model.checkpoint: {copy}}}")
@@ -62,6 +64,28 @@ def test_keys_follow_the_files_of_the_model_and_not_their_place(plan, tiny_model
     config.write_text(config.read_text().replace("2.0", "3.0"))
     other = plan(f"set={{model.checkpoint: {copy}}}")
     assert {u.key for u in other.units}.isdisjoint(u.key for u in moved.units)
+
+
+def test_cells_and_prompts_whose_files_hold_the_same_are_refused(plan, tiny_model, tmp_path):
+    """They would be one video, and the second one's would be missing."""
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"the cells '.*' and '.*copy' name files of equal cont"):
+        plan(f"grid={{model.checkpoint: [{tiny_model}, {copy}]}}")
+    for name in ("a", "b"):
+        Image.new("RGB", (12, 8)).save(tmp_path / f"{name}.png")
+    texts = [{"text": "a red star", "image": str(tmp_path / f"{name}.png")} for name in "ab"]
+    other = {"model": {"kind": "diffusers", "checkpoint": "nobody/moves"}}
+    changes = {"set": other | {"sampling.scheduler": "pipeline"}, "prompts": texts}
+    with pytest.raises(ValueError, match=r"prompts\.0 and prompts\.1 name files of equal content"):
+        plan(*(f"{name}={json.dumps(value)}" for name, value in changes.items()))
+
+
+def test_a_cell_named_after_the_folder_above_has_an_id_that_is_no_path(
+    plan, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(Path(plan().cells[0].config.model.checkpoint) / "vae")
+    (cell,) = plan("grid={model.checkpoint: [..]}").cells
+    assert re.fullmatch(CELL_ID, cell.id)
 
 
 def test_one_prompt_and_seed_is_one_job_for_one_worker(plan):

@@ -209,7 +209,7 @@ def _ids(labels: list[str], combinations: list[tuple]) -> list[str]:
     slugs = [re.sub(r"[^a-z0-9.]+", "-", label.casefold()).strip("-") for label in labels]
     made, count = [], Counter(slugs)
     for values, slug in zip(combinations, slugs):
-        if len(slug) > MAX_ID or count[slug] > 1 or not slug:
+        if len(slug) > MAX_ID or count[slug] > 1 or not slug.strip(".-"):
             text = json.dumps(values, sort_keys=True, default=str)
             slug = f"{slug[:MAX_ID].rstrip('-.')}-{digest(text)[:8]}"
         made.append(slug)

@@ -303,7 +303,8 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
 
     Raises:
         ConfigError: if a cell is wrong.
-        ValueError: if settings do not fit the model, as far as its files tell.
+        ValueError: if settings do not fit the model, as far as its files tell, or two cells or
+            prompts would give the same videos.
     """
     cells = cells_of(sweep, document=document)
     for cell in cells:
@@ -335,7 +336,13 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
             for seed in config.seeds[:most]:
                 key = unit_key(common, prompt, seed, known)
                 at[cell.id, number, seed] = key
-                units.setdefault(key, SweepUnit(key, cell.id, number, seed))
+                unit = units.setdefault(key, SweepUnit(key, cell.id, number, seed))
+                if most is None and (unit.cell, unit.prompt) != (cell.id, number):
+                    twins = f"prompts.{unit.prompt} and prompts.{number}"
+                    if unit.cell != cell.id:
+                        other = next(one.label for one in cells if one.id == unit.cell)
+                        twins = f"the cells '{other}' and '{cell.label}'"
+                    raise ValueError(f"{twins} name files of equal content. Delete one of them.")
 
     # Which pairs of units the self-check compares
     first, second = checked
