@@ -30,6 +30,9 @@ logger = logging.getLogger("vidcfg")
 WORKER = "vidcfg.sweep.worker:Worker"
 MAX_DEATHS_WHILE_LOADING = 3
 PLACEMENT_SECONDS = 1800.0
+PATIENCE_SECONDS = 120.0
+"""So long without any worker that has a place, and it is told."""
+
 LOADING_SECONDS = 3600.0
 LOOK_SECONDS = 1.0
 RELEASE_SECONDS = 30.0
@@ -142,8 +145,8 @@ class RayExecutor:
         self.places: list[_Place] = []
         self.waiting: deque[Job] = deque()
         self.kind: Any = None
-        self.owns_ray = self.has_loaded = False
-        self.first_hire = self.last_submit = 0.0
+        self.owns_ray = self.has_loaded = self.has_told = False
+        self.last_placed = self.last_submit = 0.0
 
     def start(self) -> None:
         """Join Ray. Workers are created, and load the model, when jobs are submitted.
@@ -174,6 +177,7 @@ class RayExecutor:
             max_concurrency=1,
         )
         self.places = [_Place() for _ in range(self.num_workers)]
+        self.last_placed = time.monotonic()
 
     def free(self) -> int:
         """Jobs that can be submitted at once: workers, there or still to come, without a job."""
@@ -228,7 +232,6 @@ class RayExecutor:
         empty = [place for place in self.places if place.state == "empty"]
         threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
         for place in empty[: max(0, len(self.waiting) - coming)]:
-            self.first_hire = self.first_hire or time.monotonic()
             place.actor = self.kind.remote(
                 self.worker, self.spec, os.getcwd(), threads=threads, has_gpu=has_gpu
             )
@@ -260,15 +263,21 @@ class RayExecutor:
         if is_placing and self.owns_ray and self.address is None and not places(self.need):
             why = "Ray has died on this machine (its raylet ended, perhaps for lack of memory)"
             raise ClusterError(f"{why}. Run the same command again: what is finished stays.")
-        if self.has_loaded or not self.first_hire:
-            return
-        if any(place.state not in ("empty", "placing") for place in self.places):
-            self.first_hire = time.monotonic()
-        elif time.monotonic() - self.first_hire > PLACEMENT_SECONDS:
+        if not is_placing or any(place.state not in ("empty", "placing") for place in self.places):
+            self.last_placed, self.has_told = time.monotonic(), False
+        waited = time.monotonic() - self.last_placed
+        if waited > PLACEMENT_SECONDS and not self.has_loaded:
             raise ClusterError(
                 f"no worker found a place in {PLACEMENT_SECONDS:g} s: it needs {self.need}, and "
                 f"the cluster has {describe_cluster()}. Use smaller workers.cpus_per_worker and "
                 "workers.gpus_per_worker, or wait until other jobs of the cluster end."
+            )
+        if waited > PATIENCE_SECONDS and not self.has_told:
+            self.has_told = True
+            logger.warning(
+                f"no worker is at work: each needs {self.need}, and the cluster has "
+                f"{describe_cluster()}. Waiting for a place; Ctrl-C ends it, and what is finished "
+                "stays."
             )
 
     # Answers come in
