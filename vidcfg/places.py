@@ -36,6 +36,10 @@ def reach(url: str, error: type[Exception]) -> tuple[Any, str]:
     """
     import fsspec
 
+    if not is_url(url):
+        # By itself: in an address `::` stands between two places.
+        path = os.path.expanduser(url.removeprefix("file://"))
+        return fsspec.filesystem("file"), os.path.abspath(path)
     try:
         system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as why:
@@ -44,9 +48,7 @@ def reach(url: str, error: type[Exception]) -> tuple[Any, str]:
         raise ValueError(f"{url} needs a library that is not installed. {fix}") from None
     except ValueError as why:
         raise ValueError(f"{url} cannot be reached: {why}") from None
-    protocols = system.protocol
-    is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
-    return (system if is_local else _Distant(system, url, error)), root
+    return _Distant(system, url, error), root
 
 
 class _Distant:

@@ -6,8 +6,10 @@ import torch
 from guidance_cases import LAYOUTS, B, F, bits, into, out_of, video
 from rule_runs import branch_text, model, plan_of, rule_of, whole_run
 
+from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.delta_reuse import DeltaReuse
+from vidcfg.guidance.rules.zero_star import ZeroStar
 
 K = 7
 
@@ -93,3 +95,20 @@ def test_second_evaluation_of_a_step_shares_the_decision():
     plan = plan_of(DeltaReuse(2), np.full((1, 3, F), 4.0), evaluations_per_step=(2, 2, 1))
     both, one = {"cond": 1, "uncond": 1}, {"cond": 1}
     assert plan.per_step == (both, both, one, one, both)
+
+
+@pytest.mark.parametrize("axes", LAYOUTS)
+def test_beside_zeroed_steps_the_difference_is_made_on_the_first_step_that_moves(axes):
+    """A step stands still; from there on the loop written by hand, since zero_star is off."""
+    rows, x = strengths(), video(4)
+    still = np.ones_like(rows)
+    still[:, :1] = 3.0
+    pairs = np.stack([still, rows], axis=2)
+    method = Composite((ZeroStar(1), DeltaReuse(2)))
+    found, traces, _ = whole_run([rule_of(method)] * B, pairs, 0 * pairs + 1, x, axes=axes)
+    for b in range(B):
+        want, made = by_hand(x[b], rows[b, 1:], 2, axes)
+        torch.testing.assert_close(found[b].double(), want, rtol=1e-4, atol=1e-4)
+        plan = plan_of(method, pairs[b : b + 1])
+        assert [k for k in range(K) if "uncond" in plan.per_step[k]] == [k + 1 for k in made]
+    assert traces[0].evaluations == {}

@@ -1,6 +1,7 @@
 """Several conditions against the formula; what each needs."""
 
 import numpy as np
+import pytest
 import torch
 from guidance_cases import SURFACE_BF, WEIGHT_BF, B, F, bits, video
 from rule_runs import multi
@@ -69,3 +70,10 @@ def test_outside_an_interval_the_conditions_are_off_too():
     surface = rule.surface(num_steps=5, num_frames=F, frame_map=OneToOneMap())
     rows = zip(surface.strength_KF, surface.weights_KF)
     assert [len(rule.method.required(s, w)) for s, w in rows] == [4, 4, 4, 1, 1]
+
+
+def test_a_condition_of_one_name_and_two_texts_is_refused_in_a_list():
+    conditions = [[{"name": "sky", "prompt": text, "scale": 1.0}] for text in ("red", "blue")]
+    methods = [{"kind": "multi", "conditions": each} for each in conditions]
+    with pytest.raises(ValueError, match=r"condition:sky branch sees different texts \('red' and"):
+        Guidance(scale=3.0, method=methods)

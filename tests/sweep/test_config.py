@@ -111,6 +111,22 @@ def test_a_store_that_this_process_alone_sees_is_refused_for_workers(load):
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "fix"), [("1.5", r"Use 1 or 2\."), ("0.00001", r"Use 0\."), ("-1", "from 0 to 64")]
+)
+def test_parts_of_a_gpu_that_ray_cannot_hand_out_are_refused(load, value, fix):
+    assert load("workers.gpus_per_worker=0.3")[0].workers.gpus_per_worker == 0.3
+    with pytest.raises(ConfigError, match=f"gpus_per_worker.*{fix}"):
+        load(f"workers.gpus_per_worker={value}")
+    with pytest.raises(ConfigError, match=r"cpus_per_worker.*from 0\.0001 to 1024"):
+        load("workers.cpus_per_worker=0.00001")
+
+
+def test_a_cluster_is_not_left_aside_for_this_process(sweep, capsys):
+    assert sweep("--address", "auto", "--dry-run") == 2
+    assert "workers.num is 0, which is this process alone" in capsys.readouterr().err
+
+
 def test_metrics_and_references_that_there_are_not_are_refused(plan):
     with pytest.raises(ConfigError, match="Did you mean 'flicker'"):
         plan("metrics=[flicke]")

@@ -2,10 +2,14 @@
 
 import itertools
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from vidcfg.stored.shapes import CELL_ID
 from vidcfg.sweep.config import load_sweep_config
 from vidcfg.sweep.jobs import ends_after
 from vidcfg.sweep.plan import make_plan, read_plan
@@ -52,8 +56,6 @@ def test_whatever_changes_a_video_changes_its_key(plan, change):
 
 
 def test_keys_follow_the_files_of_the_model_and_not_their_place(plan, tiny_model, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     moved = plan(f"set={{model.checkpoint: {copy}}}")
@@ -62,6 +64,28 @@ def test_keys_follow_the_files_of_the_model_and_not_their_place(plan, tiny_model
     config.write_text(config.read_text().replace("2.0", "3.0"))
     other = plan(f"set={{model.checkpoint: {copy}}}")
     assert {u.key for u in other.units}.isdisjoint(u.key for u in moved.units)
+
+
+def test_cells_and_prompts_whose_files_hold_the_same_are_refused(plan, tiny_model, tmp_path):
+    """They would be one video, and the second one's would be missing."""
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"the cells '.*' and '.*copy' name files of equal cont"):
+        plan(f"grid={{model.checkpoint: [{tiny_model}, {copy}]}}")
+    for name in ("a", "b"):
+        Image.new("RGB", (12, 8)).save(tmp_path / f"{name}.png")
+    texts = [{"text": "a red star", "image": str(tmp_path / f"{name}.png")} for name in "ab"]
+    other = {"model": {"kind": "diffusers", "checkpoint": "nobody/moves"}}
+    changes = {"set": other | {"sampling.scheduler": "pipeline"}, "prompts": texts}
+    with pytest.raises(ValueError, match=r"prompts\.0 and prompts\.1 name files of equal content"):
+        plan(*(f"{name}={json.dumps(value)}" for name, value in changes.items()))
+
+
+def test_a_cell_named_after_the_folder_above_has_an_id_that_is_no_path(
+    plan, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(Path(plan().cells[0].config.model.checkpoint) / "vae")
+    (cell,) = plan("grid={model.checkpoint: [..]}").cells
+    assert re.fullmatch(CELL_ID, cell.id)
 
 
 def test_one_prompt_and_seed_is_one_job_for_one_worker(plan):
@@ -138,6 +162,25 @@ def test_settings_that_forbid_one_run_are_in_different_jobs(plan):
     assert len(jobs) == 16
 
 
+@pytest.mark.parametrize(
+    "methods",
+    [
+        "[cfg, dual, apg]",
+        "[{kind: multi, conditions: [{name: sky, prompt: a red star, scale: 2.0}]}, cfg, "
+        "{kind: multi, conditions: [{name: sky, prompt: a blue star, scale: 2.0}]}]",
+    ],
+)
+def test_cells_whose_branches_read_different_texts_are_in_different_jobs(plan, methods):
+    """`uncond` of dual sees the empty prompt; the second `sky` is another. cfg goes with one."""
+    negative = "prompts=[{text: a red circle, negative: blurry}]"
+    made = plan(f"grid={{guidance.method: {methods}}}", negative, "seeds=[3, 4]")
+    jobs = made.jobs([unit.key for unit in made.grid_units], num_workers=1)
+    of_job = sorted(sorted(made.by_key[key].cell for key in job.units) for job in jobs)
+    cells = [cell.id for cell in made.cells]
+    apart = cells[1] if cells[1] == "dual" else cells[2]
+    assert of_job == sorted([[apart], sorted({*cells} - {apart})] * 2)
+
+
 def test_counts_of_a_small_grid_are_those_counted_by_hand(plan):
     """Scales 1 to 5, three steps: alone 3 + 4 x 6 evaluations. Together: the first step is
     cond and uncond once; after it each of four guided paths takes 2 x 2, and the plain one 2."""
@@ -154,6 +197,12 @@ def test_a_grid_without_a_pair_to_check_gets_a_hidden_one(plan):
     entry = made.to_dict()
     assert entry["self_check"] is None
     assert {u["cell"] for u in entry["units"]} == {cell.id for cell in made.cells}
+
+
+def test_the_pair_to_check_is_off_whatever_the_convention_of_the_first_cell(plan):
+    made = plan("grid={guidance.method: [{kind: cfg, convention: w}, apg]}")
+    assert all(cell.config.guidance.is_off for cell in made.hidden)
+    assert [made.alone[cell.id] for cell in made.hidden] == [3, 3]
 
 
 def test_a_grid_with_scale_1_under_two_frame_modes_checks_all_of_them(plan):

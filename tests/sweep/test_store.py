@@ -267,3 +267,15 @@ def test_a_place_that_fails_in_its_own_way_is_one_sentence_and_no_missing_unit(m
             read()
     with pytest.raises(ResultsError, match=f"^{text}$"):
         read_results("memory://away")
+
+
+@pytest.mark.parametrize("name", ["kite::v2", "file::kite", "100%", "[a]*", "~kite #1"])
+def test_a_folder_of_any_name_is_the_store_of_that_name(tmp_path, monkeypatch, name):
+    """`::` stands between places in an address, and in a path it is two characters."""
+    monkeypatch.chdir(tmp_path)
+    made = [Store(name), Store(str(tmp_path / name)), Store(f"file://{tmp_path}/{name}")]
+    assert {(one.root, one.is_local) for one in made} == {(str(tmp_path / name), True)}
+    assert made[0].commit(KEY, FILES)
+    assert (tmp_path / name / "units" / KEY[:2] / KEY / "DONE").is_file()
+    assert made[1].is_done(KEY)
+    assert made[2].done_keys([KEY]) == {KEY}

@@ -46,7 +46,7 @@ class Composite(Method):
     def findings(self):
         found: dict[str, tuple[str, str]] = {}
         for term in self.rules:
-            for branch, source in term.sources().items():
+            for branch, source in term.reads().items():
                 name, known = found.setdefault(branch, (term.kind, source))
                 if known != source:
                     message = (
@@ -129,6 +129,11 @@ class Composite(Method):
     def steps(self, strength_KF: Rows, weights_KF: Rows, **run: Any) -> tuple[Method, ...]:
         rows = self.rows(strength_KF, weights_KF)
         parts = [term.steps(s, w, **run) for term, s, w in rows]
+        whole_K = [not all(term.is_limited for term in terms) for terms in zip(*parts)]
+        if any(whole_K):
+            # A step that one term takes over is none of which the others keep anything.
+            off_KF = np.array(whole_K)[:, None]
+            parts = [t.steps(np.where(off_KF, 1.0, s), w, **run) for t, s, w in rows]
         return tuple(_together(terms) for terms in zip(*parts))
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:

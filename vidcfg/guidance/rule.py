@@ -131,6 +131,13 @@ class Method(ConfigModel):
         others = (branch for branch in self.branches if branch != "cond")
         return {b: b if b.startswith("condition:") else seen.get(b, "cond") for b in others}
 
+    def reads(self) -> dict[str, str]:
+        """`sources`, with the prompt of a condition in place of its name: rules that differ in it
+        for one branch cannot run together."""
+        conditions = (c for term in self.terms for c in getattr(term, "conditions", ()))
+        prompts = {f"condition:{c.name}": f"'{c.prompt}'" for c in conditions}
+        return {branch: prompts.get(source, source) for branch, source in self.sources().items()}
+
     def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
         """What the strengths of a step tell the model itself in a branch, hashable; None nothing.
 

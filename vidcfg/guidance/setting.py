@@ -171,11 +171,6 @@ class Guidance(ConfigModel):
             found.append(Term(rule, **values, **where, numbers=numbers, is_off=is_off))
         return tuple(found)
 
-    @property
-    def off_value(self) -> float:
-        """The number that means no guidance in `scale`: 0 in the w convention, else 1."""
-        return self.method.terms[0].off_value
-
     @cached_property
     def is_off(self) -> bool:
         """Whether no step is guided, so that each one is the plain conditional prediction."""

@@ -103,6 +103,11 @@ def _plan(arguments: argparse.Namespace) -> Any:
     if arguments.workers is not None:
         overrides.append(f"workers.num={arguments.workers}")
     sweep, document = load_sweep_config(arguments.config, overrides)
+    if arguments.address is not None and not sweep.workers.num:
+        raise ValueError(
+            f"--address {arguments.address} is a Ray cluster, but workers.num is 0, which is this "
+            "process alone. Add --workers 8, or leave --address out."
+        )
     return make_plan(sweep, document=document)
 
 

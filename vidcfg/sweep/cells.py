@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vidcfg.guidance.plan import SampleRows
 from vidcfg.progress import listed
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
-from vidcfg.render.identity import digest
+from vidcfg.render.identity import canonical, digest
 from vidcfg.settings.document import ConfigDocument, load_document, put_value, set_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
 from vidcfg.settings.strict_yaml import dump_yaml
@@ -208,7 +209,7 @@ def _ids(labels: list[str], combinations: list[tuple]) -> list[str]:
     slugs = [re.sub(r"[^a-z0-9.]+", "-", label.casefold()).strip("-") for label in labels]
     made, count = [], Counter(slugs)
     for values, slug in zip(combinations, slugs):
-        if len(slug) > MAX_ID or count[slug] > 1 or not slug:
+        if len(slug) > MAX_ID or count[slug] > 1 or not slug.strip(".-"):
             text = json.dumps(values, sort_keys=True, default=str)
             slug = f"{slug[:MAX_ID].rstrip('-.')}-{digest(text)[:8]}"
         made.append(slug)
@@ -222,7 +223,22 @@ def anchored(data: dict[str, Any], name: str) -> dict[str, Any]:
     return data
 
 
-def run_of(cell: Cell) -> dict[str, Any]:
+def runs_of(cells: Iterable[Cell]) -> dict[str, str]:
+    """The run that each cell can be a part of, by its id: the first of those of equal `_common`
+    whose branches read no other texts."""
+    runs, texts = {}, {}
+    for cell in cells:
+        common, reads = canonical(_common(cell)), cell.config.guidance.method.reads()
+        known = texts.setdefault(common, [])
+        fits = (one for one in known if all(one.get(b, t) == t for b, t in reads.items()))
+        if (found := next(fits, None)) is None:
+            known.append(found := {})
+        found |= reads
+        runs[cell.id] = f"{known.index(found)} {common}"
+    return runs
+
+
+def _common(cell: Cell) -> dict[str, Any]:
     """What videos of one run must have in common, beside prompt and seed."""
     whole = cell.config.to_dict()
     kept = {name: whole[name] for name in ("model", "video", "sampling")}

@@ -30,10 +30,19 @@ class Workers(ConfigModel):
 
     num: Annotated[int, AfterValidator(Range(0, 100_000))] = 0
     gpus_per_worker: Annotated[float, AfterValidator(Range(0, 64))] = 0.0
-    cpus_per_worker: Annotated[float, AfterValidator(Range(0, 1024, above=True))] = 1.0
+    cpus_per_worker: Annotated[float, AfterValidator(Range(1e-4, 1024))] = 1.0
     max_retries: Annotated[int, AfterValidator(Range(0, 100))] = 2
     time_limit: Positive | None = None
     batch: Annotated[int, AfterValidator(Range(1, 4096))] = 32
+
+    def findings(self):
+        gpus = self.gpus_per_worker
+        if 0 < gpus < 1e-4 or (gpus > 1 and gpus % 1):
+            yield Finding(
+                ("gpus_per_worker",),
+                f"is {gpus:g}, but Ray hands out whole GPUs, or a part of one from 0.0001 on. "
+                f"Use {'0' if gpus < 1 else f'{gpus // 1:g} or {gpus // 1 + 1:g}'}.",
+            )
 
 
 def _base_from(value: Any) -> Any:

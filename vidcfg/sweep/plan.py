@@ -27,7 +27,7 @@ from vidcfg.render.identity import (
 from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.stored.read import ResultsError
 from vidcfg.stored.shapes import PLAN_KIND
-from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, run_of
+from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, runs_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut
 
@@ -188,9 +188,8 @@ class Plan:
 
     @cached_property
     def _runs(self) -> dict[str, str]:
-        """What the cells of one run must have in common; hidden cells are made by themselves."""
-        grid = {cell.id: canonical(run_of(cell)) for cell in self.cells}
-        return grid | {cell.id: cell.id for cell in self.hidden}
+        """The run that each cell can be a part of; hidden cells are made by themselves."""
+        return runs_of(self.cells) | {cell.id: cell.id for cell in self.hidden}
 
     @cached_property
     def _paths(self) -> dict[tuple, tuple]:
@@ -304,7 +303,8 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
 
     Raises:
         ConfigError: if a cell is wrong.
-        ValueError: if settings do not fit the model, as far as its files tell.
+        ValueError: if settings do not fit the model, as far as its files tell, or two cells or
+            prompts would give the same videos.
     """
     cells = cells_of(sweep, document=document)
     for cell in cells:
@@ -336,7 +336,13 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
             for seed in config.seeds[:most]:
                 key = unit_key(common, prompt, seed, known)
                 at[cell.id, number, seed] = key
-                units.setdefault(key, SweepUnit(key, cell.id, number, seed))
+                unit = units.setdefault(key, SweepUnit(key, cell.id, number, seed))
+                if most is None and (unit.cell, unit.prompt) != (cell.id, number):
+                    twins = f"prompts.{unit.prompt} and prompts.{number}"
+                    if unit.cell != cell.id:
+                        other = next(one.label for one in cells if one.id == unit.cell)
+                        twins = f"the cells '{other}' and '{cell.label}'"
+                    raise ValueError(f"{twins} name files of equal content. Delete one of them.")
 
     # Which pairs of units the self-check compares
     first, second = checked
@@ -387,7 +393,7 @@ def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, 
     kept = {name: getattr(config.guidance, name) for name in ("passes", "micro_batch", "share")}
     made = []
     for number, frames in enumerate(("uniform", uneven), start=1):
-        guidance = Guidance(scale=config.guidance.off_value, frames=frames, **kept)
+        guidance = Guidance(scale=1.0, frames=frames, **kept)
         name = f"{SELF_CHECK}-{number}"
         made.append(Cell(name, name, {}, config.model_copy(update={"guidance": guidance})))
     return (made[0].id, made[1].id), tuple(made)

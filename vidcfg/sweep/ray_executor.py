@@ -6,6 +6,7 @@ as jobs arrive, so that those which find no place are the demand that an autosca
 work begins with the first that is ready.
 """
 
+import contextlib
 import importlib
 import logging
 import math
@@ -29,6 +30,9 @@ logger = logging.getLogger("vidcfg")
 WORKER = "vidcfg.sweep.worker:Worker"
 MAX_DEATHS_WHILE_LOADING = 3
 PLACEMENT_SECONDS = 1800.0
+PATIENCE_SECONDS = 120.0
+"""So long without any worker that has a place, and it is told."""
+
 LOADING_SECONDS = 3600.0
 LOOK_SECONDS = 1.0
 RELEASE_SECONDS = 30.0
@@ -41,12 +45,13 @@ class RenderActor:
     """What runs in a Ray worker process: one model, loaded once, and one job at a time.
 
     `worker` names a class as "module:Name"; it is made from `spec`, has `.load()` and `.run(job)`,
-    and tells its steps to what `.on_step` is set to. The constructor only keeps its arguments: an
-    exception in it would cost the actor.
+    and tells its steps to what `.on_step` is set to. Relative paths are those of `folder`, where
+    this machine has it. The constructor only keeps its arguments: an exception in it would cost
+    the actor.
     """
 
-    def __init__(self, worker: str, spec: Any, *, threads: int, has_gpu: bool):
-        self.name, self.spec, self.threads = worker, spec, threads
+    def __init__(self, worker: str, spec: Any, folder: str, *, threads: int, has_gpu: bool):
+        self.name, self.spec, self.folder, self.threads = worker, spec, folder, threads
         self.worker: Any = None
         # Before torch or OpenCV are imported: they read these once.
         for variable in _THREADS:
@@ -61,6 +66,9 @@ class RenderActor:
     def load(self) -> str | None:
         """Load the model; why it cannot be loaded, if so."""
         try:
+            # Ray leaves it in the folder in which its machine was started.
+            with contextlib.suppress(OSError):
+                os.chdir(self.folder)
             module, _, name = self.name.partition(":")
             worker = getattr(importlib.import_module(module), name)(self.spec)
             self._limit_threads()
@@ -137,8 +145,8 @@ class RayExecutor:
         self.places: list[_Place] = []
         self.waiting: deque[Job] = deque()
         self.kind: Any = None
-        self.owns_ray = self.has_loaded = False
-        self.first_hire = self.last_submit = 0.0
+        self.owns_ray = self.has_loaded = self.has_told = False
+        self.last_placed = self.last_submit = 0.0
 
     def start(self) -> None:
         """Join Ray. Workers are created, and load the model, when jobs are submitted.
@@ -169,6 +177,7 @@ class RayExecutor:
             max_concurrency=1,
         )
         self.places = [_Place() for _ in range(self.num_workers)]
+        self.last_placed = time.monotonic()
 
     def free(self) -> int:
         """Jobs that can be submitted at once: workers, there or still to come, without a job."""
@@ -223,9 +232,8 @@ class RayExecutor:
         empty = [place for place in self.places if place.state == "empty"]
         threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
         for place in empty[: max(0, len(self.waiting) - coming)]:
-            self.first_hire = self.first_hire or time.monotonic()
             place.actor = self.kind.remote(
-                self.worker, self.spec, threads=threads, has_gpu=has_gpu
+                self.worker, self.spec, os.getcwd(), threads=threads, has_gpu=has_gpu
             )
             self._ask(place, "placing", place.actor.place.remote())
 
@@ -255,15 +263,21 @@ class RayExecutor:
         if is_placing and self.owns_ray and self.address is None and not places(self.need):
             why = "Ray has died on this machine (its raylet ended, perhaps for lack of memory)"
             raise ClusterError(f"{why}. Run the same command again: what is finished stays.")
-        if self.has_loaded or not self.first_hire:
-            return
-        if any(place.state not in ("empty", "placing") for place in self.places):
-            self.first_hire = time.monotonic()
-        elif time.monotonic() - self.first_hire > PLACEMENT_SECONDS:
+        if not is_placing or any(place.state not in ("empty", "placing") for place in self.places):
+            self.last_placed, self.has_told = time.monotonic(), False
+        waited = time.monotonic() - self.last_placed
+        if waited > PLACEMENT_SECONDS and not self.has_loaded:
             raise ClusterError(
                 f"no worker found a place in {PLACEMENT_SECONDS:g} s: it needs {self.need}, and "
                 f"the cluster has {describe_cluster()}. Use smaller workers.cpus_per_worker and "
                 "workers.gpus_per_worker, or wait until other jobs of the cluster end."
+            )
+        if waited > PATIENCE_SECONDS and not self.has_told:
+            self.has_told = True
+            logger.warning(
+                f"no worker is at work: each needs {self.need}, and the cluster has "
+                f"{describe_cluster()}. Waiting for a place; Ctrl-C ends it, and what is finished "
+                "stays."
             )
 
     # Answers come in

@@ -123,7 +123,9 @@ def make_executor(
         return InProcess(Worker(store.url, on_step=on_step), time_limit=workers.time_limit)
     from vidcfg.sweep.ray_executor import RayExecutor
 
-    return RayExecutor(store.url, workers, address, on_step=on_step)
+    # Where another machine has not this folder, it must not take one of its own for the store.
+    place = store.root if store.is_local else store.url
+    return RayExecutor(place, workers, address, on_step=on_step)
 
 
 def run_sweep(
@@ -244,14 +246,16 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
     none = {"no_reference": "the sweep has no reference"}
     distances = Distances(settings, **none, no_features="no video has enough frames")
     made: dict[str, str] = {}
+    units: dict[str, list[Any]] = {cell.id: [] for cell in plan.cells}
+    for unit in plan.grid_units:
+        if (unit.prompt, unit.seed) in wanted:
+            units[unit.cell].append(unit)
     for cell in plan.cells if wanted else ():
-        keys, records, prompts = [], [], {}
-        for unit in plan.grid_units:
-            if unit.cell == cell.id and (unit.prompt, unit.seed) in wanted:
-                found = unit_records(store, unit.key)
-                keys.append(unit.key)
-                records += found
-                prompts |= {record.subject: str(unit.prompt) for record in found}
+        keys, records, prompts = [unit.key for unit in units[cell.id]], [], {}
+        for unit in units[cell.id]:
+            found = unit_records(store, unit.key)
+            records += found
+            prompts |= {record.subject: str(unit.prompt) for record in found}
         video = cell.config.video
         shapes = dict.fromkeys(keys, (video.num_frames, video.height, video.width))
         features = _features(store, keys, settings.nets)

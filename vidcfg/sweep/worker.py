@@ -58,7 +58,10 @@ class Worker:
     @cached_property
     def plan(self) -> Plan:
         if (plan := self.store.read_json("plan.json")) is None:
-            raise StoreError(f"the store {self.url} has no plan.json.")
+            raise StoreError(
+                f"{self.name} sees no plan.json in the store {self.url}. Use a folder that all "
+                "machines share under this path, or a place such as s3://bucket/sweeps/kite."
+            )
         return read_plan(plan)
 
     @cached_property

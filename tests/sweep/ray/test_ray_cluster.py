@@ -1,6 +1,7 @@
 """A cluster of several nodes on this machine: joining it, losing a node, growing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from ray.cluster_utils import Cluster
 from ray_driving import jobs_of, lines, make_executor, run_all, wait_until, worker_path
 
 from vidcfg.sweep import ray_cluster
+from vidcfg.sweep.__main__ import main
 from vidcfg.sweep.jobs import Job
 
 
@@ -105,3 +107,24 @@ def test_a_killed_driver_of_a_cluster_takes_its_workers_along(cluster, tmp_path)
     workers, services = kill_driver_at_work(tmp_path, cluster.address)
     assert (len(workers), services) == (2, [])
     wait_until(lambda: not any(map(is_running, workers)), seconds=30)
+
+
+def test_relative_paths_are_those_of_the_command_on_machines_that_run_elsewhere(
+    cluster, sweep_file, tiny_model, tmp_path, monkeypatch
+):
+    """Nodes have the folder in which they were started."""
+    cluster.add_node(num_cpus=1)
+    shutil.copytree(tiny_model, tmp_path / "strong")
+    shutil.copytree(tiny_model, tmp_path / "weak")
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep.yaml", "--no-report", "--store", "runs/here", "--workers", "1"]
+    method = "{kind: autoguidance, checkpoint: weak, subfolder: transformer}"
+    for change in (
+        "set={model.checkpoint: strong}",
+        f"grid={{guidance.method: [cfg, {method}]}}",
+        "seeds=3",
+        "metrics=[flicker]",
+    ):
+        command += ["--set", change]
+    assert main([*command, "--address", cluster.address]) == 0
+    assert len(list((tmp_path / "runs" / "here" / "units").glob("*/*/DONE"))) == 6

@@ -153,6 +153,19 @@ def test_no_place_within_the_limit_says_what_the_cluster_has(executor_of, monkey
         executor.wait(30)
 
 
+def test_a_wait_for_places_that_are_lost_is_told_and_goes_on(executor_of, monkeypatch, caplog):
+    """As after the machines of all workers have gone: nothing is at work any more."""
+    monkeypatch.setattr(ray_executor, "PLACEMENT_SECONDS", 0.2)
+    monkeypatch.setattr(ray_executor, "PATIENCE_SECONDS", 0.1)
+    executor = executor_of(1, cpus=64)
+    executor.has_loaded = True
+    executor.submit(Job("a", ("ok:a",)))
+    assert executor.wait(2.5) == executor.wait(1.5) == []
+    told = [line for line in caplog.messages if "no worker is at work" in line]
+    assert len(told) == 1
+    assert "each needs 64 CPUs, and the cluster has 1 node with" in told[0]
+
+
 def test_a_ray_of_our_own_that_has_died_is_not_waited_for(executor_of, monkeypatch):
     executor = executor_of(1, cpus=64)
     executor.submit(Job("a", ("ok:a",)))
