@@ -44,6 +44,14 @@ class Surface:
         for array in (v for v in vars(self).values() if isinstance(v, np.ndarray)):
             array.flags.writeable = False
 
+    @property
+    def is_evened(self) -> bool:
+        """Whether weights that differ between pixel frames do not between latent frames."""
+        pixels_K, latents_K = (
+            (weights != weights[:, :1]).any() for weights in (self.weights_KT, self.weights_KF)
+        )
+        return bool(pixels_K and not latents_K)
+
     def by_frame(self, step_NF: np.ndarray, latent_T: np.ndarray) -> "Surface":
         """Row n has latent frame f as it is on step `step_NF[n, f]`, and off where that is -1.
 
@@ -79,6 +87,13 @@ class Surface:
             "latent_weights": _distinct_rows(self.weights_KF),
             "latent_strength": self.strength_KF.tolist(),
         }
+
+
+EVENED = (
+    "note: guidance.frames has no effect: a latent frame is made of several frames of the video, "
+    "and each has the same weight. Write uniform, or weights that differ between latent frames."
+)
+"""What is told of a surface that `is_evened`."""
 
 
 def _distinct_rows(weights: Float64[np.ndarray, "K N"]) -> list[list[float]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vidcfg.guidance.passes import PassTimer, StepInputs, same_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
+from vidcfg.guidance.surface import EVENED
 from vidcfg.pipelines.arguments import inputs_of, with_rows
 from vidcfg.pipelines.caches import RunCaches
 from vidcfg.pipelines.changes import Changes
@@ -80,6 +81,8 @@ class GuidedRun:
                 note = scale_note(family, peak)
                 if note is not None:
                     logging.getLogger("vidcfg").warning("note: %s", note)
+            if any(surface.is_evened for surfaces in made for surface in surfaces):
+                logging.getLogger("vidcfg").warning(EVENED)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(pipe.scheduler, call.get("eta"))
