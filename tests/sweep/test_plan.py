@@ -156,6 +156,13 @@ def test_a_grid_without_a_pair_to_check_gets_a_hidden_one(plan):
     assert {u["cell"] for u in entry["units"]} == {cell.id for cell in made.cells}
 
 
+def test_hidden_cells_are_off_in_a_grid_whose_scale_is_written_as_w(plan):
+    made = plan(
+        "grid={guidance.scale: [2.0, 3.0]}", "set={guidance.method: {kind: cfg, convention: w}}"
+    )
+    assert [cell.config.guidance.is_off for cell in made.hidden] == [True, True]
+
+
 def test_a_grid_with_scale_1_under_two_frame_modes_checks_all_of_them(plan):
     made = plan()
     assert not made.hidden

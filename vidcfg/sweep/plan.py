@@ -387,7 +387,7 @@ def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, 
     kept = {name: getattr(config.guidance, name) for name in ("passes", "micro_batch", "share")}
     made = []
     for number, frames in enumerate(("uniform", uneven), start=1):
-        guidance = Guidance(scale=config.guidance.off_value, frames=frames, **kept)
+        guidance = Guidance(scale=1.0, frames=frames, **kept)
         name = f"{SELF_CHECK}-{number}"
         made.append(Cell(name, name, {}, config.model_copy(update={"guidance": guidance})))
     return (made[0].id, made[1].id), tuple(made)
