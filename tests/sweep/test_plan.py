@@ -163,6 +163,15 @@ def test_hidden_cells_are_off_in_a_grid_whose_scale_is_written_as_w(plan):
     assert [cell.config.guidance.is_off for cell in made.hidden] == [True, True]
 
 
+def test_a_sweep_of_images_has_a_pair_to_check_that_its_plan_can_hold(plan):
+    made = plan(
+        "grid={guidance.scale: [2.0, 3.0]}", "set={video.num_frames: 1, guidance: {scale: 2.0}}"
+    )
+    assert [cell.config.guidance.is_off for cell in made.hidden] == [True, True]
+    assert all(first != second for first, second in made.check_pairs)
+    assert read_plan(made.to_dict()).hidden == made.hidden
+
+
 def test_a_grid_with_scale_1_under_two_frame_modes_checks_all_of_them(plan):
     made = plan()
     assert not made.hidden
