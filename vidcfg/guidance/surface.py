@@ -156,14 +156,15 @@ class Term:
     ) -> Iterator[Finding]:
         """What cannot work in a run. What a schedule over sigma does is for its surface to say."""
         progress_K = progress(num_steps)
-        is_dict = isinstance(self.scale, dict)
+        is_dict, active_K = isinstance(self.scale, dict), np.ones(num_steps, dtype=bool)
         for name, part in (self.scale if is_dict else {None: self.scale}).items():
             here = (*self.at["scale"], name) if is_dict else self.at["scale"]
             if part.over == "progress":
                 yield from (found.below(*here) for found in part.check_run(progress_K))
+                active_K = active_K if is_dict else part.active(progress_K)
         yield from (found.below(*self.above) for found in self.rule.check_run(num_steps))
         for i, window in enumerate(self.windows):
-            found = window.check_run(progress_K, num_frames)
+            found = window.check_run(progress_K, num_frames, active_K)
             yield from (one.below(*self.at["windows"], i) for one in found)
         found = self.frames.check_run(num_frames, fps)
         yield from (one.below(*self.at["frames"]) for one in found)
@@ -275,6 +276,15 @@ class Term:
             )
         made = {name: replace(self, scale=self.scale[name]).surface(**run) for name in present}
         assert len(experts) == run["num_steps"], "one expert per step"
+        for name in present:
+            steps, part = [k for k, e in enumerate(experts) if e == name], self.scale[name]
+            position_K = positions(part.over, run["num_steps"], run["sigmas"])
+            if not part.active(position_K)[steps].any():
+                raise ValueError(
+                    f"{dotted(('guidance', *self.at['scale'], name))} guides no step: {name} runs "
+                    f"from {position_K[steps[0]]:.4g} to {position_K[steps[-1]]:.4g}, where its "
+                    f"interval is off. Widen the interval."
+                )
         arrays = {
             item.name: np.stack([getattr(made[e], item.name)[k] for k, e in enumerate(experts)])
             for item in fields(Surface)
