@@ -69,6 +69,15 @@ def test_clip_that_is_off_runs_cond_alone(name):
     assert torch.equal(guided, videos["cond"])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_that_a_scale_of_one_turns_off_runs_cond_alone_at_full_weight(name):
+    method, one = NO_ZERO_INIT[name], np.ones((B, F))
+    if getattr(method, "can_be_off", False):
+        guided, trace, _ = one_step(method, videos_for(method), one, one)
+        assert trace.evaluations == {"cond": B}
+        assert torch.equal(guided, videos_for(method)["cond"])
+
+
 def awkward(kind, method):
     videos = videos_for(method)
     for name in videos:

@@ -172,6 +172,7 @@ def test_kinds_from_outside_are_words_of_the_yaml_with_the_same_errors(half, odd
         (lambda s, w: {"cond": 2.0}, r"gives a delta of shape \(\). Give one for each strength"),
         (lambda s, w: {"cond": 0.9 * s}, "changes a frame of strength 1 and weight 0"),
         (lambda s, w: {"cond": s * np.nan}, "changes a frame of strength 1 and weight 0"),
+        (lambda s, w: {"cond": s + 0.5 * w}, "acts at a scale of 1, .* can_be_off = False"),
         (lambda s, w: None, "gives deltas that are None. Return a dictionary"),
     ],
 )

@@ -42,6 +42,17 @@ def test_an_expert_without_a_scale_is_refused():
         rule.surface(**RUN, experts=("high", "low", "low", "low"))
 
 
+def test_an_expert_whose_interval_holds_none_of_its_steps_is_refused():
+    early = {"kind": "interval", "value": 4.0, "from": 0.0, "to": 0.4}
+    rule, run = Guidance(scale={"high": 3.0, "low": early}), dict(RUN)
+    run["experts"] = ("high", "high", "low", "low")
+    match = r"guidance.scale.low guides no step: low runs from 0.6667 to 1, where its interval"
+    with pytest.raises(ValueError, match=match):
+        rule.surface(**run)
+    late = rule.replace(scale={"high": 3.0, "low": {**early, "to": 0.7}}).surface(**run)
+    assert late.strength_KF[:, 0].tolist() == [3.0, 3.0, 4.0, 1.0]
+
+
 def test_expert_scales_for_a_single_model_are_refused():
     rule = Guidance(scale={"high": Constant(4.0), "low": Constant(3.0)})
     with pytest.raises(ValueError, match=r"has one model, without experts\. Use"):

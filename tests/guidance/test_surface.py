@@ -119,6 +119,17 @@ def test_windows_turn_frames_off_outside_their_interval_before_reduction():
     assert surface.strength_KF.tolist() == [[6.0, 3.5, 3.5], [2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
 
 
+def test_windows_side_by_side_or_over_each_other_go_frame_by_frame():
+    windows = [Window((1, 3), 0.0, 0.4), Window((4, -3), 0.6, 1.0), Window((6, 6), 0.0, 0.4)]
+    surface = build(Constant(3.0), Uniform(), num_steps=3, num_frames=9, windows=windows)
+    # progress 0, 0.5 and 1
+    assert surface.weights_KT.tolist() == [
+        [1, 1, 1, 1, 0, 0, 1, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0, 1, 1],
+        [1, 0, 0, 0, 1, 1, 1, 1, 1],
+    ]
+
+
 def test_a_window_that_holds_no_step_is_an_error():
     with pytest.raises(ValueError, match="windows.0 guides no step: none of the 3 steps"):
         build(Constant(2.0), Uniform(), num_steps=3, windows=[Window((0, 3), 0.6, 0.9)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from clip_metrics import one_record
 
-from vidcfg.metrics.appearance import clipped_share, contrast_drift, saturation
+from vidcfg.metrics.appearance import clipped_share, contrast_drift, saturation, sharpness_pulse
 from vidcfg.metrics.frames import light
 
 
@@ -29,6 +29,23 @@ def test_clipped_share_counts_values_at_both_ends():
     assert clipped_share(frame) == 15 / 30
     assert clipped_share(np.full((3, 2, 5), 254, dtype=np.uint8)) == 0
     assert clipped_share(np.full((3, 2, 5), 1 / 255, dtype=np.float32)) == 0
+
+
+@pytest.mark.parametrize("level", [0, 0.4, 0.6, 1, 254, 254.4, 254.6, 255])
+def test_what_is_within_half_a_level_of_an_end_is_clipped_and_its_neighbour_is_not(level):
+    ends = level < 0.5 or level > 254.5
+    assert clipped_share(np.full((3, 2, 5), level / 255, dtype=np.float32)) == ends
+    if level == int(level):
+        assert clipped_share(np.full((3, 2, 5), level, dtype=np.uint8)) == ends
+
+
+def test_sharpness_pulse_is_the_second_difference_of_the_log_without_half_a_level():
+    half = 0.5 / 255
+    steady = np.exp(0.3 * np.arange(5)) * 0.05 - half
+    np.testing.assert_allclose(sharpness_pulse(steady), [0, 0, 0], atol=1e-12)
+    pulse = steady.copy()
+    pulse[2] = (pulse[2] + half) * np.e - half
+    np.testing.assert_allclose(sharpness_pulse(pulse), [0.5, 1.0, 0.5], rtol=1e-12)
 
 
 def test_contrast_is_the_spread_of_luma():

@@ -1,5 +1,6 @@
 """Paired statistics against scipy, closed forms and each other."""
 
+import itertools
 import math
 
 import numpy as np
@@ -126,6 +127,17 @@ def test_weighted_holm_gives_each_its_share_of_the_level():
     # After the first is rejected the others share the whole level.
     assert holm([0.01, 0.02, 0.9], weights=[8, 1, 1])[1] == pytest.approx(0.04)
     assert holm([0.01, 0.2, 0.03], weights=[2, 2, 2]) == pytest.approx(holm([0.01, 0.2, 0.03]))
+
+
+def test_weighted_holm_equals_the_closed_test_of_all_subsets():
+    """Adjusted p of i: the largest, over sets with i, of Bonferroni's by weight in that set."""
+    random = np.random.default_rng(4)
+    for _ in range(50):
+        p, w = random.random(4) ** 2, random.choice([0.5, 1.0, 3.0, 9.0], 4)
+        sets = [list(s) for n in range(1, 5) for s in itertools.combinations(range(4), n)]
+        of_set = [min((p[s] / w[s]).min() * w[s].sum(), 1.0) for s in sets]
+        want = [max(q for q, s in zip(of_set, sets) if i in s) for i in range(4)]
+        np.testing.assert_allclose(holm(p, weights=w), want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 1.2], [math.nan]])

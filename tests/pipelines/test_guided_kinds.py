@@ -296,3 +296,18 @@ def test_the_note_is_about_the_scale_and_not_about_the_mean_of_a_latent(scale, l
         tiny.unguided(generator=generators(0, 1))
     found = [r.getMessage() for r in caplog.records if r.name == "vidcfg"]
     assert [note[: len("note: scale 5.5 is outside")] for note in found] == told
+
+
+@pytest.mark.parametrize(("at", "is_told"), [([0, 3, 8], True), ([0, 8], False)])
+def test_keyframes_that_no_latent_frame_is_without_are_told_to_have_no_effect(at, is_told, caplog):
+    # nine frames: latents of one, four and four
+    tiny = BUILDERS["wan"](num_steps=1)
+    assert tiny.shape["num_frames"] == 9
+    frames = {"kind": "keyframes", "at": at, "floor": 0.0, "reach": 2}
+    with vidcfg.guide(tiny.pipe, vidcfg.Guidance(4.0, frames=frames), **tiny.negative) as trace:
+        tiny.unguided(generator=generators(0, 1))
+    assert (trace.surfaces[0].strength_KF == 4.0).all() == is_told
+    found = [r.getMessage() for r in caplog.records if r.name == "vidcfg"]
+    assert [note.startswith("note: guidance.frames has no effect") for note in found] == (
+        [True] if is_told else []
+    )

@@ -257,6 +257,19 @@ def test_second_stream_keeps_its_branches_under_every_rule():
         assert all(set(step.evaluations) == {"cond", "uncond"} for step in trace.steps)
 
 
+@pytest.mark.parametrize("setting", [{"scale": 3.0, "method": "zero_star"}, {"scale": 0.0}])
+def test_sound_without_guidance_is_made_on_steps_whose_video_needs_no_prompt(setting):
+    tiny, made = ltx2(num_steps=2), []
+    for audio_scale in (1.0, 1.0 + 1e-6):
+        call = tiny.shape | tiny.positive | {"audio_guidance_scale": audio_scale}
+        with vidcfg.guide(tiny.pipe, vidcfg.Guidance(**setting), **tiny.negative) as trace:
+            made.append(tiny.pipe(**call, guidance_scale=1.0, generator=generators(0, 1)))
+        assert trace.evaluations == trace.planned.evaluations
+    # a millionth of guidance, on values of about 1
+    torch.testing.assert_close(made[0].audio, made[1].audio, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(made[0].frames, made[1].frames, rtol=1e-4, atol=1e-4)
+
+
 def test_preview_shows_the_strengths_of_every_rule():
     from vidcfg.render.config import RenderConfig
     from vidcfg.render.forecast import forecast_of

@@ -19,6 +19,12 @@ def test_checkpoint_that_is_not_here_leaves_the_surface_for_later(config):
     assert "weights: not here yet" in text
 
 
+def test_keyframes_in_every_latent_frame_are_told_to_have_no_effect(config):
+    frames = "guidance.frames={kind: keyframes, at: [0, %s], floor: 0.0, reach: 1}"
+    told = ["has no effect" in _preview(config(frames % at)) for at in ("2, 8", "8")]
+    assert told == [True, False]
+
+
 def test_settings_in_one_line(config):
     settings = config(
         "guidance={scale: {kind: cosine, start: 10.0, end: 2.0}, rescale: 0.7, clamp: 3.0, "

@@ -253,6 +253,16 @@ def test_a_window_needs_a_step_and_frames_of_the_clip():
     ]
 
 
+@pytest.mark.parametrize(("stop", "count"), [(0.3, 1), (0.5, 0)])
+def test_a_window_on_steps_that_the_scale_does_not_guide_is_refused(stop, count):
+    scale = {"kind": "interval", "value": 5.0, "from": 0.0, "to": stop}
+    window = {"frames": [0, 8], "from": 0.5, "to": 0.8}
+    told = "windows.0 guides no step: the scale is off from 0.5 to 0.8. Let both overlap."
+    assert run_errors(Guidance(scale=scale, windows=[window])) == [told] * count
+    own = {"kind": "pag", "scale": scale, "windows": [window]}
+    assert run_errors(Guidance(3.0, method=["cfg", own])) == [f"method.1.{told}"] * count
+
+
 def test_a_window_that_runs_backwards_is_refused_at_once():
     assert "the first frame must not be after the last" in error_of(
         scale=3.0, windows=[{"frames": [5, 3], "to": 0.5}]

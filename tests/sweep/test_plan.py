@@ -205,6 +205,15 @@ def test_the_pair_to_check_is_off_whatever_the_convention_of_the_first_cell(plan
     assert [made.alone[cell.id] for cell in made.hidden] == [3, 3]
 
 
+def test_a_sweep_of_images_has_a_pair_to_check_that_its_plan_can_hold(plan):
+    made = plan(
+        "grid={guidance.scale: [2.0, 3.0]}", "set={video.num_frames: 1, guidance: {scale: 2.0}}"
+    )
+    assert [cell.config.guidance.is_off for cell in made.hidden] == [True, True]
+    assert all(first != second for first, second in made.check_pairs)
+    assert read_plan(made.to_dict()).hidden == made.hidden
+
+
 def test_a_grid_with_scale_1_under_two_frame_modes_checks_all_of_them(plan):
     made = plan()
     assert not made.hidden

@@ -291,7 +291,7 @@ class Rule(Method, Kinds):
         return iter(())
 
     def flaw(self) -> str | None:
-        """Why the class is no rule, by what it gives for a frame without guidance."""
+        """Why the class is no rule, by what it gives without guidance and at a scale of 1."""
         one_F, none_F = np.ones(2), np.zeros(2)
         given = self.deltas(one_F, none_F)
         if not isinstance(given, Mapping):
@@ -307,6 +307,8 @@ class Rule(Method, Kinds):
                 return f"gives a delta of shape {np.shape(values)}. Give one for each strength."
         if not self.is_off(one_F, none_F).all():
             return "changes a frame of strength 1 and weight 0, which has to stay cond."
+        if self.can_be_off and not self.is_off(one_F, one_F).all():
+            return "acts at a scale of 1, which its class calls off. Write can_be_off = False."
         return None
 
     @model_serializer(mode="wrap")

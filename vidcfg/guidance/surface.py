@@ -44,6 +44,14 @@ class Surface:
         for array in (v for v in vars(self).values() if isinstance(v, np.ndarray)):
             array.flags.writeable = False
 
+    @property
+    def is_evened(self) -> bool:
+        """Whether weights that differ between pixel frames do not between latent frames."""
+        pixels_K, latents_K = (
+            (weights != weights[:, :1]).any() for weights in (self.weights_KT, self.weights_KF)
+        )
+        return bool(pixels_K and not latents_K)
+
     def by_frame(self, step_NF: np.ndarray, latent_T: np.ndarray) -> "Surface":
         """Row n has latent frame f as it is on step `step_NF[n, f]`, and off where that is -1.
 
@@ -79,6 +87,13 @@ class Surface:
             "latent_weights": _distinct_rows(self.weights_KF),
             "latent_strength": self.strength_KF.tolist(),
         }
+
+
+EVENED = (
+    "note: guidance.frames has no effect: a latent frame is made of several frames of the video, "
+    "and each has the same weight. Write uniform, or weights that differ between latent frames."
+)
+"""What is told of a surface that `is_evened`."""
 
 
 def _distinct_rows(weights: Float64[np.ndarray, "K N"]) -> list[list[float]]:
@@ -141,14 +156,15 @@ class Term:
     ) -> Iterator[Finding]:
         """What cannot work in a run. What a schedule over sigma does is for its surface to say."""
         progress_K = progress(num_steps)
-        is_dict = isinstance(self.scale, dict)
+        is_dict, active_K = isinstance(self.scale, dict), np.ones(num_steps, dtype=bool)
         for name, part in (self.scale if is_dict else {None: self.scale}).items():
             here = (*self.at["scale"], name) if is_dict else self.at["scale"]
             if part.over == "progress":
                 yield from (found.below(*here) for found in part.check_run(progress_K))
+                active_K = active_K if is_dict else part.active(progress_K)
         yield from (found.below(*self.above) for found in self.rule.check_run(num_steps))
         for i, window in enumerate(self.windows):
-            found = window.check_run(progress_K, num_frames)
+            found = window.check_run(progress_K, num_frames, active_K)
             yield from (one.below(*self.at["windows"], i) for one in found)
         found = self.frames.check_run(num_frames, fps)
         yield from (one.below(*self.at["frames"]) for one in found)
@@ -260,6 +276,15 @@ class Term:
             )
         made = {name: replace(self, scale=self.scale[name]).surface(**run) for name in present}
         assert len(experts) == run["num_steps"], "one expert per step"
+        for name in present:
+            steps, part = [k for k, e in enumerate(experts) if e == name], self.scale[name]
+            position_K = positions(part.over, run["num_steps"], run["sigmas"])
+            if not part.active(position_K)[steps].any():
+                raise ValueError(
+                    f"{dotted(('guidance', *self.at['scale'], name))} guides no step: {name} runs "
+                    f"from {position_K[steps[0]]:.4g} to {position_K[steps[-1]]:.4g}, where its "
+                    f"interval is off. Widen the interval."
+                )
         arrays = {
             item.name: np.stack([getattr(made[e], item.name)[k] for k, e in enumerate(experts)])
             for item in fields(Surface)

@@ -29,9 +29,20 @@ class Window(ConfigModel):
         if (self.start, self.stop) == (0.0, 1.0):
             yield Finding((), "covers every step, so it has no effect.", is_error=False)
 
-    def check_run(self, progress_K: Steps, num_frames: int) -> Iterator[Finding]:
-        """What cannot work on these steps, in a clip of this length."""
+    def holds(self, progress_K: Steps) -> np.ndarray:
+        """Which of the steps are inside (K)."""
+        return (progress_K >= self.start) & (progress_K <= self.stop)
+
+    def check_run(
+        self, progress_K: Steps, num_frames: int, active_K: np.ndarray
+    ) -> Iterator[Finding]:
+        """What cannot work on these steps, of which the scale guides the active ones, in a clip of
+        this length."""
         yield from holds_a_step(self.start, self.stop, progress_K)
+        inside_K = self.holds(progress_K)
+        if inside_K.any() and active_K.any() and not (inside_K & active_K).any():
+            what = f"the scale is off from {self.start:g} to {self.stop:g}. Let both overlap."
+            yield Finding((), f"guides no step: {what}")
         told = f"is [{self.frames[0]}, {self.frames[1]}], but"
         wrong = next(filter(None, (outside(frame, num_frames) for frame in self.frames)), None)
         first, last = (frame % num_frames for frame in self.frames)
@@ -51,7 +62,6 @@ def window_mask(windows: Sequence[Window], progress_K: Steps, num_frames: int) -
     guided_KT = np.zeros((len(progress_K), num_frames), dtype=bool)
     for window in windows:
         first, last = (frame % num_frames for frame in window.frames)
-        inside_K = (progress_K >= window.start) & (progress_K <= window.stop)
         in_a_window_T[first : last + 1] = True
-        guided_KT[:, first : last + 1] |= inside_K[:, None]
+        guided_KT[:, first : last + 1] |= window.holds(progress_K)[:, None]
     return guided_KT | ~in_a_window_T

@@ -13,6 +13,7 @@ from torch import Tensor
 from vidcfg.guidance.passes import PassTimer, StepInputs, same_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
+from vidcfg.guidance.surface import EVENED
 from vidcfg.pipelines.arguments import inputs_of, with_rows
 from vidcfg.pipelines.caches import RunCaches
 from vidcfg.pipelines.changes import Changes
@@ -80,6 +81,8 @@ class GuidedRun:
                 note = scale_note(family, peak)
                 if note is not None:
                     logging.getLogger("vidcfg").warning("note: %s", note)
+            if any(surface.is_evened for surfaces in made for surface in surfaces):
+                logging.getLogger("vidcfg").warning(EVENED)
         levels = None
         if any(rule.method.needs_levels for rule in rules):
             levels = solver_levels(pipe.scheduler, call.get("eta"))
@@ -255,13 +258,15 @@ def run_facts(
         fps = call.get(family.fps_argument)
     # A call that stops early, for a refiner to go on, has told its pipeline where.
     end = begin + pipe.num_timesteps if call.get("denoising_end") is not None else None
-    second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
+    # A second stream is made on every step, whatever the frames of the first need.
+    always = ()
+    if (second := family.second_stream) is not None:
+        always = ("cond",) if second.scale_of(call) == 1 else ("cond", "uncond")
     return RunFacts(
         num_frames=num_frames,
         frame_map=family.frame_map(pipe),
         fps=None if fps is None else float(fps),
-        # A second stream is guided on every step, whatever the frames of the first.
-        always=frozenset(() if second == 1 else ("cond", "uncond")),
+        always=frozenset(always),
         **steps_of(pipe, family, begin, end),
     )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.guidance.surface import Surface
+from vidcfg.guidance.surface import EVENED, Surface
 from vidcfg.progress import printable
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.forecast import Forecast, follows_levels, forecast_of
@@ -54,6 +54,7 @@ def _guidance_part(config: RenderConfig, num_units: int, width: int, colour: boo
     for name, surface in surfaces.items():
         parts += [f"{name}:"] if len(surfaces) > 1 else []
         parts += [terminal_heat_map(surface, width=width, colour=colour), ""]
+        parts += [EVENED, ""] if surface.is_evened else []
     if follows_levels(config.guidance):
         parts += [_by_step(next(iter(surfaces.values())), forecast.facts), ""]
     return "\n".join([*parts, _cost_line(forecast, num_units)])

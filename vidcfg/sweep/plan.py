@@ -385,15 +385,15 @@ def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, 
             second = next(c for c, frames in zip(same, modes) if frames != modes[0])
             return (same[0].id, second.id), ()
 
-    # None in the grid: two that are made for it
+    # None in the grid: two that are made for it; one frame has no weights to differ in
     config = cells[0].config
-    uneven = {"kind": "decay", "end": 0.0}
+    uneven = {"frames": {"kind": "decay", "end": 0.0}}
     if config.video.num_frames == 1:
-        uneven = {"kind": "knots", "points": [[0.0, 0.5], [1.0, 0.5]]}
+        uneven = {"scale": {"kind": "linear", "start": 1.0, "end": 1.0}}
     kept = {name: getattr(config.guidance, name) for name in ("passes", "micro_batch", "share")}
     made = []
-    for number, frames in enumerate(("uniform", uneven), start=1):
-        guidance = Guidance(scale=1.0, frames=frames, **kept)
+    for number, own in enumerate(({}, uneven), start=1):
+        guidance = Guidance(**{"scale": 1.0, **kept, **own})
         name = f"{SELF_CHECK}-{number}"
         made.append(Cell(name, name, {}, config.model_copy(update={"guidance": guidance})))
     return (made[0].id, made[1].id), tuple(made)

@@ -15,18 +15,19 @@ class PerpNeg(Rule):
         d = cond - uncond,  n = negative - uncond,  perp = n - (<n, d> / <d, d>) d
         guided_f = uncond_f + strength_f (d_f - negative_scale w_f perp_f)
 
-    w_f is the frame weight, 0 for every frame on a step outside an interval schedule.
-    `negative_scale` 0 is plain guidance against the empty prompt (off). The inner products are per
-    sample and per group of frames, never over the batch. Where d is zero the projection is zero,
-    never NaN.
+    w_f is the frame weight, 0 for every frame on a step outside an interval schedule. At a scale
+    of 1 it steers away from the negative prompt all the same. `negative_scale` 0 is plain guidance
+    against the empty prompt (off). The inner products are per sample and per group of frames,
+    never over the batch. Where d is zero the projection is zero, never NaN.
 
     Formula: u + s (d - negative_scale w n'), d = c - u, n' = part of n - u at a right angle to d
-    Off: s = 1, or `negative_scale: 0` (plain)
+    Off: no guided frame, or `negative_scale: 0` (plain, empty prompt)
     Space: prediction
     Use: a negative prompt that shares words with the prompt
     Source: Armandpour et al. 2023, arXiv:2304.04968.
     """
 
+    can_be_off = False
     needs_negative = True
     branches = ("cond", "uncond", "negative")
     needs_gram = True
