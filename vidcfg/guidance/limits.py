@@ -159,8 +159,9 @@ class Threshold(ConfigModel):
             return guided
         x0 = (noisy * a).add_(guided.to(noisy.dtype), alpha=b)
         tamed = self.apply(x0, statistics=statistics)
-        off = per_frame(torch.from_numpy(off_BF).to(x0.device, non_blocking=True), x0)
-        kept = (tamed == x0) | off
+        kept = tamed == x0
+        if off_BF.any():
+            kept |= per_frame(torch.from_numpy(off_BF).to(x0.device, non_blocking=True), x0)
         return torch.where(kept, guided, tamed.mul_(d).add_(noisy, alpha=c).to(guided.dtype))
 
     def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:
