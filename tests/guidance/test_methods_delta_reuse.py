@@ -6,8 +6,10 @@ import torch
 from guidance_cases import LAYOUTS, B, F, bits, into, out_of, video
 from rule_runs import branch_text, model, plan_of, rule_of, whole_run
 
+from vidcfg.guidance.composite import Composite
 from vidcfg.guidance.rules.cfg import Cfg
 from vidcfg.guidance.rules.delta_reuse import DeltaReuse
+from vidcfg.guidance.rules.zero_star import ZeroStar
 
 K = 7
 
@@ -93,3 +95,17 @@ def test_second_evaluation_of_a_step_shares_the_decision():
     plan = plan_of(DeltaReuse(2), np.full((1, 3, F), 4.0), evaluations_per_step=(2, 2, 1))
     both, one = {"cond": 1, "uncond": 1}, {"cond": 1}
     assert plan.per_step == (both, both, one, one, both)
+
+
+@pytest.mark.parametrize("zeroed", [1, 2])
+def test_a_step_that_another_rule_takes_over_makes_no_difference_to_keep(zeroed):
+    rule = rule_of(Composite((DeltaReuse(2), ZeroStar(zero_init_steps=zeroed))))
+    rows = np.full((B, K, 2, F), 3.0)
+    rows[:, zeroed:, 1] = 1.0
+    x = video(4)
+    found, traces, _ = whole_run([rule] * B, rows, np.ones_like(rows), x)
+    for b in range(B):
+        # Nothing moves on the first steps, behind which the other term has the run to itself.
+        want, made = by_hand(x[b], rows[b, zeroed:, 0], 2, "BCFHW")
+        torch.testing.assert_close(found[b].double(), want, rtol=1e-4, atol=1e-4)
+    assert [k - zeroed for k in range(K) if "uncond" in traces[k].evaluations] == made

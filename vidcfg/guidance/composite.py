@@ -129,6 +129,11 @@ class Composite(Method):
     def steps(self, strength_KF: Rows, weights_KF: Rows, **run: Any) -> tuple[Method, ...]:
         rows = self.rows(strength_KF, weights_KF)
         parts = [term.steps(s, w, **run) for term, s, w in rows]
+        # A step that one term takes over is none on which another does what it counts on later.
+        left_K = np.array([all(term.is_limited for term in terms) for terms in zip(*parts)])
+        if not left_K.all():
+            rows = [(term, np.where(left_K[:, None], s, 1.0), w) for term, s, w in rows]
+            parts = [term.steps(s, w, **run) for term, s, w in rows]
         return tuple(_together(terms) for terms in zip(*parts))
 
     def extra(self, vectors: Vectors) -> dict[str, Any]:
