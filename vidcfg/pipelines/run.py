@@ -255,13 +255,14 @@ def run_facts(
         fps = call.get(family.fps_argument)
     # A call that stops early, for a refiner to go on, has told its pipeline where.
     end = begin + pipe.num_timesteps if call.get("denoising_end") is not None else None
-    second = 1 if family.second_stream is None else family.second_stream.scale_of(call)
+    second = family.second_stream and family.second_stream.scale_of(call)
+    always = () if second is None else ("cond",) if second == 1 else ("cond", "uncond")
     return RunFacts(
         num_frames=num_frames,
         frame_map=family.frame_map(pipe),
         fps=None if fps is None else float(fps),
         # A second stream is guided on every step, whatever the frames of the first.
-        always=frozenset(() if second == 1 else ("cond", "uncond")),
+        always=frozenset(always),
         **steps_of(pipe, family, begin, end),
     )
 
