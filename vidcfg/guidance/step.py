@@ -202,9 +202,9 @@ class SampleGroup:
         wide = torch.promote_types(torch.float32, only.dtype)
         dtype = out_dtype if guidance.precision == "pipeline" else wide
         if method.extras or len({len(p) for p in predictions.values()}) > 1:
-            # In memory of their own: sums of rows that lie elsewhere have other last digits.
-            rows = {b: p.expand(count, *p.shape[1:]) for b, p in predictions.items()}
-            predictions = {b: p.contiguous() for b, p in rows.items()}
+            # As they lie where each has its own: sums in another order have other last digits.
+            rows = predictions.items()
+            predictions = {b: p if len(p) == count else torch.cat([p] * count) for b, p in rows}
         frames = {b: self.layout.frames(p, num_frames).to(dtype) for b, p in predictions.items()}
         if not any(self.members[0].active):
             std = spread_of(frames["cond"]).expand(count, -1)
