@@ -6,6 +6,7 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from guidance_cases import LAYOUTS, SURFACE_BF, B, F, bits, into, out_of, video
+from rule_runs import LEVEL, one_step
 
 from vidcfg.guidance.apply import combine
 from vidcfg.guidance.gram import NOISY, gram_of
@@ -195,3 +196,24 @@ def test_clamp_takes_bfloat16():
     clamped = clamp(guided, 2.0, statistics="frame")
     assert clamped.dtype == torch.bfloat16
     assert clamped.abs().max() < guided.abs().max()
+
+
+def test_a_clamp_behind_a_threshold_measures_frames_that_are_off_as_they_are():
+    videos = pair()
+    strength = np.where(np.arange(F) == 3, 1.0, [[4.0], [2.5]])
+    _, sigma = LEVEL
+    videos["cond"][:, 3] *= 9
+    noisy = video(99)
+    limits = {"threshold": {"percentile": 80.0, "floor": 0.5}, "clamp": 1.2}
+    guided, _, _ = one_step(Cfg(), videos, strength, noisy=noisy, statistics="clip", **limits)
+    c, u, x = (v.double().numpy() for v in (videos["cond"], videos["uncond"], noisy))
+    g = u + strength[..., None, None, None] * (c - u)
+    for b in range(B):
+        x0 = x[b] - sigma * g[b]
+        q = np.percentile(abs(x0), 80.0)
+        tamed = (x[b] - x0.clip(-q, q) * 0.5 / q) / sigma
+        tamed[3] = c[b, 3]
+        low, high = (tamed.mean() + s * 1.2 * tamed.std() for s in (-1, 1))
+        want = tamed.clip(low, high)
+        want[3] = c[b, 3]
+        np.testing.assert_allclose(guided[b].numpy(), want, rtol=1e-5, atol=1e-5)

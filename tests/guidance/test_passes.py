@@ -1,7 +1,10 @@
 """How rows become model calls, and how the faster way is found."""
 
+import numpy as np
 import pytest
 import torch
+from guidance_cases import F, bits, video
+from rule_runs import rule_of, whole_run
 
 from vidcfg.guidance import passes
 from vidcfg.guidance.passes import (
@@ -12,6 +15,10 @@ from vidcfg.guidance.passes import (
     model_calls,
     run_rows,
 )
+from vidcfg.guidance.rules.apg import Apg
+from vidcfg.guidance.rules.freq import Freq
+from vidcfg.guidance.rules.perp_neg import PerpNeg
+from vidcfg.guidance.rules.zero_star import ZeroStar
 
 ROWS = [("cond", 0), ("cond", 2), ("uncond", 0), ("uncond", 1), ("uncond", 2)]
 
@@ -107,3 +114,25 @@ def test_measuring_goes_on_across_runs(timer):
 
 def test_clock_goes_forward():
     assert clock(torch.device("cpu")) <= clock(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("axes", ["BFCHW", "tokens"])
+@pytest.mark.parametrize("own", [(0.0, 0.0), (0.0, 0.4)], ids=["same texts", "same prompt"])
+@pytest.mark.parametrize(
+    "method",
+    [Apg(momentum=-0.5), Freq(space_low=0.5), ZeroStar(zero_init_steps=0), PerpNeg()],
+    ids=lambda method: method.kind,
+)
+def test_bits_do_not_depend_on_who_shares_a_prediction(method, own, axes):
+    rules = [rule_of(method, rescale=0.7)] * 2
+    strength = np.broadcast_to([[[3.0]], [[6.0]]], (2, 3, F))
+    weights = np.ones_like(strength)
+    # Beyond SMALL elements, where the layout of the helpers allows for it.
+    x = video(3)[:1].repeat(2, 1, 1, *((1, 1) if axes == "tokens" else (20, 24)))
+    together, traces, _ = whole_run(rules, strength, weights, x, axes=axes, own=own)
+    assert traces[0].evaluations["cond"] == 1
+    for b in (0, 1):
+        one = slice(b, b + 1)
+        given = (rules[one], strength[one], weights[one], x[one])
+        alone, _, _ = whole_run(*given, axes=axes, own=own[one])
+        assert torch.equal(bits(alone), bits(together[one]))

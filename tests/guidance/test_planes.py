@@ -183,6 +183,7 @@ def test_a_threshold_is_that_of_torch(percentile, dtype, statistics, without):
 
     (before, ours), (_, theirs) = run(), without(run)
     assert torch.equal(ours[0, 1], before[0, 1])
+    assert torch.equal(theirs[0, 1], before[0, 1])
     on = ~torch.from_numpy(off_BF)
     near = 2e-6 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(ours[on], theirs[on], rtol=near, atol=near)

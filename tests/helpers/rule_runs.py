@@ -145,13 +145,20 @@ def model(rows, branches=()):
     return x * (0.5 + 0.3 * text) + torch.sin(x) * text + 0.1 * text
 
 
-def whole_run(rules, strength, weight, x, *, axes="BCFHW", experts=None, levels=None, **options):
-    """All steps of an Euler-like sampler: final (B, F, C, H, W), traces, branches of the calls."""
+def whole_run(
+    rules, strength, weight, x, *, axes="BCFHW", experts=None, levels=None, own=None, **options
+):
+    """All steps of an Euler-like sampler: final (B, F, C, H, W), traces, branches of the calls.
+
+    `own` is a number for each sample that tells its texts apart, but for that of `cond`.
+    """
     samples = SampleRows(tuple(rules), strength, weight, experts=experts, levels=levels)
     guided_by = GuidedDenoiser(FrameLayout(axes), samples, Passes(**options))
     names = {name for rule in rules for name in rule.method.branches}
     calls, traces, memory = [], [], Memory()
     x = into(axes, x)
+    own_B1 = x.new_tensor([0.0] * len(x) if own is None else own)[:, None]
+    texts = {n: {"text": branch_text(n) + own_B1 * (n != "cond")} for n in names}
 
     def evaluate(given, branches):
         calls.append(branches)
@@ -160,7 +167,7 @@ def whole_run(rules, strength, weight, x, *, axes="BCFHW", experts=None, levels=
     for k in range(samples.num_steps):
         inputs = StepInputs(
             shared={"x": x},
-            by_branch={n: {"text": x.new_full((len(x), 1), branch_text(n))} for n in names},
+            by_branch=texts,
             num_frames=F,
             step=k,
             level=LEVEL,

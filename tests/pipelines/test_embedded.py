@@ -135,3 +135,15 @@ def test_the_input_is_rounded_as_the_pipelines_round_it():
     ours = with_scales(own, {0: 4.5}, 1000.0)
     assert ours.tolist() == [4512.0, 6016.0]
     assert own.tolist() == [6016.0, 6016.0]
+
+
+@pytest.mark.parametrize("embedded", ["embedded", ["embedded", {"kind": "cfg", "scale": 2.0}]])
+def test_a_pass_at_the_pipelines_own_scale_is_planned_beside_one_at_scale_one(embedded):
+    tiny = BUILDERS["hunyuan_video"]()
+    same = {n: t[:1].repeat(2, *[1] * (t.ndim - 1)) for n, t in tiny.positive.items()}
+    settings = [vidcfg.Guidance(4.0, method=m, frames=RAMP) for m in (embedded, "cfg")]
+    negative = {n: t[:1] for n, t in tiny.negative.items()}
+    with vidcfg.guide(tiny.pipe, settings, **negative) as trace:
+        tiny.unguided(**same, generator=generators(3, 3))
+    assert [s.evaluations for s in trace.steps] == list(trace.planned.per_step)
+    assert trace.steps[0].evaluations["cond"] == 2

@@ -123,6 +123,39 @@ def test_whole_recipe_of_ltx2_is_one_setting():
         assert far > 1e-3, left_out
 
 
+def test_sound_of_ltx2_follows_its_texts_under_a_rule_without_an_unconditional_pass():
+    tiny = ltx2(perturbs_itself=True)
+    call = tiny.shape | tiny.positive | {"audio_guidance_scale": 6.0}
+    own = {"stg_scale": 1.0, "audio_stg_scale": 1.0, "spatio_temporal_guidance_blocks": [0]}
+    own |= {"guidance_scale": 1.0} | tiny.negative
+    stock = tiny.pipe(**call | own, generator=generators(0, 1))
+    guidance = vidcfg.Guidance(scale=2.0, method={"kind": "stg", "layers": [0]})
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        ours = tiny.pipe(**call, guidance_scale=1.0, generator=generators(0, 1))
+    torch.testing.assert_close(ours.frames, stock.frames, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.audio, stock.audio, rtol=1e-4, atol=1e-4)
+    assert trace.evaluations == trace.planned.evaluations
+    assert trace.evaluations["uncond"] == 6
+
+
+def test_sound_of_ltx2_without_guidance_is_there_where_the_video_needs_no_prompt():
+    tiny = ltx2()
+    call = tiny.shape | tiny.positive | {"guidance_scale": 1.0}
+    made = []
+    for setting in (1.0, 0.0):
+        with vidcfg.guide(tiny.pipe, setting, **tiny.negative):
+            one = call | {"num_inference_steps": 1}
+            made.append(tiny.pipe(**one, generator=generators(0, 1)))
+    # in calls of two and of four rows
+    torch.testing.assert_close(made[0].audio, made[1].audio, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(made[0].frames, made[1].frames, atol=1e-3)
+    guidance = vidcfg.Guidance(scale=3.0, method="zero_star")
+    with vidcfg.guide(tiny.pipe, guidance, **tiny.negative) as trace:
+        tiny.pipe(**call, generator=generators(0, 1))
+    assert trace.steps[0].evaluations == {"cond": 2}
+    assert trace.evaluations == trace.planned.evaluations
+
+
 def test_modality_guidance_without_sound_is_an_error_that_says_so():
     tiny = BUILDERS["wan"]()
     guidance = vidcfg.Guidance(scale=2.0, method=["cfg", "modality"])

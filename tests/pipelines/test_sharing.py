@@ -79,3 +79,17 @@ def test_equal_samples_that_part_under_a_cache_equal_runs_of_their_own():
         torch.testing.assert_close(together[b : b + 1], alone, rtol=2e-5, atol=2e-5)
     assert not torch.equal(together[0], together[1])
     assert not torch.equal(together[0], together[2])
+
+
+@pytest.mark.parametrize("method", ["renorm", "perp_neg", {"kind": "apg", "momentum": -0.5}])
+def test_samples_of_one_prompt_beside_two_negative_ones_have_the_bits_of_unshared_ones(method):
+    from vidcfg.mini.pipeline import load_mini
+
+    pipe, found = load_mini(), []
+    for share in (True, False):
+        setting = vidcfg.Guidance(scale=4.0, method=method, micro_batch=1, share=share)
+        with vidcfg.guide(pipe, setting, negative_prompt=["a red circle", "blurry"]) as trace:
+            call = {"num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
+            found.append(pipe(["a green square"] * 2, **call, generator=generators(3, 3))[0])
+        assert trace.steps[0].evaluations["cond"] == (1 if share else 2)
+    assert torch.equal(*found)

@@ -101,8 +101,7 @@ class Composite(Method):
         }
 
     def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
-        rows = self.rows(strength_F, weight_F)
-        tags = [term.tag(branch, s, w) for term, s, w in rows if branch in term.branches]
+        tags = [term.tag(branch, s, w) for term, s, w in self.rows(strength_F, weight_F)]
         return tuple(tag for tag in tags if tag is not None) or None
 
     def is_off(self, strength: Rows, weight: Rows) -> Any:

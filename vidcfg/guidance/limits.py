@@ -144,7 +144,8 @@ class Threshold(ConfigModel):
         """The prediction of the thresholded x0 = a noisy + b guided; what x0 keeps keeps its bits.
 
         levels = (a, b, c, d), with the prediction as c noisy + d x0; `noisy` is in float32 or
-        better. In `guided` itself, but for frames that are off, where the compiled loops serve.
+        better. Frames that are off stay as they are. In `guided` itself where the compiled loops
+        serve.
         """
         import torch
 
@@ -159,6 +160,8 @@ class Threshold(ConfigModel):
         x0 = (noisy * a).add_(guided.to(noisy.dtype), alpha=b)
         tamed = self.apply(x0, statistics=statistics)
         kept = tamed == x0
+        if off_BF.any():
+            kept |= per_frame(torch.from_numpy(off_BF).to(x0.device, non_blocking=True), x0)
         return torch.where(kept, guided, tamed.mul_(d).add_(noisy, alpha=c).to(guided.dtype))
 
     def apply(self, x0: Float[Any, "B F ..."], *, statistics: str) -> Float[Any, "B F ..."]:

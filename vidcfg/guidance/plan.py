@@ -134,7 +134,8 @@ class SampleRows:
         """All that the strengths and weights of a sample decide on a step."""
         values, moves = (strength_F, weight_F), None
         needed = method.required(*values) | self.always
-        branches = tuple(branch for branch in method.branches if branch in needed)
+        known = dict.fromkeys((*method.branches, *sorted(self.always)))
+        branches = tuple(branch for branch in known if branch in needed)
         tags = tuple(method.tag(branch, *values) for branch in branches)
         active = tuple(not term.is_off(*own).all() for term, *own in method.rows(*values))
         if any(active):
@@ -153,7 +154,7 @@ class SampleRows:
         found: dict[str, str] = {}
         for rule, steps in zip(self.rules, self.steps):
             needed = {branch for step in steps for branch in step.branches}
-            for branch, source in rule.method.sources().items():
+            for branch, source in ({"uncond": "negative"} | rule.method.sources()).items():
                 if branch not in needed or source == "cond":
                     continue
                 if found.setdefault(branch, source) != source:

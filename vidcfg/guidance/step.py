@@ -110,7 +110,7 @@ class GuidedDenoiser:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The guided prediction, the spread before and after."""
         # Together what has the same rule and needs the same branches; large latents, which no one
-        # wants to copy, where they come from the same predictions.
+        # wants to copy, where they come from the same predictions and from nothing else.
         some = next((prediction for prediction, _ in results.values()), None)
         is_small = some is None or some[0].numel() <= SMALL
         groups: dict[tuple, list[SampleStep]] = {}
@@ -118,6 +118,8 @@ class GuidedDenoiser:
             known = tuple(sorted(step.remembered))
             key = (step.key, step.branches, step.active, known)
             rows = () if is_small else tuple(sources[b, step.sample] for b in step.branches)
+            if not is_small and step.method.extras:
+                rows = (step.sample,)
             groups.setdefault((*key, rows), []).append(step)
 
         # One tensor for all, filled group by group, unless one group makes it.
@@ -199,8 +201,10 @@ class SampleGroup:
         out_dtype = self.combine_dtype or only.dtype
         wide = torch.promote_types(torch.float32, only.dtype)
         dtype = out_dtype if guidance.precision == "pipeline" else wide
-        if len({len(p) for p in predictions.values()}) > 1:
-            predictions = {b: p.expand(count, *p.shape[1:]) for b, p in predictions.items()}
+        if method.extras or len({len(p) for p in predictions.values()}) > 1:
+            # As they lie where each has its own: sums in another order have other last digits.
+            rows = predictions.items()
+            predictions = {b: p if len(p) == count else torch.cat([p] * count) for b, p in rows}
         frames = {b: self.layout.frames(p, num_frames).to(dtype) for b, p in predictions.items()}
         if not any(self.members[0].active):
             std = spread_of(frames["cond"]).expand(count, -1)
@@ -231,7 +235,6 @@ class SampleGroup:
         x0 = self._to_x0(f"guidance.method {method.kind}") if method.in_x0 else None
         vectors = {}
         if method.extras:
-            frames = {b: p.expand(guided.shape) for b, p in frames.items()}
             vectors = self._extra(frames, 1.0 if x0 is None else x0[1], *rows_BF)
         raw = dict(vectors)
         some = next(iter(frames.values()))

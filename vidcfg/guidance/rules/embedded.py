@@ -26,7 +26,8 @@ class Embedded(Rule):
     base = "cond"
 
     def tag(self, branch: str, strength_F: Rows, weight_F: Rows) -> object:
-        return scale_at(strength_F, weight_F) if branch == "embedded" else None
+        # Beside samples of other rules, whose input is the pipeline's own in every branch.
+        return scale_at(strength_F, weight_F) if branch == "embedded" else 1.0
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"embedded": weight * (strength != 1)}
