@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from vidcfg.metrics.record import LARGEST, Record
-from vidcfg.plugins import load_plugins
+from vidcfg.plugins import code_of, load_plugins
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ class Metric:
     marks_still: bool = False
     of_shots: Literal["mean", "max", "sum"] = "mean"
     group: str = ""
+
+    @property
+    def foreign_code(self) -> str | None:
+        """What tells the code of a metric that is not ours (`code_of`)."""
+        return code_of(self.needs[0].of) if self.needs else None
 
 
 METRICS: dict[str, Metric] = {}
