@@ -16,10 +16,9 @@ from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.score import Scored, cached_net
 from vidcfg.evaluate.settings import Settings
 from vidcfg.files import append_text, content_of, sha256_of
-from vidcfg.metrics.catalogue import FAMILIES, METRICS
+from vidcfg.metrics.metric import FAMILIES, foreign_metrics
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
-from vidcfg.plugins import load_plugins
 from vidcfg.stored.read import ResultsError, parse
 from vidcfg.stored.shapes import KeptLine
 
@@ -100,11 +99,9 @@ def _protocol(settings: Settings) -> str:
     files = [*settings.paths.values(), settings.clip_model]
     given = {path: content_of(Path(path)) for path in files}
     backends = [_backend(name, settings) for name in settings.families]
-    # Metrics of others, which a run without new videos reads the names of too.
-    load_plugins()
-    chosen = [metric for metric in METRICS.values() if metric.family in settings.families]
-    own = {metric.name: code for metric in chosen if (code := metric.foreign_code)}
-    return _digest(facts, given, backends, own, _code())
+    # This loads plugins, whose metrics a run without new videos reads the names of too.
+    foreign = foreign_metrics(settings.families)
+    return _digest(facts, given, backends, foreign, _code())
 
 
 def _backend(family: str, settings: Settings) -> Any:

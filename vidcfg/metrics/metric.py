@@ -108,11 +108,6 @@ class Metric:
     of_shots: Literal["mean", "max", "sum"] = "mean"
     group: str = ""
 
-    @property
-    def foreign_code(self) -> str | None:
-        """What tells the code of a metric that is not ours (`code_of`)."""
-        return code_of(self.needs[0].of) if self.needs else None
-
 
 METRICS: dict[str, Metric] = {}
 """By name; for a net's metric, the part before the bracket that names the net. Filled as modules
@@ -256,6 +251,13 @@ def metrics_of(family: str) -> list[Metric]:
     FAMILIES[family].load()
     load_plugins()
     return [metric for metric in METRICS.values() if metric.family == family]
+
+
+def foreign_metrics(families: Sequence[str]) -> dict[str, str]:
+    """What tells the code (`code_of`) of each metric of some families that is not ours."""
+    load_plugins()
+    made = {m.name: m.needs[0].of for m in METRICS.values() if m.family in families and m.needs}
+    return {name: code for name, of in made.items() if (code := code_of(of))}
 
 
 @dataclass(frozen=True)
