@@ -234,3 +234,7 @@ def test_rate_of_a_gif_is_that_of_its_times(tmp_path):
     assert (even.fps, even.is_variable_rate) == (pytest.approx(6 / 0.25), False)
     assert (uneven.fps, uneven.is_variable_rate) == (pytest.approx(6 / 0.39), True)
     assert (even.num_frames, uneven.num_frames) == (7, 7)
+    # A frame that stands twice as long, at 50 a second: two ticks are as much as a frame.
+    frames[0].save(tmp_path / "held.gif", duration=[20, 20, 20, 40, 20, 20, 20], **save)
+    held = probe(tmp_path / "held.gif")
+    assert (held.fps, held.is_variable_rate) == (pytest.approx(6 / 0.14), True)
