@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +147,8 @@ def test_other_content_settings_or_facts_are_scored_anew(noise_video, tmp_path):
         (replace(moved, stride=2), PLAIN),
         (moved, replace(PLAIN, families=("flicker",))),
         (replace(moved, prompt="noise", from_name=False), PLAIN),
+        # A name may decide how a file is read.
+        (replace(moved, path=shutil.copy(moved.path, tmp_path / "b.avi")), PLAIN),
     ):
         assert scored_and_kept([one], chosen, tmp_path)[1] == 0
     moved.path.unlink()

@@ -38,6 +38,8 @@ ANIMATED = {
     "even.png": ({}, 40, 25.0),
     "uneven.apng": ({"format": "png"}, UNEVEN, 6 / 0.39),
     "no_time.webp": ({"lossless": True}, 0, 10.0),
+    "too_short_a_time.webp": ({"lossless": True}, 10, 10.0),
+    "short.png": ({}, 20, 50.0),
     "behind_a_cover.png": ({"default_image": True}, 125, 8.0),
 }
 
