@@ -238,6 +238,10 @@ def test_rate_of_a_gif_is_that_of_its_times(tmp_path):
     frames[0].save(tmp_path / "held.gif", duration=[20, 20, 20, 40, 20, 20, 20], **save)
     held = probe(tmp_path / "held.gif")
     assert (held.fps, held.is_variable_rate) == (pytest.approx(6 / 0.14), True)
+    # Browsers show a frame of 10 ms for 100.
+    frames[0].save(tmp_path / "short.gif", duration=10, **save)
+    short = probe(tmp_path / "short.gif")
+    assert (short.fps, short.is_variable_rate) == (pytest.approx(10), False)
 
 
 def test_frames_that_need_one_before_a_cut_are_not_shown(tmp_path):

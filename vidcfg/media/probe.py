@@ -264,8 +264,11 @@ def _rate(times: list[int], stream) -> tuple[float | None, bool]:
     gaps = [b - a for a, b in zip(times, times[1:])]
     if not gaps or times[-1] == times[0] or not stream.time_base:
         return (float(declared) if declared else None), False
+    # As browsers do; ticks of a GIF are 10 ms.
+    if stream.codec_context.name == "gif":
+        gaps = [gap if gap > 1 else 10 for gap in gaps]
     is_variable = _are_uneven(gaps)
-    measured = len(gaps) / float((times[-1] - times[0]) * stream.time_base)
+    measured = len(gaps) / float(sum(gaps) * stream.time_base)
     # Stamps are rounded; a declared rate is exact, but may count fields or be made up.
     if is_variable or not declared or abs(measured / declared - 1) > 0.02:
         return measured, is_variable
