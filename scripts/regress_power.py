@@ -131,6 +131,8 @@ def cases() -> dict[str, list[Case]]:
     found += [Case(ones[64], rise=0.03), Case((2,) * 4, rise=0.5), Case(ones[8], rise=0.2)]
     found += [Case(ones[8], rise=0.1, is_calibrated=True)]
     found += [Case(ones[4], rise=0.2, is_calibrated=True)]
+    others = [shape for shape in SHAPES if shape != "normal"]
+    found += [Case(ones[n], shape=s, rise=r) for n, r in ((16, 0.05), (64, 0.03)) for s in others]
     return {
         "No change": nothing,
         "No change, several seeds of a prompt (correlation .5), equal and unequal numbers": seeds,

@@ -38,6 +38,9 @@ def test_the_base_gates_measures_and_reports_without_any_extra(tmp_path):
     for name, shift in (("a", 0), ("b", 9)):
         (tmp_path / "clips").mkdir(exist_ok=True)
         encode(tmp_path / "clips" / f"{name}.mkv", smooth(9, 32, 48) + shift)
+    # What an earlier run left, which no package is there to write anew.
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "records.parquet").write_bytes(b"of other videos")
     commands = [
         ["regress", "record", "clips", "-o", "kept"],
         ["regress", "check", "clips", "--baseline", "kept", "-o", "gate"],
@@ -59,6 +62,7 @@ def test_the_base_gates_measures_and_reports_without_any_extra(tmp_path):
     assert (tmp_path / "gate" / "index.html").is_file()
     assert (tmp_path / "scores" / "report" / "index.html").is_file()
     assert "written: scores: records.jsonl, table.txt" in said[2]
+    assert not (tmp_path / "scores" / "records.parquet").exists()
     to_type = "not installed. Type: pip install 'vidcfg[render]'"
     assert f"mini needs torch, which is {to_type}" in said[2]
     assert "torch                     not installed" in said[4]

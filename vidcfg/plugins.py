@@ -5,8 +5,14 @@ mine = "my_package.guidance"          # a module that registers when it is impor
 """
 
 import functools
+import hashlib
+import sys
 import warnings
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from vidcfg.files import sha256_of
 
 GROUP = "vidcfg.plugins"
 
@@ -24,3 +30,21 @@ def load_plugins() -> None:
             named = f"{point.name} = {point.value}"
             what = f"the plugin {named} is left out: {type(error).__name__}: {error}"
             warnings.warn(what, stacklevel=2)
+
+
+def code_of(made: Any) -> str | None:
+    """The sha256 of the code that a class or function from outside comes with: the file of its
+    module, or all Python files of its package. None for ours, and where there is no file.
+    """
+    root = made.__module__.partition(".")[0]
+    return None if root == "vidcfg" else _code_of_module(root)
+
+
+@functools.cache
+def _code_of_module(root: str) -> str | None:
+    module = sys.modules.get(root)
+    files = [Path(file)] if (file := getattr(module, "__file__", None)) else []
+    for folder in getattr(module, "__path__", ()):
+        files += Path(folder).rglob("*.py")
+    known = [sha256_of(file) for file in sorted(set(files)) if file.is_file()]
+    return hashlib.sha256("".join(known).encode()).hexdigest() if known else None

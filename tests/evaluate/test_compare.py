@@ -123,9 +123,11 @@ def test_few_prompts_and_unlike_clips_are_said_not_judged(compared):
     lines = compared(few)
     assert "cannot be told apart in flicker" in lines[1]
     assert any(line.startswith("Too few prompts for a verdict") for line in lines)
-    unlike = compared({"A": drawn(PROMPTS, (0,)), "B": drawn(PROMPTS, (0,), times=9)}, B=13)
-    assert not any(word in "".join(unlike) for word in ("flickers more", "flickers less"))
-    assert any("num_frames is 13 or 9" in line for line in unlike)
+    # In pairs, and as sets without any.
+    for prompts in (PROMPTS, [f"other {prompt}" for prompt in PROMPTS]):
+        unlike = compared({"A": drawn(PROMPTS, (0,)), "B": drawn(prompts, (0,), times=9)}, B=13)
+        assert not any(word in "".join(unlike) for word in ("flickers more", "flickers less"))
+        assert any("num_frames is 13 or 9" in line for line in unlike)
 
 
 def test_folders_are_sets_and_anything_else_is_one(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +147,7 @@ def test_other_content_settings_or_facts_are_scored_anew(noise_video, tmp_path):
         (replace(moved, stride=2), PLAIN),
         (moved, replace(PLAIN, families=("flicker",))),
         (replace(moved, prompt="noise", from_name=False), PLAIN),
+        (replace(moved, path=shutil.copy(moved.path, tmp_path / "b.avi")), PLAIN),
     ):
         assert scored_and_kept([one], chosen, tmp_path)[1] == 0
     moved.path.unlink()
@@ -166,12 +168,16 @@ def test_other_weights_under_one_name_are_scored_anew(noise_video, tmp_path, mon
         assert found == {digit}
 
 
-def test_file_that_ends_its_worker_stops_no_other(rendered, monkeypatch):
-    items = find_items([rendered])
-    real = run._submit
+@pytest.mark.parametrize("is_soon", [False, True])
+def test_file_that_ends_its_worker_stops_no_other(rendered, monkeypatch, is_soon):
+    items, real = find_items([rendered]), run._submit
 
     def submit(pool, item, chosen):
-        return pool.submit(os._exit, 9) if item == items[1] else real(pool, item, chosen)
+        if item != items[1]:
+            return real(pool, item, chosen)
+        future = pool.submit(os._exit, 9)
+        assert not is_soon or future.exception()  # before the next one is handed out
+        return future
 
     monkeypatch.setattr(run, "_submit", submit)
     evaluation = evaluate(items, replace(PLAIN, families=("appearance",), workers=2))

@@ -38,6 +38,8 @@ ANIMATED = {
     "even.png": ({}, 40, 25.0),
     "uneven.apng": ({"format": "png"}, UNEVEN, 6 / 0.39),
     "no_time.webp": ({"lossless": True}, 0, 10.0),
+    "too_short_a_time.webp": ({"lossless": True}, 10, 10.0),
+    "short.png": ({}, 20, 50.0),
     "behind_a_cover.png": ({"default_image": True}, 125, 8.0),
 }
 
@@ -192,3 +194,21 @@ def test_exif_orientation_of_stills_is_applied(tmp_path, suffix):
 def test_endings_that_are_found(tmp_path, suffix):
     (tmp_path / f"clip.{suffix}").write_bytes(b"")
     assert [item.name for item in find_items([tmp_path])] == [f"clip.{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_colours_are_those_beside_the_alpha_and_not_multiplied_by_it(tmp_path, mode, suffix):
+    if (mode, suffix) == ("LA", "webp"):
+        pytest.skip("WebP has no gray with alpha")
+    (frame,) = smooth(1, height=18, width=26)
+    alpha = np.tile(np.linspace(10, 240, 26).astype(np.uint8), (18, 1))
+    picture = Image.fromarray(frame).convert(mode)
+    picture.putalpha(Image.fromarray(alpha))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lossless = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    picture.save(tmp_path / f"clear.{suffix}", exif=exif, **lossless)
+    colours = np.asarray(picture.convert("RGBA"))[..., :3]
+    (got,) = shown(tmp_path / f"clear.{suffix}")
+    np.testing.assert_array_equal(got, colours.transpose(1, 0, 2)[:, ::-1])

@@ -234,3 +234,46 @@ def test_rate_of_a_gif_is_that_of_its_times(tmp_path):
     assert (even.fps, even.is_variable_rate) == (pytest.approx(6 / 0.25), False)
     assert (uneven.fps, uneven.is_variable_rate) == (pytest.approx(6 / 0.39), True)
     assert (even.num_frames, uneven.num_frames) == (7, 7)
+    # A frame that stands twice as long, at 50 a second: two ticks are as much as a frame.
+    frames[0].save(tmp_path / "held.gif", duration=[20, 20, 20, 40, 20, 20, 20], **save)
+    held = probe(tmp_path / "held.gif")
+    assert (held.fps, held.is_variable_rate) == (pytest.approx(6 / 0.14), True)
+    # Browsers show a frame of 10 ms for 100.
+    frames[0].save(tmp_path / "short.gif", duration=10, **save)
+    short = probe(tmp_path / "short.gif")
+    assert (short.fps, short.is_variable_rate) == (pytest.approx(10), False)
+
+
+def test_frames_that_need_one_before_a_cut_are_not_shown(tmp_path):
+    """An open GOP, cut at a key frame: two frames behind it stand before it in time."""
+    frames = smooth(25, 64, 96)
+    gop = {"x264-params": "open-gop=1:keyint=8:bframes=2:b-adapt=0:scenecut=0"}
+    whole = encode(
+        tmp_path / "whole.mkv", frames, codec="libx264", pixel_format="yuv420p", options=gop
+    )
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        key = [number for number, packet in enumerate(packets) if packet.is_keyframe][1]
+        first = packets[key].pts
+        assert packets[key + 1].pts < first
+        for packet in packets[key:]:
+            packet.stream = stream
+            target.mux(packet)
+    num_before = sum(packet.pts < first for packet in packets)
+    info, kept = probe(tmp_path / "cut.mkv"), read_video(tmp_path / "cut.mkv").frames
+    assert (info.num_frames, len(kept)) == (25 - num_before,) * 2
+    np.testing.assert_array_equal(kept, read_video(whole).frames[num_before:])
+    np.testing.assert_array_equal(first_frames(info, 4), kept[:4])
+
+
+def test_a_frame_that_the_decoder_calls_damaged_is_told(tmp_path):
+    path = encode(tmp_path / "a.mp4", smooth(12, 64, 96), codec="mpeg4", pixel_format="yuv420p")
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][5]
+    data, middle = bytearray(path.read_bytes()), packet.pos + packet.size // 2
+    data[middle : middle + 8] = bytes(8)
+    path.write_bytes(data)
+    assert probe(path).num_frames == 12
+    with pytest.raises(MediaError, match="a.mp4 is damaged at frame [5-9]"):
+        read_video(path)

@@ -11,6 +11,7 @@ from tiny_sweep import plan_of, starts
 from vidcfg import __version__
 from vidcfg.render.identity import NUMERICS
 from vidcfg.results import read_results
+from vidcfg.sweep import plan as plan_module
 from vidcfg.sweep import run as run_module
 from vidcfg.sweep.__main__ import main
 from vidcfg.sweep.worker import Worker
@@ -142,6 +143,25 @@ def test_a_sweep_whose_plan_is_gone_goes_on_with_what_is_there(sweep, store, don
     assert sweep() == 0
     assert starts(store) == before
     assert plan_of(store)["units"] == plan["units"]
+
+
+def test_videos_that_other_code_of_a_metric_measured_are_not_gone_on_with(
+    sweep, store, done, capsys, monkeypatch
+):
+    """One that is new is measured for what is missing; code that changed refuses the store."""
+
+    def own(code):
+        made = {"red_share": code} if code else {}
+        monkeypatch.setattr(plan_module, "foreign_metrics", lambda families: made)
+        return sweep("--replace-plan")
+
+    assert [own(code) for code in ("1" * 64, "1" * 64, None, "1" * 64)] == [0] * 4
+    before = plan_of(store)
+    assert own("2" * 64) == 2
+    assert "holds videos measured with other code: red_share." in capsys.readouterr().err
+    assert plan_of(store) == before
+    shutil.rmtree(store.path("units"))
+    assert own("2" * 64) == 0
 
 
 def test_records_of_cells_are_never_those_of_other_settings(sweep, store, done, monkeypatch):

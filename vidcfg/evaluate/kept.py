@@ -16,7 +16,7 @@ from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.score import Scored, cached_net
 from vidcfg.evaluate.settings import Settings
 from vidcfg.files import append_text, content_of, sha256_of
-from vidcfg.metrics.metric import FAMILIES
+from vidcfg.metrics.metric import FAMILIES, foreign_metrics
 from vidcfg.metrics.record import SCHEMA, ClipInfo, Record
 from vidcfg.metrics.weight_files import MissingWeightsError
 from vidcfg.stored.read import ResultsError, parse
@@ -98,7 +98,10 @@ def _protocol(settings: Settings) -> str:
         del facts[name]
     files = [*settings.paths.values(), settings.clip_model]
     given = {path: content_of(Path(path)) for path in files}
-    return _digest(facts, given, [_backend(name, settings) for name in settings.families], _code())
+    backends = [_backend(name, settings) for name in settings.families]
+    # This loads plugins, whose metrics a run without new videos reads the names of too.
+    foreign = foreign_metrics(settings.families)
+    return _digest(facts, given, backends, foreign, _code())
 
 
 def _backend(family: str, settings: Settings) -> Any:

@@ -189,6 +189,10 @@ def _submit(pool: ProcessPoolExecutor, item: Item, settings: Settings) -> Future
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(score_video, item, settings)
+    except BrokenProcessPool as error:  # a worker has ended meanwhile: told as of those under way
+        failed: Future = Future()
+        failed.set_exception(error)
+        return failed
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

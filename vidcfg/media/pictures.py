@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -178,13 +179,33 @@ def read_picture(path: Path) -> np.ndarray:
     # Its own lines about damaged files are no answer that a command gives.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        data = _with_plain_colours(np.fromfile(path, dtype=np.uint8))
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except (cv2.error, OSError):
         picture = None
     if picture is None or picture.dtype not in (np.uint8, np.uint16):
         raise MediaError(f"{path} cannot be read as a picture.")
     return picture[..., ::-1]
+
+
+def _with_plain_colours(data: np.ndarray) -> np.ndarray:
+    """A TIFF file that says nothing of its alpha; other files as they are.
+
+    Colours of 8 bits are otherwise multiplied by an alpha that is not in them yet (ExtraSamples is
+    2) when they are read. Layout: TIFF 6.0, sections 2 and 18.
+    """
+    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(bytes(data[:4]))
+    if order is None:
+        return data
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(bytes(data[at : at + size]), order)
+
+    begin = number(4, 4) + 2
+    for entry in range(begin, begin + 12 * number(begin - 2, 2), 12):
+        if (number(entry, 2), number(entry + 8, 2)) == (338, 2):
+            data[entry + 8 : entry + 10] = 0
+    return data
 
 
 def is_animated(path: Path) -> bool:

@@ -264,8 +264,11 @@ def _rate(times: list[int], stream) -> tuple[float | None, bool]:
     gaps = [b - a for a, b in zip(times, times[1:])]
     if not gaps or times[-1] == times[0] or not stream.time_base:
         return (float(declared) if declared else None), False
+    # As browsers do; ticks of a GIF are 10 ms.
+    if stream.codec_context.name == "gif":
+        gaps = [gap if gap > 1 else 10 for gap in gaps]
     is_variable = _are_uneven(gaps)
-    measured = len(gaps) / float((times[-1] - times[0]) * stream.time_base)
+    measured = len(gaps) / float(sum(gaps) * stream.time_base)
     # Stamps are rounded; a declared rate is exact, but may count fields or be made up.
     if is_variable or not declared or abs(measured / declared - 1) > 0.02:
         return measured, is_variable
@@ -273,8 +276,10 @@ def _rate(times: list[int], stream) -> tuple[float | None, bool]:
 
 
 def _are_uneven(gaps: list[int]) -> bool:
-    """Not where stamps in milliseconds alternate between 41 and 42: one tick of play each way."""
-    return max(gaps) - min(gaps) > max(2, 0.1 * sorted(gaps)[len(gaps) // 2])
+    """Not where stamps in milliseconds alternate between 41 and 42: one tick of play each way, of
+    coarse ticks (a GIF's of 10 ms) one in all."""
+    median = sorted(gaps)[len(gaps) // 2]
+    return max(gaps) - min(gaps) > max(2 if median >= 10 else 1, 0.1 * median)
 
 
 def _check_end(path: Path, container, stream, times: list[int], rate: float) -> list[str]:

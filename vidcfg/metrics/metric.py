@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from vidcfg.metrics.record import LARGEST, Record
-from vidcfg.plugins import load_plugins
+from vidcfg.plugins import code_of, load_plugins
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,13 @@ def metrics_of(family: str) -> list[Metric]:
     FAMILIES[family].load()
     load_plugins()
     return [metric for metric in METRICS.values() if metric.family == family]
+
+
+def foreign_metrics(families: Sequence[str]) -> dict[str, str]:
+    """What tells the code (`code_of`) of each metric of some families that is not ours."""
+    load_plugins()
+    made = {m.name: m.needs[0].of for m in METRICS.values() if m.family in families and m.needs}
+    return {name: code for name, of in made.items() if (code := code_of(of))}
 
 
 @dataclass(frozen=True)

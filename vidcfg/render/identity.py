@@ -12,8 +12,10 @@ from typing import Any
 
 from vidcfg.files import remembered_sha256
 from vidcfg.mini import FEW_STEPS, MINI_PATH, STRENGTH_ADAPTER
+from vidcfg.plugins import code_of
 from vidcfg.progress import Progress
 from vidcfg.render.config import Prompt, RenderConfig
+from vidcfg.settings.base import ConfigModel, Kinds
 
 NUMERICS = 1
 """The version of what vidcfg computes. Raise it when the same configuration gives other pixels:
@@ -52,14 +54,32 @@ def model_sources(config: RenderConfig, known: dict | None = None) -> dict[str, 
 
 
 def guidance_sources(config: RenderConfig, known: dict | None = None) -> dict[str, Any]:
-    """The content of what `guidance` names, such as a weak model."""
+    """The content of what `guidance` names, such as a weak model, and the code of rules, frame
+    weightings and schedules that are not ours."""
     found = _contents(config.guidance.to_dict(), "guidance", known)
+    for kind in _kinds(config.guidance):
+        if code := code_of(type(kind)):
+            found[f"guidance: {kind.kind}"] = code
     for rule in config.guidance.method.terms:
         if getattr(rule, "source", None) == "mini":
             found["guidance: weak"] = _content(MINI_PATH / "transformer_weak", None, known)
         if getattr(rule, "adapter", None) == "mini":
             found["guidance: adapter"] = _content(STRENGTH_ADAPTER, None, known)
     return found
+
+
+def _kinds(setting: Any) -> Iterator[Kinds]:
+    """The rules, schedules and the like in a setting."""
+    if isinstance(setting, Kinds):
+        yield setting
+    if isinstance(setting, ConfigModel):
+        setting = [getattr(setting, name) for name in type(setting).model_fields]
+    elif isinstance(setting, Mapping):
+        setting = setting.values()
+    elif not isinstance(setting, list | tuple):
+        return
+    for inner in setting:
+        yield from _kinds(inner)
 
 
 def _contents(settings: dict[str, Any], name: str, known: dict | None) -> dict[str, Any]:

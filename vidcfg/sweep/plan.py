@@ -10,6 +10,7 @@ from vidcfg.evaluate.settings import WEIGHT_FREE, Settings
 from vidcfg.files import remembered_sha256
 from vidcfg.guidance.plan import RunPlan, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
+from vidcfg.metrics.metric import foreign_metrics
 from vidcfg.metrics.weight_files import find_weights
 from vidcfg.render.checks import check_before_loading
 from vidcfg.render.config import Prompt, RenderConfig
@@ -315,7 +316,8 @@ def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> 
     plan = plan_of(sweep, cells)
     _check_metrics(plan, document or ConfigDocument("sweep", {}, {}))
     nets = {name: remembered_sha256(path) for name, path in sweep.weights.items()}
-    return replace(plan, sources={**plan.sources, "weights": nets})
+    measures = {"weights": nets, "metrics": foreign_metrics(plan.metrics)}
+    return replace(plan, sources={**plan.sources, **measures})
 
 
 def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:

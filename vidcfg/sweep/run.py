@@ -81,14 +81,21 @@ def _conflict(store: Store, known: dict[str, Any], made: dict[str, Any]) -> str:
     """Why a plan is no extension of the one in the store; empty if it is.
 
     Raises:
-        NoStoreError: if its videos were measured with other weights, whatever else there is.
+        NoStoreError: if its videos were measured with other weights, or other code of a metric
+            that is not ours, whatever else there is.
     """
     mine = {unit["key"] for unit in made["units"]}
-    old, new = (one.get("sources", {}).get("weights") for one in (known, made))
-    if None not in (old, new) and old != new and store.done_keys(mine):
-        names = sorted(name for name in old | new if old.get(name) != new.get(name))
+    for what, word in (("weights", "weights"), ("metrics", "code")):
+        old, new = (one.get("sources", {}).get(what) for one in (known, made))
+        if old is None or new is None:
+            continue
+        # A metric that one of both has not is one that some videos lack.
+        either = old | new if what == "weights" else old.keys() & new
+        names = sorted(name for name in either if old.get(name) != new.get(name))
+        if not names or not store.done_keys(mine):
+            continue
         raise NoStoreError(
-            f"the store {store.url} holds videos measured with other weights: "
+            f"the store {store.url} holds videos measured with other {word}: "
             f"{', '.join(names)}. Values of both cannot be compared: use --store with another "
             "folder, or measure what is there with vidcfg evaluate."
         )
