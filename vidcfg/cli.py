@@ -4,10 +4,12 @@ import argparse
 import atexit
 import contextlib
 import getpass
+import logging
 import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -111,6 +113,9 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
+    _say_notes_once()
+    if getattr(arguments, "quiet", False):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with explained("this"), _ended_as_by_ctrl_c():
             return todo(arguments)
@@ -147,6 +152,18 @@ def _name_user() -> None:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["USER"] = str(os.getuid())
+
+
+def _say_notes_once() -> None:
+    """No hints of the libraries, and each note of the engine once: of a setting it says the same
+    for every video.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
+    said: dict[str, logging.LogRecord] = {}
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
+    logger = logging.getLogger("vidcfg")
+    logger.handlers, logger.propagate = [handler], False
 
 
 def complete(made: argparse.ArgumentParser) -> None:
