@@ -134,7 +134,7 @@ def _render(
     videos = "1 video" if len(pending) == 1 else f"{len(pending)} videos"
     say(
         f"{videos} in {config.output.dir}, {time.monotonic() - begin:.1f} s, {run} model "
-        f"evaluations ({100 * run / naive:.0f} % of 2 per step)"
+        f"evaluations ({100 * run / max(naive, 1):.0f} % of 2 per step)"
     )
     # nothing vanished meanwhile
     faults = [f"{unit.stem}: {fault}" for unit in units if (fault := fault_of(unit))]
@@ -162,7 +162,8 @@ def _load_and_render(config: Any, units: Any, arguments: Any, **told: Any) -> No
     for text in late_warnings(config, pipe):
         cli.warn(text)
     progress = Progress("videos", len(units), quiet=arguments.quiet, stream=sys.stdout)
-    render_units(config, pipe, units, overwrite=arguments.overwrite, progress=progress, **told)
+    told |= {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
+    render_units(config, pipe, units, progress=progress, **told)
 
 
 @contextmanager
