@@ -5,11 +5,9 @@ mine = "my_package.guidance"          # a module that registers when it is impor
 """
 
 import functools
-import sysconfig
 import traceback
 import warnings
 from importlib.metadata import entry_points
-from pathlib import Path
 
 GROUP = "vidcfg.plugins"
 
@@ -29,19 +27,16 @@ def load_plugins() -> None:
             warnings.warn(what, stacklevel=2)
 
 
-def raised_in(error: BaseException) -> str:
-    """` (raised in mine.py:12)`, the line of a user's code or a plugin that raised an error, or
-    called what did; empty where all of it is vidcfg's and that of libraries."""
-    paths = sysconfig.get_paths()
-    theirs = [str(Path(__file__).parent), *{paths[n] for n in ("stdlib", "purelib", "platlib")}]
-    plugins = {point.module.partition(".")[0] for point in entry_points(group=GROUP)}
+def raised_in(error: BaseException, *modules: str) -> str:
+    """` (raised in mine.py:12)`, the line of a plugin, or of one of `modules`, that raised an
+    error or called what did; empty where it came from elsewhere."""
+    own = {name.partition(".")[0] for name in modules}
+    own |= {point.module.partition(".")[0] for point in entry_points(group=GROUP)}
     found, seen = "", set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         for frame, line in traceback.walk_tb(error.__traceback__):
-            path, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__"))
-            is_library = path.startswith(("<", *theirs))
-            if module.partition(".")[0] in plugins or not is_library:
-                found = f" (raised in {path}:{line})"
+            if str(frame.f_globals.get("__name__")).partition(".")[0] in own - {"vidcfg"}:
+                found = f" (raised in {frame.f_code.co_filename}:{line})"
         error = error.__cause__ or error.__context__
     return found

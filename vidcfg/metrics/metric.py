@@ -176,7 +176,7 @@ def own_metric(
             try:
                 value = float(of(_in_unit(source)))
             except Exception as error:  # of somebody else's code, about one metric of one clip
-                return f"{type(error).__name__}: {error}{raised_in(error)}"
+                return f"{type(error).__name__}: {error}{raised_in(error, of.__module__)}"
             return value if abs(value) <= LARGEST else f"the number is {value}"
 
         known = METRICS.get(facts[0])
