@@ -381,3 +381,13 @@ def test_a_metric_grows_with_one_that_is_checked_and_only_as_a_ratio():
     # Where contrast is not looked at, it explains nothing.
     rule = policy(mc_flicker={"guard": None})
     assert only(judge({"mc_flicker": pairs(around(0.05, 0.01))}, rule), "mc_flicker").change > 0.04
+
+
+def test_what_is_above_its_margin_by_chance_is_not_said_to_show_nothing():
+    """+8 % in six of eight prompts, among 21 metrics: exit code 5, and no `no sign of harm`."""
+    change = np.array([0.043, -0.04, 0.24, 0.09, 0.2, -0.06, 0.09, 0.09])
+    judged = judge({"judder": pairs(change)}, Policy())
+    judder = only(judged, "judder")
+    assert judder.change > judder.margin
+    assert not judder.is_unproven
+    assert judder.reason == "above the margin, as chance alone puts one of 21 metrics"

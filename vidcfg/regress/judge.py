@@ -275,6 +275,8 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
         reason = "above the margin, but noise could explain it"
     elif prompts < FEWEST_PROMPTS:
         reason = f"{prompts} {unit} prove nothing; {FEWEST_PROMPTS} can"
+    elif tested.is_above:
+        reason = f"above the margin, as chance alone puts one of {tested.num_metrics} metrics"
     else:
         reason = "no sign of harm, but too much noise to tell"
     # How many clips would decide if the true change is the one that was seen.
