@@ -17,6 +17,7 @@ from vidcfg.guidance.schedule import Schedule
 from vidcfg.guidance.setting import Guidance
 from vidcfg.metrics.metric import METRICS, metrics_of
 from vidcfg.plugins import _code_of_module, code_of, load_plugins
+from vidcfg.render.__main__ import main
 from vidcfg.render.config import RenderConfig
 from vidcfg.render.identity import cell_digest, sources_of, what_changed
 from vidcfg.settings.document import read_document, validate
@@ -165,3 +166,23 @@ def test_a_plugin_that_cannot_be_imported_is_named_and_the_others_are_loaded(ins
     installed(code, "[vidcfg.plugins]\nbroken = kite_nowhere\nkite = kite_guidance\n")
     with pytest.warns(UserWarning, match="broken = kite_nowhere is left out: ModuleNotFoundError"):
         assert read("scale: 3\nmethod: half").kind == "half"
+
+
+def test_an_error_of_a_users_code_says_where_it_was_raised(installed, capsys):
+    code, plugins = page()
+    broken = code.replace("return (np.arange", "raise KeyError('kite')\n        return (np.arange")
+    broken = broken.replace("return 1 + (", "raise ValueError('top')\n        return 1 + (")
+    broken = broken.replace("return float(", "raise OSError('red')\n    return float(")
+    installed(broken, plugins)
+    guidance = "guidance={{scale: {}, frames: {}}}"
+    for scale, frames, code, told in (
+        ("6", "{kind: every, step: 4}", 3, "KeyError: 'kite' (raised in "),
+        ("{kind: bump, top: 6}", "uniform", 2, "top (raised in "),
+    ):
+        words = ["quickstart", "--dry-run", "--set", guidance.format(scale, frames)]
+        assert main(words) == code
+        err = capsys.readouterr().err
+        assert re.search(re.escape(told) + r"\S*kite_guidance\.py:\d+\)", err)
+        assert "a bug in vidcfg" not in err
+    reason = METRICS["red_share"].needs[0].of(np.ones((3, 4, 5), np.float32))
+    assert re.fullmatch(r"OSError: red \(raised in \S*kite_guidance\.py:\d+\)", reason)

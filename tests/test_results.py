@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 from fake_store import unit_key, write_json, write_store
 
+from vidcfg.metrics.record import Record
+from vidcfg.regress.clips import MeasuredClip, as_set, write_baseline
 from vidcfg.report.sentences import first_lines
 from vidcfg.report.table import make_table
-from vidcfg.results import load, read_results
+from vidcfg.results import Key, load, read_results
 from vidcfg.stored.read import ResultsError, measures_of
 from vidcfg.sweep.store import Store
 
@@ -189,7 +191,8 @@ def test_folder_without_results_names_the_command(tmp_path):
 def test_plan_of_another_version_is_refused(copied):
     plan = json.loads((copied / "plan.json").read_text())
     write_json(copied / "plan.json", plan | {"kind": "vidcfg.sweep/2"})
-    with pytest.raises(ResultsError, match="vidcfg.sweep/2"):
+    later = r"later version of vidcfg wrote it \(vidcfg.sweep/2, .*Type: pip install -U vidcfg$"
+    with pytest.raises(ResultsError, match=later):
         read_results(copied)
 
 
@@ -239,6 +242,19 @@ def test_frames_of_a_store_have_a_row_for_every_planned_video(pandas, tmp_path):
     assert len(records) - len(of_units) == sum(map(len, results.of_cells.values()))
     first, record = of_units[0], next(iter(results.units[0].records.values()))
     assert (first["metric"], first["value"], first["n"]) == (record.name, record.value, record.n)
+
+
+def test_frames_of_a_baseline_have_a_row_for_every_clip(pandas, tmp_path):
+    records = {"motion": Record("motion", 0.5, 9, "p", "1", "none")}
+    keys = Key("", "a red kite", 3), Key("sub", "kite.mp4", -1)
+    clips = [MeasuredClip(key, records) for key in keys]
+    write_baseline(tmp_path / "kept", as_set("kites", clips))
+    units, rows = load(tmp_path / "kept")
+    assert [(u["cell"], u["prompt"], u["seed"], u["motion"]) for u in units] == [
+        ("", "a red kite", 3, 0.5),
+        ("sub", "kite.mp4", None, 0.5),
+    ]
+    assert [(row["metric"], row["value"], row["n"]) for row in rows] == [("motion", 0.5, 9)] * 2
 
 
 def test_frames_of_renders_have_their_settings_and_no_records(pandas, tmp_path):

@@ -4,14 +4,17 @@ import argparse
 import atexit
 import contextlib
 import getpass
+import logging
 import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vidcfg.extras import MissingPackageError, explained, quiet_xformers
+from vidcfg.plugins import raised_in
 from vidcfg.progress import one_line, printable, put
 
 DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -111,6 +114,9 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     complete(made)
     arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
     quiet_xformers()
+    _say_notes_once()
+    if getattr(arguments, "quiet", False):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with explained("this"), _ended_as_by_ctrl_c():
             return todo(arguments)
@@ -118,13 +124,15 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
         _leave_at_once_on_ctrl_c()
         return _fail(made, str(interrupt) or "interrupted", INTERRUPTED, arguments)
     except (ValueError, MissingPackageError) as error:
-        return _fail(made, str(error), USAGE, arguments)
+        return _fail(made, str(error) + raised_in(error), USAGE, arguments)
     except (RuntimeError, OSError, MemoryError) as error:
         text = one_line(error, None)
         # What Python says where HOME is not set, and the user has no entry either.
         fix = " Type: export HOME=FOLDER" if text.startswith("Could not determine home") else ""
-        return _fail(made, text + fix, ERROR, arguments)
+        return _fail(made, text + fix + raised_in(error), ERROR, arguments)
     except Exception as error:
+        if place := raised_in(error):
+            return _fail(made, f"{type(error).__name__}: {error}{place}", ERROR, arguments)
         say(traceback.format_exc(), file=sys.stderr)
         text = f"a bug in vidcfg, please report it: {type(error).__name__}: {error}"
         return _fail(made, text, ERROR, argparse.Namespace(debug=False))
@@ -147,6 +155,18 @@ def _name_user() -> None:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["USER"] = str(os.getuid())
+
+
+def _say_notes_once() -> None:
+    """No hints of the libraries, and each note of the engine once: of a setting it says the same
+    for every video.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
+    said: dict[str, logging.LogRecord] = {}
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
+    logger = logging.getLogger("vidcfg")
+    logger.handlers, logger.propagate = [handler], False
 
 
 def complete(made: argparse.ArgumentParser) -> None:

@@ -58,7 +58,9 @@ def frames_of(results: Any) -> ResultFrames:
 
     def place(key: str | None, cell: str, prompt: str | None, seed: int | None) -> dict[str, Any]:
         label = cells[cell].label if cell in cells else cell
-        return {"key": key, "cell": cell, "label": label, "prompt": prompt, "seed": seed}
+        # A baseline has -1 where the clip has no seed.
+        known = None if seed == -1 else seed
+        return {"key": key, "cell": cell, "label": label, "prompt": prompt, "seed": known}
 
     def settings(unit: Any, cell: str) -> dict[str, Any]:
         found = settings_of(planned.get(cell) or getattr(unit, "render", {}).get("settings"))
@@ -70,7 +72,7 @@ def frames_of(results: Any) -> ResultFrames:
         where = place(unit.key, unit.cell, unit.prompt, unit.seed)
         values = {name: record.value for name, record in unit.records.items()}
         made = {"status": "done", "video": unit.video and str(unit.video)} | _cost(unit.render)
-        if plan:  # the record of a unit counts those of all that it was made with
+        if planned:  # the record of a unit counts those of all that it was made with
             made["evaluations"] = cells[unit.cell].evaluations
         units.append(where | made | settings(unit, unit.cell) | values)
         records += [where | _row(record) for record in unit.records.values()]

@@ -3,7 +3,8 @@
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 
 EXTRA_OF = {
     **dict.fromkeys(("torch", "diffusers", "transformers", "accelerate"), "render"),
@@ -42,6 +43,24 @@ def explained(
         raise error(
             f"{what} needs {package}, which is not installed. Type: pip install {wanted}"
         ) from None
+
+
+@contextmanager
+def without_bars(*libraries: str) -> Iterator[None]:
+    """Within it, `diffusers` or `transformers` load without bars but those of downloads."""
+    hub = import_module("huggingface_hub.utils")
+    are_off = hub.are_progress_bars_disabled()
+    # Transformers takes those of the hub along, both ways.
+    reset = hub.disable_progress_bars if are_off else hub.enable_progress_bars
+    with ExitStack() as stack:
+        stack.callback(reset)
+        for name in libraries:
+            own = import_module(f"{name}.utils.logging")
+            if own.is_progress_bar_enabled():
+                stack.callback(own.enable_progress_bar)
+                own.disable_progress_bar()
+        reset()
+        yield
 
 
 def quiet_xformers() -> None:

@@ -7,6 +7,7 @@ mine = "my_package.guidance"          # a module that registers when it is impor
 import functools
 import hashlib
 import sys
+import traceback
 import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -48,3 +49,18 @@ def _code_of_module(root: str) -> str | None:
         files += Path(folder).rglob("*.py")
     known = [sha256_of(file) for file in sorted(set(files)) if file.is_file()]
     return hashlib.sha256("".join(known).encode()).hexdigest() if known else None
+
+
+def raised_in(error: BaseException, *modules: str) -> str:
+    """` (raised in mine.py:12)`, the line of a plugin, or of one of `modules`, that raised an
+    error or called what did; empty where it came from elsewhere."""
+    own = {name.partition(".")[0] for name in modules}
+    own |= {point.module.partition(".")[0] for point in entry_points(group=GROUP)}
+    found, seen = "", set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if str(frame.f_globals.get("__name__")).partition(".")[0] in own - {"vidcfg"}:
+                found = f" (raised in {frame.f_code.co_filename}:{line})"
+        error = error.__cause__ or error.__context__
+    return found

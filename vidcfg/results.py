@@ -159,13 +159,16 @@ def read_results(path: str | Path, *, traces: bool = True) -> Results:
 
 
 def load(path: str | Path) -> ResultFrames:
-    """The pandas frames `units` and `records` of a sweep's store, a scored folder, or renders.
+    """The pandas frames `units` and `records` of a sweep's store, a scored folder, renders, or a
+    baseline.
 
     Raises:
         ResultsError: as `read_results`, or a folder without any record of a render.
         ModuleNotFoundError: without pandas, which nothing else needs.
     """
     root, known = Path(path), ("plan.json", "records.jsonl")
+    if (root / "baseline.json").is_file():
+        return frames_of(read_baseline(root))
     if root.is_dir() and not any((root / name).is_file() for name in known):
         return frames_of_renders(root)
     return frames_of(read_results(path, traces=False))

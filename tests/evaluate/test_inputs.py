@@ -166,6 +166,12 @@ def test_a_prompt_ends_where_its_line_does_and_at_no_other_separator(tmp_path, s
         ("p.json", '[{"video": "a", "prompt": "x"}, "y"]', "entry 2 is 'y', without names"),
         ("p.json", '[{"video": "a", "prompt": "  "}]', "entry 1 has no prompt|prompt '  '"),
         ("p.json", '"a"', "neither a list nor an object"),
+        ("p.json", '{"a": "x", "e": "y", "a": "z"}', "'a' is there twice, with different values"),
+        (
+            "p.jsonl",
+            '{"video": "a", "prompt": "x", "prompt": "y"}',
+            "line 1: 'prompt' is there twice",
+        ),
         ("p.json", "{", r"line 1 column 2.*Write \[\{\"video\""),
         ("p.jsonl", '{"video": "a", "prompt": "x"}\n\nb\n', "line 3 is no JSON"),
         (

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
+from vidcfg.media import drawing
 from vidcfg.media.drawing import (
     OFF,
+    draw_text,
     font,
     strength_colours,
     strength_range,
@@ -172,3 +175,64 @@ def test_strengths_of_another_length_are_refused():
         contact_sheet(_frames(), **TEXTS, strengths=np.ones(4))
     with pytest.raises(ValueError, match=r"\[T, H, W, 3\]"):
         contact_sheet(_frames().transpose(0, 3, 1, 2), **TEXTS, strengths=np.ones(5))
+
+
+@pytest.fixture
+def kite_font(tmp_path, monkeypatch):
+    """`kite_font()` installs a font that shows a kite, and a wide sign, as solid blocks."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from matplotlib.font_manager import FontEntry, fontManager
+
+    def install():
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        for corner in ((0, 700), (900, 700), (900, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+        builder = FontBuilder(1000, isTTF=True)
+        builder.setupGlyphOrder([".notdef", "block"])
+        builder.setupCharacterMap({ord("\u98a8"): "block", ord("\U0001fa81"): "block"})
+        builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "block": pen.glyph()})
+        builder.setupHorizontalMetrics({".notdef": (500, 0), "block": (1000, 0)})
+        builder.setupHorizontalHeader(ascent=800, descent=-200)
+        builder.setupNameTable({"familyName": "Kite", "styleName": "Regular"})
+        builder.setupOS2()
+        builder.setupPost()
+        builder.save(tmp_path / "kite.ttf")
+        fontManager.ttflist.append(FontEntry(fname=str(tmp_path / "kite.ttf"), name="Kite"))
+
+    monkeypatch.setattr(fontManager, "ttflist", [])
+    drawing._path_with.cache_clear()
+    yield install
+    drawing._path_with.cache_clear()
+
+
+def test_characters_that_the_own_font_lacks_are_drawn_with_one_of_the_machine(kite_font):
+    kite_font()
+    typeface = font(20)
+    text = "xx \u98a8\U0001fa81 xx"
+    assert wrap_text(text, 400, typeface, max_lines=1) == [text]
+    sheet = Image.new("RGB", (300, 40), "white")
+    draw_text(ImageDraw.Draw(sheet), (10, 5), text, size=20, colour=(0, 0, 0))
+    dark = (np.asarray(sheet)[..., 0] < 128).all(axis=0, where=_rows(sheet, 12, 20))
+    start = 10 + typeface.getlength("xx ")
+    # Two blocks of 18 of 20 pixels, on the line of the letters around them.
+    blocks = np.flatnonzero(dark)
+    assert abs(blocks.min() - start) <= 1
+    assert abs(blocks.max() - (start + 38)) <= 2
+    assert 34 <= len(blocks) <= 38
+    # What comes behind is where it belongs, and as wide as without a fallback.
+    ink = np.flatnonzero((np.asarray(sheet)[..., 0] < 128).any(axis=0))
+    assert abs(ink.max() - (start + 40 + typeface.getlength(" xx"))) <= 3
+
+
+def _rows(picture, first, last):
+    inside = np.zeros((picture.height, 1), bool)
+    inside[first:last] = True
+    return inside
+
+
+def test_characters_that_no_font_has_are_their_escapes_and_no_boxes(kite_font):
+    lines = wrap_text("a \u98a8 of \U0001fa81", 400, font(19, bold=True), max_lines=1)
+    assert lines == [r"a \u98a8 of \U0001fa81"]

@@ -1,6 +1,7 @@
 """`model: {kind: diffusers}`: folders work offline, and what fails says what to do in one line."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -150,3 +151,22 @@ def test_no_cuda_is_told_before_anything_is_loaded(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match="model.device is cuda, but no CUDA device.*Write cpu"):
         load(folder, device="cuda")
+
+
+def test_libraries_show_no_bars_of_their_own_while_a_checkpoint_is_loaded(
+    folder, capfd, monkeypatch
+):
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    libraries = of_diffusers, of_transformers
+    # A command that was to be quiet leaves its process without bars.
+    of_hub = sys.modules["huggingface_hub.utils.tqdm"]
+    monkeypatch.setattr(of_hub, "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    for library in libraries:
+        library.enable_progress_bar()
+    load(folder, device="cpu")
+    assert "Loading" not in capfd.readouterr().err
+    after = [are_progress_bars_disabled(), *(x.is_progress_bar_enabled() for x in libraries)]
+    assert after == [False, True, True]

@@ -1,6 +1,7 @@
 """Baselines and other sets of clips: what is read back, and what is refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from vidcfg.metrics.record import Record
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import MeasuredClip, as_set, read_baseline, write_baseline
 from vidcfg.regress.measure import load_clips, measure_folder, measure_frames
-from vidcfg.regress.pairs import codec_class, pair
+from vidcfg.regress.pairs import can_pass, codec_class, pair
 from vidcfg.regress.policy import Policy
 from vidcfg.results import Key
 from vidcfg.stored.read import ResultsError
@@ -221,3 +222,40 @@ def test_required_metric_without_any_value_is_refused(drawn, change):
     with pytest.raises(ResultsError, match="mc_flicker is required"):
         pair(nothing, nothing, Policy())
     assert check_clips(nothing, drawn).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"), [("align[mini]", "Measure it"), ("mc_fliker", "'mc_f")]
+)
+def test_a_metric_that_the_policy_adds_and_nobody_measured_is_no_pass(drawn, name, guess):
+    rule = {"bad": "down", "scale": "difference", "margin": 0.02}
+    policy = Policy(metrics={**Policy().to_dict()["metrics"], name: rule})
+    words = rf"checks {re.escape(name)}, which was not measured in drawn and drawn.*{guess}"
+    with pytest.raises(ResultsError, match=words):
+        pair(drawn, drawn, policy)
+    with pytest.raises(ResultsError, match=rf"{re.escape(name)}, which was not measured"):
+        can_pass(drawn, policy)
+    # One of the two sides has it, with a value or without.
+    null = Record(name, None, 0, "p", skipped_reason="too short", status="skipped")
+    for record in (Record(name, 0.5, 8, "p"), null):
+        clips = (replace(c, records=c.records | {name: record}) for c in drawn.clips.values())
+        having = as_set("having", clips)
+        for sides in ((having, drawn), (drawn, having)):
+            with pytest.raises(ResultsError, match="which was not measured in drawn. "):
+                pair(*sides, policy)
+        pair(having, having, policy)
+
+
+def test_a_known_metric_that_is_new_to_a_baseline_is_skipped_and_says_what_to_do(drawn):
+    old = (
+        replace(clip, records={n: r for n, r in clip.records.items() if n != "colour_drift"})
+        for clip in drawn.clips.values()
+    )
+    old = as_set("old", old)
+    outcome = check_clips(drawn, old, Policy())
+    (result,) = (r for r in outcome.judgement.metrics if r.name == "colour_drift")
+    assert (outcome.verdict, result.verdict) == ("PASS", "SKIPPED")
+    assert "record it anew to check this one" in result.reason
+    # What was not measured is not what was lost.
+    with pytest.raises(ResultsError, match="colour_drift, which was not measured in old"):
+        check_clips(old, drawn, Policy())

@@ -50,6 +50,23 @@ def test_inconclusive_can_be_allowed_unless_it_is_worse(sets, name, code, tmp_pa
     assert ("<failure" in (tmp_path / "o" / "junit.xml").read_text()) == bool(code)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("worse", "FAIL: it got worse. Look at the worst clips"),
+        ("unsure", "no proof that there is none. Render more prompts .* --allow-inconclusive"),
+        ("unproven", "looks worse, but that is not proven. Render more prompts .*calibrate A B"),
+        ("good", None),
+    ],
+)
+def test_the_last_line_says_what_to_do(sets, name, words, capsys):
+    main(["check", sets[name], "--baseline", sets["good"], "--set", "power=0.8"])
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    command = f"vidcfg regress record {sets[name]} -o {sets['good']} --overwrite --set power=0.8"
+    assert (command in last) == bool(words)
+    assert re.search(words or "detectable", last)
+
+
 def test_table_has_the_change_the_worst_clip_and_its_frames(sets, capsys):
     main(["check", sets["worse"], "--baseline", sets["good"]])
     lines = capsys.readouterr().out.splitlines()

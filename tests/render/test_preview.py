@@ -67,3 +67,9 @@ def test_record_text_reads_back_and_keeps_rows_on_one_line():
     text = to_json(record)
     assert json.loads(text) == record
     assert "    [0.1, 3.0]\n" in text
+
+
+def test_modality_guidance_without_sound_is_refused_in_a_dry_run(render, capsys):
+    guidance = "guidance={scale: 2.0, method: [cfg, modality]}"
+    assert render("--dry-run", "--set", guidance) == 2
+    assert "for models that make video and sound, which mini does not" in capsys.readouterr().err

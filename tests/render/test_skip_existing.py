@@ -104,3 +104,31 @@ def test_a_video_that_vanishes_while_others_are_made_is_told(
     assert render("--skip-existing") == 1
     told = capsys.readouterr().err
     assert f"{RED}: {RED}.mkv is missing. Run again with --skip-existing." in told
+
+
+def test_two_runs_at_the_same_moment_share_the_work(render, tmp_path, monkeypatch, capsys):
+    """A second run makes the first two videos while this one samples its first."""
+    from vidcfg.render import job
+
+    sample = job.sample_units
+
+    def run_beside(*words):
+        def beside(*arguments, **options):
+            monkeypatch.setattr(job, "sample_units", sample)
+            assert render("--seed", "3", "--skip-existing", *words) == 0
+            return sample(*arguments, **options)
+
+        monkeypatch.setattr(job, "sample_units", beside)
+
+    run_beside()
+    assert render("--skip-existing") == 0
+    out = tmp_path / "out"
+    assert len([*out.iterdir()]) == 13
+    assert render("--skip-existing") == 0
+    assert "all 4 videos are in" in capsys.readouterr().out
+    # One of other settings that came meanwhile is no video of this run.
+    (out / f"{RED}.json").unlink()
+    (out / f"{BLUE}.json").unlink()
+    run_beside("--set", "guidance.rescale=0.5")
+    assert render("--skip-existing") == 2
+    assert "made with other settings" in capsys.readouterr().err

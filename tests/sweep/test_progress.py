@@ -75,3 +75,8 @@ def test_a_terminal_shows_the_same_counts_and_failures_as_plain_text(books, monk
 )
 def test_durations_are_short(seconds, text):
     assert duration(float(seconds)) == text
+
+
+def test_a_scale_that_many_jobs_have_is_noted_once(sweep, capsys):
+    assert sweep("--quiet", "--set", "grid={guidance.scale: [40.0]}", "--set", "seeds=0-2") == 0
+    assert capsys.readouterr().err.count("scale 40 is outside of what people use") == 1

@@ -11,6 +11,7 @@ from tiny_sweep import plan_of, starts
 from vidcfg import __version__
 from vidcfg.render.identity import NUMERICS
 from vidcfg.results import read_results
+from vidcfg.stored.unit import facts_of
 from vidcfg.sweep import plan as plan_module
 from vidcfg.sweep import run as run_module
 from vidcfg.sweep.__main__ import main
@@ -61,7 +62,12 @@ def test_what_no_longer_is_what_was_planned_is_never_taken_for_done(
     del old["sources"]
     for unit in old["units"]:
         new, unit["key"] = unit["key"], unit["key"][::-1]
-        shutil.copytree(store.path(store.unit(new)), store.path(store.unit(unit["key"])))
+        folder = Path(store.path(store.unit(unit["key"])))
+        shutil.copytree(store.path(store.unit(new)), folder)
+        record = (folder / "record.json").read_bytes().replace(new.encode(), unit["key"].encode())
+        (folder / "record.json").write_bytes(record)
+        facts = json.loads((folder / "DONE").read_text()) | {"record.json": facts_of(record)}
+        (folder / "DONE").write_text(json.dumps(facts))
     store.write_json("plan.json", old)
     assert sweep(*arguments) == 2
     told = capsys.readouterr().err
@@ -203,3 +209,14 @@ def test_a_plan_that_another_sweep_replaces_is_told(
     told = capsys.readouterr().err
     assert f"another sweep has put its plan in place of this one in {store.url}." in told
     assert "KeyError" not in told
+
+
+def test_a_unit_in_the_folder_of_another_one_is_made_again(sweep, store, done, capsys):
+    first, second = (unit["key"] for unit in plan_of(store)["units"][:2])
+    shutil.rmtree(store.path(store.unit(second)))
+    shutil.copytree(store.path(store.unit(first)), store.path(store.unit(second)))
+    (problem,) = read_results(store.root).problems
+    assert f"it holds the unit {first[:12]}" in problem
+    assert not store.is_done(second)
+    assert sweep() == 0
+    assert store.render_of(second)["unit"] == second

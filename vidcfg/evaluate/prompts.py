@@ -77,8 +77,16 @@ def _csv_rows(text: str) -> Iterator[tuple[str, Any]]:
         yield f"line {reader.line_num}", row
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"'{key}' is there twice, with different values")
+    return found
+
+
 def _json_rows(text: str) -> Iterator[tuple[str, Any]]:
-    found = json.loads(text)
+    found = json.loads(text, object_pairs_hook=_once)
     if isinstance(found, dict):
         for video, prompt in found.items():
             yield f"'{video}'", {"video": video, "prompt": prompt}
@@ -93,9 +101,11 @@ def _json_line_rows(text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield f"line {number}", json.loads(line)
+                yield f"line {number}", json.loads(line, object_pairs_hook=_once)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number} is no JSON: {error.msg}") from None
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
 
 
 _TABLES = {

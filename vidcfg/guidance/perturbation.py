@@ -1,6 +1,8 @@
 """What is changed in a transformer to make a worse prediction from the same inputs. No model."""
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 KINDS = ("identity", "drop", "skip", "blur", "isolate")
 
@@ -40,3 +42,16 @@ class Perturbation:
         sigma = "" if self.sigma == float("inf") else f"sigma={self.sigma:g}"
         layers = ",".join(map(str, self.layers))
         return "/".join(filter(None, (f"perturbed:{self.rule}", self.mode, layers, sigma)))
+
+
+def check_isolation(changes: Iterable[Any], own: Container[str], family: str) -> None:
+    """Raise ValueError where video and sound are to be kept apart in a model without sound.
+
+    `own` are the kinds of perturbation that the model makes by itself.
+    """
+    kinds = {change.kind for change in changes if isinstance(change, Perturbation)}
+    if "isolate" in kinds and "isolate" not in own:
+        raise ValueError(
+            f"guidance.method: modality is for models that make video and sound, which {family} "
+            f"does not. Leave it out of guidance.method."
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.extras import explained
+from vidcfg.extras import explained, without_bars
 from vidcfg.metrics.frames import to_unit
 from vidcfg.metrics.meters import Meter
 from vidcfg.metrics.metric import averaged, declare, measured, skipped
@@ -208,9 +208,9 @@ def _transformers_clip(
             raise ValueError(f"its config.json says {kind}, not clip")
         if not any(all((folder / n).is_file() for n in names) for names in TOKENIZERS):
             raise ValueError("it has no tokenizer: tokenizer.json, or vocab.json and merges.txt")
-        net, found = CLIPModel.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
+        how = {"local_files_only": True, "output_loading_info": True}
+        with without_bars("transformers"):
+            net, found = CLIPModel.from_pretrained(folder, **how)
         if lacking := sorted(found["missing_keys"]):
             raise ValueError(f"its weights lack {', '.join(lacking[:3])}")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

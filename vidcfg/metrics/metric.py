@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from vidcfg.metrics.record import LARGEST, Record
-from vidcfg.plugins import code_of, load_plugins
+from vidcfg.plugins import code_of, load_plugins, raised_in
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def own_metric(
             try:
                 value = float(of(_in_unit(source)))
             except Exception as error:  # of somebody else's code, about one metric of one clip
-                return f"{type(error).__name__}: {error}"
+                return f"{type(error).__name__}: {error}{raised_in(error, of.__module__)}"
             return value if abs(value) <= LARGEST else f"the number is {value}"
 
         known = METRICS.get(facts[0])

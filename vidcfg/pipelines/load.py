@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from vidcfg.extras import without_bars
 from vidcfg.mini import MINI_PATH
 from vidcfg.progress import one_line
 from vidcfg.settings.base import ConfigModel, Finding, refuse
@@ -156,7 +157,8 @@ class DiffusersModel(ConfigModel):
         def read(cls: Any, name: str, **more: Any) -> Any:
             folder = local_folder(name)
             more |= {"dtype": dtype, "local_files_only": folder is not None}
-            return cls.from_pretrained(str(folder or name), **more)
+            with without_bars("diffusers", "transformers"):
+                return cls.from_pretrained(str(folder or name), **more)
 
         parts, adapter = {}, self.adapter
         if adapter is not None:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from vidcfg.extras import without_bars
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, local_folder, pipeline_class_of
 from vidcfg.progress import one_line
 
@@ -102,13 +103,10 @@ def _silent() -> Iterator[None]:
     """No progress bar and no notes of the libraries on parts that are left out."""
     from diffusers.utils import logging as own
 
-    level, shows_progress = own.get_verbosity(), own.is_progress_bar_enabled()
+    level = own.get_verbosity()
     own.set_verbosity(logging.CRITICAL)
-    own.disable_progress_bar()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with without_bars("diffusers"), warnings.catch_warnings(action="ignore"):
             yield
     finally:
         own.set_verbosity(level)
-        if shows_progress:
-            own.enable_progress_bar()

@@ -1,6 +1,8 @@
 """What the commands do. No failure to compare is a pass."""
 
 import argparse
+import shlex
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,20 @@ from vidcfg.regress.noise import calibrate as noise_of_repeats
 from vidcfg.regress.output import size_words, table, write_error, write_outputs
 from vidcfg.regress.pairs import can_pass
 from vidcfg.regress.policy import load_policy
+from vidcfg.stored.read import ResultsError
+
+ACCEPT = "If the change is wanted, accept it:"
+MORE = (
+    "Render more prompts (needs: with so many clips it would be decided), or measure what repeats "
+    "differ by (vidcfg regress calibrate A B --save BASELINE)."
+)
+NEXT = {
+    cli.FAILED: "FAIL: it got worse. Look at the worst clips (-o DIR writes a page).",
+    cli.UNPROVEN: f"INCONCLUSIVE: it looks worse, but that is not proven. {MORE}",
+    cli.UNSURE: f"INCONCLUSIVE: no sign of harm, and no proof that there is none. {MORE} "
+    "--allow-inconclusive lets it pass.",
+}
+"""Exit code of a check -> what to do."""
 
 
 def policy(arguments: argparse.Namespace) -> int:
@@ -48,6 +64,10 @@ def record(arguments: argparse.Namespace) -> int:
     metrics = None if arguments.all_metrics else list(rules.metrics)
     facts = {"recorded_from": clips.source, **_made_by(clips)}
     what = {"metrics": metrics, "facts": facts, "side": side}
+    with suppress(ResultsError):
+        if on_disk.read_baseline(folder).plan.get("noise"):
+            again = f"vidcfg regress calibrate {arguments.clips} REPEAT --save {folder}"
+            cli.warn(f"{folder} loses its noise of repeats, of the videos before. Type: {again}")
     write_baseline(folder, clips, **what, overwrite=arguments.overwrite)
     prompts = len({key.prompt for key in clips.clips})
     cli.say(f"{len(clips)} clips of {prompts} prompts recorded in {folder}")
@@ -79,9 +99,19 @@ def check(arguments: argparse.Namespace) -> int:
         if arguments.out:
             write_error(folder, error)
         raise
-    cli.say(text)
     judgement = outcome.judgement
-    return cli.DONE if judgement.may_be_allowed and is_lenient else judgement.exit_code
+    code = cli.DONE if judgement.may_be_allowed and is_lenient else judgement.exit_code
+    if advice := NEXT.get(judgement.exit_code):
+        text += f"\n\n{advice} {ACCEPT} {shlex.join(_renewing(arguments))}"
+    cli.say(text)
+    return code
+
+
+def _renewing(arguments: argparse.Namespace) -> list[str]:
+    """The command that makes the set that is checked the baseline."""
+    words = ["vidcfg", "regress", "record", arguments.clips, "-o", arguments.baseline]
+    policy = ["--policy", arguments.policy] if arguments.policy else []
+    return [*words, "--overwrite", *policy, *(w for one in arguments.set for w in ("--set", one))]
 
 
 def power(arguments: argparse.Namespace) -> int:

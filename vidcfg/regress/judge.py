@@ -178,10 +178,11 @@ def _measured(
     result = replace(result, lost=lost, gained=gained)
     positions_n, new_n, base_n, clusters_n = pairs.common
     if not len(positions_n):
-        return _failed_by_loss(result, lost) if lost else result
+        reason += ", record it anew to check this one" * bool(gained)
+        return _failed_by_loss(result, lost) if lost else replace(result, reason=reason)
     # What the base would have grown by anyway is no change.
     explained = _explained(rule, every, policy)
-    change, difference = rule.changes(new_n, base_n * (1 + explained))
+    change, difference = rule.changes(new_n, base_n, grown=explained)
     is_fall = rule.bad == "either" and cluster_means(change, clusters_n).mean() < 0
     direction = -1 if is_fall else rule.direction
     tested = PairedChange(
@@ -274,6 +275,8 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
         reason = "above the margin, but noise could explain it"
     elif prompts < FEWEST_PROMPTS:
         reason = f"{prompts} {unit} prove nothing; {FEWEST_PROMPTS} can"
+    elif tested.is_above:
+        reason = f"above the margin, as chance alone puts one of {tested.num_metrics} metrics"
     else:
         reason = "no sign of harm, but too much noise to tell"
     # How many clips would decide if the true change is the one that was seen.

@@ -1,5 +1,6 @@
 """Which clips belong together, and whether they may be compared at all."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 from vidcfg.metrics.record import ClipInfo
 from vidcfg.progress import listed
 from vidcfg.regress.clips import ClipSet, MeasuredClip
-from vidcfg.regress.policy import Policy
+from vidcfg.regress.policy import DEFAULTS, Policy
 from vidcfg.results import Key
 from vidcfg.stored.read import ResultsError
 
@@ -73,6 +74,7 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
     _check_counts(keys, missing, extra, policy, new.source, base.source)
     sides = [new.clips[k] for k in keys], [base.clips[k] for k in keys]
     _check_like(list(zip(keys, *sides)), policy)
+    _check_measured(policy, base, new)
     clusters = tuple(k.prompt if policy.unit == "prompt" else str(k) for k in keys)
     metrics = {}
     for name, rule in policy.metrics.items():
@@ -95,6 +97,7 @@ def can_pass(clips: ClipSet, policy: Policy) -> None:
     """
     if len(clips) < 2:
         raise ResultsError(f"{clips.source} is one clip, which proves nothing. {ENOUGH}")
+    _check_measured(policy, clips)
     for name, rule in policy.metrics.items():
         if not rule.required or np.isfinite(_values(name, clips.clips.values())).any():
             continue
@@ -106,6 +109,30 @@ def can_pass(clips: ClipSet, policy: Policy) -> None:
             "No check against this baseline could pass. Render longer or larger clips, or record "
             f"with --set metrics.{name}.required=false"
         )
+
+
+def _check_measured(policy: Policy, base: ClipSet, *new: ClipSet) -> None:
+    """Raise ResultsError for a metric of the policy that nobody has measured in one of the sets.
+
+    A metric of the built-in policy may be new to a baseline: it is skipped.
+    """
+    for name in policy.metrics:
+        lacking = [s.source for s in (base, *new) if not _is_measured(name, s)]
+        if not lacking or (name in DEFAULTS and base.source in lacking):
+            continue
+        known = {metric for clip in base.clips.values() for metric in clip.records}
+        near = difflib.get_close_matches(name, known, n=1)
+        fix = "Measure it (vidcfg evaluate VIDEOS -o DIR) and name DIR"
+        fix = f"Did you mean '{near[0]}'? If not, measure it" if near else fix
+        where = " and ".join(lacking)
+        raise ResultsError(
+            f"the policy checks {name}, which was not measured in {where}. {fix}, or take it out "
+            "of the policy."
+        )
+
+
+def _is_measured(name: str, clips: ClipSet) -> bool:
+    return any(name in clip.records for clip in clips.clips.values())
 
 
 def _values(name: str, clips: Iterable[MeasuredClip]) -> np.ndarray:
@@ -123,7 +150,10 @@ def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> 
     if extra:
         lines.append(f"{len(extra)} are not in the baseline {base}: {listed(extra, 5, '; ')}.")
     if not keys:
-        lines.append("Render the prompts and seeds of the baseline, or record a new one.")
+        lines.append(
+            "Render the prompts and seeds of the baseline, or record a new one. A video without "
+            "its record (.json) goes by its name."
+        )
         raise ResultsError(" ".join(lines))
     if max(len(missing), len(extra)) > policy.max_missing * total:
         lines.append(
@@ -145,7 +175,9 @@ def _check_like(pairs: Sequence[tuple[Key, MeasuredClip, MeasuredClip]], policy:
     lines = ["These clips cannot be compared:"]
     for (_, text), at in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
         lines.append(f"  {text} in {len(at)} of {len(pairs)} clips, first {at[0]}.")
-    lines += [f"  {FIXES[kind]}" for kind in FIXES if kind in {kind for kind, _ in found}]
+    kinds = {kind for kind, _ in found}
+    # Height and width have one fix.
+    lines += dict.fromkeys(f"  {fix}" for kind, fix in FIXES.items() if kind in kinds)
     raise ResultsError("\n".join(lines))
 
 

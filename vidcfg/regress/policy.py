@@ -53,8 +53,8 @@ class MetricRule(ConfigModel):
     grows_with: str | None = None
 
     def findings(self):
-        if self.grows_with and not (self.is_ratio and self.bad == "up" and self.of == "value"):
-            yield Finding(("grows_with",), "needs scale: ratio, bad: up and of: value. Delete it.")
+        if self.grows_with and not (self.is_ratio and self.bad == "up"):
+            yield Finding(("grows_with",), "needs scale: ratio and bad: up. Delete it.")
         for name in ("margin", "tolerance"):
             if self.is_ratio and self.bad != "up" and (getattr(self, name) or 0) >= 1:
                 message = "is a loss of everything or more. Write for example 0.1 for 10 %."
@@ -69,12 +69,14 @@ class MetricRule(ConfigModel):
         """-1 if a fall is bad, else 1."""
         return -1 if self.bad == "down" else 1
 
-    def changes(self, new: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def changes(
+        self, new: np.ndarray, base: np.ndarray, *, grown: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The change of every pair on the rule's scale, and its plain difference; up is positive.
 
-        Nothing may be NaN.
+        Nothing may be NaN. The base counts as larger by the share `grown`.
         """
-        new, base = self.transformed(new), self.transformed(base)
+        new, base = self.transformed(new), self.transformed(base) * (1 + grown)
         if not self.is_ratio:
             return new - base, new - base
         # Values that cannot be negative can fall below 0 by rounding.
@@ -125,7 +127,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mc_flicker_p95": {"margin": 0.05, "tolerance": 0.15, **_LEVELS},
     "mc_flicker_peak": {"margin": 0.2, "tolerance": 0.5, **_LEVELS},
     "luminance_flicker": {"margin": 0.05, "tolerance": 0.1, **_LEVELS},
-    "motion_smoothness": {"of": "complement", "margin": 0.03, "tolerance": 0.05, **_GUARDED},
+    "motion_smoothness": {"of": "complement", "margin": 0.03, "tolerance": 0.05, **_LEVELS},
     "judder": {"margin": 0.05, "tolerance": 0.1, **_LEVELS},
     "judder_peak": {"margin": 0.2, "tolerance": 0.5, **_LEVELS},
     "stride_pulse": {"margin": 0.03, "tolerance": 0.05, **_SHARE},

@@ -134,7 +134,7 @@ def _render(
     videos = "1 video" if len(pending) == 1 else f"{len(pending)} videos"
     say(
         f"{videos} in {config.output.dir}, {time.monotonic() - begin:.1f} s, {run} model "
-        f"evaluations ({100 * run / naive:.0f} % of 2 per step)"
+        f"evaluations ({100 * run / max(naive, 1):.0f} % of 2 per step)"
     )
     # nothing vanished meanwhile
     faults = [f"{unit.stem}: {fault}" for unit in units if (fault := fault_of(unit))]
@@ -157,13 +157,13 @@ def _load_and_render(config: Any, units: Any, arguments: Any, **told: Any) -> No
     from vidcfg.render.checks import check_after_loading, late_warnings
     from vidcfg.render.job import render_units
 
-    _quiet(config.model.kind)
     pipe = load_pipeline(config.model)
     check_after_loading(config, pipe)
     for text in late_warnings(config, pipe):
         cli.warn(text)
     progress = Progress("videos", len(units), quiet=arguments.quiet, stream=sys.stdout)
-    render_units(config, pipe, units, overwrite=arguments.overwrite, progress=progress, **told)
+    told |= {"overwrite": arguments.overwrite, "skip_existing": arguments.skip_existing}
+    render_units(config, pipe, units, progress=progress, **told)
 
 
 @contextmanager
@@ -182,27 +182,6 @@ def _explained(config: str) -> Iterator[None]:
         if type(error) is not ValueError:
             raise
         raise ValueError(f"{config}: {' '.join(str(error).split())}") from error
-
-
-def _quiet(kind: str) -> None:
-    """No bars or hints of the libraries that load, and each note of the engine once: what it says
-    of a setting is the same for every video.
-    """
-    import logging
-    import warnings
-
-    if kind == "diffusers":
-        import diffusers
-        import transformers
-
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
-    said: dict[str, logging.LogRecord] = {}
-    handler = logging.StreamHandler()
-    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
-    logger = logging.getLogger("vidcfg")
-    logger.handlers, logger.propagate = [handler], False
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from vidcfg.guidance.perturbation import check_isolation
 from vidcfg.media.write import check_size
 from vidcfg.mini import SIZE_MULTIPLE
 from vidcfg.render.call import check_multiple, check_prompt, check_shape, image_note
@@ -26,6 +27,7 @@ def check_before_loading(config: RenderConfig) -> None:
                 "sampling.scheduler is ddim, but the mini model predicts a flow. "
                 "Use one of: pipeline, flow_euler, unipc, dpm++, heun."
             )
+        check_isolation(_changes(config), (), "mini")
         check_multiple(video, "mini", SIZE_MULTIPLE)
         config.model.frame_map.check(video.num_frames)
     elif (forecast := forecast_of(config)).pipe is not None:
@@ -41,6 +43,7 @@ def check_after_loading(config: RenderConfig, pipe: Any) -> None:
 
     family = family_of(pipe)
     check_shape(config.video, family)
+    check_isolation(_changes(config), family.blocks.own if family.blocks else (), family.name)
     experts = set(family.denoisers.values()) if family.expert_of else set()
     for term in config.guidance.terms:
         if isinstance(term.scale, dict) and (unknown := sorted(set(term.scale) - experts)):
@@ -51,6 +54,10 @@ def check_after_loading(config: RenderConfig, pipe: Any) -> None:
             )
     for prompt in config.prompts:
         check_prompt(prompt, family, signature(type(pipe).__call__).parameters)
+
+
+def _changes(config: RenderConfig) -> list[Any]:
+    return [getattr(term, "change", None) for term in config.guidance.method.terms]
 
 
 def image_warnings(config: RenderConfig) -> list[str]:

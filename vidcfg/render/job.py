@@ -18,7 +18,7 @@ from vidcfg.media.sheet import contact_sheet, surface_picture
 from vidcfg.media.write import encode_video
 from vidcfg.progress import Progress
 from vidcfg.render.config import RenderConfig
-from vidcfg.render.files import SURFACE_NAME, as_png, as_wav
+from vidcfg.render.files import SURFACE_NAME, as_png, as_wav, pending_units
 from vidcfg.render.record import kinds_of, make_record, model_record, to_json
 from vidcfg.render.sampling import Rendered, sample_units
 from vidcfg.render.units import Unit, describe
@@ -30,6 +30,7 @@ def render_units(
     units: Collection[Unit],
     *,
     overwrite: bool = False,
+    skip_existing: bool = False,
     replaced: Collection[Unit] = (),
     progress: Progress | None = None,
     on_finished: Callable[[Unit, Rendered], None] | None = None,
@@ -38,7 +39,8 @@ def render_units(
 
     The frames of a unit are a function of (prompt, seed, config): each is sampled alone, from
     noise drawn on the CPU by its own generator, so that no batch shape depends on the others.
-    Files that are there are replaced with `overwrite`, and those of the units `replaced`.
+    Files that are there are replaced with `overwrite`, and those of the units `replaced`; with
+    `skip_existing`, units that another run has made meanwhile are left out.
 
     `on_finished` is called once the files of a unit are there. After an error or Ctrl-C, the unit
     that is sampled already is written first.
@@ -53,6 +55,7 @@ def render_units(
 
     model, scheduler = model_record(config, pipe), make_scheduler(pipe, config.sampling)
     surface_path = Path(config.output.dir) / SURFACE_NAME
+    how = {"overwrite": overwrite, "skip_existing": skip_existing}
     progress = progress or Progress("videos", len(units), quiet=True)
     stepped = swapped(pipe, "scheduler", scheduler)
     with stepped, mini_threads(config), progress, _Beside() as beside:
@@ -68,11 +71,15 @@ def render_units(
                 on_finished(unit, rendered)
 
         for count, unit in enumerate(units, start=1):
+            if skip_existing and not pending_units(config, [unit], **how):
+                progress.update(count)
+                continue
             (rendered,) = sample_units([config], pipe, unit, on_step=on_step).videos
             if count == 1 and (overwrite or not surface_path.exists()):
-                _write_surface(surface_path, config, rendered, overwrite=overwrite)
+                may = overwrite or skip_existing
+                _write_surface(surface_path, config, rendered, overwrite=may)
             record = make_record(config, unit, rendered, pipe=pipe, model=model)
-            may = {"overwrite": overwrite or unit in replaced}
+            may = how | {"overwrite": overwrite or unit in replaced}
             write = partial(_write, config, unit, rendered, record, **may)
             beside.start(write, then=partial(told, count, unit, rendered))
             # The next one is sampled without the frames of this one, once they are written.
@@ -172,11 +179,23 @@ def _write_surface(
 
 
 def _write(
-    config: RenderConfig, unit: Unit, rendered: Rendered, record: dict, *, overwrite: bool
+    config: RenderConfig,
+    unit: Unit,
+    rendered: Rendered,
+    record: dict,
+    *,
+    overwrite: bool,
+    skip_existing: bool,
 ) -> None:
+    if skip_existing and not pending_units(
+        config, [unit], overwrite=overwrite, skip_existing=True
+    ):
+        return
     contents = {getattr(unit, k): data for k, data in encoded(config, unit, rendered).items()}
     digests = {path.name: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
     contents[unit.record] = to_json(record | {"contents": digests}).encode()
     # A video without its record was interrupted, and nobody counts on it.
     is_leftover = not unit.record.exists() and any(path.exists() for path in contents)
-    write_together(contents, last=unit.record, overwrite=overwrite or is_leftover)
+    # Another run that makes the same unit at this moment writes the same.
+    may = overwrite or is_leftover or skip_existing
+    write_together(contents, last=unit.record, overwrite=may)

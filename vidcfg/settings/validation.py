@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from vidcfg.plugins import raised_in
 from vidcfg.settings.errors import ConfigError, Path, Place, Problem, dotted
 from vidcfg.settings.schema_walk import (
     ANY_INDEX,
@@ -16,6 +17,9 @@ from vidcfg.settings.schema_walk import (
     kind_of,
     models_at,
 )
+
+MOST_PROBLEMS = 50
+"""So many are told at a time: more have one cause, such as a file of something else."""
 
 
 def python_error(error: ValidationError, data: Any, model: type[BaseModel]) -> ConfigError:
@@ -27,9 +31,10 @@ def python_error(error: ValidationError, data: Any, model: type[BaseModel]) -> C
 def explain(error: ValidationError, data: Any, model: type[BaseModel]) -> list[tuple[Path, str]]:
     """The path and message of each error, without pydantic's names of union members."""
     found: list[tuple[Path, str]] = []
-    misnamed = set()
+    misnamed, known = set(), [dotted(path) for path in all_paths(model)]
     details = error.errors(include_url=False)
-    for detail in sorted(details, key=lambda detail: detail["type"] == "missing"):
+    details.sort(key=lambda detail: detail["type"] == "missing")
+    for detail in details[:MOST_PROBLEMS]:
         kind = detail["type"]
         path = _written_path(detail["loc"], data, kind)
         if kind == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
@@ -38,22 +43,26 @@ def explain(error: ValidationError, data: Any, model: type[BaseModel]) -> list[t
             below = [finding.below(*path) for finding in detail["ctx"]["findings"]]
             found += [(finding.path, str(finding)) for finding in below]
         elif kind == "extra_forbidden":
-            near = nearest_key(model, data, path)
+            near = nearest_key(model, data, path, known)
             misnamed.add(near)
             found.append((path, _unknown_key(path, near, data, model)))
         elif dotted(path) not in misnamed:
             found.append((path, _message(detail, path, data, model)))
+    if (more := len(details) - MOST_PROBLEMS) > 0:
+        found.append(((), f"{more} more problems are not listed."))
     return list(dict.fromkeys(found))
 
 
-def nearest_key(model: type[BaseModel], data: Any, path: Path) -> str | None:
-    """The path that a reader most likely meant by the unknown `path`, None if nothing is near."""
+def nearest_key(model: type[BaseModel], data: Any, path: Path, known: list[str]) -> str | None:
+    """The path that a reader most likely meant by the unknown `path`, None if nothing is near.
+
+    `known` are all paths of the model.
+    """
     word = str(path[-1])
     governing = models_at(model, data, path[:-1])
     for found in governing:
         if word in found.model_fields:  # the name in Python of a key that files call otherwise
             return dotted((*path[:-1], found.model_fields[word].alias or word))
-    known = [dotted(p) for p in all_paths(model)]
     elsewhere = _foreign_key(word, known) or _same_key(word, known)
     siblings = [key for found in governing for key in keys_of(found)]
     near = difflib.get_close_matches(word, siblings, n=1, cutoff=0.6 if not elsewhere else 0.9)
@@ -157,7 +166,7 @@ def _message(detail: Mapping[str, Any], path: Path, data: Any, model: type[BaseM
     if kind == "advice":
         return f"{name} is {shown}, {detail['msg']}"
     if kind in ("value_error", "assertion_error"):
-        return f"{name} is {shown}, {context['error']}"
+        return f"{name} is {shown}, {context['error']}{raised_in(context['error'])}"
 
     # A word among others.
     if kind == "literal_error":

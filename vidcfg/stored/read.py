@@ -77,7 +77,8 @@ def parse(text: str | bytes, where: str | Path, shape: Any = Any, *, fix: str = 
         # As JSON: there lists stand for tuples and mappings for dataclasses, strictly.
         _adapter(shape).validate_json(text, strict=True)
     except ValidationError as error:
-        raise ResultsError(f"{where}: {_first_of(error)}. {fix}") from None
+        told = _of_later(data, error) or f"{_first_of(error)}. {fix}"
+        raise ResultsError(f"{where}: {told}") from None
     except (RecursionError, ValueError) as error:
         told = error if isinstance(error, ValueError) else "it is nested too deeply"
         raise ResultsError(f"{where} is damaged: {told}. {fix}") from None
@@ -92,6 +93,20 @@ def _data_of(text: str | bytes) -> Any:
         if _is_small(data):
             return data
     return json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_integer)
+
+
+def _of_later(data: Any, error: ValidationError) -> str | None:
+    """What to do about a file whose kind, such as `vidcfg.sweep/2`, only a later version knows."""
+    for found in error.errors(include_url=False):
+        if found["loc"] == ("kind",) and found["type"] == "literal_error":
+            name, _, number = str(found["input"]).rpartition("/")
+            ours, _, known = found["ctx"]["expected"].strip("'").rpartition("/")
+            if name == ours and number.isdecimal() and int(number) > int(known):
+                made = data.get("versions") or (data.get("made_by") or {}).get("versions") or {}
+                by = f" {made['vidcfg']}" if made.get("vidcfg") else ""
+                what = f"a later version of vidcfg{by} wrote it ({found['input']}"
+                return f"{what}, this one knows {ours}/{known}). Type: pip install -U vidcfg"
+    return None
 
 
 def _is_small(data: Any) -> bool:

@@ -175,6 +175,7 @@ class RenderFacts(TypedDict, total=False):
     """What reports read of the record of a unit's render."""
 
     name: str | None
+    unit: str
     model: RenderModel | None
     versions: dict[str, str | None] | None
     sources: RenderSources | None

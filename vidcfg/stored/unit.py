@@ -70,6 +70,9 @@ def read_unit(folder: str, system: Any = None, *, with_content: bool = False) ->
     text = found["records.jsonl"].decode(errors="replace")
     records = measures_of(text, f"{folder}/records.jsonl")
     render = fields_of(found["record.json"], f"{folder}/record.json", RenderFacts)
+    key = folder.rpartition("/")[2]
+    if render.get("unit", key) != key:
+        raise ResultsError(f"it holds the unit {render['unit'][:12]}")
     if "frames_sha256" not in render.get("video", {}):
         raise ResultsError(f"{folder}/record.json: video.frames_sha256 is missing")
     if "features.npz" in found:

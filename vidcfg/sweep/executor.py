@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
+from vidcfg.plugins import raised_in
 from vidcfg.progress import one_line
 from vidcfg.sweep.jobs import Job
 
@@ -152,7 +153,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def message_of(error: BaseException) -> str:
     """`Type: text` on one line, at most 600 characters."""
     kind, text = type(error).__name__, one_line(error, None)
-    message = text if text == kind else f"{kind}: {text}"
+    message = (text if text == kind else f"{kind}: {text}") + raised_in(error)
     return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 3]}..."
 
 

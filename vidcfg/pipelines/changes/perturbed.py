@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.perturbation import Perturbation
+from vidcfg.guidance.perturbation import Perturbation, check_isolation
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.caches import hooks_of
 from vidcfg.pipelines.changes.attention import AttentionCall, attending
@@ -35,11 +35,7 @@ class PerturbedPass(ModelChange, setting=Perturbation):
     def begin(self) -> None:
         family = self.start.family
         own = family.blocks.own if family.blocks else {}
-        if "isolate" not in own and any(c.kind == "isolate" for c in self.of.values()):
-            raise ValueError(
-                f"guidance.method: modality is for models that make video and sound, which "
-                f"{family.name} does not. Leave it out of guidance.method."
-            )
+        check_isolation(self.of.values(), own, family.name)
 
     def run(self, call: StepCall) -> Any:
         change = self.of[call.branches[0]]
