@@ -54,7 +54,7 @@ def test_baseline_is_renewed_only_when_asked_for(drawn, baseline):
             lambda text: text.replace('"value": 0.', '"value": NaN, "x": 0.', 1),
             "finite",
         ),
-        ("records.jsonl", lambda text: "\n".join(text.splitlines()[30:]), "no records of"),
+        ("records.jsonl", lambda text: "\n".join(text.splitlines()[40:]), "no records of"),
         ("records.jsonl", None, "cannot be read"),
         ("baseline.json", lambda text: text[:-20], "damaged"),
         (
@@ -221,3 +221,21 @@ def test_required_metric_without_any_value_is_refused(drawn, change):
     with pytest.raises(ResultsError, match="mc_flicker is required"):
         pair(nothing, nothing, Policy())
     assert check_clips(nothing, drawn).verdict == "FAIL"
+
+
+def test_metric_that_only_one_side_was_measured_for_is_skipped_or_refused_with_what_to_type(drawn):
+    fewer = as_set(
+        "earlier",
+        [
+            replace(clip, records={k: r for k, r in clip.records.items() if k != "sharpness"})
+            for clip in drawn.clips.values()
+        ],
+    )
+    # A baseline of an earlier version stays valid.
+    outcome = check_clips(drawn, fewer)
+    found = next(r for r in outcome.judgement.metrics if r.name == "sharpness")
+    assert (outcome.verdict, found.verdict) == ("PASS", "SKIPPED")
+    assert found.reason == "no clip of the baseline has a value; record it again to check this"
+    # Values that were never taken are not lost.
+    with pytest.raises(ResultsError, match="sharpness was never measured in earlier.*evaluate"):
+        check_clips(fewer, drawn)

@@ -178,7 +178,8 @@ def _measured(
     result = replace(result, lost=lost, gained=gained)
     positions_n, new_n, base_n, clusters_n = pairs.common
     if not len(positions_n):
-        return _failed_by_loss(result, lost) if lost else result
+        skipped = replace(result, reason=f"{reason}; record it again to check this")
+        return _failed_by_loss(result, lost) if lost else skipped
     # What the base would have grown by anyway is no change.
     explained = _explained(rule, every, policy)
     change, difference = rule.changes(new_n, base_n * (1 + explained))

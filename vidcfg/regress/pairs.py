@@ -66,7 +66,8 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
 
     Raises:
         ResultsError: more than `max_missing` of the clips are on one side only, none or one are
-            common, or clips were made or measured in ways that cannot be compared.
+            common, clips were made or measured in ways that cannot be compared, or a metric of
+            the baseline was not measured at all.
     """
     ours, theirs = set(new.clips), set(base.clips)
     keys, missing, extra = map(sorted, (ours & theirs, theirs - ours, ours - theirs))
@@ -77,6 +78,12 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
     metrics = {}
     for name, rule in policy.metrics.items():
         pairs = Pairs(*(_values(name, side) for side in sides), clusters)
+        if np.isfinite(pairs.base_N).any() and not any(name in clip.records for clip in sides[0]):
+            raise ResultsError(
+                f"{name} was never measured in {new.source}, which earlier versions and a choice "
+                "of --metrics leave out. Run vidcfg evaluate again with what the baseline has, or "
+                f"check without it: vidcfg regress policy > policy.yaml, and delete {name}."
+            )
         if np.isfinite([pairs.new_N, pairs.base_N]).any():
             metrics[name] = pairs
         elif rule.required:
