@@ -253,3 +253,12 @@ def test_flow_of_a_large_frame_is_in_its_own_pixels(texture):
     there, full = (motion.motion_of(flow, fps=8) for flow in (pair.step, pair.forward))
     assert pair.step.shape[:2] == (400, 400)
     assert there == pytest.approx(full, rel=0.01)
+
+
+def test_clips_of_one_and_two_frames_lack_frames_and_not_motion(panning):
+    for num_frames in (1, 2):
+        records = records_of(small_clip(panning)[:num_frames])
+        for name in ("ghosting", "echo_share", "mc_flicker"):
+            assert records[name].skipped_reason == "the clip has too few frames", name
+    still = records_of(small_clip(panning)[:1].repeat(3, axis=0))
+    assert "nothing moves" in still["ghosting"].skipped_reason
