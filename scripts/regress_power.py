@@ -70,8 +70,8 @@ class Case:
         prompts = tuple(f"{i:03}" for i, count in enumerate(self.clips) for _ in range(count))
         pairs, noise = {}, {}
         for name, rule in policy.metrics.items():
-            if name == "cuts":
-                continue  # 0 in every clip: renders of one setting do not differ by cuts
+            if name in ("cuts", "held_share"):
+                continue  # 0 in every clip: renders of one setting do not differ by these
             change = self.drawn(rng)
             if name == "mc_flicker":
                 change = change + math.log1p(self.rise)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from cuts import section
 from faults import FAULTS, IMMOVABLE
+from held import section as held_section
 from margins import margins
 from scenes import CLEAN, FLICKERS, FRAMES, draw
 
@@ -273,11 +274,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def drawn_page(scored: dict, out: Path, seeds: int) -> str:
-    """The page of drawn scenes; cuts between them are scored once."""
-    cuts = out / "cuts.md"
-    if not cuts.exists():
-        write_text(cuts, section())
-    text = table(scored, seeds) + cuts.read_text(encoding="utf-8")
+    """The page of drawn scenes; parts that stand still and cuts are scored once."""
+    text = table(scored, seeds)
+    for name, made in (("held", held_section), ("cuts", section)):
+        path = out / f"{name}.md"
+        if not path.exists():
+            write_text(path, made())
+        text += path.read_text(encoding="utf-8")
     return text + margins(
         {fault: name for fault, (_, name) in FAULTS.items()},
         lambda fault, name: values(scored, fault, name, CLEAN),

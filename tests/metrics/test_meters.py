@@ -36,7 +36,9 @@ def small_clip(panning, **options):
 def test_every_catalogued_metric_is_measured(panning):
     records = records_of(small_clip(panning, alternation=0.02))
     assert set(records) == set(METRICS)
-    assert {r.status for r in records.values()} == {"ok"}
+    # Of 10 frames none can be told to be held.
+    assert records["held_share"].status == "skipped"
+    assert {r.status for name, r in records.items() if name != "held_share"} == {"ok"}
     assert all(METRICS[n].protocol in r.protocol for n, r in records.items())
 
 
@@ -97,6 +99,7 @@ def test_streamed_values_are_those_of_the_whole_clip(panning):
         "brightness_drift": np.polyfit(range(10), frames.mean(axis=(1, 2, 3)), 1)[0] * 9,
         "colour_drift": np.linalg.norm(np.polyfit(range(10), colours, 1)[0]) * 9,
     }
+    assert found.pop("held_share") is None  # of 10 frames
     assert set(expected) == set(found)
     # Chained flow is sampled linearly here, cubically there.
     drift = expected.pop("content_drift")
@@ -250,3 +253,12 @@ def test_flow_of_a_large_frame_is_in_its_own_pixels(texture):
     there, full = (motion.motion_of(flow, fps=8) for flow in (pair.step, pair.forward))
     assert pair.step.shape[:2] == (400, 400)
     assert there == pytest.approx(full, rel=0.01)
+
+
+def test_clips_of_one_and_two_frames_lack_frames_and_not_motion(panning):
+    for num_frames in (1, 2):
+        records = records_of(small_clip(panning)[:num_frames])
+        for name in ("ghosting", "echo_share", "mc_flicker"):
+            assert records[name].skipped_reason == "the clip has too few frames", name
+    still = records_of(small_clip(panning)[:1].repeat(3, axis=0))
+    assert "nothing moves" in still["ghosting"].skipped_reason

@@ -55,7 +55,7 @@ def test_baseline_is_renewed_only_when_asked_for(drawn, baseline):
             lambda text: text.replace('"value": 0.', '"value": NaN, "x": 0.', 1),
             "finite",
         ),
-        ("records.jsonl", lambda text: "\n".join(text.splitlines()[30:]), "no records of"),
+        ("records.jsonl", lambda text: "\n".join(text.splitlines()[40:]), "no records of"),
         ("records.jsonl", None, "cannot be read"),
         ("baseline.json", lambda text: text[:-20], "damaged"),
         (

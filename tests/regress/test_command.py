@@ -37,7 +37,7 @@ def test_exit_code_is_the_verdict(sets, name, code, capsys, tmp_path):
     facts = json.loads((out / "result.json").read_text())
     assert (facts["verdict"], facts["exit_code"], facts["clips"]) == (verdict, code, 12)
     suite = ElementTree.parse(out / "junit.xml").getroot()
-    assert int(suite.get("tests")) == len(facts["metrics"]) == 21
+    assert int(suite.get("tests")) == len(facts["metrics"]) == 22
     kinds = [failure.get("type") for failure in suite.iter("failure")]
     assert kinds == {0: [], 1: ["fail"]}.get(code, ["inconclusive"])
     assert verdict in (out / "index.html").read_text()

@@ -8,8 +8,8 @@ after the other; each is written without loss and read back once by OpenCV, and 
 on the whole clip at once. Flow is OpenCV's preset, to the finest scale and at the size of ours, is
 searched once for all metrics, and the scorer's net once. Neither has distances, which take more
 than one video a cell, nor LPIPS and CLIP, whose weights are not here. Ours alone measures
-`ghosting`, `echo_share`, `content_drift`, `colour_drift` and `cuts`, looks for cuts before each
-frame, and searches in texture where the peer searches in plain luma.
+`ghosting`, `echo_share`, `content_drift`, `colour_drift`, `held_share` and `cuts`, looks for cuts
+before each frame, and searches in texture where the peer searches in plain luma.
 """
 
 import json

@@ -281,7 +281,10 @@ along_path("judder_peak", "judder", peak, of_shots="max", group="motion")
 
 def _unmoved(clip: Any) -> dict[str, Any]:
     """What there is of an echo where nothing moves."""
-    return skipped(clip.too_small(PATH) or "nothing moves by a quarter of a pixel a frame")
+    reason = "nothing moves by a quarter of a pixel a frame"
+    if not clip[PATH].traces["steps"]:
+        reason = clip.too_small(PATH) or "the clip has too few frames"
+    return skipped(reason)
 
 
 @metric(

@@ -132,6 +132,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "judder_peak": {"margin": 0.2, "tolerance": 0.5, **_LEVELS},
     "stride_pulse": {"margin": 0.03, "tolerance": 0.05, **_SHARE},
     "freeze_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
+    "held_share": {"margin": 0.02, "tolerance": 0.03, "weight": 0.1, **_SHARE},
     "jump_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "cuts": {"margin": 0.02, "tolerance": 0.03, "weight": 0.1, **_SHARE},
     "dynamic_degree": {"margin": 0.1, "tolerance": 0.15, **_MOTION, **_REQUIRED},
@@ -141,7 +142,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "contrast": {"bad": "either", "margin": 0.05, "tolerance": 0.1, "at_least": 0.001},
     "brightness_drift": {"of": "magnitude", "margin": 0.015, "tolerance": 0.03, **_SHARE},
     "contrast_drift": {"of": "magnitude", "margin": 0.1, "tolerance": 0.15, **_SHARE},
-    "saturation": {"margin": 0.03, "tolerance": 0.05, **_SHARE},
+    "saturation": {"margin": 0.03, "tolerance": 0.05, **_SHARE, "bad": "either"},
     "clipped_share": {"margin": 0.02, "tolerance": 0.03, **_SHARE},
     "colour_drift": {"margin": 0.015, "tolerance": 0.03, **_SHARE},
 }

@@ -340,10 +340,10 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
                 at[cell.id, number, seed] = key
                 unit = units.setdefault(key, SweepUnit(key, cell.id, number, seed))
                 if most is None and (unit.cell, unit.prompt) != (cell.id, number):
-                    twins = f"prompts.{unit.prompt} and prompts.{number}"
-                    if unit.cell != cell.id:
-                        other = next(one.label for one in cells if one.id == unit.cell)
-                        twins = f"the cells '{other}' and '{cell.label}'"
+                    other = next(one.label for one in cells if one.id == unit.cell)
+                    twins = f"the cells '{other}' and '{cell.label}'"
+                    if unit.cell == cell.id:
+                        twins = f"prompts.{unit.prompt} and prompts.{number}"
                     raise ValueError(f"{twins} name files of equal content. Delete one of them.")
 
     # Which pairs of units the self-check compares
@@ -389,9 +389,8 @@ def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, 
 
     # None in the grid: two that are made for it; one frame has no weights to differ in
     config = cells[0].config
-    uneven = {"frames": {"kind": "decay", "end": 0.0}}
-    if config.video.num_frames == 1:
-        uneven = {"scale": {"kind": "linear", "start": 1.0, "end": 1.0}}
+    is_image, level = config.video.num_frames == 1, {"kind": "linear", "start": 1.0, "end": 1.0}
+    uneven = {"scale": level} if is_image else {"frames": {"kind": "decay", "end": 0.0}}
     kept = {name: getattr(config.guidance, name) for name in ("passes", "micro_batch", "share")}
     made = []
     for number, own in enumerate(({}, uneven), start=1):
