@@ -318,4 +318,4 @@ def test_without_windows_every_frame_is_guided_on_every_step():
 )
 def test_a_window_outside_the_video_is_refused(window, message):
     with pytest.raises(ValueError, match=message):
-        refuse(window.check_run(progress(4), 9))
+        refuse(window.check_run(progress(4), 9, np.ones(4, dtype=bool)))

@@ -390,4 +390,4 @@ def test_what_is_above_its_margin_by_chance_is_not_said_to_show_nothing():
     judder = only(judged, "judder")
     assert judder.change > judder.margin
     assert not judder.is_unproven
-    assert judder.reason == "above the margin, as chance alone puts one of 21 metrics"
+    assert judder.reason == "above the margin, as chance alone puts one of 22 metrics"

@@ -261,6 +261,9 @@ def test_a_window_on_steps_that_the_scale_does_not_guide_is_refused(stop, count)
     assert run_errors(Guidance(scale=scale, windows=[window])) == [told] * count
     own = {"kind": "pag", "scale": scale, "windows": [window]}
     assert run_errors(Guidance(3.0, method=["cfg", own])) == [f"method.1.{told}"] * count
+    # One for all rules of a list serves those that run there.
+    shared = {"method": ["cfg", {"kind": "pag", "scale": scale}], "windows": [window]}
+    assert run_errors(Guidance(3.0, **shared)) == []
 
 
 def test_a_window_that_runs_backwards_is_refused_at_once():

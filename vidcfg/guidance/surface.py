@@ -157,11 +157,13 @@ class Term:
         """What cannot work in a run. What a schedule over sigma does is for its surface to say."""
         progress_K = progress(num_steps)
         is_dict, active_K = isinstance(self.scale, dict), np.ones(num_steps, dtype=bool)
+        # A window that several rules share may be meant for another one.
+        is_own = len(self.above) == 1 or "windows" in self.rule.own
         for name, part in (self.scale if is_dict else {None: self.scale}).items():
             here = (*self.at["scale"], name) if is_dict else self.at["scale"]
             if part.over == "progress":
                 yield from (found.below(*here) for found in part.check_run(progress_K))
-                active_K = active_K if is_dict else part.active(progress_K)
+                active_K = part.active(progress_K) if is_own and not is_dict else active_K
         yield from (found.below(*self.above) for found in self.rule.check_run(num_steps))
         for i, window in enumerate(self.windows):
             found = window.check_run(progress_K, num_frames, active_K)
