@@ -31,6 +31,11 @@ def listed(items: Sequence[object], at_most: int, between: str = ", ") -> str:
     return between.join(map(str, items[:at_most])) + more
 
 
+def counted(amount: int, what: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{amount} {what}{'s' * (amount != 1)}"
+
+
 def put(text: str, stream: Any = None, end: str = "\n") -> None:
     """Print at once. A reader such as `head` that has closed the pipe gets no more, which changes
     neither the work nor its exit code.

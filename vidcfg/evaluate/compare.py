@@ -15,9 +15,9 @@ from vidcfg.evaluate.run import Evaluation
 from vidcfg.media.pictures import is_frame_folder
 from vidcfg.metrics.paired import cluster_means
 from vidcfg.places import told
-from vidcfg.progress import printable
+from vidcfg.progress import counted, printable
 from vidcfg.report.compare import FLOORS, LEVEL, Change, find
-from vidcfg.report.formats import change_text, counted
+from vidcfg.report.formats import change_text
 from vidcfg.report.sentences import first_lines, summary
 from vidcfg.report.table import (
     DECIDING,

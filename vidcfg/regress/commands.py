@@ -10,7 +10,7 @@ from typing import Any
 from vidcfg import cli
 from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
-from vidcfg.progress import Progress
+from vidcfg.progress import Progress, counted
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import (
     PREVIEW,
@@ -70,7 +70,7 @@ def record(arguments: argparse.Namespace) -> int:
             cli.warn(f"{folder} loses its noise of repeats, of the videos before. Type: {again}")
     write_baseline(folder, clips, **what, overwrite=arguments.overwrite)
     prompts = len({key.prompt for key in clips.clips})
-    cli.say(f"{len(clips)} clips of {prompts} prompts recorded in {folder}")
+    cli.say(f"{counted(len(clips), 'clip')} of {counted(prompts, 'prompt')} recorded in {folder}")
     return cli.DONE
 
 
@@ -148,7 +148,9 @@ def calibrate(arguments: argparse.Namespace) -> int:
     rules = load_policy(arguments.policy, arguments.set)
     # Measure and print.
     found = noise_of_repeats([_loaded(path, arguments) for path in arguments.sets], rules)
-    cli.say(f"{found.num_pairs} pairs of repeats, {found.num_prompts} prompts\n")
+    cli.say(
+        f"{counted(found.num_pairs, 'pair')} of repeats, {counted(found.num_prompts, 'prompt')}\n"
+    )
     cli.say(f"{'metric':20}{'noise sd':>10}{'mean shift':>12}{'margin':>9}{'suggested':>11}")
     for name, noise in found.noise.items():
         cli.say(

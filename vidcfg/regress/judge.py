@@ -9,6 +9,7 @@ import numpy as np
 from vidcfg import cli
 from vidcfg.metrics.paired import cluster_means, holm, needed_clips
 from vidcfg.metrics.record import mean_interval
+from vidcfg.progress import counted
 from vidcfg.regress.change import FEWEST_PROMPTS, ODD, PairedChange, RepeatNoise, provable_p
 from vidcfg.regress.pairs import Pairs
 from vidcfg.regress.policy import MetricRule, Policy
@@ -268,13 +269,13 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
     # Why it is open: too few prompts for any proof, or noise.
     level = share / 2 if result.bad == "either" else share
     least = math.ceil(-math.log2(level)) + ODD
-    unit = "prompts" if policy.unit == "prompt" else "clips"
+    units = counted(prompts, policy.unit)
     if is_unproven and provable_p(prompts) > level:
-        reason = f"above the margin, but {prompts} {unit} cannot prove it; {least} can"
+        reason = f"above the margin, but {units} cannot prove it; {least} can"
     elif is_unproven:
         reason = "above the margin, but noise could explain it"
     elif prompts < FEWEST_PROMPTS:
-        reason = f"{prompts} {unit} prove nothing; {FEWEST_PROMPTS} can"
+        reason = f"{units} prove nothing; {FEWEST_PROMPTS} can"
     elif tested.is_above:
         reason = f"above the margin, as chance alone puts one of {tested.num_metrics} metrics"
     else:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from vidcfg import cli
 from vidcfg.files import write_json, write_text
+from vidcfg.progress import counted
 from vidcfg.regress.check import GateOutcome, Worst
 from vidcfg.regress.clips import SIDE, ClipSet, strip_of
 from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
@@ -28,7 +29,7 @@ def table(outcome: GateOutcome) -> str:
     results, paired = outcome.judgement.metrics, outcome.paired
     lines = [
         f"{outcome.verdict}: {outcome.new.source} against {outcome.base.source}, "
-        f"{len(paired.keys)} clips of {paired.num_prompts} prompts"
+        f"{counted(len(paired.keys), 'clip')} of {counted(paired.num_prompts, 'prompt')}"
     ]
     for name, keys in (("missing", paired.missing), ("extra", paired.extra)):
         if keys:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcfg.progress import printable
+from vidcfg.progress import counted, printable
 
 TEMPLATES = [Path(__file__).parents[1] / part / "templates" for part in ("report", "regress")]
 
@@ -43,11 +43,6 @@ def number(value: float | int, digits: int = 4) -> str:
     """Up to so many significant digits, with a minus sign."""
     text = f"{value:.{digits}g}"
     return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
-
-
-def counted(amount: int, what: str) -> str:
-    """`1 prompt`, `2 prompts`."""
-    return f"{amount} {what}{'s' * (amount != 1)}"
 
 
 def written(form: str, amount: float) -> str:

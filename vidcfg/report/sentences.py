@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from vidcfg.progress import listed
+from vidcfg.progress import counted, listed
 from vidcfg.report.compare import LEVEL, MOTION_LOSS, Change, Findings
-from vidcfg.report.formats import counted, signed
+from vidcfg.report.formats import signed
 from vidcfg.report.table import DECIDING, Table, pair_of
 from vidcfg.results import Key, Results, UnitResult
 

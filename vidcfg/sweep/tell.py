@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from vidcfg.progress import Progress, duration
+from vidcfg.progress import Progress, counted, duration
 from vidcfg.sweep.cells import shares_exactly
 from vidcfg.sweep.driver import Books
 from vidcfg.sweep.plan import Plan
@@ -18,8 +18,9 @@ def head(plan: Plan) -> str:
     seeds, shared = plan.cells[0].config.seeds, plan.counts["shared"]
     units = len(plan.cells) * len(plan.prompts) * len(seeds)
     line = (
-        f"{plan.sweep.name}: {len(plan.cells)} cells x {len(plan.prompts)} prompts x "
-        f"{len(seeds)} seeds = {units} videos"
+        f"{plan.sweep.name}: {counted(len(plan.cells), 'cell')} x "
+        f"{counted(len(plan.prompts), 'prompt')} x {counted(len(seeds), 'seed')} = "
+        f"{counted(units, 'video')}"
     )
     return line if shared is None else f"{line}, {shared} model evaluations"
 
