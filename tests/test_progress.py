@@ -90,10 +90,14 @@ def test_quiet_prints_nothing_but_what_is_said(clock, stream):
     assert stream.getvalue() == "a warning\n"
 
 
-def test_terminals_have_bars_over_the_items_and_over_the_steps(monkeypatch):
+def terminal_of(monkeypatch, columns: int) -> Terminal:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "160")
-    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return Terminal()
+
+
+def test_terminals_have_bars_over_the_items_and_over_the_steps(monkeypatch):
+    stream = terminal_of(monkeypatch, 160)
     with Progress("videos", 2, stream=stream) as shown:
         shown.step(7, 30, what="a-kite-s0")
         shown.update(1, note="3 a minute", line="[1/2] not on a terminal")
@@ -111,9 +115,7 @@ def test_terminals_have_bars_over_the_items_and_over_the_steps(monkeypatch):
 
 
 def test_a_terminal_of_80_columns_shows_counts_times_and_notes_whole(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = Terminal()
+    stream = terminal_of(monkeypatch, 80)
     with Progress("videos", 14, stream=stream) as shown:
         shown.step(8, 17, what="a green square moving up over a black background-0.mkv")
         shown.update(7, note="55.8 a minute, 8 s left")
@@ -125,9 +127,7 @@ def test_a_terminal_of_80_columns_shows_counts_times_and_notes_whole(monkeypatch
 
 
 def test_bytes_are_shown_in_their_units(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "160")
-    stream = Terminal()
+    stream = terminal_of(monkeypatch, 160)
     with Progress("i3d.pt", 50_000_000, stream=stream, is_bytes=True) as shown:
         shown.update(25_000_000)
     assert "25.0/50.0 MB" in stream.getvalue()

@@ -28,7 +28,8 @@ def guided_forwards(
     enabled = guider is not None and guider._enabled
     try:
         for attribute, guided in found.items():
-            owner, name = _place_of_forward(getattr(pipe, attribute))
+            owner = getattr(pipe, attribute)
+            name = _name_of_forward(owner)
             module, own = uncompiled(owner), vars(owner).get(name)
             if hasattr(own, "_is_guided"):
                 raise _at_work(module)
@@ -52,13 +53,13 @@ def guided_forwards(
                 delattr(owner, name)
 
 
-def _place_of_forward(held: Any) -> tuple[Any, str]:
-    """What has the forward that a pipeline comes to first, and its name there.
+def _name_of_forward(owner: Any) -> str:
+    """The name of the forward that a pipeline comes to first.
 
     Of a model that is compiled as a whole it is the compiled one, which calls all others.
     """
-    is_in_place = getattr(held, "_compiled_call_impl", None) is not None
-    return held, "_compiled_call_impl" if is_in_place else "forward"
+    is_in_place = getattr(owner, "_compiled_call_impl", None) is not None
+    return "_compiled_call_impl" if is_in_place else "forward"
 
 
 def _at_work(module: Any) -> ValueError:
