@@ -15,10 +15,10 @@ from vidcfg.settings.document import (
     ConfigDocument,
     apply_overrides,
     load_document,
-    set_value,
+    put_value,
     validate,
 )
-from vidcfg.settings.strict_yaml import dump_yaml
+from vidcfg.settings.strict_yaml import dump_yaml, parse
 
 MAX_SEED = 2**63 - 1
 MAX_SEEDS = 100_000
@@ -185,7 +185,9 @@ def load_render_config(
     if seeds is not None:
         plain = seeds if isinstance(seeds, int | str) else list(seeds)
         text = plain if isinstance(plain, str) else dump_yaml(plain)
-        document = set_value(document, ("seeds",), text, source=f"--seed {text.strip()}")
+        source = f"--seed {text.strip()}"
+        value, _ = parse(text, source=source, has_lines=False)
+        document = put_value(document, ("seeds",), value, source=source)
     return validate(document, RenderConfig)
 
 
@@ -195,6 +197,7 @@ def _with_first_prompt(document: ConfigDocument, name: str, text: str) -> Config
     first, *others = written if isinstance(written, list) and written else [written or {}]
     first = first if isinstance(first, dict) else {"text": first}
     is_text = name == "text"
-    value = dump_yaml([first | {name: text}, *([] if is_text else others)])
     source = f"{'--prompt' if is_text else '--image'} {text}"
-    return set_value(document, ("prompts",), value, source=source)
+    parse(dump_yaml(text), source=source, has_lines=False)  # Refuses what no text may hold.
+    value = [first | {name: text}, *([] if is_text else others)]
+    return put_value(document, ("prompts",), value, source=source)

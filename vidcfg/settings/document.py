@@ -30,14 +30,13 @@ class ConfigDocument:
     data: Mapping[str, Any]
     places: Mapping[Path, Place]
 
-    def locate(self, path: Path | str) -> Place:
+    def locate(self, path: Path) -> Place:
         """Where `path` is written; for a value left to its default, the nearest part above it."""
-        parts = _concrete(self.data, path.split(".")) if isinstance(path, str) else tuple(path)
-        while parts and parts not in self.places:
-            parts = parts[:-1]
-        return self.places.get(parts, Place(self.source)) if parts else Place(self.source)
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places[path] if path else Place(self.source)
 
-    def error(self, path: Path | str, message: str) -> ConfigError:
+    def error(self, path: Path, message: str) -> ConfigError:
         """An error that names the file and the line of `path`."""
         return ConfigError(Problem(self.locate(path), message))
 
@@ -99,30 +98,26 @@ def apply_overrides(document: ConfigDocument, overrides: Iterable[str]) -> Confi
         if not equals or "" in parts:
             message = "is not 'path=value'. Write for example --set guidance.scale=3.0"
             raise ConfigError(Problem(Place(source), message))
-        path = _concrete(document.data, parts)
-        document = set_value(document, path, value_text, source=source)
+        value, _ = parse(value_text, source=source, has_lines=False)
+        document = put_value(document, tuple(parts), value, source=source)
     return document
 
 
-def set_value(
-    document: ConfigDocument, path: Path, value_text: str, *, source: str
-) -> ConfigDocument:
-    """The document with the YAML `value_text` at `path`; `source` names the option in errors."""
-    value, value_places = parse(value_text, source=source, has_lines=False)
-    made = put_value(document, path, value, source=source)
-    places = {(*path, *inner): Place(source) for inner in value_places}
-    return ConfigDocument(made.source, made.data, {**made.places, **places})
-
-
 def put_value(document: ConfigDocument, path: Path, value: Any, *, source: str) -> ConfigDocument:
-    """The document with plain data, which has been checked, at `path`."""
+    """The document with plain data at `path`; `source` names the option or file in errors.
+
+    Digits in the path are the number of an item where the document has a list.
+    """
     # The data: copied from the root down to the value, the rest is shared.
     data = node = dict(document.data)
-    for depth, part in enumerate(path, start=1):
+    for depth, part in enumerate(path):
+        if isinstance(node, list) and str(part).isascii() and str(part).isdigit():
+            part = int(part)
+            path = (*path[:depth], part, *path[depth + 1 :])
         has_part = isinstance(node, list) and part in range(len(node))
         if not has_part and not isinstance(node, dict):
-            raise ConfigError(Problem(Place(source), _no_such_part(node, path[:depth])))
-        if depth == len(path):
+            raise ConfigError(Problem(Place(source), _no_such_part(node, path[: depth + 1])))
+        if depth == len(path) - 1:
             node[part] = value
         else:
             inner = node[part] if isinstance(node, list) else node.get(part, {})
@@ -149,19 +144,6 @@ def _no_such_part(node: Any, here: Path) -> str:
         f"{above} is {shown}, which has no part '{part}'. "
         f"Replace it as a whole: --set '{above}={{{part}: ...}}'"
     )
-
-
-def _concrete(data: Any, parts: list[str]) -> Path:
-    """The parts of a dotted path, with numbers where the data has a list."""
-    path: list[str | int] = []
-    for part in parts:
-        is_index = isinstance(data, list) and part.isascii() and part.isdigit()
-        path.append(int(part) if is_index else part)
-        if isinstance(data, list):
-            data = data[int(part)] if is_index and int(part) < len(data) else None
-        else:
-            data = data.get(part) if isinstance(data, Mapping) else None
-    return tuple(path)
 
 
 def validate(document: ConfigDocument, model: type[Model]) -> Model:

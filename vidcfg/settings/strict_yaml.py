@@ -42,28 +42,6 @@ class _Refused(Exception):
     """Something that stops the reading: a line and what is wrong with it."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes the node tree only; refuses aliases, anchors, tags and deep nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent, index):
-        event, trouble = self.peek_event(), None
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            name = event.anchor
-            trouble = f"'&{name}' and '*{name}' are not supported. Write the value out."
-        elif event.tag is not None:
-            trouble = f"the tag '{event.tag}' is not supported. Write the value alone."
-        elif self.depth >= MAX_DEPTH:
-            trouble = f"nested more than {MAX_DEPTH} levels deep. Write it flatter."
-        if trouble:
-            raise _Refused(event.start_mark.line + 1, trouble)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
 def read_plain(text: str) -> tuple[Any, str | None]:
     """The value of an unquoted word, and what is wrong with it (None if nothing is)."""
     lower, quoted = text.lower(), f'"{text}" for text.'
@@ -92,55 +70,100 @@ def read_plain(text: str) -> tuple[Any, str | None]:
 
 
 class _Builder:
-    """Turns a node tree into data, with the line of every path, and collects all problems."""
+    """Turns YAML events into data, with the line of every path, and collects all problems."""
 
-    def __init__(self, *, has_lines: bool):
+    def __init__(self, text: str, *, has_lines: bool):
+        self.events = yaml.parse(text, Loader=yaml.SafeLoader)
         self.has_lines = has_lines
+        self.end = 0
         self.lines: dict[Path, int] = {}
         self.problems: list[tuple[int, str]] = []
 
-    def refuse(self, node: yaml.Node, message: str) -> None:
-        self.problems.append((node.start_mark.line + 1, message))
+    def refuse(self, event: yaml.Event, message: str) -> None:
+        self.problems.append((event.start_mark.line + 1, message))
 
-    def build(self, node: yaml.Node, path: Path) -> Any:
-        self.lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
-        if bad := _UNUSABLE.search(node.value):
-            self.refuse(node, f"the character U+{ord(bad[0]):04X} is not allowed. Delete it.")
-        if node.style is not None:
-            return node.value
-        value, trouble = read_plain(node.value)
+    def document(self) -> Any:
+        """The data of the only document, up to the index `end` of the text; None without one."""
+        next(self.events)  # the start of the stream
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            return None
+        data = self.build(self.next(()), ())
+        next(self.events)  # the end of the document
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            what = "expected a single document in the stream but found another document"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=after.start_mark)
+        return data
+
+    def next(self, path: Path) -> yaml.Event:
+        """The next event: of something at this depth, or the end of what holds it.
+
+        No alias, anchor, tag or deep nesting goes through.
+        """
+        event, trouble = next(self.events), None
+        self.end = event.end_mark.index
+        if isinstance(event, yaml.NodeEvent):
+            name, tag = event.anchor, getattr(event, "tag", None)
+            if name is not None:
+                trouble = f"'&{name}' and '*{name}' are not supported. Write the value out."
+            elif tag is not None:
+                trouble = f"the tag '{tag}' is not supported. Write the value alone."
+            elif len(path) >= MAX_DEPTH:
+                trouble = f"nested more than {MAX_DEPTH} levels deep. Write it flatter."
         if trouble:
-            self.refuse(node, f"{dotted(path)}: {trouble}" if path else trouble)
+            raise _Refused(event.start_mark.line + 1, trouble)
+        return event
+
+    def build(self, event: yaml.Event, path: Path) -> Any:
+        self.lines.setdefault(path, event.start_mark.line + 1)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(item := self.next((*path, 0)), yaml.SequenceEndEvent):
+                items.append(self.build(item, (*path, len(items))))
+            return items
+        if bad := _UNUSABLE.search(event.value):
+            self.refuse(event, f"the character U+{ord(bad[0]):04X} is not allowed. Delete it.")
+        if event.style is not None:
+            return event.value
+        value, trouble = read_plain(event.value)
+        if trouble:
+            self.refuse(event, f"{dotted(path)}: {trouble}" if path else trouble)
         return value
 
-    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def mapping(self, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = {}
         first: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.refuse(key_node, "a key must be a word, not a list or a mapping.")
-                continue
-            key, line = key_node.value, key_node.start_mark.line + 1
-            inner = (*path, key)
-            if key_node.end_mark.index == value_node.start_mark.index:
+        while not isinstance(key_event := self.next((*path, "")), yaml.MappingEndEvent):
+            # The key
+            known, is_word = len(self.problems), isinstance(key_event, yaml.ScalarEvent)
+            if not is_word:
+                self.build(key_event, path)
+            key, line = getattr(key_event, "value", ""), key_event.start_mark.line + 1
+            inner, trouble = (*path, key), None
+            value_event = self.next(inner)
+            if not is_word:
+                trouble = "a key must be a word, not a list or a mapping."
+            elif key_event.end_mark.index == value_event.start_mark.index:
                 # A word in braces without ': ', as text that holds a comma looks to YAML.
                 missing_space = re.fullmatch(r"\w+:.*", key)
                 fix = f"Write '{key}: value', or put text that holds ',' in quotes."
                 fix = "Put a space after ':'." if missing_space else fix
-                self.refuse(key_node, f"'{key}' has no value. {fix}")
+                trouble = f"'{key}' has no value. {fix}"
             elif key in data:
                 where = f"in lines {first[key]} and {line}" if self.has_lines else "twice"
-                message = f"the key '{dotted(inner)}' is written {where}. Delete one of them."
-                self.refuse(key_node, message)
+                trouble = f"the key '{dotted(inner)}' is written {where}. Delete one of them."
+
+            # Its value: below a key that is refused nothing else is told.
+            is_scalar = isinstance(value_event, yaml.ScalarEvent) and value_event.value != ""
+            self.lines[inner] = value_event.start_mark.line + 1 if is_scalar else line
+            value = self.build(value_event, inner)
+            if trouble is None:
+                first[key], data[key] = line, value
             else:
-                first[key] = line
-                is_scalar = isinstance(value_node, yaml.ScalarNode) and value_node.value != ""
-                self.lines[inner] = (value_node if is_scalar else key_node).start_mark.line + 1
-                data[key] = self.build(value_node, inner)
+                del self.problems[known:]
+                self.refuse(key_event, trouble)
         return data
 
 
@@ -157,13 +180,10 @@ def parse(text: str, *, source: str, has_lines: bool = True) -> tuple[Any, Mappi
     def place(line: int | None) -> Place:
         return Place(source, line if has_lines else None)
 
-    # Text to nodes: the first thing that is wrong ends it.
+    # What is no YAML, or more than is read of it, ends the reading.
+    builder = _Builder(text, has_lines=has_lines)
     try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        finally:
-            loader.dispose()
+        data = builder.document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
@@ -178,18 +198,15 @@ def parse(text: str, *, source: str, has_lines: bool = True) -> tuple[Any, Mappi
         line, message = error.args
         raise ConfigError(Problem(place(line), message)) from None
 
-    if not has_lines and "#" in text[node.end_mark.index if node else 0 :]:
+    if not has_lines and "#" in text[builder.end :]:
         message = "YAML takes what follows ' #' for a comment. Put text that holds it in quotes."
         raise ConfigError(Problem(place(None), message))
 
-    # Nodes to data: all that is wrong is told together.
-    if node is None:
-        return None, {(): Place(source)}
-    builder = _Builder(has_lines=has_lines)
-    data = builder.build(node, ())
+    # All else that is wrong is told together.
     if builder.problems:
         raise ConfigError([Problem(place(line), text) for line, text in builder.problems])
-    return data, {path: place(line) for path, line in builder.lines.items()}
+    places = {path: place(line) for path, line in builder.lines.items()}
+    return data, places or {(): Place(source)}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -18,9 +18,9 @@ from vidcfg.progress import listed
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.identity import canonical, digest
-from vidcfg.settings.document import ConfigDocument, load_document, put_value, set_value, validate
+from vidcfg.settings.document import ConfigDocument, load_document, put_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
-from vidcfg.settings.strict_yaml import dump_yaml
+from vidcfg.settings.strict_yaml import dump_yaml, parse
 from vidcfg.sweep.config import PromptFile, Replaced, SweepConfig
 
 MAX_ID = 60
@@ -166,7 +166,8 @@ def _put(
     elsewhere does not see it."""
     if sweep is not None and isinstance(value, str) and value.endswith(".npy"):
         value = str(Path(_beside(sweep.source, value)).absolute())
-    return set_value(render, tuple(path.split(".")), dump_yaml(value), source=source)
+    plain, _ = parse(dump_yaml(value), source=source)
+    return put_value(render, tuple(path.split(".")), plain, source=source)
 
 
 def _refuse_equal_cells(cells: list[Cell]) -> None:

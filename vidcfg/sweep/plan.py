@@ -360,15 +360,15 @@ def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
         try:
             find_weights(name, paths=plan.sweep.weights)
         except ValueError as error:
-            raise document.error("weights", f"weights: {error}") from None
+            raise document.error(("weights",), f"weights: {error}") from None
     try:
         plan.settings()
     except ValueError as error:
-        raise document.error("metrics", f"metrics: {error}") from None
+        raise document.error(("metrics",), f"metrics: {error}") from None
     try:
         real_items(plan.sweep.reference)
     except ValueError as error:
-        raise document.error("reference", f"reference: {error}") from None
+        raise document.error(("reference",), f"reference: {error}") from None
 
 
 def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:
