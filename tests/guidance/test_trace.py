@@ -12,7 +12,8 @@ import torch
 from rule_runs import plan_of
 
 from vidcfg.guidance.rules.cfg import Cfg
-from vidcfg.guidance.trace import NonFiniteError, StepTrace, Trace
+from vidcfg.guidance.step import NonFiniteError, check_finite
+from vidcfg.guidance.trace import StepTrace, Trace
 
 
 def step(number, evaluations):
@@ -30,17 +31,18 @@ def step(number, evaluations):
 
 def test_evaluations_are_summed_over_the_steps_of_the_last_run():
     trace = Trace()
-    trace.start_run(surfaces=[], planned=None, order=("method:cfg",))
+    trace.start_run(("method:cfg",))
     trace.steps += [step(0, {"cond": 2, "uncond": 1}), step(1, {"cond": 2})]
     assert trace.evaluations == {"cond": 4, "uncond": 1}
     assert trace.total == 5
-    trace.start_run(surfaces=[], planned=None, order=("method:dual",))
+    trace.start_run(("method:dual",))
     assert (trace.total, trace.num_runs, trace.order) == (0, 2, ("method:dual",))
 
 
 def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():
     trace, planned = Trace(), plan_of(Cfg(), np.full((1, 2, 3), 6.0))
-    trace.start_run(surfaces=[], planned=planned, order=("method:cfg", "rescale"))
+    trace.start_run(("method:cfg", "rescale"))
+    trace.planned = planned
     trace.steps.append(step(0, {"cond": 1, "uncond": 1}))
     data = json.loads(json.dumps(trace.to_dict(), allow_nan=False))
     assert data["order"] == ["method:cfg", "rescale"]
@@ -55,12 +57,12 @@ def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():
 
 def test_spread_that_no_step_waited_for_is_looked_at_when_the_run_ends():
     late = {name: torch.ones(2, 3).double() for name in ("std_cond_BF", "std_guided_BF")}
-    trace = Trace([replace(step(k, {"cond": 2}), **late) for k in range(3)])
-    trace.check_finite()
+    steps = [replace(step(k, {"cond": 2}), **late) for k in range(3)]
+    check_finite(steps)
     late["std_guided_BF"] = torch.tensor([[1.0, 1, 1], [1, 1, torch.nan]]).double()
-    trace.steps[1] = replace(trace.steps[1], **late)
+    steps[1] = replace(steps[1], **late)
     with pytest.raises(NonFiniteError, match="step 1: a prediction of sample 1 .* frame 2"):
-        trace.check_finite()
+        check_finite(steps)
 
 
 def test_a_trace_without_a_run_is_empty():

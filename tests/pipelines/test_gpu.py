@@ -14,7 +14,7 @@ from tiny_pipelines import BUILDERS, generators
 from tiny_text import with_prompts
 
 import vidcfg
-from vidcfg.guidance.trace import NonFiniteError
+from vidcfg.guidance.step import NonFiniteError
 from vidcfg.pipelines.load import DiffusersModel, MiniModel, load_pipeline
 
 pytestmark = pytest.mark.gpu

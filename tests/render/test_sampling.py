@@ -72,7 +72,7 @@ def test_videos_made_together_are_those_made_alone(pipe, scheduler):
     for video, single in zip(batch.videos, singles, strict=True):
         assert np.array_equal(video.frames_THWC, single.frames_THWC)
     assert not np.array_equal(singles[2].frames_THWC, singles[3].frames_THWC)
-    assert batch.executed < sum(single.trace.total for single in singles)
+    assert batch.trace.total < sum(single.trace.total for single in singles)
 
 
 def test_each_video_has_the_trace_of_its_own_strengths(pipe):
@@ -126,7 +126,8 @@ def test_a_grid_of_intervals_takes_the_evaluations_of_its_tree(pipe):
     foreseen = plan_run(SampleRows.joined([forecast_of(c).samples for c in configs]))
     assert foreseen.naive == 2 * num_steps * len(configs)
     batch = together(pipe, configs)
-    assert batch.executed == batch.planned == foreseen.total == trie_count(schedules)
+    run = batch.trace
+    assert run.total == run.planned.total == foreseen.total == trie_count(schedules)
     assert len({video.frames_THWC.tobytes() for video in batch.videos}) == len(configs)
     for index in range(0, len(configs), 11):
         single = alone(pipe, configs[index])

@@ -102,7 +102,7 @@ def ours_of(video: torch.Tensor, folder: Path, count: int) -> Callable[[], None]
         with converted_in_pieces(stock, what="the video"):
             output_type = Levels("np")
             frames = stock.video_processor.postprocess_video(video, output_type=output_type)
-        return Batch((replace(like, frames_THWC=frames[0]),), 2, 2, is_upper_bound=False)
+        return Batch((replace(like, frames_THWC=frames[0]),), like.trace)
 
     def ours() -> None:
         job.sample_units = sample

@@ -37,7 +37,8 @@ def rows() -> Iterator[Row]:
 
     def together() -> list[np.ndarray]:
         batch = sample_units(configs, pipe, unit)
-        assert batch.executed == batch.planned == shared, (batch.executed, shared)
+        trace = batch.trace
+        assert trace.total == trace.planned.total == shared, (trace.total, shared)
         return [video.frames_THWC for video in batch.videos]
 
     for name, skips in (("two passes a step", False), ("skips what is off", True)):

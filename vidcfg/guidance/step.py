@@ -6,6 +6,7 @@ them; what depends on predictions stays on their device, and no step waits for i
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,16 @@ from vidcfg.guidance.plan import Memory, SampleRows, SampleStep
 from vidcfg.guidance.planes import room
 from vidcfg.guidance.prediction import coefficients
 from vidcfg.guidance.rule import Vectors
-from vidcfg.guidance.trace import ADVICE, NonFiniteError, StepTrace
+from vidcfg.guidance.trace import StepTrace
+
+ADVICE = (
+    "In half precision a lower scale, guidance.rescale, guidance.clamp or model.dtype: float32 "
+    "helps."
+)
+
+
+class NonFiniteError(RuntimeError):
+    """A prediction holds NaN or Inf."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class GuidedDenoiser:
 
         Raises:
             NonFiniteError: if a prediction holds NaN or Inf, naming step, branch and frame; on
-                CUDA `Trace.check_finite` tells, at the end of a run.
+                CUDA `check_finite` tells, at the end of a run.
         """
         rules = self.samples.rules
         if memory is None:
@@ -81,7 +91,7 @@ class GuidedDenoiser:
         if before.device.type in HOST:
             before, after = before.cpu().numpy(), after.cpu().numpy()
             if not np.isfinite(before + after).all():
-                _check_finite(results, inputs, self.layout)
+                _name_broken(results, inputs, self.layout)
 
         # What was done.
         trace = StepTrace(
@@ -152,7 +162,28 @@ class GuidedDenoiser:
         return whole, *(torch.stack(each) for each in rows)
 
 
-def _check_finite(results: dict[Row, Place], inputs: StepInputs, layout: FrameLayout) -> None:
+def check_finite(steps: Sequence[StepTrace]) -> None:
+    """Look at the spread of steps that did not wait for it, at the end of a run.
+
+    Raises:
+        NonFiniteError: naming the first step, sample and frame with NaN or Inf.
+    """
+    waiting = [step for step in steps if isinstance(step.std_cond_BF, Tensor)]
+    if not waiting:
+        return
+    # All of them at once: the device is waited for once a run.
+    marks = [~(step.std_cond_BF + step.std_guided_BF).isfinite() for step in waiting]
+    found = torch.stack([mark_BF.any() for mark_BF in marks]).tolist()
+    if any(found):
+        place = found.index(True)
+        sample, frame = marks[place].nonzero()[0].tolist()
+        raise NonFiniteError(
+            f"step {waiting[place].step}: a prediction of sample {sample} holds NaN or Inf, "
+            f"first in latent frame {frame}. {ADVICE}"
+        )
+
+
+def _name_broken(results: dict[Row, Place], inputs: StepInputs, layout: FrameLayout) -> None:
     """Name the first frame that holds NaN or Inf."""
     for (branch, sample), (prediction, row) in results.items():
         frames = layout.frames(prediction[row : row + 1], inputs.num_frames).flatten(2)

@@ -11,15 +11,6 @@ from vidcfg.extras import explained
 from vidcfg.guidance.plan import RunPlan, added_up
 from vidcfg.guidance.shapes import Float64
 
-ADVICE = (
-    "In half precision a lower scale, guidance.rescale, guidance.clamp or model.dtype: float32 "
-    "helps."
-)
-
-
-class NonFiniteError(RuntimeError):
-    """A prediction holds NaN or Inf."""
-
 
 @dataclass(frozen=True, eq=False)
 class StepTrace:
@@ -156,33 +147,10 @@ class Trace:
         table = f"<table><tr>{_cells('th', heads)}</tr>{rows}</table>"
         return f"<p>{escape(repr(self))}</p>{table if rows else ''}"
 
-    def start_run(self, *, surfaces: list, planned, order: tuple[str, ...]) -> None:
-        """Forget the steps of the previous run."""
-        self.steps = []
-        self.surfaces, self.planned, self.order = surfaces, planned, order
+    def start_run(self, order: tuple[str, ...]) -> None:
+        """Forget the previous run; the new one applies these operations."""
+        self.steps, self.surfaces, self.planned, self.order = [], [], None, order
         self.num_runs += 1
-
-    def check_finite(self) -> None:
-        """Look at the spread of steps that did not wait for it, at the end of a run.
-
-        Raises:
-            NonFiniteError: naming the first step, sample and frame with NaN or Inf.
-        """
-        waiting = [step for step in self.steps if not isinstance(step.std_cond_BF, np.ndarray)]
-        if not waiting:
-            return
-        # All of them at once: the device is waited for once a run.
-        import torch
-
-        marks = [~(step.std_cond_BF + step.std_guided_BF).isfinite() for step in waiting]
-        found = torch.stack([mark_BF.any() for mark_BF in marks]).tolist()
-        if any(found):
-            place = found.index(True)
-            sample, frame = marks[place].nonzero()[0].tolist()
-            raise NonFiniteError(
-                f"step {waiting[place].step}: a prediction of sample {sample} holds NaN or Inf, "
-                f"first in latent frame {frame}. {ADVICE}"
-            )
 
     def to_dict(self) -> dict:
         """Plain data for the JSON beside a video."""

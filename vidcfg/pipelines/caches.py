@@ -64,33 +64,29 @@ def cache_of(module: Any) -> CacheKind | None:
 
 
 class RunCaches:
-    """The caches of a run: checked when it begins, and a state for each branch while it lasts.
+    """The caches of a run, and a state for each branch while it lasts.
 
-    `models` are the denoisers by the expert that each is (None: the only one), `calls` the model
-    calls of every step.
-
-    Raises:
-        ValueError: for what would feed a cache with another call's tensors.
+    `models` are the denoisers by the expert that each is (None: the only one), `experts` those of
+    the steps, `calls` the model calls of every step. `found` has each cache and the steps on which
+    its model runs, for `check_cache`.
     """
 
     def __init__(
         self,
         models: Mapping[str | None, Any],
-        samples: SampleRows,
-        passes: Passes,
-        touches: Mapping[str, str],
+        experts: tuple[str, ...] | None,
         calls: tuple[int, ...],
     ):
-        self.num_steps, self.is_any = len(calls), False
+        self.num_steps = len(calls)
+        self.found: list[tuple[CacheKind, list[int]]] = []
         self.by_call: dict[tuple[str, Any], Any] = {}
         self.shared: dict[Any, list[Any]] = {}
         for expert, module in models.items():
-            cache, told = cache_of(module), samples.experts or [expert] * len(calls)
+            cache, told = cache_of(module), experts or [expert] * len(calls)
             steps = [k for k, count in enumerate(calls) if count and told[k] == expert]
             if cache is None or not steps:
                 continue
-            self.is_any = True
-            check_cache(cache, samples, passes, touches, steps)
+            self.found.append((cache, steps))
             if cache.is_shared:
                 hooks = [hook for name, hook in hooks_of(module) if cache.hook in name]
                 self.shared[module] = hooks

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from vidcfg.guidance.passes import Passes
 from vidcfg.guidance.setting import Guidance, Written
+from vidcfg.guidance.step import check_finite
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.arguments import call_signature, without_own_guidance
 from vidcfg.pipelines.changes.base import LogProb
@@ -22,7 +23,6 @@ from vidcfg.pipelines.texts import (
     kept_from_negative,
     negative_inputs,
     negative_texts,
-    num_prompts,
 )
 
 
@@ -80,8 +80,11 @@ def guide(
         given = negative_inputs(family, negative, negative_prompt)
         rules = [rule for setting in settings for rule in setting.method.terms]
         inputs = given and {"negative": given}
-        texts = BranchTexts(pipe, family, negative_prompt, conditions_of(rules), inputs)
-        session = Session(pipe, family, settings, texts, fps=fps, classifier=classifier)
+        on = [s for s in settings if family.second_stream is not None or not s.is_off]
+        early = [source for setting in on for source in setting.method.sources().values()]
+        conditions = conditions_of(rules)
+        texts = BranchTexts(pipe, family, negative_prompt, conditions, inputs, early)
+        session = Session(pipe, family, settings, texts, fps, classifier)
         trace, changed = session.trace, _guided_methods(cls, family, session)
     # A subclass under the class's own name, so that nothing else in the process is changed.
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
@@ -95,37 +98,24 @@ def guide(
             session.pipe = session.texts = session.in_progress = None
 
 
+@dataclass(eq=False)
 class Session:
     """One `guide` block: a pipeline, the rules for it, and the run in progress."""
 
-    def __init__(
-        self,
-        pipe: Any,
-        family: Family,
-        settings: list[Guidance],
-        texts: BranchTexts,
-        *,
-        fps: float | int | None,
-        classifier: LogProb | None,
-    ):
-        self.pipe, self.family, self.texts = pipe, family, texts
-        self.fps, self.classifier = fps, classifier
-        self.rules = list(settings)
-        self.passes = Passes(
-            mode=settings[0].passes,
-            stock=family.stock_passes,
-            micro_batch=settings[0].micro_batch,
-            share=settings[0].share,
-        )
-        self.trace = Trace()
-        self.call: Mapping[str, Any] = {}
-        self.in_progress: GuidedRun | None = None
-        self.own_guidance: dict[str, Any] | None = None
-        self.frame_table: Any = None
-        self.num_loops = 0
-        self.control: tuple[Callable, dict[str, Any]] | None = None
-        self.is_encoding = False
-        self.scales_noted = False
+    pipe: Any
+    family: Family
+    rules: Sequence[Guidance]
+    texts: BranchTexts
+    fps: float | int | None
+    classifier: LogProb | None
+    trace: Trace = field(default_factory=Trace)
+    call: Mapping[str, Any] = field(default_factory=dict)
+    in_progress: GuidedRun | None = None
+    own_guidance: dict[str, Any] | None = None
+    frame_table: Any = None
+    num_loops: int = 0
+    control: tuple[Callable, dict[str, Any]] | None = None
+    scales_noted: bool = False
 
     @contextlib.contextmanager
     def run(self, call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -145,30 +135,10 @@ class Session:
         try:
             with guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
                 yield {} if second is None else {second.scale_argument: 1.0}
-            self.trace.check_finite()
+            check_finite(self.trace.steps)
         finally:
             self.call, self.in_progress, self.control = {}, None, None
             self.texts.encoded.clear()
-
-    def encode(self) -> None:
-        """Encode what the branches see while the pipeline encodes its prompt.
-
-        Within its loop, offloading would keep text encoders on the device beside the denoiser.
-        What cannot be told or encoded so early is left to the first step, if that needs it.
-        """
-        family, call = self.family, self.call
-        count = num_prompts(call)
-        if self.is_encoding or count is None or not family.texts:
-            return
-        on = [s for s in self.rules if family.second_stream is not None or not s.is_off]
-        sources = [source for s in on for source in s.method.sources().values()]
-        has_encoder = getattr(self.pipe, "text_encoder", None) is not None
-        sources = [s for s in sources if s in self.texts.inputs or (has_encoder and s != "cond")]
-        self.is_encoding = True
-        try:
-            self.texts.encode(sources, call, count)
-        finally:
-            self.is_encoding = False
 
     def forward(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
@@ -263,7 +233,7 @@ def _guided_methods(cls: type, family: Family, session: Session) -> dict[str, Ca
             return cls.__call__(self, **given, **extra)
 
     changed = {"__call__": call}
-    after = {"encode_prompt": lambda encoded: session.encode()}
+    after = {"encode_prompt": lambda encoded: session.texts.encode_early(session.call)}
     if family.frame_levels is not None:
         after[family.frame_levels.method] = session.begin_with
     for name in after:

@@ -105,7 +105,7 @@ class FrameGuidance(BaseGuidance):
         last_step, count = self._seen
         if count != num_inference_steps or step <= last_step:
             self._facts = self._rows = None
-            self.trace.start_run(surfaces=[], planned=None, order=self._rule.order())
+            self.trace.start_run(self._rule.order())
         self._seen = step, num_inference_steps
         super().set_state(step, num_inference_steps, timestep)
 

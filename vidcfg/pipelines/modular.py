@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcfg.guidance.setting import Guidance
+from vidcfg.guidance.step import check_finite
 from vidcfg.guidance.trace import Trace
 from vidcfg.pipelines.caches import cache_of
 from vidcfg.pipelines.changes.layers import swapped
@@ -86,7 +87,7 @@ def guided_modular(
                 if hasattr(self, name):
                     stack.enter_context(swapped(self, name, guider))
             made = cls.__call__(self, state, output, **given)
-        trace.check_finite()
+        check_finite(trace.steps)
         return made
 
     return trace, {"__call__": call}

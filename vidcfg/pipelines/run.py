@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcfg.guidance.passes import PassTimer, StepInputs, same_rows
+from vidcfg.guidance.passes import Passes, PassTimer, StepInputs, same_rows
 from vidcfg.guidance.plan import Memory, SampleRows, plan_run
 from vidcfg.guidance.step import GuidedDenoiser
 from vidcfg.guidance.surface import EVENED
 from vidcfg.pipelines.arguments import inputs_of, with_rows
-from vidcfg.pipelines.caches import RunCaches
+from vidcfg.pipelines.caches import RunCaches, check_cache
 from vidcfg.pipelines.changes import Changes
 from vidcfg.pipelines.changes.base import RunStart, StepCall, first
 from vidcfg.pipelines.schedulers import prediction_kind
@@ -51,7 +51,8 @@ class GuidedRun:
             self.place = FramePlace(family, session.frame_table, arguments)
         shared, cond = inputs_of(family, arguments)
         hidden = arguments[family.hidden]
-        layout, passes = family.frame_layout, session.passes
+        layout, how = family.frame_layout, session.rules[0]
+        passes = Passes(how.passes, family.stock_passes, how.micro_batch, how.share)
         latent_frames = family.latent_frames or (lambda given: layout.num_frames(hidden))
         self.num_frames = latent_frames(arguments)
         self.returns_tensor = "return_dict" not in _parameters(module)
@@ -101,22 +102,23 @@ class GuidedRun:
         models = {None: module}
         if samples.experts is not None:
             models = {family.denoisers[n]: found for n, found in family.models_of(pipe).items()}
-        how = (passes, self.changes.touches, self.facts.calls)
-        self.caches = RunCaches(models, samples, *how)
-        if self.caches.is_any or self.changes.needs_samples or self.second is not None:
+        self.caches = RunCaches(models, samples.experts, self.facts.calls)
+        for cache, steps in self.caches.found:
+            check_cache(cache, samples, passes, self.changes.touches, steps)
+        if self.caches.found or self.changes.needs_samples or self.second is not None:
             passes = replace(passes, share=False)
 
         # Texts of the branches, the plan, the denoiser.
         self.sources = samples.sources()
         given = {"call": call, "arguments": arguments, "cond": cond}
         self.by_branch = session.texts.of_branches(self.sources, **given)
-        starts, texts = self._equal(shared, cond)
+        inputs, told = self.by_branch | {"cond": cond}, self.memory.told
+        starts, texts = _equal(shared, inputs, self.changes, told)
         how = {"share": passes.share, "evaluations_per_step": self.facts.calls}
         planned = plan_run(samples, starts=starts, texts=texts, **how)
-        session.trace.start_run(
-            surfaces=[terms[0] for terms in surfaces], planned=planned, order=rules[0].order()
-        )
         self.trace = session.trace
+        self.trace.start_run(rules[0].order())
+        self.trace.surfaces, self.trace.planned = [terms[0] for terms in surfaces], planned
         self.denoiser = GuidedDenoiser(
             layout,
             samples,
@@ -124,18 +126,6 @@ class GuidedRun:
             combine_dtype=torch.float32 if family.combines_in_float32 else None,
             timer=PassTimer((type(module).__name__, tuple(hidden.shape), str(hidden.device))),
         )
-
-    def _equal(
-        self, shared: Mapping[str, Tensor], cond: Mapping[str, Tensor]
-    ) -> tuple[list[int], list[dict[str, Any]]]:
-        """The start and the texts of every sample, told by their content."""
-        everyone = list(range(len(shared[self.family.hidden])))
-        told, inputs = self.memory.told, self.by_branch | {"cond": cond}
-        starts = same_rows(("shared", *shared), shared, told)
-        texts = {b: same_rows((b,), rows, told) for b, rows in inputs.items()}
-        conditions = [(same, self.changes.tag(b)) for b, same in enumerate(texts["cond"])]
-        texts |= dict.fromkeys(self.changes.followers, conditions)
-        return starts, [{branch: each[b] for branch, each in texts.items()} for b in everyone]
 
     def step(
         self, module: Any, original: Callable, expert: str | None, arguments: dict[str, Any]
@@ -229,6 +219,20 @@ class GuidedRun:
             grid=grid if all(isinstance(size, int) for size in grid) else None,
             num_channels=None if family.layout == "tokens" else channels,
         )
+
+
+def _equal(
+    shared: Mapping[str, Tensor],
+    by_branch: Mapping[str, Mapping[str, Tensor]],
+    changes: Changes,
+    told: dict[tuple, tuple],
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """The start and the texts of every sample, told by their content."""
+    starts = same_rows(("shared", *shared), shared, told)
+    texts = {b: same_rows((b,), rows, told) for b, rows in by_branch.items()}
+    conditions = [(same, changes.tag(b)) for b, same in enumerate(texts["cond"])]
+    texts |= dict.fromkeys(changes.followers, conditions)
+    return starts, [dict(zip(texts, seen)) for seen in zip(*texts.values())]
 
 
 def _channels(module: Any) -> int | None:

@@ -22,7 +22,7 @@ Inputs = Mapping[str, Tensor]
 """What a call has by name; rows for the denoiser, or what `encode_prompt` makes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class BranchTexts:
     """What the branches other than `cond` see in the calls of a pipeline.
 
@@ -32,6 +32,7 @@ class BranchTexts:
         negative: the negative prompt, one for all or one per prompt.
         conditions: condition name -> prompt, for rules with several conditions.
         inputs: source -> text inputs that the user encoded (`prompt_embeds`, masks, ...).
+        early: sources to encode while the pipeline encodes its prompt.
         encoded: source -> text inputs as the denoiser takes them, kept for one pipeline call.
     """
 
@@ -40,7 +41,9 @@ class BranchTexts:
     negative: str | list[str]
     conditions: Mapping[str, str]
     inputs: Mapping[str, Inputs]
+    early: Iterable[str]
     encoded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    is_encoding: bool = False
 
     def of_branches(
         self, sources: Mapping[str, str], *, call: Arguments, arguments: Arguments, cond: Inputs
@@ -103,6 +106,23 @@ class BranchTexts:
             path: as_rows(new, images[path][:count], "ip_adapter_image_embeds")
             for path, new in zip(images, made)
         }
+
+    def encode_early(self, call: Arguments) -> None:
+        """Encode what the branches see while the pipeline encodes its prompt.
+
+        Within its loop, offloading would keep text encoders on the device beside the denoiser.
+        What cannot be told or encoded so early is left to the first step, if that needs it.
+        """
+        count = num_prompts(call)
+        if self.is_encoding or count is None or not self.family.texts:
+            return
+        has_encoder = getattr(self.pipe, "text_encoder", None) is not None
+        sources = [s for s in self.early if s in self.inputs or (has_encoder and s != "cond")]
+        self.is_encoding = True
+        try:
+            self.encode(sources, call, count)
+        finally:
+            self.is_encoding = False
 
     def encode(self, sources: Iterable[str], call: Arguments, num_prompts: int) -> None:
         """Fill `encoded`: each text once, to serve all branches that see it.

@@ -53,12 +53,10 @@ class Rendered:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The videos of one run, in the order of the configurations, and the evaluations it took."""
+    """The videos of one run, in the order of the configurations, and the trace of all of it."""
 
     videos: tuple[Rendered, ...]
-    executed: int
-    planned: int
-    is_upper_bound: bool
+    trace: Trace
 
 
 def can_share(pipe: Any, config: RenderConfig) -> bool:
@@ -139,7 +137,7 @@ def sample_units(
         audio = sounds[index] if sounds else None
         mine = trace if count == 1 else _of_sample(trace, index)
         videos.append(Rendered(to_uint8(frames), mine, pixels_of, seconds, audio))
-    return Batch(tuple(videos), trace.total, trace.planned.total, trace.planned.is_upper_bound)
+    return Batch(tuple(videos), trace)
 
 
 def _decoding_alone(pipe: Any, count: int) -> contextlib.AbstractContextManager:

@@ -252,7 +252,7 @@ class Kinds(ConfigModel):
     @classmethod
     def _read(cls, value: Any, info: Any) -> "Kinds":
         """The checked setting that a value of the file, or of Python, stands for."""
-        value = cls.from_short(plain(value))
+        value = cls.from_short(value)
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):

@@ -137,7 +137,7 @@ class Worker:
         runs = [made] if can_share(pipe, first) else [[one] for one in made]
 
         # Each run, and its units into the store
-        batches, own = [], pipe.scheduler
+        traces, own = [], pipe.scheduler
         try:
             pipe.scheduler = make_scheduler(pipe, first.sampling)
             for run in runs:
@@ -145,7 +145,7 @@ class Worker:
                 follow = self.on_step and partial(self.on_step, what=what)
                 of = [config for _, config in run]
                 batch = sample_units(of, pipe, unit, name=prompt.text, on_step=follow)
-                batches.append(batch)
+                traces.append(batch.trace)
                 for (key, config), rendered in zip(run, batch.videos):
                     yield self._store_unit(key, config, unit, pipe, rendered, model, job)
         finally:
@@ -154,9 +154,9 @@ class Worker:
         # What the job took
         facts = {
             "units": keys,
-            "planned": sum(batch.planned for batch in batches),
-            "planned_is_upper_bound": any(batch.is_upper_bound for batch in batches),
-            "executed": sum(batch.executed for batch in batches),
+            "planned": sum(trace.planned.total for trace in traces),
+            "planned_is_upper_bound": any(trace.planned.is_upper_bound for trace in traces),
+            "executed": sum(trace.total for trace in traces),
             "seconds": round(time.perf_counter() - begin, 3),
             "worker": self.name,
             "level": job.level,
