@@ -88,6 +88,7 @@ class Composite(Method):
         return {branch: source for term in self.rules for branch, source in term.sources().items()}
 
     def rows(self, strength: Rows, weight: Rows) -> list[tuple]:
+        """Each term with the strength and the weight that are its own."""
         if len(self.rules) == 1:
             return [(self.rules[0], strength, weight)]
         rows = enumerate(self.rules)

@@ -137,12 +137,14 @@ class SampleRows:
         known = dict.fromkeys((*method.branches, *sorted(self.always)))
         branches = tuple(branch for branch in known if branch in needed)
         tags = tuple(method.tag(branch, *values) for branch in branches)
-        active = tuple(not term.is_off(*own).all() for term, *own in method.rows(*values))
+        terms = method.rows(*values) if len(method.terms) > 1 else [(method, *values)]
+        active = tuple(not term.is_off(*own).all() for term, *own in terms)
         if any(active):
             deltas = method.deltas(*values).items()
             moves = tuple((branch, tuple(amounts.tolist())) for branch, amounts in deltas)
         rule = self.rules[sample]
-        key = (method.key, rule.group_key())
+        limits = (rule.rescale, rule.threshold, rule.clamp)
+        key = (method.key, rule.method.key, *limits, rule.statistics, rule.precision)
         return SampleStep(sample, rule, method, *values, key, branches, tags, active, moves)
 
     def sources(self) -> dict[str, str]:

@@ -183,10 +183,6 @@ class Method(ConfigModel):
         deltas = self.deltas(strength, weight).items()
         return reduce(and_, [v == (1 if b == "cond" else 0) for b, v in deltas])
 
-    def rows(self, strength: Rows, weight: Rows) -> list[tuple]:
-        """The rule, or each of its terms, with the strength and the weight that are its own."""
-        return [(self, strength, weight)]
-
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         """The branches of which a coefficient can be non-zero on a step with these values."""
         if self.compares:

@@ -95,9 +95,14 @@ def ends_in_order(start: float, stop: float) -> Iterator[Finding]:
         yield Finding(("to",), f"is {stop:g}, but must not be below 'from', {start:g}. Swap them.")
 
 
+def within(start: float, stop: float, position_K: Steps) -> Bool[np.ndarray, "K"]:
+    """Which steps lie from `start` to `stop`, both included."""
+    return (position_K >= start) & (position_K <= stop)
+
+
 def holds_a_step(start: float, stop: float, position_K: Steps) -> Iterator[Finding]:
     """A finding when no step lies from `start` to `stop`."""
-    if start > stop or ((position_K >= start) & (position_K <= stop)).any():
+    if start > stop or within(start, stop, position_K).any():
         return
     below_K, above_K = position_K[position_K < start], position_K[position_K > stop]
     nearest = [*np.sort(below_K)[-1:], *np.sort(above_K)[:1]]
@@ -127,6 +132,8 @@ class Schedule(Kinds):
     """One scale per step. A kind says what it is at each progress, and which values are scales.
 
     scales   the fields that hold scales: numbers, or lists of numbers or of [progress, scale]
+    span     from which progress to which it guides at all. A scale of 1 that is written out does:
+             terms with a scale of their own, such as a negative prompt's, stay on there
     """
 
     kinds: ClassVar[dict[str, type["Schedule"]]] = {}
@@ -135,6 +142,7 @@ class Schedule(Kinds):
         "schedule such as {kind: cosine, start: 10.0, end: 2.0}."
     )
     scales: ClassVar[tuple[str, ...]]
+    span: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     over: Literal["progress", "sigma"] = "progress"
 
@@ -158,14 +166,6 @@ class Schedule(Kinds):
     def values(self, position_K: Steps) -> Float64[np.ndarray, "K *N"]:
         """The scale at each progress; those of latent frames where each has its own."""
         raise NotImplementedError
-
-    def active(self, position_K: Steps) -> Bool[np.ndarray, "K"]:
-        """Which steps are guided at all: every one, but outside of an interval.
-
-        A scale of 1 that is written out is active: terms with a scale of their own, such as a
-        negative prompt's, stay on there.
-        """
-        return np.ones(len(position_K), dtype=bool)
 
     def check_run(self, position_K: Steps) -> Iterator[Finding]:
         """What cannot work on steps with these positions."""
@@ -297,11 +297,12 @@ class IntervalSchedule(Schedule):
     def check_run(self, position_K: Steps) -> Iterator[Finding]:
         return holds_a_step(self.start, self.stop, position_K)
 
-    def active(self, position_K: Steps) -> Bool[np.ndarray, "K"]:
-        return (position_K >= self.start) & (position_K <= self.stop)
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.start, self.stop
 
     def values(self, position_K: Steps) -> Steps:
-        return np.where(self.active(position_K), self.value, 1.0).astype(np.float64)
+        return np.where(within(*self.span, position_K), self.value, 1.0).astype(np.float64)
 
 
 @schedule("knots")

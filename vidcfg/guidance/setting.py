@@ -188,11 +188,6 @@ class Guidance(ConfigModel):
             for i, kind in enumerate(kinds)
         )
 
-    def group_key(self) -> tuple:
-        """What two samples must share to be combined together: everything but the surface."""
-        limits = (self.rescale, self.threshold, self.clamp)
-        return (self.method.key, *limits, self.statistics, self.precision)
-
     def order(self) -> tuple[str, ...]:
         """The operations in the order in which they are applied.
 

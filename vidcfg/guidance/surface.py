@@ -16,7 +16,7 @@ from vidcfg.guidance.frame_map import FrameMap
 from vidcfg.guidance.frames import FrameWeights
 from vidcfg.guidance.matrix import parted
 from vidcfg.guidance.rule import Rule
-from vidcfg.guidance.schedule import Schedule, positions, progress
+from vidcfg.guidance.schedule import Schedule, positions, progress, within
 from vidcfg.guidance.shapes import Float64
 from vidcfg.guidance.windows import Window, window_mask
 from vidcfg.settings.base import Finding
@@ -29,7 +29,8 @@ class Surface:
 
     `progress_K` is k / (K - 1) whatever the schedule follows; the arrays are read-only. `fps` is
     None where unknown. Where frames have noise levels of their own a row is a call of the denoiser
-    (`by_frame`).
+    (`by_frame`). `is_evened` tells that weights differ between pixel frames and not between latent
+    frames.
     """
 
     progress_K: Float64[np.ndarray, "K"]
@@ -39,18 +40,11 @@ class Surface:
     weights_KF: Float64[np.ndarray, "K F"]
     strength_KF: Float64[np.ndarray, "K F"]
     fps: float | None = None
+    is_evened: bool = False
 
     def __post_init__(self):
         for array in (v for v in vars(self).values() if isinstance(v, np.ndarray)):
             array.flags.writeable = False
-
-    @property
-    def is_evened(self) -> bool:
-        """Whether weights that differ between pixel frames do not between latent frames."""
-        pixels_K, latents_K = (
-            (weights != weights[:, :1]).any() for weights in (self.weights_KT, self.weights_KF)
-        )
-        return bool(pixels_K and not latents_K)
 
     def by_frame(self, step_NF: np.ndarray, latent_T: np.ndarray) -> "Surface":
         """Row n has latent frame f as it is on step `step_NF[n, f]`, and off where that is -1.
@@ -163,7 +157,7 @@ class Term:
             here = (*self.at["scale"], name) if is_dict else self.at["scale"]
             if part.over == "progress":
                 yield from (found.below(*here) for found in part.check_run(progress_K))
-                active_K = part.active(progress_K) if is_own and not is_dict else active_K
+                active_K = within(*part.span, progress_K) if is_own and not is_dict else active_K
         yield from (found.below(*self.above) for found in self.rule.check_run(num_steps))
         for i, window in enumerate(self.windows):
             found = window.check_run(progress_K, num_frames, active_K)
@@ -217,7 +211,7 @@ class Term:
         # Weights: those of the frames, 0 where a window or an interval leaves the frame alone.
         progress_K = progress(num_steps)
         mask_KT = window_mask(self.windows, progress_K, num_frames)
-        mask_KT = mask_KT & self.scale.active(position_K)[:, None]
+        mask_KT = mask_KT & within(*self.scale.span, position_K)[:, None]
         weights_T = self.frames.weights(num_frames, fps=fps)
         weights_T = _one_each(weights_T, num_frames, self.at["frames"], "weight")
         weights_KT = np.where(mask_KT, weights_T, 0.0)
@@ -233,14 +227,17 @@ class Term:
             scale_K, share_KF = parted(scale_KN)
             scale_KT, share_KT = scale_KN[:, latent_T], share_KF[:, latent_T]
 
+        shares_KT, shares_KF = weights_KT * share_KT, weights_KF * share_KF
+        pixels_differ, latents_differ = ((w != w[:, :1]).any() for w in (shares_KT, shares_KF))
         return Surface(
             progress_K=progress_K,
             scale_K=scale_K,
-            weights_KT=weights_KT * share_KT,
+            weights_KT=shares_KT,
             strength_KT=strength_of(scale_KT, weights_KT),
-            weights_KF=weights_KF * share_KF,
+            weights_KF=shares_KF,
             strength_KF=strength_of(scale_KF, weights_KF),
             fps=None if fps is None else float(fps),
+            is_evened=bool(pixels_differ and not latents_differ),
         )
 
     def _columns(
@@ -281,7 +278,7 @@ class Term:
         for name in present:
             steps, part = [k for k, e in enumerate(experts) if e == name], self.scale[name]
             position_K = positions(part.over, run["num_steps"], run["sigmas"])
-            if not part.active(position_K)[steps].any():
+            if not within(*part.span, position_K)[steps].any():
                 raise ValueError(
                     f"{dotted(('guidance', *self.at['scale'], name))} guides no step: {name} runs "
                     f"from {position_K[steps[0]]:.4g} to {position_K[steps[-1]]:.4g}, where its "
@@ -292,4 +289,5 @@ class Term:
             for item in fields(Surface)
             if item.name.split("_")[-1].startswith("K")
         }
-        return replace(made[present[0]], **arrays)
+        is_evened = all(surface.is_evened for surface in made.values())
+        return replace(made[present[0]], **arrays, is_evened=is_evened)

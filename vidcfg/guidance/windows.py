@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from vidcfg.guidance.frames import outside
-from vidcfg.guidance.schedule import Steps, ends_in_order, holds_a_step
+from vidcfg.guidance.schedule import Steps, ends_in_order, holds_a_step, within
 from vidcfg.settings.base import ConfigModel, Finding, Fraction, Pair
 
 
@@ -31,7 +31,7 @@ class Window(ConfigModel):
 
     def holds(self, progress_K: Steps) -> np.ndarray:
         """Which of the steps are inside (K)."""
-        return (progress_K >= self.start) & (progress_K <= self.stop)
+        return within(self.start, self.stop, progress_K)
 
     def check_run(
         self, progress_K: Steps, num_frames: int, active_K: np.ndarray

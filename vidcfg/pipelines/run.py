@@ -78,10 +78,12 @@ class GuidedRun:
             # What is written, and what a frame of more than full weight makes of it.
             strengths = [np.append(surface.scale_K, surface.strength_KT) for surface, *_ in made]
             peaks = {float(values[abs(values - 1).argmax()]) for values in strengths}
+            low, high = family.usual_range
             for peak in sorted(peaks):
-                note = scale_note(family, peak)
-                if note is not None:
-                    logging.getLogger("vidcfg").warning("note: %s", note)
+                if peak != 1 and not low <= peak <= high:
+                    what = f"scale {peak:g} is outside of what people use with {family.name}"
+                    usual = f"({low:g} to {high:g}, default {family.default_scale:g})"
+                    logging.getLogger("vidcfg").warning("note: %s %s.", what, usual)
             if any(surface.is_evened for surfaces in made for surface in surfaces):
                 logging.getLogger("vidcfg").warning(EVENED)
         levels = None
@@ -299,17 +301,6 @@ def check_by_frame(rules: list[Any], place: FramePlace) -> None:
             f"guidance.method {found[0]} goes from step to step, but the frames of this run are "
             f"on different steps. Use cfg, or ar_step=0."
         )
-
-
-def scale_note(family: Any, scale: float) -> str | None:
-    """A sentence for a scale (its peak over the run) outside the usual range, or None."""
-    low, high = family.usual_range
-    if scale == 1 or low <= scale <= high:
-        return None
-    return (
-        f"scale {scale:g} is outside of what people use with {family.name} "
-        f"({low:g} to {high:g}, default {family.default_scale:g})."
-    )
 
 
 def _setting_of_sample(num_settings: int, num_samples: int, call: Mapping[str, Any]) -> list[int]:
