@@ -46,9 +46,8 @@ def render(pipe, prompt: str, *, frames: dict | None = None, num_frames: int = 1
     """Uint8 frames [T, 32, 32, 3] at scale 3, four steps, on one thread."""
     import torch
 
-    from vidcfg.render.config import RenderConfig
+    from vidcfg.render.config import RenderConfig, units_of
     from vidcfg.render.sampling import sample_units
-    from vidcfg.render.units import units_of
 
     config = RenderConfig(
         schema=1,

@@ -38,9 +38,8 @@ class MiniWorker:
         import torch
 
         from vidcfg.pipelines.schedulers import make_scheduler
-        from vidcfg.render.config import load_render_config
+        from vidcfg.render.config import load_render_config, units_of
         from vidcfg.render.sampling import sample_units
-        from vidcfg.render.units import units_of
 
         torch.set_num_threads(1)
         steps, seed = unit.split("-")

@@ -293,3 +293,9 @@ def _why(path: Path, error: OSError) -> str:
 
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def digest(text: str) -> str:
+    """sha256 of a text, as hexadecimal digits."""
+    # A lone surrogate is a legal YAML escape and cannot be encoded otherwise.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -6,10 +6,9 @@ from PIL import Image
 from vidcfg.guidance.frame_map import CausalMap, CogVideoXMap, OneToOneMap
 from vidcfg.pipelines.families import FAMILIES
 from vidcfg.render.checks import check_before_loading
-from vidcfg.render.config import load_render_config
+from vidcfg.render.config import load_render_config, units_of
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.preview import preview
-from vidcfg.render.units import units_of
 from vidcfg.settings.presets import presets
 
 MAPS = {

@@ -22,11 +22,10 @@ from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
 from vidcfg.render import __main__ as cli
 from vidcfg.render.checks import check_before_loading
-from vidcfg.render.config import load_render_config
+from vidcfg.render.config import load_render_config, units_of
 from vidcfg.render.forecast import forecast_of
 from vidcfg.render.preview import preview
 from vidcfg.render.sampling import sample_units
-from vidcfg.render.units import units_of
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """\

@@ -6,9 +6,9 @@ import torch
 
 import vidcfg.render.job as job
 from vidcfg.pipelines.schedulers import make_scheduler
+from vidcfg.render.config import units_of
 from vidcfg.render.job import render_units
 from vidcfg.render.sampling import sample_units
-from vidcfg.render.units import units_of
 
 
 @pytest.fixture(autouse=True)

@@ -55,9 +55,8 @@ def render_all(path: Path) -> dict[str, np.ndarray]:
     """The uint8 frames [5, 8, 12, 3] of every case."""
     from vidcfg.pipelines.load import load_pipeline
     from vidcfg.pipelines.schedulers import make_scheduler
-    from vidcfg.render.config import load_render_config
+    from vidcfg.render.config import load_render_config, units_of
     from vidcfg.render.sampling import sample_units
-    from vidcfg.render.units import units_of
 
     made, pipe = {}, None
     for name, guidance in CASES.items():

@@ -2,10 +2,10 @@
 
 import json
 
+from vidcfg.render.config import describe, units_of
 from vidcfg.render.preview import preview
 from vidcfg.render.prompts import prompt_warnings
 from vidcfg.render.record import to_json
-from vidcfg.render.units import describe, units_of
 
 
 def _preview(config):

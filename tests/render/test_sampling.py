@@ -8,9 +8,8 @@ import torch
 
 from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.schedulers import make_scheduler
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, Unit
 from vidcfg.render.sampling import sample_units
-from vidcfg.render.units import Unit
 
 SCHEDULERS = ("flow_euler", "unipc", "dpm++", "heun")
 

@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from vidcfg.render.config import Prompt
-from vidcfg.render.units import prompt_names, units_of
+from vidcfg.render.config import Prompt, prompt_names, units_of
 
 HOSTILE = [
     "../../etc/passwd",

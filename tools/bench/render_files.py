@@ -30,9 +30,8 @@ from harness import Row
 from vidcfg.pipelines.load import load_pipeline
 from vidcfg.render import job
 from vidcfg.render.call import Levels, converted_in_pieces
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, units_of
 from vidcfg.render.sampling import Batch, sample_units
-from vidcfg.render.units import units_of
 
 HEIGHT, WIDTH, FPS = 480, 832, 16
 NUM_FRAMES, NUM_VIDEOS = 49, 4

@@ -18,9 +18,8 @@ from harness import Row
 from vidcfg.guidance.setting import Guidance
 from vidcfg.pipelines.load import MiniModel, load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, units_of
 from vidcfg.render.sampling import sample_units
-from vidcfg.render.units import units_of
 
 NUM_STEPS, NUM_SCALES = 20, 8
 PROMPT = "a red circle moving left over a navy background"

@@ -75,9 +75,9 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     config = load_render_config(arguments.config, overrides, **replaced)
     # what can be told of them
     from vidcfg.render.checks import check_before_loading, image_warnings
+    from vidcfg.render.config import units_of
     from vidcfg.render.preview import preview
     from vidcfg.render.prompts import early_prompt_warnings
-    from vidcfg.render.units import units_of
     from vidcfg.settings.presets import head_of, path_of
 
     units = units_of(config)

@@ -11,9 +11,8 @@ from PIL import Image
 from vidcfg.files import sha256_of
 from vidcfg.progress import listed
 from vidcfg.render import identity
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, Unit
 from vidcfg.render.record import unit_settings
-from vidcfg.render.units import Unit
 from vidcfg.stored.read import ResultsError, render_of
 
 SURFACE_NAME = "surface.png"

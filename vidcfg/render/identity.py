@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vidcfg.files import remembered_sha256
+from vidcfg.files import digest, remembered_sha256
 from vidcfg.mini import FEW_STEPS, MINI_PATH, STRENGTH_ADAPTER
 from vidcfg.plugins import code_of
 from vidcfg.progress import Progress
@@ -223,9 +223,3 @@ def what_changed(before: Any, after: Sources) -> str:
 def canonical(value: Any) -> str:
     """JSON that is equal for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(text: str) -> str:
-    """sha256 of a text, as hexadecimal digits."""
-    # A lone surrogate is a legal YAML escape and cannot be encoded otherwise.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

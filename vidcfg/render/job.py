@@ -17,11 +17,10 @@ from vidcfg.files import atomic_path, write_together
 from vidcfg.media.sheet import contact_sheet, surface_picture
 from vidcfg.media.write import encode_video
 from vidcfg.progress import Progress
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, Unit, describe
 from vidcfg.render.files import SURFACE_NAME, as_png, as_wav, pending_units
 from vidcfg.render.record import kinds_of, make_record, model_record, to_json
 from vidcfg.render.sampling import Rendered, sample_units
-from vidcfg.render.units import Unit, describe
 
 
 def render_units(

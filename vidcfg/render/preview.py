@@ -6,9 +6,8 @@ import numpy as np
 
 from vidcfg.guidance.surface import EVENED, Surface
 from vidcfg.progress import printable
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, Unit, describe
 from vidcfg.render.forecast import Forecast, follows_levels, forecast_of
-from vidcfg.render.units import Unit, describe
 from vidcfg.settings.strict_yaml import dump_yaml
 
 MAX_FILES_LISTED = 12

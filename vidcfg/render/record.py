@@ -15,8 +15,7 @@ import numpy as np
 from vidcfg import __version__
 from vidcfg.media.write import CODECS
 from vidcfg.render import identity
-from vidcfg.render.config import RenderConfig
-from vidcfg.render.units import Unit
+from vidcfg.render.config import RenderConfig, Unit
 
 PACKAGES = ("torch", "diffusers", "transformers", "av", "numpy")
 

@@ -25,8 +25,7 @@ from vidcfg.render.call import (
     converted_in_pieces,
     frames_of,
 )
-from vidcfg.render.config import RenderConfig
-from vidcfg.render.units import Unit
+from vidcfg.render.config import RenderConfig, Unit
 
 _COUNTS = ("num_videos_per_prompt", "num_images_per_prompt")
 

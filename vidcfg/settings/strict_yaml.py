@@ -7,7 +7,7 @@ keys. Anchors, aliases and tags are refused: a file can neither hide a value nor
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -72,8 +72,8 @@ def read_plain(text: str) -> tuple[Any, str | None]:
 class _Builder:
     """Turns YAML events into data, with the line of every path, and collects all problems."""
 
-    def __init__(self, text: str, *, has_lines: bool):
-        self.events = yaml.parse(text, Loader=yaml.SafeLoader)
+    def __init__(self, events: Iterator[yaml.Event], *, has_lines: bool):
+        self.events = events
         self.has_lines = has_lines
         self.end = 0
         self.lines: dict[Path, int] = {}
@@ -181,7 +181,7 @@ def parse(text: str, *, source: str, has_lines: bool = True) -> tuple[Any, Mappi
         return Place(source, line if has_lines else None)
 
     # What is no YAML, or more than is read of it, ends the reading.
-    builder = _Builder(text, has_lines=has_lines)
+    builder = _Builder(yaml.parse(text, Loader=yaml.SafeLoader), has_lines=has_lines)
     try:
         data = builder.document()
     except yaml.MarkedYAMLError as error:

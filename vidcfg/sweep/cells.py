@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidcfg.files import digest
 from vidcfg.guidance.plan import SampleRows
 from vidcfg.progress import listed
 from vidcfg.render.config import Prompt, RenderConfig
 from vidcfg.render.forecast import forecast_of
-from vidcfg.render.identity import canonical, digest
+from vidcfg.render.identity import canonical
 from vidcfg.settings.document import ConfigDocument, load_document, put_value, validate
 from vidcfg.settings.errors import ConfigError, Place, Problem
 from vidcfg.settings.strict_yaml import dump_yaml, parse

@@ -7,7 +7,7 @@ from typing import Any
 
 from vidcfg.evaluate.inputs import real_items
 from vidcfg.evaluate.settings import WEIGHT_FREE, Settings
-from vidcfg.files import remembered_sha256
+from vidcfg.files import digest, remembered_sha256
 from vidcfg.guidance.plan import RunPlan, SampleRows, plan_run
 from vidcfg.guidance.setting import Guidance
 from vidcfg.metrics.metric import foreign_metrics
@@ -19,7 +19,6 @@ from vidcfg.render.identity import (
     Sources,
     canonical,
     cell_digest,
-    digest,
     prompt_sources,
     sources_of,
     surface_of,

@@ -20,10 +20,9 @@ from vidcfg.media.write import CODECS
 from vidcfg.metrics.record import ClipInfo
 from vidcfg.pipelines.load import load_pipeline
 from vidcfg.pipelines.schedulers import make_scheduler
-from vidcfg.render.config import RenderConfig
+from vidcfg.render.config import RenderConfig, Unit
 from vidcfg.render.identity import prompt_sources, what_changed
 from vidcfg.render.record import cell_sources, make_record, model_record, to_json
-from vidcfg.render.units import Unit
 from vidcfg.sweep.jobs import Job
 from vidcfg.sweep.plan import Plan, read_plan
 from vidcfg.sweep.store import Store, StoreError
