@@ -34,6 +34,14 @@ def test_ids_are_readable_file_names_and_all_different(cells):
     assert made[1].label == "scale 1 · rescale 0.7"
 
 
+def test_a_grid_varies_one_rule_of_a_list(cells):
+    rules = json.dumps([{"kind": "cfg"}, {"kind": "stg", "scale": 1.5}])
+    made = cells(f"set={{guidance.method: {rules}}}", "grid={guidance.method.1.scale: [1.2, 2]}")
+    scales = [[rule.scale for rule in cell.config.guidance.method.terms] for cell in made]
+    assert [[cfg, stg.value] for cfg, stg in scales] == [[None, 1.2], [None, 2.0]]
+    assert [cell.label for cell in made] == ["method.1.scale 1.2", "method.1.scale 2"]
+
+
 def test_labels_that_read_the_same_still_have_different_ids(cells):
     points = [[[0.0, 1.0], [1.0, 0.5]], [[0.0, 1.0], [1.0, 0.5000001]]]
     kinds = [{"kind": "knots", "points": one} for one in points]
