@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vidcfg.guidance.setting import Guidance
 from vidcfg.render.config import RenderConfig, load_render_config
 from vidcfg.settings.document import read_document, validate
+from vidcfg.settings.errors import ConfigError
 from vidcfg.settings.presets import head_of
 
 ROOT = Path(__file__).parents[2]
@@ -234,3 +235,8 @@ def test_a_tilde_is_the_home_of_the_user_wherever_a_file_or_folder_is_named(tmp_
     assert config.prompts[0].image == str(tmp_path / "kite.png")
     assert config.prompts[0].text  # what is no path stays as it is
     assert load_render_config("wan2.1-1.3b", prompt="~ a kite").prompts[0].text == "~ a kite"
+
+
+def test_a_prompt_of_the_command_line_holds_nothing_that_no_tokenizer_reads():
+    with pytest.raises(ConfigError, match=r"--prompt a .* the character U\+DC80 is not allowed"):
+        load_render_config("wan2.1-1.3b", prompt="a \udc80 kite")

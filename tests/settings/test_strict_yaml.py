@@ -156,6 +156,18 @@ def test_lines_are_kept_for_every_path():
     }
 
 
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ("{a: ", "}")])
+def test_values_lie_at_most_31_lists_or_mappings_deep(opened, closed):
+    assert read(opened * 31 + "x" + closed * 31) is not None
+    assert "nested more than 32 levels deep" in error_of(opened * 32 + "x" + closed * 32)
+
+
+@pytest.mark.parametrize("key", ["a", "[b]"])
+def test_below_a_key_that_is_refused_nothing_else_is_told(key):
+    (problem,) = error_of(f"a: 1\n{key}: {{x: off, y: [007]}}").splitlines()
+    assert "007" not in problem
+
+
 def test_windows_line_ends_and_a_byte_order_mark_do_no_harm():
     assert read("a: 1\r\nb: two words\r\n") == {"a": 1, "b": "two words"}
 
