@@ -144,7 +144,7 @@ class SampleRows:
             moves = tuple((branch, tuple(amounts.tolist())) for branch, amounts in deltas)
         rule = self.rules[sample]
         limits = (rule.rescale, rule.threshold, rule.clamp)
-        key = (method.key, rule.method.key, *limits, rule.statistics, rule.precision)
+        key = (method.key, *limits, rule.statistics, rule.precision)
         return SampleStep(sample, rule, method, *values, key, branches, tags, active, moves)
 
     def sources(self) -> dict[str, str]:
