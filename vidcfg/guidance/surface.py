@@ -289,5 +289,4 @@ class Term:
             for item in fields(Surface)
             if item.name.split("_")[-1].startswith("K")
         }
-        is_evened = all(surface.is_evened for surface in made.values())
-        return replace(made[present[0]], **arrays, is_evened=is_evened)
+        return replace(made[present[0]], **arrays)
