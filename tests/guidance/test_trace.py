@@ -35,8 +35,10 @@ def test_evaluations_are_summed_over_the_steps_of_the_last_run():
     trace.steps += [step(0, {"cond": 2, "uncond": 1}), step(1, {"cond": 2})]
     assert trace.evaluations == {"cond": 4, "uncond": 1}
     assert trace.total == 5
+    trace.surfaces, trace.planned = ["of this run"], plan_of(Cfg(), np.full((1, 2, 3), 6.0))
     trace.start_run(("method:dual",))
     assert (trace.total, trace.num_runs, trace.order) == (0, 2, ("method:dual",))
+    assert (trace.surfaces, trace.planned) == ([], None)
 
 
 def test_json_holds_strengths_to_the_bit_and_six_digits_of_spread():

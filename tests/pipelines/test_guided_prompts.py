@@ -75,6 +75,21 @@ def test_a_lora_of_the_text_encoder_has_the_scale_of_the_call_in_both_texts(
     assert told == [0.5, 0.5]
 
 
+@pytest.mark.parametrize(("scale", "texts"), [(1.0, 1), (4.0, 2)])
+def test_texts_that_no_step_needs_are_not_encoded(scale, texts, monkeypatch):
+    tiny = with_prompts(BUILDERS["sdxl"]())
+    encoded, encode = [], type(tiny.pipe).encode_prompt
+
+    def spy(self, *args, **given):
+        encoded.append(given)
+        return encode(self, *args, **given)
+
+    monkeypatch.setattr(type(tiny.pipe), "encode_prompt", functools.wraps(encode)(spy))
+    with vidcfg.guide(tiny.pipe, scale, **tiny.negative):
+        tiny.unguided(generator=generators(0, 1))
+    assert len(encoded) == texts
+
+
 def test_glyphs_in_quotes_reach_the_second_encoder_of_hunyuan_video_15():
     tiny = with_prompts(BUILDERS["hunyuan_video15"](batch=1))
     call = {"generator": generators(0)}
