@@ -357,6 +357,16 @@ def test_nan_in_a_prediction_names_step_branch_sample_and_frame():
         tiny.unguided(generator=generators(0, 1))
 
 
+def test_nan_that_no_step_waits_for_is_told_when_the_run_ends(monkeypatch):
+    monkeypatch.setattr("vidcfg.guidance.step.HOST", ())  # as on a GPU
+    tiny = BUILDERS["wan"]()
+    tiny.negative["negative_prompt_embeds"][1] = float("nan")
+    told = pytest.raises(NonFiniteError, match="step 0: a prediction of sample 1 .* frame 0")
+    with vidcfg.guide(tiny.pipe, 2.0, **tiny.negative) as trace, told:
+        tiny.unguided(generator=generators(0, 1))
+    assert len(trace.steps) == tiny.shape["num_inference_steps"]
+
+
 def test_a_number_in_the_list_of_settings_is_a_scale():
     tiny = BUILDERS["hunyuan_video"]()
     stock = tiny.stock(3.0, generator=generators(0, 1))
