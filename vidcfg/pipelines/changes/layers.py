@@ -133,15 +133,18 @@ def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def forward_replaced(
-    layer: Layer, module: Any, wrap: Callable[[Callable], Callable]
-) -> Iterator[None]:
-    """`module.forward`, of a layer or inside it, replaced by `wrap` of it.
+def forward_replaced(layer: Layer, module: Any, change: Callable[..., Any]) -> Iterator[None]:
+    """`change(forward, *args, **kwargs)` in the place of the forward of a layer or inside it.
 
     A compiled graph knows no change: a block compiled by itself runs as written, else the whole
     model does. The attention takes torch's own kernel, which can be reached.
     """
-    processor = getattr(module, "processor", None)
+    processor, forward = getattr(module, "processor", None), module.forward
+
+    @functools.wraps(forward)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        return change(forward, *args, **kwargs)
+
     with contextlib.ExitStack() as stack:
         if getattr(layer.block, "_compiled_call_impl", None) is not None:
             stack.enter_context(swapped(layer.block, "_compiled_call_impl", None))
@@ -149,6 +152,5 @@ def forward_replaced(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if hasattr(processor, "_attention_backend"):
             stack.enter_context(swapped(processor, "_attention_backend", "native"))
-        changed = functools.wraps(module.forward)(wrap(module.forward))
         stack.enter_context(swapped(module, "forward", changed))
         yield
