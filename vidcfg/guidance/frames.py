@@ -77,7 +77,9 @@ class FrameWeights(Kinds):
 
     def no_effect(self, num_frames: int, fps: Fps) -> str | None:
         """Why these weights are not what is meant in such a clip, None where they are."""
-        return "has no effect: video.num_frames is 1. Write uniform." if num_frames == 1 else None
+        if num_frames > 1 or self.is_uniform:
+            return None
+        return "has no effect: video.num_frames is 1. Write uniform."
 
 
 frames = FrameWeights.named
@@ -95,9 +97,6 @@ class Uniform(FrameWeights):
 
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         return np.ones(num_frames, dtype=np.float64)
-
-    def no_effect(self, num_frames: int, fps: Fps) -> str | None:
-        return None
 
 
 def _frame_place(value: Any) -> Any:

@@ -76,8 +76,6 @@ class FrameGuidance(BaseGuidance):
         self._frame_map: FrameMap = (
             OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)
         )
-        self._fps = fps
-        self._given_frames = latent_frames
         if layout == "tokens" and not latent_frames:
             raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
         self._facts_of: Callable[[int], RunFacts] = self._own_facts
@@ -149,9 +147,9 @@ class FrameGuidance(BaseGuidance):
         if not self._inside():
             return 1
         if self._facts is None:
-            if self._given_frames is None:
+            if self.config.latent_frames is None:
                 return 2
-            self._begin(self._given_frames)
+            self._begin(self.config.latent_frames)
         rows = self._rows or self._rows_of(1)
         needed = (step.branches for step in rows.at(self._step, self._memory, self._expert))
         return max(map(len, needed))
@@ -176,7 +174,7 @@ class FrameGuidance(BaseGuidance):
         return RunFacts(
             num_frames=self._frame_map.num_pixels(num_frames),
             frame_map=self._frame_map,
-            fps=self._fps,
+            fps=self.config.fps,
             calls=(1,) * self._num_inference_steps,
         )
 
@@ -199,7 +197,7 @@ class FrameGuidance(BaseGuidance):
 
     def _guided(self, predictions: dict[str, Tensor | None]) -> Tensor:
         cond = predictions["cond"]
-        num_frames = self._given_frames or self._layout.num_frames(cond)
+        num_frames = self.config.latent_frames or self._layout.num_frames(cond)
         if self._facts is None:
             self._begin(num_frames)
         samples = self._rows_of(len(cond))
