@@ -1,6 +1,5 @@
 """`FrameGuidance`: the surface as a diffusers guider, for modular and guider-based pipelines."""
 
-import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -119,8 +118,8 @@ class FrameGuidance(BaseGuidance):
             self._begin(self._layout.num_frames(latents))
             self._check_length(getattr(data, "num_frames", None), self._layout.num_frames(latents))
         names = self._input_predictions[: self.num_conditions]
-        prepare = functools.partial(self._prepare_batch_from_block_state, input_fields, data)
-        return [prepare(i, name) for i, name in enumerate(names)]
+        prepare = self._prepare_batch_from_block_state
+        return [prepare(input_fields, data, i, name) for i, name in enumerate(names)]
 
     def _check_length(self, asked: int | None, num_latents: int) -> None:
         """Raise ValueError where the pipeline makes another number of frames than we think."""

@@ -38,12 +38,10 @@ def find_layers(module: Any, blocks: Blocks, perturbation: Perturbation) -> list
         ValueError: for a layer that this model does not have, with the ones that it has.
     """
     layers = all_layers(module, blocks)
-    wanted = perturbation.layers
-    if not wanted:
-        wanted = blocks.layers.get(perturbation.rule, blocks.layers.get("stg", ()))
-        if wanted == "all":
-            return layers
-        wanted = wanted or (len(layers) // 2,)
+    usual = blocks.layers.get(perturbation.rule, blocks.layers.get("stg"))
+    wanted = perturbation.layers or usual or (len(layers) // 2,)
+    if wanted == "all":
+        return layers
     by_key = {key: layer for layer in layers for key in (layer.index, layer.name)}
     missing = [key for key in wanted if key not in by_key]
     if missing:
