@@ -113,10 +113,8 @@ def _frame_place(value: Any) -> Any:
     return value
 
 
-def _as_list(value: Any) -> Any:
-    if isinstance(value, int | str) and not isinstance(value, bool):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
+def _in_a_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
 def outside(frame: int, num_frames: int) -> str | None:
@@ -148,9 +146,8 @@ class Keyframes(FrameWeights):
     reducer = "max"
 
     at: Annotated[
-        tuple[Annotated[int | str, BeforeValidator(_frame_place)], ...],
-        Field(strict=False, min_length=1),
-        BeforeValidator(_as_list),
+        AtLeastOne[Annotated[int | str, BeforeValidator(_frame_place)]],
+        BeforeValidator(_in_a_list),
     ] = Field(description="a list such as [first, middle, last]")
     floor: Fraction = Field(description="the weight between keyframes, from 0 to 1")
     reach: Positive = Field(
