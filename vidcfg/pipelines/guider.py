@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
+from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
 from vidcfg.guidance.frames import FunctionWeights
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
@@ -72,9 +72,7 @@ class FrameGuidance(BaseGuidance):
         self.register_to_config(guidance=plain, _use_default_values=defaults)
         self._rule = setting
         self._layout = FrameLayout(layout)
-        self._frame_map: FrameMap = (
-            OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)
-        )
+        self._frame_map = OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)
         if layout == "tokens" and not latent_frames:
             raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
         self._facts_of: Callable[[int], RunFacts] = self._own_facts
