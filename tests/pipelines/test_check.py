@@ -140,6 +140,9 @@ def test_call_that_the_pipeline_does_not_take_names_its_arguments(checked):
         vidcfg.check_pipeline(kites.kite(), hight=16)
     with pytest.raises(ValueError, match="KitePipeline itself fails with these arguments: "):
         vidcfg.check_pipeline(kites.kite(), prompt_embeds=torch.zeros(2, 3))
+    # A prompt that is given as none is none: there is nothing to take a negative side for.
+    with pytest.raises(ValueError, match="KitePipeline itself fails with these arguments: "):
+        vidcfg.check_pipeline(kites.kite(), prompt=None, prompt_embeds=EMBEDS["prompt_embeds"])
 
 
 def test_what_bfloat16_may_explain_is_not_known(checked, monkeypatch):

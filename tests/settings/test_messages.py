@@ -214,10 +214,8 @@ def test_a_wrong_scale_is_explained(kite, scale, message):
         ("guidance.threshold.percentile=50", "is 50, but must be above 50 and at most 100."),
         ("guidance.micro_batch=0", "guidance.micro_batch is 0, but must be from 1 to 4096."),
         ("guidance.reduce=avg", "guidance.reduce is 'avg', but must be one of auto, mean, max."),
-        (
-            "guidance.method=dul",
-            "Did you mean 'dual'?",
-        ),
+        ("guidance.method=dul", "Did you mean 'dual'?"),
+        ("guidance.method=agp", "Did you mean 'apg'?"),  # and not sag, two changes away
         (
             "guidance.method=multi",
             "guidance.method.conditions is missing. Write 'conditions:' with",

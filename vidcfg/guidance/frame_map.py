@@ -35,12 +35,15 @@ class FrameMap(ABC):
         """The pixel frames that come out when the denoiser sees `num_latents` latent frames."""
 
     @abstractmethod
+    def latent_sizes(self, num_pixels: int) -> list[int]:
+        """How many pixel frames each latent frame makes, 0 for one that is dropped (padding).
+
+        They add up to `num_pixels` where the VAE makes so many, and to another number elsewhere.
+        """
+
     def makes(self, num_pixels: int) -> bool:
         """Whether the VAE decodes to exactly this many frames (num_pixels >= 1)."""
-
-    @abstractmethod
-    def latent_sizes(self, num_pixels: int) -> list[int]:
-        """How many pixel frames each latent frame makes, 0 for one that is dropped (padding)."""
+        return sum(self.latent_sizes(num_pixels)) == num_pixels
 
     def pixels_of(self, num_pixels: int) -> list[range]:
         """The pixel frames of each latent frame that the denoiser sees, in order.
@@ -128,15 +131,9 @@ class StridedMap(FrameMap):
     def __post_init__(self):
         _count("frame map: ratio", self.ratio)
 
-    def decoded_length(self, decoded: int) -> int:
-        """The pixel frames of so many latent frames without padding."""
-        return self.first(decoded) + self.ratio * (decoded - 1)
-
     def num_pixels(self, num_latents: int) -> int:
-        return self.decoded_length(_count("num_latents", num_latents))
-
-    def makes(self, num_pixels: int) -> bool:
-        return sum(self.latent_sizes(num_pixels)) == num_pixels
+        decoded = _count("num_latents", num_latents)
+        return self.first(decoded) + self.ratio * (decoded - 1)
 
     def latent_sizes(self, num_pixels: int) -> list[int]:
         decoded = (num_pixels - 1) // self.ratio + 1
@@ -215,7 +212,7 @@ class CogVideoXMap(StridedMap):
                 f"latent frames. Use {num_latents - num_latents % patch + patch}."
             )
         decoded = range(max(1, num_latents - patch + 1), num_latents + 1)
-        return self.decoded_length(max([n for n in decoded if n % 2] or decoded))
+        return super().num_pixels(max([n for n in decoded if n % 2] or decoded))
 
     def latent_sizes(self, num_pixels: int) -> list[int]:
         sizes = super().latent_sizes(num_pixels)

@@ -77,7 +77,9 @@ class FrameWeights(Kinds):
 
     def no_effect(self, num_frames: int, fps: Fps) -> str | None:
         """Why these weights are not what is meant in such a clip, None where they are."""
-        return "has no effect: video.num_frames is 1. Write uniform." if num_frames == 1 else None
+        if num_frames > 1 or self.is_uniform:
+            return None
+        return "has no effect: video.num_frames is 1. Write uniform."
 
 
 frames = FrameWeights.named
@@ -96,9 +98,6 @@ class Uniform(FrameWeights):
     def weights(self, num_frames: int, *, fps: Fps = None) -> Weights:
         return np.ones(num_frames, dtype=np.float64)
 
-    def no_effect(self, num_frames: int, fps: Fps) -> str | None:
-        return None
-
 
 def _frame_place(value: Any) -> Any:
     """Check one entry of `at`."""
@@ -114,10 +113,8 @@ def _frame_place(value: Any) -> Any:
     return value
 
 
-def _as_list(value: Any) -> Any:
-    if isinstance(value, int | str) and not isinstance(value, bool):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
+def _in_a_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
 def outside(frame: int, num_frames: int) -> str | None:
@@ -149,9 +146,8 @@ class Keyframes(FrameWeights):
     reducer = "max"
 
     at: Annotated[
-        tuple[Annotated[int | str, BeforeValidator(_frame_place)], ...],
-        Field(strict=False, min_length=1),
-        BeforeValidator(_as_list),
+        AtLeastOne[Annotated[int | str, BeforeValidator(_frame_place)]],
+        BeforeValidator(_in_a_list),
     ] = Field(description="a list such as [first, middle, last]")
     floor: Fraction = Field(description="the weight between keyframes, from 0 to 1")
     reach: Positive = Field(

@@ -26,10 +26,7 @@ _COUNTERS: dict[tuple[int, int], Tensor] = {}
 
 
 def moments(vectors: list[Tensor], num_others: int) -> Tensor:
-    """Sums of v_i, then of v_i v_j for i <= j, (B, F, these) in float64: see `gram.gram_of`.
-
-    v_0 is the first vector, and is taken off from the `num_others` that follow.
-    """
+    """What `loops.moments` adds up, without a shift: (B, F, these) in float64."""
     size = len(vectors)
     num_sums = size + size * (size + 1) // 2
     pointers = (vectors + [vectors[0]] * MOST)[: MOST + 1]
@@ -41,10 +38,8 @@ def moments(vectors: list[Tensor], num_others: int) -> Tensor:
 def weighted(
     out: Tensor, base: Tensor, cond: Tensor, parts: list[Tensor], num_moved: int, numbers: Tensor
 ) -> Tensor:
-    """Fill `out` with factor * (gain * base + sum_i amount_i part_i), or `cond` where off.
+    """Fill `out` as `loops.weighted` does, of one to three parts.
 
-    From the first `num_moved` of one to three parts the base is taken off. `numbers` are gain,
-    factor, off (0 or 1) and the amounts, (3 + P, B, F). Inputs of one row serve all samples.
     Returned are the sums and sums of squares of cond and of the result, (B, F, 4) in float64.
     """
     pointers = (parts + [base] * MOST)[:MOST]

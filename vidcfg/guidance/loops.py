@@ -119,12 +119,9 @@ def count_sizes(noisy: Array, guided: Array, level: tuple, row: Array, counts: A
     """
     count, channels, frames, length = guided.shape
     for b, c, f in np.ndindex(count, channels, frames):
-        into = counts[row[b, f]]
-        for low in range(0, length, _BLOCK):
-            high = min(length, low + _BLOCK)
-            x, p = noisy[b, c, f, low:high], guided[b, c, f, low:high]
-            for j in range(high - low):
-                into[_bin(_clean(x[j], p[j], level))] += 1
+        into, x, p = counts[row[b, f]], noisy[b, c, f], guided[b, c, f]
+        for j in range(length):
+            into[_bin(_clean(x[j], p[j], level))] += 1
 
 
 @njit(cache=True, nogil=True)

@@ -76,8 +76,8 @@ def check_pipeline(pipe: Any, **call: Any) -> list[CheckLine]:
     was = type(pipe), [vars(module).copy() for module in models.values()]
     roles = check.roles()
     lines = [_line(f"tensor {path}", check.tensor, path, *found) for path, found in roles.items()]
-    for name in ("uniform scale", "random surface", "plan"):
-        lines.append(_line(name, getattr(check, name.replace(" ", "_"))))
+    names = ("uniform scale", "random surface", "plan")
+    lines += [_line(name, getattr(check, name.replace(" ", "_"))) for name in names]
     is_same = was == (type(pipe), [vars(module) for module in models.values()])
     return [*lines, _line("afterwards", check.afterwards, is_same)]
 
@@ -229,8 +229,7 @@ class _Check:
         by = f"by {found:.1e} of the largest value"
         if found <= 100 * torch.finfo(torch.float32).eps:
             return True, f"close: rounding, {by}"
-        models = self.family.models_of(self.pipe).values()
-        dtype = next(p.dtype for module in models for p in module.parameters())
+        dtype = self.family.parameter_of(self.pipe).dtype
         if dtype in (torch.float16, torch.bfloat16) and found <= 100 * torch.finfo(dtype).eps:
             return None, f"rounding or not, load it in float32 to tell: {by}"
         return False, f"far: {by}"
@@ -259,8 +258,8 @@ def _with_defaults(pipe: Any, family: Family, given: dict[str, Any]) -> dict[str
         known[length] = next(n for n in lengths if video.num_latents(n) > 2)
     if not any(name.startswith("prompt") for name in given):
         known["prompt"] = PROMPTS
-    if "prompt" in known | given and not any(name.startswith("negative_") for name in given):
-        prompts = (known | given)["prompt"]
+    prompts = (known | given).get("prompt")
+    if prompts is not None and not any(name.startswith("negative_") for name in given):
         known["negative_prompt"] = "" if isinstance(prompts, str) else [""] * len(prompts)
     return {name: value for name, value in known.items() if name in accepted} | given
 

@@ -112,7 +112,6 @@ class FrameLevels:
 
 _EMBEDS = "prompt_embeds"
 
-
 _STRIDES = (
     "vae_scale_factor_temporal",
     "vae_temporal_compression_ratio",
@@ -327,6 +326,10 @@ class Family:
         """The denoisers that a pipeline has, by attribute, as they are without compilation."""
         found = {name: getattr(pipe, name, None) for name in self.denoisers}
         return {name: uncompiled(held) for name, held in found.items() if held is not None}
+
+    def parameter_of(self, pipe: Any) -> Tensor:
+        """A parameter of its denoisers, which tells their dtype and device."""
+        return next(p for model in self.models_of(pipe).values() for p in model.parameters())
 
 
 def uncompiled(held: Any) -> Any:

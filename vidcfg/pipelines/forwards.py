@@ -8,6 +8,7 @@ from typing import Any
 
 from vidcfg.pipelines.arguments import by_name
 from vidcfg.pipelines.caches import reset_cache
+from vidcfg.pipelines.changes.layers import swapped
 from vidcfg.pipelines.family import Family, uncompiled
 
 
@@ -20,67 +21,52 @@ def guided_forwards(
     Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
     on again between calls, and `forward` with them.
     """
-    replaced = []
     found = dict.fromkeys(family.models_of(pipe), forward)
     if family.control is not None:
         found[family.control] = control
     guider = getattr(pipe, family.guider, None) if family.guider else None
-    enabled = guider is not None and guider._enabled
-    try:
+    with contextlib.ExitStack() as stack:
         for attribute, guided in found.items():
-            owner = getattr(pipe, attribute)
-            name = _name_of_forward(owner)
-            module, own = uncompiled(owner), vars(owner).get(name)
-            if hasattr(own, "_is_guided"):
-                raise _at_work(module)
-            before, expert = getattr(owner, name), family.denoisers.get(attribute)
-            changed = _guided_forward(module, before, expert, guided)
-            replaced.append((module, owner, name, changed, own))
-            setattr(owner, name, changed)
-        if enabled:
-            guider.disable()
+            owner, expert = getattr(pipe, attribute), family.denoisers.get(attribute)
+            stack.enter_context(_guided_forward(owner, expert, guided))
+        if guider is not None:
+            stack.enter_context(swapped(guider, "_enabled", False))
         yield
-    finally:
-        if enabled:
-            guider._enabled = enabled
-        for module, owner, name, changed, own in replaced:
-            reset_cache(module)
-            if vars(owner).get(name) is not changed:
-                continue  # a hook was taken off meanwhile and restored its own forward
-            if own is not None:
-                setattr(owner, name, own)
-            else:
-                delattr(owner, name)
 
 
-def _name_of_forward(owner: Any) -> str:
-    """The name of the forward that a pipeline comes to first.
+@contextlib.contextmanager
+def _guided_forward(owner: Any, expert: str | None, forward: Callable) -> Iterator[None]:
+    """`forward(module, its own forward, expert, arguments by name)` in the place of a forward.
 
-    Of a model that is compiled as a whole it is the compiled one, which calls all others.
+    It is the one that a pipeline comes to first: of a model that is compiled as a whole the
+    compiled one, which calls all others.
     """
     is_in_place = getattr(owner, "_compiled_call_impl", None) is not None
-    return "_compiled_call_impl" if is_in_place else "forward"
-
-
-def _at_work(module: Any) -> ValueError:
-    name = type(module).__name__
-    return ValueError(
-        f"this {name} is at work in another guided call, of this pipeline or of one that shares "
-        f"it. Call one after the other, or give each pipeline a {name} of its own."
+    name = "_compiled_call_impl" if is_in_place else "forward"
+    module, own, thread = uncompiled(owner), vars(owner).get(name), threading.get_ident()
+    before, cls = getattr(owner, name), type(module).__name__
+    at_work = (
+        f"this {cls} is at work in another guided call, of this pipeline or of one that shares "
+        f"it. Call one after the other, or give each pipeline a {cls} of its own."
     )
-
-
-def _guided_forward(
-    module: Any, before: Callable, expert: str | None, forward: Callable
-) -> Callable:
-    """`forward(module, its own forward, expert, arguments by name)` in the place of `before`."""
-    thread = threading.get_ident()
+    if hasattr(own, "_is_guided"):
+        raise ValueError(at_work)
 
     @functools.wraps(before)
     def guided(*args, **kwargs):
         if threading.get_ident() != thread:
-            raise _at_work(module)
+            raise ValueError(at_work)
         return forward(module, before, expert, by_name(module, args, kwargs))
 
     guided._is_guided = True
-    return guided
+    setattr(owner, name, guided)
+    try:
+        yield
+    finally:
+        reset_cache(module)
+        # A hook that was taken off meanwhile has restored its own forward.
+        if vars(owner).get(name) is guided:
+            if own is not None:
+                setattr(owner, name, own)
+            else:
+                delattr(owner, name)

@@ -1,6 +1,5 @@
 """`FrameGuidance`: the surface as a diffusers guider, for modular and guider-based pipelines."""
 
-import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor
 
-from vidcfg.guidance.frame_map import CausalMap, FrameMap, OneToOneMap
+from vidcfg.guidance.frame_map import CausalMap, OneToOneMap
 from vidcfg.guidance.frames import FunctionWeights
 from vidcfg.guidance.layout import FrameLayout
 from vidcfg.guidance.passes import Passes, StepInputs
@@ -73,11 +72,7 @@ class FrameGuidance(BaseGuidance):
         self.register_to_config(guidance=plain, _use_default_values=defaults)
         self._rule = setting
         self._layout = FrameLayout(layout)
-        self._frame_map: FrameMap = (
-            OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)
-        )
-        self._fps = fps
-        self._given_frames = latent_frames
+        self._frame_map = OneToOneMap() if temporal_ratio == 1 else CausalMap(temporal_ratio)
         if layout == "tokens" and not latent_frames:
             raise ValueError("layout tokens does not tell the latent frames. Pass latent_frames.")
         self._facts_of: Callable[[int], RunFacts] = self._own_facts
@@ -121,8 +116,8 @@ class FrameGuidance(BaseGuidance):
             self._begin(self._layout.num_frames(latents))
             self._check_length(getattr(data, "num_frames", None), self._layout.num_frames(latents))
         names = self._input_predictions[: self.num_conditions]
-        prepare = functools.partial(self._prepare_batch_from_block_state, input_fields, data)
-        return [prepare(i, name) for i, name in enumerate(names)]
+        prepare = self._prepare_batch_from_block_state
+        return [prepare(input_fields, data, i, name) for i, name in enumerate(names)]
 
     def _check_length(self, asked: int | None, num_latents: int) -> None:
         """Raise ValueError where the pipeline makes another number of frames than we think."""
@@ -149,9 +144,9 @@ class FrameGuidance(BaseGuidance):
         if not self._inside():
             return 1
         if self._facts is None:
-            if self._given_frames is None:
+            if self.config.latent_frames is None:
                 return 2
-            self._begin(self._given_frames)
+            self._begin(self.config.latent_frames)
         rows = self._rows or self._rows_of(1)
         needed = (step.branches for step in rows.at(self._step, self._memory, self._expert))
         return max(map(len, needed))
@@ -176,7 +171,7 @@ class FrameGuidance(BaseGuidance):
         return RunFacts(
             num_frames=self._frame_map.num_pixels(num_frames),
             frame_map=self._frame_map,
-            fps=self._fps,
+            fps=self.config.fps,
             calls=(1,) * self._num_inference_steps,
         )
 
@@ -199,7 +194,7 @@ class FrameGuidance(BaseGuidance):
 
     def _guided(self, predictions: dict[str, Tensor | None]) -> Tensor:
         cond = predictions["cond"]
-        num_frames = self._given_frames or self._layout.num_frames(cond)
+        num_frames = self.config.latent_frames or self._layout.num_frames(cond)
         if self._facts is None:
             self._begin(num_frames)
         samples = self._rows_of(len(cond))

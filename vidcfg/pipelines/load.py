@@ -59,10 +59,8 @@ class MiniModel(ConfigModel):
 
     def findings(self):
         if self.attention == "xformers" and self.device == "cpu":
-            message = (
-                "is 'xformers', which needs CUDA, but device is cpu. Write sdpa, or device: cuda."
-            )
-            yield Finding(("attention",), message)
+            what = "is 'xformers', which needs CUDA, but device is cpu."
+            yield Finding(("attention",), f"{what} Write sdpa, or device: cuda.")
 
     @property
     def folder(self) -> Path:

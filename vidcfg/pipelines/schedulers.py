@@ -4,7 +4,7 @@ import inspect
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from vidcfg.settings.base import ConfigModel, Positive, Range
 
@@ -30,9 +30,7 @@ SNR_SHIFTED_SOLVERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMS
 class Sampling(ConfigModel):
     """The solver. `pipeline` is the scheduler that the checkpoint itself names."""
 
-    num_steps: Annotated[int, AfterValidator(Range(1, 10_000))] = Field(
-        description="a whole number"
-    )
+    num_steps: Annotated[int, Range(1, 10_000)] = Field(description="a whole number")
     scheduler: Literal[("pipeline", *(FLOW_SOLVERS | DIFFUSION_SOLVERS))] = "pipeline"
     shift: Positive | None = None
 

@@ -150,11 +150,6 @@ class BranchTexts:
             )
         return texts
 
-    def _device(self) -> Any:
-        """Where the denoiser is, for a pipeline that is none of diffusers."""
-        models = self.family.models_of(self.pipe).values()
-        return next(p.device for model in models for p in model.parameters())
-
     def _encoded(self, source: str, texts: list[str], call: Arguments) -> dict[str, Tensor]:
         """The text inputs of a source, encoded as the pipeline encodes a prompt of this call."""
         pipe, family = self.pipe, self.family
@@ -171,7 +166,7 @@ class BranchTexts:
             "prompt": texts,
             "batch_size": len(texts),
             "do_classifier_free_guidance": False,
-            "device": getattr(pipe, "_execution_device", None) or self._device(),
+            "device": getattr(pipe, "_execution_device", None) or family.parameter_of(pipe).device,
             "num_videos_per_prompt": rows_per_prompt(call),
             "num_images_per_prompt": rows_per_prompt(call),
             # A LoRA of the text encoder is as strong as in the prompt.

@@ -65,9 +65,9 @@ def nearest_key(model: type[BaseModel], data: Any, path: Path, known: list[str])
             return dotted((*path[:-1], found.model_fields[word].alias or word))
     elsewhere = _foreign_key(word, known) or _same_key(word, known)
     siblings = [key for found in governing for key in keys_of(found)]
-    near = difflib.get_close_matches(word, siblings, n=1, cutoff=0.6 if not elsewhere else 0.9)
+    near = nearest(word, siblings, cutoff=0.6 if not elsewhere else 0.9)
     if near:
-        return dotted((*path[:-1], near[0]))
+        return dotted((*path[:-1], near))
     return elsewhere.replace(ANY_INDEX, "0") if elsewhere else None
 
 
@@ -114,13 +114,23 @@ def _brief(value: Any) -> str:
 def choose(value: Any, allowed: Iterable[str]) -> str:
     """`but must be one of a, b, c. Did you mean 'b'?`"""
     words = [str(word) for word in allowed]
-    near = [VALUES[value]] if isinstance(value, str) and VALUES.get(value) in words else []
-    if isinstance(value, str) and not near:
-        near = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
+    near = None
+    if isinstance(value, str):
+        ours = VALUES.get(value)
+        near = ours if ours in words else nearest(value.lower(), words, cutoff=0.5)
+    guess = f" Did you mean '{near}'?" if near else ""
     if len(words) == 1:
         return f"but must be {words[0]}."
     return f"but must be one of {', '.join(words)}.{guess}"
+
+
+def nearest(word: str, known: list[str], *, cutoff: float) -> str | None:
+    """The known word that is most likely meant: two neighbouring letters swapped are one slip."""
+    pairs = range(len(word) - 1)
+    swapped = {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in pairs}
+    near = [ours for ours in known if ours in swapped]
+    near = near or difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return near[0] if near else None
 
 
 def number_advice(value: Any) -> str:

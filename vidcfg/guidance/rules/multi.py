@@ -44,16 +44,13 @@ class Multi(Rule):
         names = [condition.name for condition in self.conditions]
         for i, name in enumerate(names):
             if name in names[:i]:
-                yield Finding(
-                    ("conditions", i, "name"),
-                    f"is '{name}', like that of condition {names.index(name)}. Name them apart.",
-                )
+                what = f"is '{name}', like that of condition {names.index(name)}."
+                yield Finding(("conditions", i, "name"), f"{what} Name them apart.")
 
     @property
     def branches(self) -> tuple[str, ...]:
         return ("cond", "uncond", *(f"condition:{c.name}" for c in self.conditions))
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
-        return {"cond": strength} | {
-            f"condition:{c.name}": c.scale * weight for c in self.conditions
-        }
+        others = {f"condition:{c.name}": c.scale * weight for c in self.conditions}
+        return {"cond": strength} | others

@@ -1,5 +1,7 @@
 """Perp-Neg: a negative prompt that cannot cancel the prompt."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from vidcfg.guidance.combination import Combination
@@ -31,15 +33,12 @@ class PerpNeg(Rule):
     needs_negative = True
     branches = ("cond", "uncond", "negative")
     needs_gram = True
+    compares: ClassVar[bool] = False
 
     negative_scale: Number = 1.0
 
     def deltas(self, strength: Rows, weight: Rows) -> dict[str, Rows]:
         return {"cond": strength, "negative": -self.negative_scale * weight * strength}
-
-    @property
-    def compares(self) -> bool:
-        return False
 
     def required(self, strength_F: Rows, weight_F: Rows) -> frozenset[str]:
         pushes_away = np.any(self.deltas(strength_F, weight_F)["negative"] != 0)

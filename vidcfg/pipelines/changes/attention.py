@@ -117,20 +117,17 @@ def attending(
         ValueError: if it computes its attention in a way that is not seen.
     """
 
-    def wrap(forward: Callable) -> Callable:
-        def changed(*args, **kwargs):
-            # Named before: within a forward that is compiled, `with ... as mode` gives None.
-            mode = AttentionMode(change, prod(grid), blocks.joint, layer.name)
-            with mode:
-                result = forward(*args, **kwargs)
-            if not mode.hits:
-                raise ValueError(
-                    f"{layer.name} computes its attention with a kernel that cannot be perturbed. "
-                    f"Use torch's own: pipe.transformer.set_attention_backend('native'), or "
-                    f"pipe.disable_xformers_memory_efficient_attention()."
-                )
-            return result
+    def changed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        # Named before: within a forward that is compiled, `with ... as mode` gives None.
+        mode = AttentionMode(change, prod(grid), blocks.joint, layer.name)
+        with mode:
+            result = forward(*args, **kwargs)
+        if not mode.hits:
+            raise ValueError(
+                f"{layer.name} computes its attention with a kernel that cannot be perturbed. "
+                f"Use torch's own: pipe.transformer.set_attention_backend('native'), or "
+                f"pipe.disable_xformers_memory_efficient_attention()."
+            )
+        return result
 
-        return changed
-
-    return forward_replaced(layer, layer.block.get_submodule(blocks.attention), wrap)
+    return forward_replaced(layer, layer.block.get_submodule(blocks.attention), changed)

@@ -131,38 +131,36 @@ def adapted(
     with contextlib.ExitStack() as stack:
         for layer in layers:
             grid = token_grid(family, module, arguments, layer.index)
-            wrap = functools.partial(_adapting, layer, adapter, strength, grid, family.blocks)
-            stack.enter_context(forward_replaced(layer, layer.block, wrap))
+            change = functools.partial(_adapted, layer, adapter, strength, grid, family.blocks)
+            stack.enter_context(forward_replaced(layer, layer.block, change))
         yield
 
 
-def _adapting(
+def _adapted(
     layer: Layer,
     adapter: StrengthAdapter,
     strength: Tensor,
     grid: tuple,
     blocks: Blocks,
     forward: Callable,
-) -> Callable:
-    """A block whose video tokens go through the adapter."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
-        tokens = tokens_in(blocks, output)
-        # The frames have to be those of the strengths, and no other tokens among theirs.
-        wanted = (strength.shape[1], prod(grid), adapter.size["width"])
-        if (grid[0], *tokens.shape[1:]) != wanted:
-            raise ValueError(
-                f"distilled: block {layer.name} returns {tuple(tokens.shape)} for a grid {grid}, "
-                f"and the adapter takes {wanted[2]} channels of {wanted[0]} frames with no token "
-                f"of text among them. Use guidance.method: cfg."
-            )
-        changed = adapter(layer.index, tokens, strength)
-        if not isinstance(output, tuple):
-            return changed
-        return tuple(changed if part is tokens else part for part in output)
-
-    return run
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """The outputs of a block, of which the video tokens go through the adapter."""
+    output = forward(*args, **kwargs)
+    tokens = tokens_in(blocks, output)
+    # The frames have to be those of the strengths, and no other tokens among theirs.
+    wanted = (strength.shape[1], prod(grid), adapter.size["width"])
+    if (grid[0], *tokens.shape[1:]) != wanted:
+        raise ValueError(
+            f"distilled: block {layer.name} returns {tuple(tokens.shape)} for a grid {grid}, and "
+            f"the adapter takes {wanted[2]} channels of {wanted[0]} frames with no token of text "
+            f"among them. Use guidance.method: cfg."
+        )
+    changed = adapter(layer.index, tokens, strength)
+    if not isinstance(output, tuple):
+        return changed
+    return tuple(changed if part is tokens else part for part in output)
 
 
 def tokens_in(blocks: Blocks, output: Any) -> Tensor:

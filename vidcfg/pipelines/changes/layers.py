@@ -38,12 +38,10 @@ def find_layers(module: Any, blocks: Blocks, perturbation: Perturbation) -> list
         ValueError: for a layer that this model does not have, with the ones that it has.
     """
     layers = all_layers(module, blocks)
-    wanted = perturbation.layers
-    if not wanted:
-        wanted = blocks.layers.get(perturbation.rule, blocks.layers.get("stg", ()))
-        if wanted == "all":
-            return layers
-        wanted = wanted or (len(layers) // 2,)
+    usual = blocks.layers.get(perturbation.rule, blocks.layers.get("stg"))
+    wanted = perturbation.layers or usual or (len(layers) // 2,)
+    if wanted == "all":
+        return layers
     by_key = {key: layer for layer in layers for key in (layer.index, layer.name)}
     missing = [key for key in wanted if key not in by_key]
     if missing:
@@ -133,15 +131,18 @@ def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def forward_replaced(
-    layer: Layer, module: Any, wrap: Callable[[Callable], Callable]
-) -> Iterator[None]:
-    """`module.forward`, of a layer or inside it, replaced by `wrap` of it.
+def forward_replaced(layer: Layer, module: Any, change: Callable[..., Any]) -> Iterator[None]:
+    """`change(forward, *args, **kwargs)` in the place of the forward of a layer or inside it.
 
     A compiled graph knows no change: a block compiled by itself runs as written, else the whole
     model does. The attention takes torch's own kernel, which can be reached.
     """
-    processor = getattr(module, "processor", None)
+    processor, forward = getattr(module, "processor", None), module.forward
+
+    @functools.wraps(forward)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        return change(forward, *args, **kwargs)
+
     with contextlib.ExitStack() as stack:
         if getattr(layer.block, "_compiled_call_impl", None) is not None:
             stack.enter_context(swapped(layer.block, "_compiled_call_impl", None))
@@ -149,6 +150,5 @@ def forward_replaced(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if hasattr(processor, "_attention_backend"):
             stack.enter_context(swapped(processor, "_attention_backend", "native"))
-        changed = functools.wraps(module.forward)(wrap(module.forward))
         stack.enter_context(swapped(module, "forward", changed))
         yield

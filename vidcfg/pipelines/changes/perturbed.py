@@ -76,15 +76,15 @@ def perturbed(
                         f"{perturbation.rule} leaves out {layer.name}, in which this model splits "
                         f"its tokens for enable_parallelism. Give later layers."
                     )
-                wrap = functools.partial(_skipping, layer.block, blocks.returns)
-                stack.enter_context(forward_replaced(layer, layer.block, wrap))
+                skipped = functools.partial(_skipped, layer.block, blocks.returns)
+                stack.enter_context(forward_replaced(layer, layer.block, skipped))
                 continue
             grid = token_grid(family, module, arguments, layer.index)
             if kind == "drop":
                 attention = layer.block.get_submodule(blocks.attention)
                 num_video = prod(grid) // prod(token_split(module))
-                wrap = functools.partial(_dropping, num_video, blocks.joint)
-                stack.enter_context(forward_replaced(layer, attention, wrap))
+                dropped = functools.partial(_dropped, num_video, blocks.joint)
+                stack.enter_context(forward_replaced(layer, attention, dropped))
                 continue
             if token_split(module)[0] > 1:
                 raise ValueError(
@@ -110,33 +110,29 @@ def blurred_queries(grid: Grid, sigma: float, call: AttentionCall) -> Tensor:
     return call.run(call.joined(video, text), slice(None))
 
 
-def _dropping(num_video: int, joint: str | None, forward: Callable) -> Callable:
+def _dropped(
+    num_video: int, joint: str | None, forward: Callable, *args: Any, **kwargs: Any
+) -> Tensor | tuple[Tensor, ...]:
     """An attention that adds nothing to the video tokens.
 
     A pair is (video, text), as all attention modules of diffusers return it.
     """
-
-    def dropped(*args, **kwargs) -> Tensor | tuple[Tensor, ...]:
-        output = forward(*args, **kwargs)
-        video, *rest = output if isinstance(output, tuple) else (output,)
-        text = video.shape[-2] - num_video
-        assert text >= 0, "all video tokens pass through one attention"
-        assert joint is not None or text == 0, "video tokens and no others"
-        assert text == 0 or not rest, "a pair holds the text tokens by themselves"
-        start = text if joint == "before" else 0
-        kept = video.clone()
-        kept[..., start : start + num_video, :] = 0
-        return (kept, *rest) if isinstance(output, tuple) else kept
-
-    return dropped
+    output = forward(*args, **kwargs)
+    video, *rest = output if isinstance(output, tuple) else (output,)
+    text = video.shape[-2] - num_video
+    assert text >= 0, "all video tokens pass through one attention"
+    assert joint is not None or text == 0, "video tokens and no others"
+    assert text == 0 or not rest, "a pair holds the text tokens by themselves"
+    start = text if joint == "before" else 0
+    kept = video.clone()
+    kept[..., start : start + num_video, :] = 0
+    return (kept, *rest) if isinstance(output, tuple) else kept
 
 
-def _skipping(block: Any, returns: tuple[str, ...], forward: Callable) -> Callable:
+def _skipped(
+    block: Any, returns: tuple[str, ...], forward: Callable, *args: Any, **kwargs: Any
+) -> Tensor | tuple[Tensor, ...]:
     """A block that hands on what it gets."""
-
-    def skipped(*args, **kwargs) -> Tensor | tuple[Tensor, ...]:
-        given = by_name(block, args, kwargs)
-        kept = tuple(given[name] for name in returns)
-        return kept[0] if len(kept) == 1 else kept
-
-    return skipped
+    given = by_name(block, args, kwargs)
+    kept = tuple(given[name] for name in returns)
+    return kept[0] if len(kept) == 1 else kept
