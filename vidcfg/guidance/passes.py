@@ -43,7 +43,6 @@ class StepInputs:
         by_branch: further inputs of each branch (texts, masks), each with B rows.
         num_frames: latent frames F.
         step: index of the denoising step, for the surface.
-        sigma: the sigma of `level`, for the trace.
         level: (alpha, sigma) of x_t = alpha x0 + sigma eps, or None where it is not known.
         prediction: kind of the model's prediction (vidcfg.guidance.prediction.KINDS).
         expert: name of the model, for pipelines with several.
@@ -55,7 +54,6 @@ class StepInputs:
     by_branch: Mapping[str, Mapping[str, Tensor]]
     num_frames: int
     step: int
-    sigma: float | None = None
     level: tuple[float, float] | None = None
     prediction: str = "flow"
     expert: str | None = None
@@ -65,6 +63,10 @@ class StepInputs:
     @property
     def noisy(self) -> Tensor:
         return next(iter(self.shared.values()))
+
+    @property
+    def sigma(self) -> float | None:
+        return None if self.level is None else self.level[1]
 
     def known_level(self, what: str, instead: str) -> tuple[float, float]:
         """(alpha, sigma) of this step, which `what` needs; `instead` tells what to use without.

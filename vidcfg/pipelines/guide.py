@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from torch import Tensor
 from vidcfg.guidance.setting import Guidance, Written
 from vidcfg.guidance.step import check_finite
 from vidcfg.guidance.trace import Trace
-from vidcfg.pipelines.arguments import call_signature, without_own_guidance
+from vidcfg.pipelines.arguments import by_name, call_signature, without_own_guidance
+from vidcfg.pipelines.caches import reset_cache
 from vidcfg.pipelines.changes.base import LogProb
-from vidcfg.pipelines.families import Family, family_of
-from vidcfg.pipelines.forwards import guided_forwards
+from vidcfg.pipelines.changes.layers import swapped
+from vidcfg.pipelines.families import family_of
+from vidcfg.pipelines.family import Family, uncompiled
 from vidcfg.pipelines.run import GuidedRun
 from vidcfg.pipelines.texts import (
     BranchTexts,
@@ -133,7 +136,7 @@ class Session:
         self.texts.encoded.clear()
         second = self.family.second_stream
         try:
-            with guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
+            with _guided_forwards(self.pipe, self.family, self.forward, self.keep_control):
                 yield {} if second is None else {second.scale_argument: 1.0}
             check_finite(self.trace.steps)
         finally:
@@ -266,3 +269,63 @@ def _own_guidance(pipe: Any, family: Family, before: dict[str, Any] | None) -> d
                 f"such as {{'kind': 'interval', 'value': 6.0, 'from': 0.0, 'to': 0.4}}."
             )
     return before or now
+
+
+@contextlib.contextmanager
+def _guided_forwards(
+    pipe: Any, family: Family, forward: Callable, control: Callable
+) -> Iterator[None]:
+    """Replace `forward` of every denoiser and ControlNet, and switch the own guider off.
+
+    Done anew for every call of the pipeline, because offloading takes its hooks off and puts them
+    on again between calls, and `forward` with them.
+    """
+    found = dict.fromkeys(family.models_of(pipe), forward)
+    if family.control is not None:
+        found[family.control] = control
+    guider = getattr(pipe, family.guider, None) if family.guider else None
+    with contextlib.ExitStack() as stack:
+        for attribute, guided in found.items():
+            owner, expert = getattr(pipe, attribute), family.denoisers.get(attribute)
+            stack.enter_context(_guided_forward(owner, expert, guided))
+        if guider is not None:
+            stack.enter_context(swapped(guider, "_enabled", False))
+        yield
+
+
+@contextlib.contextmanager
+def _guided_forward(owner: Any, expert: str | None, forward: Callable) -> Iterator[None]:
+    """`forward(module, its own forward, expert, arguments by name)` in the place of a forward.
+
+    It is the one that a pipeline comes to first: of a model that is compiled as a whole the
+    compiled one, which calls all others.
+    """
+    is_in_place = getattr(owner, "_compiled_call_impl", None) is not None
+    name = "_compiled_call_impl" if is_in_place else "forward"
+    module, own, thread = uncompiled(owner), vars(owner).get(name), threading.get_ident()
+    before, cls = getattr(owner, name), type(module).__name__
+    at_work = (
+        f"this {cls} is at work in another guided call, of this pipeline or of one that shares "
+        f"it. Call one after the other, or give each pipeline a {cls} of its own."
+    )
+    if hasattr(own, "_is_guided"):
+        raise ValueError(at_work)
+
+    @functools.wraps(before)
+    def guided(*args, **kwargs):
+        if threading.get_ident() != thread:
+            raise ValueError(at_work)
+        return forward(module, before, expert, by_name(module, args, kwargs))
+
+    guided._is_guided = True
+    setattr(owner, name, guided)
+    try:
+        yield
+    finally:
+        reset_cache(module)
+        # A hook that was taken off meanwhile has restored its own forward.
+        if vars(owner).get(name) is guided:
+            if own is not None:
+                setattr(owner, name, own)
+            else:
+                delattr(owner, name)

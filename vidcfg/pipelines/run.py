@@ -214,7 +214,6 @@ class GuidedRun:
             by_branch=self.changes.by_branch(by_branch, step),
             num_frames=self.num_frames,
             step=step,
-            sigma=None if level is None else level[1],
             level=level,
             prediction=family.prediction or prediction_kind(scheduler),
             expert=expert,

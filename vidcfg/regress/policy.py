@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from vidcfg.metrics.paired import log_ratios
 from vidcfg.settings.base import ConfigModel, Finding, Fraction, Positive, Range
@@ -21,7 +21,7 @@ TINY = 1e-4
 ALARMS = 0.35
 """The part of alpha that is for alarms, over all clips and metrics."""
 
-NotNegative = Annotated[float, AfterValidator(Range(0, 1e9))]
+NotNegative = Annotated[float, Range(0, 1e9)]
 
 
 class MetricRule(ConfigModel):
@@ -172,8 +172,8 @@ class Policy(ConfigModel):
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    alpha: Annotated[float, AfterValidator(Range(0.0001, 0.5))] = 0.05
-    power: Annotated[float, AfterValidator(Range(0.5, 0.999))] = 0.8
+    alpha: Annotated[float, Range(0.0001, 0.5)] = 0.05
+    power: Annotated[float, Range(0.5, 0.999)] = 0.8
     unit: Literal["prompt", "clip"] = "prompt"
     max_missing: Fraction = 0.0
     max_lost: Fraction = 0.0

@@ -89,9 +89,9 @@ def seeds_from(value: Any) -> tuple[int, ...]:
     return seeds
 
 
-Pixels = Annotated[int, AfterValidator(Range(1, 16_384))]
-Count = Annotated[int, AfterValidator(Range(1, 100_000))]
-Rate = Annotated[float, AfterValidator(Range(0, 1000, above=True))]
+Pixels = Annotated[int, Range(1, 16_384)]
+Count = Annotated[int, Range(1, 100_000)]
+Rate = Annotated[float, Range(0, 1000, above=True)]
 
 
 class VideoShape(ConfigModel):
@@ -108,7 +108,7 @@ class Output(ConfigModel):
 
     dir: PathText = Field(description="a folder such as out/kite")
     video: Literal["h264", "h264_lossless", "ffv1"] = "h264"
-    enlarge: Annotated[int, AfterValidator(Range(1, 64))] = 1
+    enlarge: Annotated[int, Range(1, 64)] = 1
 
 
 class RenderConfig(ConfigModel):

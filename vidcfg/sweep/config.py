@@ -28,12 +28,12 @@ class Workers(ConfigModel):
     more. `batch` is the most videos that are sampled together.
     """
 
-    num: Annotated[int, AfterValidator(Range(0, 100_000))] = 0
-    gpus_per_worker: Annotated[float, AfterValidator(Range(0, 64))] = 0.0
-    cpus_per_worker: Annotated[float, AfterValidator(Range(1e-4, 1024))] = 1.0
-    max_retries: Annotated[int, AfterValidator(Range(0, 100))] = 2
+    num: Annotated[int, Range(0, 100_000)] = 0
+    gpus_per_worker: Annotated[float, Range(0, 64)] = 0.0
+    cpus_per_worker: Annotated[float, Range(1e-4, 1024)] = 1.0
+    max_retries: Annotated[int, Range(0, 100)] = 2
     time_limit: Positive | None = None
-    batch: Annotated[int, AfterValidator(Range(1, 4096))] = 32
+    batch: Annotated[int, Range(1, 4096)] = 32
 
     def findings(self):
         gpus = self.gpus_per_worker
