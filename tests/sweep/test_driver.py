@@ -231,7 +231,7 @@ def test_a_unit_that_failed_before_is_tried_again_by_the_next_run(run, plan, sto
     run(lambda key, tries, job: "error" if key == bad else "done")
     books, executor, made = run(lambda key, tries, job: "done")
     assert executor.tries == {bad: 1}
-    assert not store.exists(f"failed/{bad}.json")
+    assert store.read(f"failed/{bad}.json") is None
     assert (books.cached, books.done) == (len(made.units) - 1, 1)
 
 

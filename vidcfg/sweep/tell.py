@@ -1,7 +1,7 @@
 """What a sweep says of itself: before it runs, while it runs, and from its store alone."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from vidcfg.progress import Progress, counted, duration
 from vidcfg.sweep.cells import shares_exactly
@@ -84,17 +84,8 @@ def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
     return dict(sorted(versions.items()))
 
 
-def kept_line(store: Store, there: Collection[str]) -> str:
-    """What a sweep goes on with, and why that is still valid."""
-    versions = " and ".join(f"{n} by {version}" for version, n in made_by(store, there).items())
-    return (
-        f"keeps {len(there)} videos that are there ({versions}): settings, prompts and "
-        "numerics, and the content of weights and images, are those of this plan"
-    )
-
-
 class Follow:
-    """Shows the books of a sweep: what it keeps, and each failure as it is booked."""
+    """Shows the books of a sweep: what it keeps and why, and each failure as it is booked."""
 
     def __init__(self, progress: Progress, store: Store):
         self.progress, self.store = progress, store
@@ -103,7 +94,12 @@ class Follow:
 
     def __call__(self, books: Books) -> None:
         if books.there and not self._has_begun and not self.progress.is_quiet:
-            self.progress.say(kept_line(self.store, books.there))
+            versions = made_by(self.store, books.there).items()
+            told = " and ".join(f"{count} by {version}" for version, count in versions)
+            self.progress.say(
+                f"keeps {len(books.there)} videos that are there ({told}): settings, prompts and "
+                "numerics, and the content of weights and images, are those of this plan"
+            )
         self._has_begun = True
         for key, event in books.failed.items():
             if key not in self._told:

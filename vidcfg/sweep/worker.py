@@ -71,11 +71,7 @@ class Worker:
         return self.plan.settings(device="cuda" if is_cuda else "cpu")
 
     def load(self) -> None:
-        """Load the model of the first unit.
-
-        Raises:
-            ModelError: if it cannot be loaded.
-        """
+        """Load the model of the first unit; ModelError if it cannot be loaded."""
         import vidcfg.render.job  # noqa: F401 - what it lacks is said before the model is loaded
 
         self._load(self.plan.config_of(self.plan.units[0]), level=0)
@@ -146,7 +142,7 @@ class Worker:
                 batch = sample_units(of, pipe, unit, name=prompt.text, on_step=follow)
                 traces.append(batch.trace)
                 for (key, config), rendered in zip(run, batch.videos):
-                    yield self._store_unit(key, config, unit, pipe, rendered, model, job)
+                    yield self._store_unit(key, config, unit, rendered, job)
         finally:
             pipe.scheduler = own
 
@@ -173,19 +169,13 @@ class Worker:
             )
 
     def _store_unit(
-        self,
-        key: str,
-        config: RenderConfig,
-        unit: Unit,
-        pipe: Any,
-        rendered: Any,
-        model: dict[str, Any],
-        job: Job,
+        self, key: str, config: RenderConfig, unit: Unit, rendered: Any, job: Job
     ) -> dict[str, Any]:
-        """Measure, encode and commit one unit."""
+        """Measure, encode and commit one unit that the loaded model has made."""
         from vidcfg.render.job import encoded
 
         # Rows and features of the frames as they were sampled, beside their encoding
+        _, pipe, model = self._loaded
         begin = time.perf_counter()
         with ThreadPoolExecutor(1) as beside:
             encoding = beside.submit(encoded, config, unit, rendered)
