@@ -285,7 +285,7 @@ def test_the_cost_that_another_driver_notes_for_the_same_job_is_no_mismatch(plan
 
 
 class Sleepy:
-    def load(self):
+    def load(self, job):
         pass
 
     def run(self, job):

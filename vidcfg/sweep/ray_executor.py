@@ -44,19 +44,19 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENC
 class RenderActor:
     """What runs in a Ray worker process: one model, loaded once, and one job at a time.
 
-    `worker` names a class as "module:Name"; it is made from `spec`, has `.load()` and `.run(job)`,
-    and tells its steps to what `.on_step` is set to. Relative paths are those of `folder`, where
-    this machine has it. The constructor only keeps its arguments: an exception in it would cost
-    the actor.
+    `worker` names a class as "module:Name"; it is made from `spec`, has `.load(job)`, for the job
+    that it is probably `first` to run, and `.run(job)`, and tells its steps to what `.on_step` is
+    set to. Relative paths are those of `folder`, where this machine has it. The constructor only
+    keeps its arguments: an exception in it would cost the actor.
     """
 
-    def __init__(self, worker: str, spec: Any, folder: str, *, threads: int, has_gpu: bool):
-        self.name, self.spec, self.folder, self.threads = worker, spec, folder, threads
-        self.worker: Any = None
+    def __init__(self, worker: str, spec: Any, folder: str, first: Job, need: Need):
+        self.name, self.spec, self.folder, self.first = worker, spec, folder, first
+        self.threads, self.worker = max(1, int(need.cpus)), None
         # Before torch or OpenCV are imported: they read these once.
         for variable in _THREADS:
-            os.environ[variable] = str(threads)
-        if not has_gpu:
+            os.environ[variable] = str(self.threads)
+        if not need.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
 
     def place(self) -> str:
@@ -72,7 +72,7 @@ class RenderActor:
             module, _, name = self.name.partition(":")
             worker = getattr(importlib.import_module(module), name)(self.spec)
             self._limit_threads()
-            worker.load()
+            worker.load(self.first)
             self._limit_threads()
         except Exception as error:
             return message_of(error)
@@ -121,7 +121,7 @@ class RayExecutor:
             unit of a job, or None).
         address: of a Ray cluster ("auto": the one that this machine belongs to); None starts Ray
             on this machine and ends it with `close`.
-        worker: "module:Name" of a class made from `spec`, with `.load()` and `.run(job)`.
+        worker: "module:Name" of a class made from `spec`, with `.load(job)` and `.run(job)`.
         on_step: called with (done, total, what=...) about once a second while a job is sampled:
             the steps of all runs together.
 
@@ -230,11 +230,8 @@ class RayExecutor:
                 self._ask(place, "busy", run.remote(place.job), limit=limit)
         coming = sum(place.state in ("placing", "loading") for place in self.places)
         empty = [place for place in self.places if place.state == "empty"]
-        threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
-        for place in empty[: max(0, len(self.waiting) - coming)]:
-            place.actor = self.kind.remote(
-                self.worker, self.spec, os.getcwd(), threads=threads, has_gpu=has_gpu
-            )
+        for place, job in zip(empty, [*self.waiting][coming:]):
+            place.actor = self.kind.remote(self.worker, self.spec, os.getcwd(), job, self.need)
             self._ask(place, "placing", place.actor.place.remote())
 
     def _ask(

@@ -40,7 +40,7 @@ FILES = {"sheet": "sheet.png", "image": "image.png", "audio": "audio.wav"}
 
 
 class Worker:
-    """Made from the address of a store, whose plan has all the rest; `load` reads the model.
+    """Made from the address of a store, whose plan has all the rest; `load` reads a model.
 
     Units that are done are skipped. `on_step(done, total, what=...)` follows the steps of a run.
     """
@@ -70,11 +70,12 @@ class Worker:
         is_cuda = getattr(device, "type", "cpu") == "cuda"
         return self.plan.settings(device="cuda" if is_cuda else "cpu")
 
-    def load(self) -> None:
-        """Load the model of the first unit; ModelError if it cannot be loaded."""
+    def load(self, job: Job) -> None:
+        """Load the model of a job; ModelError if it cannot be loaded."""
         import vidcfg.render.job  # noqa: F401 - what it lacks is said before the model is loaded
 
-        self._load(self.plan.config_of(self.plan.units[0]), level=0)
+        if unit := self.plan.by_key.get(job.units[0]):
+            self._load(self.plan.config_of(unit), level=job.level)
 
     def _load(self, config: RenderConfig, *, level: int) -> tuple[Any, dict[str, Any]]:
         """The pipeline of a configuration, kept until another is needed, and its record."""
