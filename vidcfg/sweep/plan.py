@@ -298,22 +298,22 @@ def read_plan(made: dict[str, Any]) -> Plan:
     )
 
 
-def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> Plan:
-    """The plan of a sweep.
+def make_plan(sweep: SweepConfig, document: ConfigDocument) -> Plan:
+    """The plan of a sweep, which a document holds.
 
     Raises:
         ConfigError: if a cell is wrong.
         ValueError: if settings do not fit the model, as far as its files tell, or two cells or
             prompts would give the same videos.
     """
-    cells = cells_of(sweep, document=document)
+    cells = cells_of(sweep, document)
     for cell in cells:
         try:
             check_before_loading(cell.config)
         except ValueError as error:
             raise ValueError(f"cell {cell.label}: {error}") from None
     plan = plan_of(sweep, cells)
-    _check_metrics(plan, document or ConfigDocument("sweep", {}, {}))
+    _check_metrics(plan, document)
     nets = {name: remembered_sha256(path) for name, path in sweep.weights.items()}
     measures = {"weights": nets, "metrics": foreign_metrics(plan.metrics)}
     return replace(plan, sources={**plan.sources, **measures})
@@ -355,19 +355,17 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
 
 def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
     """Raise ConfigError for metrics, references and weights that there are not."""
-    for name in plan.sweep.weights:
+    paths = plan.sweep.weights
+    checks = {
+        "weights": lambda: [find_weights(name, paths=paths) for name in paths],
+        "metrics": plan.settings,
+        "reference": lambda: real_items(plan.sweep.reference),
+    }
+    for name, check in checks.items():
         try:
-            find_weights(name, paths=plan.sweep.weights)
+            check()
         except ValueError as error:
-            raise document.error(("weights",), f"weights: {error}") from None
-    try:
-        plan.settings()
-    except ValueError as error:
-        raise document.error(("metrics",), f"metrics: {error}") from None
-    try:
-        real_items(plan.sweep.reference)
-    except ValueError as error:
-        raise document.error(("reference",), f"reference: {error}") from None
+            raise document.error((name,), f"{name}: {error}") from None
 
 
 def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:
