@@ -26,23 +26,13 @@ from vidcfg.render.identity import (
 )
 from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.stored.read import ResultsError
-from vidcfg.stored.shapes import PLAN_KIND
+from vidcfg.stored.shapes import PLAN_KIND, SweepUnit
 from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, runs_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
-
-
-@dataclass(frozen=True)
-class SweepUnit:
-    """One video: a cell, a prompt and a seed."""
-
-    key: str
-    cell: str
-    prompt: int
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
