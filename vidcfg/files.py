@@ -231,8 +231,7 @@ def content_of(path: Path) -> str | None:
     if not path.is_dir():
         return None
     files = [(file.name, content_of(file)) for file in sorted(path.iterdir()) if file.is_file()]
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    return f"{_bytes_of(path)} {digest}"
+    return f"{_bytes_of(path)} {digest(json.dumps(files))}"
 
 
 def is_content(path: str | Path, content: str) -> bool:

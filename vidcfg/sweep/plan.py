@@ -192,11 +192,7 @@ class Plan:
     def jobs(
         self, keys: list[str], *, num_workers: int | None = None, batch: int | None = None
     ) -> list[Job]:
-        """The jobs that make these units, the costliest first; see `best_cut`.
-
-        Jobs of one model follow each other. Another `num_workers` or `batch` than the sweep has
-        tells what it would do with them.
-        """
+        """The jobs that make these units, by `best_cut`, as the sweep or other workers would."""
         workers = self.sweep.workers
         models = {id: canonical(cell.config.model.to_dict()) for id, cell in self.cell_of.items()}
         pieces = best_cut(

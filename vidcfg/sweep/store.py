@@ -172,10 +172,7 @@ class Store:
             return set(itertools.compress(there, each(self.is_done, there)))
 
     def commit(self, key: str, files: Mapping[str, bytes]) -> bool:
-        """Put a unit into the store; False if another worker was first.
-
-        A directory that is there without being whole is moved to `damaged/`.
-        """
+        """Put a unit into the store; False if another worker was first."""
         if self.is_done(key):
             return False
         facts = {name: facts_of(data) for name, data in files.items()}
