@@ -117,13 +117,11 @@ class RayExecutor:
 
     Args:
         spec: what a worker is made from; small and picklable.
-        workers: has `num`, `cpus_per_worker`, `gpus_per_worker` and `time_limit` (seconds for each
-            unit of a job, or None).
+        workers: the `workers` of a sweep.
         address: of a Ray cluster ("auto": the one that this machine belongs to); None starts Ray
             on this machine and ends it with `close`.
         worker: "module:Name" of a class made from `spec`, with `.load(job)` and `.run(job)`.
-        on_step: called with (done, total, what=...) about once a second while a job is sampled:
-            the steps of all runs together.
+        on_step: is told (done, total, what=...) about once a second: steps of all runs together.
 
     `num_workers` is `workers.num`, or fewer where this machine alone cannot hold as many.
     """
@@ -140,8 +138,7 @@ class RayExecutor:
         self.spec, self.worker, self.on_step = spec, worker, on_step
         self.address = None if address == "local" else address
         self.need = Need(cpus=workers.cpus_per_worker, gpus=workers.gpus_per_worker)
-        self.time_limit: float | int | None = getattr(workers, "time_limit", None)
-        self.num_workers: int = workers.num
+        self.time_limit, self.num_workers = workers.time_limit, workers.num
         self.places: list[_Place] = []
         self.waiting: deque[Job] = deque()
         self.kind: Any = None
@@ -301,8 +298,7 @@ class RayExecutor:
             found = ray.get(next(answer) if place.state == "busy" else answer)
         except lost.RayError as error:
             if place.state == "busy":
-                kind, is_alive = _fate(error)
-                return [self._finish(place, kind, is_alive=is_alive, message=message_of(error))]
+                return [self._finish(place, *_fate(error), message=message_of(error))]
             return self._died_before_ready(place, message_of(error))
 
         # It is placed, has the model, or has run its job
@@ -323,9 +319,7 @@ class RayExecutor:
         if "kind" not in found:
             place.answer, place.results = answer, (*place.results, found)
             return [Event(place.job, place.name, "unit", (found,))]
-        kind = found.pop("kind")
-        is_alive = kind != "sticky"
-        return [self._finish(place, kind if is_alive else "lost", is_alive=is_alive, **found)]
+        return [self._finish(place, found.pop("kind"), **found)]
 
     def _tell_steps(self, what: str) -> None:
         """The steps of `what`, or of all runs where there are several."""
@@ -360,11 +354,12 @@ class RayExecutor:
         self.waiting.clear()
         return [Event(job, name, "model", message=message)]
 
-    def _finish(self, place: _Place, kind: str, *, is_alive: bool, **facts: Any) -> Event:
-        """The event of the job at this place, whose worker stays if it `is_alive`."""
+    def _finish(self, place: _Place, kind: str, is_alive: bool = True, **facts: Any) -> Event:
+        """The event of the job at this place; its worker stays if it is alive, with its GPU."""
         facts.setdefault("seconds", time.monotonic() - place.began)
-        event = Event(place.job, place.name, kind, place.results, **facts)
-        if is_alive:
+        has_gpu = kind != "sticky"
+        event = Event(place.job, place.name, kind if has_gpu else "lost", place.results, **facts)
+        if is_alive and has_gpu:
             place.job = None
             self._ask(place, "idle", None)
         else:
@@ -380,7 +375,7 @@ class RayExecutor:
             count, limit = len(place.job.units), self.time_limit
             message = f"took longer than {limit * count:g} s (workers.time_limit "
             message += f"{limit:g} s for each of {count} units)"
-            events.append(self._finish(place, "timeout", is_alive=False, message=message))
+            events.append(self._finish(place, "timeout", False, message=message))
         return events
 
 
@@ -388,8 +383,7 @@ def _fate(error: Exception) -> tuple[str, bool]:
     """For a call that brought no value back: the kind of event, and whether the worker lives."""
     if isinstance(error, lost.RayTaskError):
         # The job could not even be read, or its result not be sent.
-        kind = kind_of(error.cause)
-        return ("lost", False) if kind == "sticky" else (kind, True)
+        return kind_of(error.cause), True
     # Ray kills workers when the memory of their machine runs out, and says so.
     text = str(error).lower()
     is_memory = isinstance(error, lost.OutOfMemoryError) or "running low on memory" in text
