@@ -7,10 +7,10 @@ work begins with the first that is ready.
 """
 
 import contextlib
-import importlib
 import logging
 import math
 import os
+import pkgutil
 import sys
 import time
 from collections import deque
@@ -69,8 +69,7 @@ class RenderActor:
             # Ray leaves it in the folder in which its machine was started.
             with contextlib.suppress(OSError):
                 os.chdir(self.folder)
-            module, _, name = self.name.partition(":")
-            worker = getattr(importlib.import_module(module), name)(self.spec)
+            worker = pkgutil.resolve_name(self.name)(self.spec)
             self._limit_threads()
             worker.load(self.first)
             self._limit_threads()

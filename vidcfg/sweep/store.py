@@ -14,7 +14,7 @@ import random
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ WRITES = 8
 """So often a unit is written to an object store, where two drivers may be at it at once."""
 
 AT_ONCE = 16
-"""So many units are asked for at once where the store is no local folder."""
+"""So many answers are waited for at once where the store is no local folder."""
 
 PAUSE_SECONDS = 0.5
 """Between two of these writes at most so much more each time, by chance: one of the two wins."""
@@ -164,12 +164,14 @@ class Store:
     def done_keys(self, keys: Collection[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
         folders = [f"units/{start}" for start in {key[:2] for key in keys}]
-        # An answer from far away takes as long as hundreds from a disk.
+        names = set().union(*self.each(self.names, folders))
+        there = [key for key in keys if key in names]
+        return set(itertools.compress(there, self.each(self.is_done, there)))
+
+    def each(self, ask: Callable[[str], Any], names: Iterable[str]) -> Iterator[Any]:
+        """`map(ask, names)`, many at once where an answer takes as long as hundreds of a disk."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            each = map if self.is_local else pool.map
-            names = set().union(*each(self.names, folders))
-            there = [key for key in keys if key in names]
-            return set(itertools.compress(there, each(self.is_done, there)))
+            yield from (map if self.is_local else pool.map)(ask, names)
 
     def commit(self, key: str, files: Mapping[str, bytes]) -> bool:
         """Put a unit into the store; False if another worker was first."""

@@ -16,11 +16,10 @@ MAX_FAILURES_LISTED = 20
 def head(plan: Plan) -> str:
     """One line: `quick: 18 cells x 8 prompts x 4 seeds = 576 videos, 9000 model evaluations`."""
     seeds, shared = plan.cells[0].config.seeds, plan.counts["shared"]
-    units = len(plan.cells) * len(plan.prompts) * len(seeds)
     line = (
         f"{plan.sweep.name}: {counted(len(plan.cells), 'cell')} x "
         f"{counted(len(plan.prompts), 'prompt')} x {counted(len(seeds), 'seed')} = "
-        f"{counted(units, 'video')}"
+        f"{counted(len(plan.grid_units), 'video')}"
     )
     return line if shared is None else f"{line}, {shared} model evaluations"
 
@@ -77,7 +76,7 @@ def _cost(plan: Plan) -> str:
 def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
     """How many units each version of vidcfg and its numerics has made."""
     versions: Counter = Counter()
-    for record in map(store.render_of, done):
+    for record in store.each(store.render_of, done):
         known, sources = (record.get(name) or {} for name in ("versions", "sources"))
         numerics = sources.get("numerics", "unknown")
         versions[f"vidcfg {known.get('vidcfg', 'unknown')}, numerics {numerics}"] += 1
