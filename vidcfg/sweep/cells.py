@@ -25,7 +25,6 @@ from vidcfg.settings.strict_yaml import dump_yaml, parse
 from vidcfg.sweep.config import PromptFile, Replaced, SweepConfig
 
 MAX_ID = 60
-_TRIMMED = r"^(guidance|sampling|video|model)\."
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def _refuse_equal_cells(cells: list[Cell]) -> None:
 def _words(path: str, value: Any, among: list[Any]) -> str:
     """`scale 3`, `keyframes`, `decay (end 0.3)`: a setting and its value, as short as it can be
     told from the others."""
-    name = re.sub(_TRIMMED, "", path)
+    name = re.sub(r"^(guidance|sampling|video|model)\.", "", path)
     if isinstance(value, dict):
         kind = value.get("kind", name)
         others = [v.get("kind") if isinstance(v, dict) else v for v in among]
