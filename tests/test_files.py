@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vidcfg import files
 from vidcfg.files import (
     FileError,
     append_text,
@@ -276,3 +277,17 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     dead[0].write_text("half")
     make_folder(tmp_path, "output.dir")
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_machines_of_one_name_leave_each_others_half_files(tmp_path, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    made = []
+    for machine in ("one", "other"):
+        monkeypatch.setattr(files, "MACHINE", tmp_path / machine)
+        files.MACHINE.write_text(f"id of the {machine}")
+        name = temporary_beside(tmp_path / "x").name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+        made.append(tmp_path / name)
+        made[-1].write_text("half")
+    remove_leftovers(made)
+    assert [path.exists() for path in made] == [True, False]

@@ -24,7 +24,7 @@ class MiniWorker:
     def __init__(self, spec: dict):
         self.spec = spec
 
-    def load(self) -> None:
+    def load(self, job) -> None:
         from vidcfg.pipelines.load import load_pipeline
         from vidcfg.render.config import load_render_config
 
@@ -96,7 +96,7 @@ def with_ray(num_workers: int, units: list[str]) -> tuple[float, list]:
 
 def bare_process(units: list[str], barrier, done) -> None:
     worker = MiniWorker({})
-    worker.load()
+    worker.load(None)
     worker._unit("4-0")
     barrier.wait()
     for unit in units:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from fleet import Fleet, Outcome, run_fleet
 
 from vidcfg.cli import run, shared
+from vidcfg.settings.document import ConfigDocument
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.plan import Plan, make_plan, plan_of, read_plan
 from vidcfg.sweep.store import NoStoreError, Store
@@ -213,7 +214,7 @@ def interval_plan(
         seeds=list(range(pairs)),
         store="runs/simulated",
     )
-    plan = make_plan(sweep)
+    plan = make_plan(sweep, ConfigDocument("simulated", {}, {}))
     return replace(plan, sweep=sweep.model_copy(update={"name": name}))
 
 

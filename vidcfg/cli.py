@@ -112,7 +112,7 @@ def run(made: argparse.ArgumentParser, todo: Todo, argv: Sequence[str] | None = 
     _open_streams()
     _name_user()
     complete(made)
-    arguments = made.parse_args(sys.argv[1:] if argv is None else list(argv))
+    arguments = made.parse_args(argv)
     quiet_xformers()
     _say_notes_once()
     if getattr(arguments, "quiet", False):

@@ -17,6 +17,9 @@ from typing import Any
 TEMPORARY = ".tmp-"
 """What is not yet whole has a name that begins so."""
 
+MACHINE = Path("/etc/machine-id")
+"""What tells machines of one name apart, where there is one."""
+
 REMEMBERED_BYTES = 1 << 20
 """The hash of a smaller file is not remembered: reading it is as quick."""
 
@@ -68,18 +71,20 @@ def remove_leftovers(found: Iterable[Path]) -> None:
         number = rest.partition("-")[0]
         if place != _here() or not number.isdecimal() or _is_alive(int(number)):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)  # A file or link stays, and is next.
         with suppress(OSError):
             path.unlink()
 
 
 def _here() -> str:
-    """This machine or, where several share a name, this container: numbers of processes count
-    there."""
-    space = "/proc/self/ns/pid"
-    name = socket.gethostname() + (os.readlink(space) if os.path.exists(space) else "")
-    return hashlib.sha256(name.encode()).hexdigest()[:8]
+    """This machine, or this container of it: numbers of processes count there, and several may
+    share a name."""
+    marks = [socket.gethostname()]
+    with suppress(OSError):
+        marks.append(os.readlink("/proc/self/ns/pid"))
+    with suppress(OSError):
+        marks.append(MACHINE.read_text("utf-8", "replace"))
+    return digest("".join(marks))[:8]
 
 
 def _is_alive(number: int) -> bool:
@@ -226,8 +231,7 @@ def content_of(path: Path) -> str | None:
     if not path.is_dir():
         return None
     files = [(file.name, content_of(file)) for file in sorted(path.iterdir()) if file.is_file()]
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    return f"{_bytes_of(path)} {digest}"
+    return f"{_bytes_of(path)} {digest(json.dumps(files))}"
 
 
 def is_content(path: str | Path, content: str) -> bool:

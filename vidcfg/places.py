@@ -4,8 +4,7 @@ import argparse
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 UNREAD = ("attempts", "logs", "report", "damaged")
 """Folders of a store that are not copied."""
-
-_PLAIN = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 def is_url(place: str | Path) -> bool:
@@ -59,14 +56,13 @@ class _Distant:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._system, name)
-        return self._telling(found) if callable(found) else found
+        if not callable(found):
+            return found
 
-    def _telling(self, method: Callable) -> Callable:
-        @wraps(method)
         def called(*args: Any, **kwargs: Any) -> Any:
             try:
-                return method(*args, **kwargs)
-            except _PLAIN:
+                return found(*args, **kwargs)
+            except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
                 raise
             except Exception as why:
                 raise self._error(f"{self._url} cannot be reached: {one_line(why)}") from why

@@ -5,7 +5,6 @@ mine = "my_package.guidance"          # a module that registers when it is impor
 """
 
 import functools
-import hashlib
 import sys
 import traceback
 import warnings
@@ -13,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from vidcfg.files import sha256_of
+from vidcfg.files import digest, sha256_of
 
 GROUP = "vidcfg.plugins"
 
@@ -48,7 +47,7 @@ def _code_of_module(root: str) -> str | None:
     for folder in getattr(module, "__path__", ()):
         files += Path(folder).rglob("*.py")
     known = [sha256_of(file) for file in sorted(set(files)) if file.is_file()]
-    return hashlib.sha256("".join(known).encode()).hexdigest() if known else None
+    return digest("".join(known)) if known else None
 
 
 def raised_in(error: BaseException, *modules: str) -> str:

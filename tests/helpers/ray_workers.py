@@ -14,15 +14,17 @@ class QuickWorker:
     """Made from a dict: `folder` (where attempts are written down) and `load` (what loading does).
 
     A unit is `word` or `word:argument`; the words are the methods below. Every start of a unit is
-    a line of `attempts.txt`, every end a line of `ended.txt`.
+    a line of `attempts.txt`, every end a line of `ended.txt`; `firsts.txt` has the first units of
+    the jobs that workers loaded for.
     """
 
     def __init__(self, spec: dict):
         self.folder, self.how = Path(spec["folder"]), spec.get("load", "well")
         self.loads = 0
 
-    def load(self) -> None:
+    def load(self, job) -> None:
         self._write("loads.txt", str(os.getpid()))
+        self._write("firsts.txt", job.units[0])
         if self.how == "fails":
             raise FileNotFoundError("the checkpoint /models/none is not there")
         if self.how == "dies":

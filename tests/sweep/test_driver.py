@@ -226,12 +226,22 @@ def test_a_full_store_stops_at_once(plan, store):
     assert executor.is_closed
 
 
+def test_of_what_is_done_only_failures_that_there_are_are_removed(run, store, monkeypatch):
+    *_, plan = run(lambda key, tries, job: "done")
+    failed, removed = f"failed/{plan.units[3].key}.json", []
+    store.write_json(failed, {"kind": "lost"})
+    store.write_json(f"failed/{'0' * 64}.json", {"kind": "lost"})
+    monkeypatch.setattr(store, "remove", removed.append)
+    run(lambda key, tries, job: "done")
+    assert removed == [failed]
+
+
 def test_a_unit_that_failed_before_is_tried_again_by_the_next_run(run, plan, store):
     bad = plan().units[5].key
     run(lambda key, tries, job: "error" if key == bad else "done")
     books, executor, made = run(lambda key, tries, job: "done")
     assert executor.tries == {bad: 1}
-    assert not store.exists(f"failed/{bad}.json")
+    assert store.read(f"failed/{bad}.json") is None
     assert (books.cached, books.done) == (len(made.units) - 1, 1)
 
 
@@ -285,7 +295,7 @@ def test_the_cost_that_another_driver_notes_for_the_same_job_is_no_mismatch(plan
 
 
 class Sleepy:
-    def load(self):
+    def load(self, job):
         pass
 
     def run(self, job):

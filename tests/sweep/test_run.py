@@ -14,7 +14,7 @@ from stand_in_trackers import stand_in
 from tiny_sweep import plan_of, starts
 
 from vidcfg.render import job
-from vidcfg.sweep import executor
+from vidcfg.sweep import executor, worker
 from vidcfg.sweep.__main__ import Logged, main
 from vidcfg.sweep.run import make_executor, put_plan, run_sweep, unit_records
 from vidcfg.sweep.store import NoStoreError, Store
@@ -56,13 +56,29 @@ def test_a_worker_elsewhere_tells_the_steps_of_a_shared_run_before_its_units(
     made = plan("workers={batch: 32}", "seeds=3")
     put_plan(store, made)
     (job,) = [job for job in made.jobs(made.keys) if len(job.units) == 3]
-    worker = Worker(store.url)
-    worker.load()
-    *steps, _, _, _, end = found = list(executor.with_steps(worker, job))
+    here = Worker(store.url)
+    here.load(job)
+    *steps, _, _, _, end = found = list(executor.with_steps(here, job))
     what = "3 of 'a red circle moving left over a navy background'"
     assert steps == [{"step": k, "steps": 3, "what": what} for k in (1, 2, 3)]
     assert [result.get("key") for result in found[3:6]] == list(job.units)
     assert end["kind"] == "done"
+
+
+def test_of_several_models_that_of_the_first_job_alone_is_loaded(
+    plan, store, tiny_model, tmp_path, monkeypatch
+):
+    other, loaded = shutil.copytree(tiny_model, tmp_path / "other"), []
+    (other / "more.bin").write_bytes(b"another content")
+    load = worker.load_pipeline
+    monkeypatch.setattr(worker, "load_pipeline", lambda model: loaded.append(model) or load(model))
+    made = plan(f"grid={{model.checkpoint: [{tiny_model}, {other}]}}", "seeds=3")
+    put_plan(store, made)
+    units = [unit.key for unit in made.grid_units if unit.cell == made.cells[1].id]
+    here = make_executor(made, store)
+    here.submit(*made.jobs(units[:1]))
+    assert [event.kind for _ in range(2) for event in here.wait(1.0)] == ["unit", "done"]
+    assert [model.checkpoint for model in loaded] == [str(other)]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (3, 0, 1, 2)])

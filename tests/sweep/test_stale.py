@@ -81,9 +81,9 @@ def test_weights_that_change_before_they_are_loaded_stop_a_sweep(
     config = model / "scheduler" / "scheduler_config.json"
     load = Worker.load
 
-    def late(self):
+    def late(self, job):
         config.write_text(config.read_text().replace("2.0", "3.0"))
-        load(self)
+        load(self, job)
 
     monkeypatch.setattr(Worker, "load", late)
     assert sweep("--set", f"set={{model.checkpoint: {model}}}", "--set", "seeds=3") == 3

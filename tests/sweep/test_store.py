@@ -41,6 +41,16 @@ def test_a_unit_is_done_once_it_is_committed(store):
     assert store.done_keys([KEY, "cd" + "1" * 62]) == {KEY}
 
 
+def test_units_far_away_are_asked_for_side_by_side(tmp_path, monkeypatch):
+    """Each answer waits for the other one."""
+    store, other = Store(f"memory://{tmp_path.name}"), "cd" + "1" * 62
+    for key in (KEY, other):
+        store.commit(key, FILES)
+    both, is_whole = threading.Barrier(2, timeout=60), store._is_whole
+    monkeypatch.setattr(store, "_is_whole", lambda folder: both.wait() >= 0 and is_whole(folder))
+    assert store.done_keys([KEY, other, "cd" + "2" * 62]) == {KEY, other}
+
+
 def test_done_lists_size_and_sha256_of_every_file(store):
     store.commit(KEY, FILES)
     done = store.read_json(f"{store.unit(KEY)}/DONE")
@@ -90,7 +100,7 @@ def test_a_damaged_unit_is_not_done_and_is_set_aside(store, damage):
         done = {n: {"size": len(d), "sha256": sha256(d).hexdigest()} for n, d in files.items()}
         for name, data in (files | {"DONE": json.dumps(done).encode()}).items():
             store.write(f"{store.unit(KEY)}/{name}", data)
-    assert store.exists(store.unit(KEY))
+    assert store.fs.exists(store.path(store.unit(KEY)))
     assert not store.is_done(KEY)
     # Nor is it for a report, which reads no features.
     if not damage.startswith("npz"):

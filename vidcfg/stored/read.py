@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,12 +53,8 @@ def inside(folder: str | Path, name: str) -> Path:
 
 def _has_no_link(folder: str | Path, name: str) -> bool:
     """Whether no part of a plain name is a link below `folder`: it is inside, wherever that is."""
-    path = os.fspath(folder)
-    for part in name.split("/"):
-        path = f"{path}/{part}"
-        if os.path.islink(path):
-            return False
-    return True
+    way = accumulate(name.split("/"), os.path.join, initial=os.fspath(folder))
+    return not any(map(os.path.islink, islice(way, 1, None)))
 
 
 def leads_into(folder: str | Path, path: str | Path) -> bool:

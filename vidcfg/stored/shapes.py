@@ -3,6 +3,7 @@
 Keys that a shape does not name may hold anything, and nothing reads them.
 """
 
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Required
 
@@ -27,7 +28,10 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
 Amount = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
-class PlannedUnit(TypedDict):
+@dataclass(frozen=True)
+class SweepUnit:
+    """One video: a cell, a prompt by its number, and a seed."""
+
     key: UnitKey
     cell: CellId
     prompt: Count
@@ -64,7 +68,7 @@ class PlannedPrompt(TypedDict, total=False):
 
 class PlannedCheck(TypedDict):
     cells: list[PlannedCell]
-    units: list[PlannedUnit]
+    units: list[SweepUnit]
     pairs: list[Annotated[list[UnitKey], Field(min_length=2, max_length=2)]]
 
 
@@ -76,7 +80,7 @@ class PlanData(TypedDict, total=False):
     cells: Required[Annotated[list[PlannedCell], Field(min_length=1)]]
     prompts: Required[list[str | PlannedPrompt]]
     seeds: list[Seed]
-    units: Required[list[PlannedUnit]]
+    units: Required[list[SweepUnit]]
     check: PlannedCheck
     metrics: list[str]
     planned: dict[str, Count | None]
@@ -92,11 +96,11 @@ def _consistent(plan: dict[str, Any]) -> dict[str, Any]:
     if plan.get("baseline") not in {None, *ids}:
         raise ValueError(f"the baseline {plan['baseline']} is none of its cells")
     units = [*plan["units"], *check["units"]]
-    if len({unit["key"] for unit in units}) < len(units):
+    if len({unit.key for unit in units}) < len(units):
         raise ValueError("two units have one key")
     for unit in units:
-        if unit["cell"] not in ids or unit["prompt"] >= len(plan["prompts"]):
-            raise ValueError(f"the unit {unit['key'][:12]} is of a cell or prompt that it lacks")
+        if unit.cell not in ids or unit.prompt >= len(plan["prompts"]):
+            raise ValueError(f"the unit {unit.key[:12]} is of a cell or prompt that it lacks")
     return plan
 
 

@@ -108,7 +108,7 @@ def _plan(arguments: argparse.Namespace) -> Any:
             f"--address {arguments.address} is a Ray cluster, but workers.num is 0, which is this "
             "process alone. Add --workers 8, or leave --address out."
         )
-    return make_plan(sweep, document=document)
+    return make_plan(sweep, document)
 
 
 def _warn_of_the_unknown(plan: Any) -> None:

@@ -25,7 +25,6 @@ from vidcfg.settings.strict_yaml import dump_yaml, parse
 from vidcfg.sweep.config import PromptFile, Replaced, SweepConfig
 
 MAX_ID = 60
-_TRIMMED = r"^(guidance|sampling|video|model)\."
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Cell:
     config: RenderConfig
 
 
-def cells_of(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> tuple[Cell, ...]:
+def cells_of(sweep: SweepConfig, document: ConfigDocument) -> tuple[Cell, ...]:
     """All cells, the last dotted path of the grid varying fastest.
 
     Raises:
@@ -78,19 +77,18 @@ def _of_cells(problem: Problem, labels: list[str], num_cells: int) -> Problem:
     return Problem(problem.place, f"{problem.message} ({word} {named})")
 
 
-def base_document(sweep: SweepConfig, document: ConfigDocument | None) -> ConfigDocument:
+def base_document(sweep: SweepConfig, document: ConfigDocument) -> ConfigDocument:
     """The base render with the sweep's own prompts, seeds and settings put in.
 
     Raises:
         ConfigError: if the base or the file of prompts cannot be read.
     """
-    source = document.source if document is not None else "sweep"
+    source = document.source
     if isinstance(sweep.base, str):
         base = load_document(_beside(source, sweep.base))
     else:
-        places = document.places if document else {}
-        places = {path[1:]: place for path, place in places.items() if path[:1] == ("base",)}
-        base = ConfigDocument(source, sweep.base, places)
+        inner = {p[1:]: place for p, place in document.places.items() if p[:1] == ("base",)}
+        base = ConfigDocument(source, sweep.base, inner)
     replaced = {k: base.data[k] for k in Replaced.model_fields if base.data.get(k) is not None}
     validate(replace(base, data=replaced), Replaced)
     for path, value in sweep.set.items():
@@ -161,11 +159,11 @@ def _beside(source: str, name: str) -> str:
 
 
 def _put(
-    render: ConfigDocument, path: str, value: Any, sweep: ConfigDocument | None, *, source: str
+    render: ConfigDocument, path: str, value: Any, sweep: ConfigDocument, *, source: str
 ) -> ConfigDocument:
     """The render with a value of the sweep file; an array file with where it lies, since a base
     elsewhere does not see it."""
-    if sweep is not None and isinstance(value, str) and value.endswith(".npy"):
+    if isinstance(value, str) and value.endswith(".npy"):
         value = str(Path(_beside(sweep.source, value)).absolute())
     plain, _ = parse(dump_yaml(value), source=source)
     return put_value(render, tuple(path.split(".")), plain, source=source)
@@ -183,7 +181,7 @@ def _refuse_equal_cells(cells: list[Cell]) -> None:
 def _words(path: str, value: Any, among: list[Any]) -> str:
     """`scale 3`, `keyframes`, `decay (end 0.3)`: a setting and its value, as short as it can be
     told from the others."""
-    name = re.sub(_TRIMMED, "", path)
+    name = re.sub(r"^(guidance|sampling|video|model)\.", "", path)
     if isinstance(value, dict):
         kind = value.get("kind", name)
         others = [v.get("kind") if isinstance(v, dict) else v for v in among]

@@ -86,8 +86,9 @@ def drive(
     # What is left to do
     there = store.done_keys(plan.keys)
     books = Books(total=len(plan.units), cached=len(there), there=frozenset(there))
-    for key in there:
-        store.remove(f"failed/{key}.json")
+    for name in store.names("failed"):
+        if name.removesuffix(".json") in there:
+            store.remove(f"failed/{name}")
     todo = [key for key in plan.keys if key not in there]
     on_change(books)
     if not todo:

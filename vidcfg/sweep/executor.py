@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from vidcfg.plugins import raised_in
@@ -165,13 +164,13 @@ class InProcess:
     """The executor of `workers.num: 0`: a job runs in this process, unit by unit, when it is
     waited for.
 
-    `worker` has `.load()` and `.run(job)`. `time_limit` is in seconds for each unit of a job; it
-    interrupts Python code of the main thread, and code of libraries once that returns.
+    `worker` has `.load(job)` and `.run(job)`. `time_limit` is in seconds for each unit of a job;
+    it interrupts Python code of the main thread, and code of libraries once that returns.
     """
 
     def __init__(self, worker: Any, *, time_limit: float | None = None):
         self.worker, self.time_limit = worker, time_limit
-        self._load = cache(worker.load)
+        self._has_model = False
         self._job: Job | None = None
         self._steps: Any = None
         self._results: list[dict[str, Any]] = []
@@ -194,7 +193,9 @@ class InProcess:
         limit = None if self.time_limit is None else self.time_limit * len(job.units)
         if self._steps is None:
             try:
-                self._load()
+                if not self._has_model:
+                    self.worker.load(job)
+                self._has_model = True
             except Exception as error:
                 return [Event(job, "this process", "model", message=message_of(error))]
             self._steps, self._results = carry_out(self.worker, job), []

@@ -26,23 +26,13 @@ from vidcfg.render.identity import (
 )
 from vidcfg.settings.document import ConfigDocument, validate
 from vidcfg.stored.read import ResultsError
-from vidcfg.stored.shapes import PLAN_KIND
+from vidcfg.stored.shapes import PLAN_KIND, SweepUnit
 from vidcfg.sweep.cells import Cell, anchored, baseline_of, cells_of, row_of, runs_of
 from vidcfg.sweep.config import SweepConfig
 from vidcfg.sweep.jobs import Job, Units, best_cut
 
 SELF_CHECK = "self-check"
 """Cells of this name (with a number) are no part of the grid."""
-
-
-@dataclass(frozen=True)
-class SweepUnit:
-    """One video: a cell, a prompt and a seed."""
-
-    key: str
-    cell: str
-    prompt: int
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,11 +192,7 @@ class Plan:
     def jobs(
         self, keys: list[str], *, num_workers: int | None = None, batch: int | None = None
     ) -> list[Job]:
-        """The jobs that make these units, the costliest first; see `best_cut`.
-
-        Jobs of one model follow each other. Another `num_workers` or `batch` than the sweep has
-        tells what it would do with them.
-        """
+        """The jobs that make these units, by `best_cut`, as the sweep or other workers would."""
         workers = self.sweep.workers
         models = {id: canonical(cell.config.model.to_dict()) for id, cell in self.cell_of.items()}
         pieces = best_cut(
@@ -298,22 +284,22 @@ def read_plan(made: dict[str, Any]) -> Plan:
     )
 
 
-def make_plan(sweep: SweepConfig, *, document: ConfigDocument | None = None) -> Plan:
-    """The plan of a sweep.
+def make_plan(sweep: SweepConfig, document: ConfigDocument) -> Plan:
+    """The plan of a sweep, which a document holds.
 
     Raises:
         ConfigError: if a cell is wrong.
         ValueError: if settings do not fit the model, as far as its files tell, or two cells or
             prompts would give the same videos.
     """
-    cells = cells_of(sweep, document=document)
+    cells = cells_of(sweep, document)
     for cell in cells:
         try:
             check_before_loading(cell.config)
         except ValueError as error:
             raise ValueError(f"cell {cell.label}: {error}") from None
     plan = plan_of(sweep, cells)
-    _check_metrics(plan, document or ConfigDocument("sweep", {}, {}))
+    _check_metrics(plan, document)
     nets = {name: remembered_sha256(path) for name, path in sweep.weights.items()}
     measures = {"weights": nets, "metrics": foreign_metrics(plan.metrics)}
     return replace(plan, sources={**plan.sources, **measures})
@@ -355,19 +341,17 @@ def plan_of(sweep: SweepConfig, cells: tuple[Cell, ...]) -> Plan:
 
 def _check_metrics(plan: Plan, document: ConfigDocument) -> None:
     """Raise ConfigError for metrics, references and weights that there are not."""
-    for name in plan.sweep.weights:
+    paths = plan.sweep.weights
+    checks = {
+        "weights": lambda: [find_weights(name, paths=paths) for name in paths],
+        "metrics": plan.settings,
+        "reference": lambda: real_items(plan.sweep.reference),
+    }
+    for name, check in checks.items():
         try:
-            find_weights(name, paths=plan.sweep.weights)
+            check()
         except ValueError as error:
-            raise document.error(("weights",), f"weights: {error}") from None
-    try:
-        plan.settings()
-    except ValueError as error:
-        raise document.error(("metrics",), f"metrics: {error}") from None
-    try:
-        real_items(plan.sweep.reference)
-    except ValueError as error:
-        raise document.error(("reference",), f"reference: {error}") from None
+            raise document.error((name,), f"{name}: {error}") from None
 
 
 def _check_cells(cells: tuple[Cell, ...]) -> tuple[tuple[str, str], tuple[Cell, ...]]:

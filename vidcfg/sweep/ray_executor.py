@@ -7,10 +7,10 @@ work begins with the first that is ready.
 """
 
 import contextlib
-import importlib
 import logging
 import math
 import os
+import pkgutil
 import sys
 import time
 from collections import deque
@@ -44,19 +44,19 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENC
 class RenderActor:
     """What runs in a Ray worker process: one model, loaded once, and one job at a time.
 
-    `worker` names a class as "module:Name"; it is made from `spec`, has `.load()` and `.run(job)`,
-    and tells its steps to what `.on_step` is set to. Relative paths are those of `folder`, where
-    this machine has it. The constructor only keeps its arguments: an exception in it would cost
-    the actor.
+    `worker` names a class as "module:Name"; it is made from `spec`, has `.load(job)`, for the job
+    that it is probably `first` to run, and `.run(job)`, and tells its steps to what `.on_step` is
+    set to. Relative paths are those of `folder`, where this machine has it. The constructor only
+    keeps its arguments: an exception in it would cost the actor.
     """
 
-    def __init__(self, worker: str, spec: Any, folder: str, *, threads: int, has_gpu: bool):
-        self.name, self.spec, self.folder, self.threads = worker, spec, folder, threads
-        self.worker: Any = None
+    def __init__(self, worker: str, spec: Any, folder: str, first: Job, need: Need):
+        self.name, self.spec, self.folder, self.first = worker, spec, folder, first
+        self.threads, self.worker = max(1, int(need.cpus)), None
         # Before torch or OpenCV are imported: they read these once.
         for variable in _THREADS:
-            os.environ[variable] = str(threads)
-        if not has_gpu:
+            os.environ[variable] = str(self.threads)
+        if not need.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
 
     def place(self) -> str:
@@ -69,10 +69,9 @@ class RenderActor:
             # Ray leaves it in the folder in which its machine was started.
             with contextlib.suppress(OSError):
                 os.chdir(self.folder)
-            module, _, name = self.name.partition(":")
-            worker = getattr(importlib.import_module(module), name)(self.spec)
+            worker = pkgutil.resolve_name(self.name)(self.spec)
             self._limit_threads()
-            worker.load()
+            worker.load(self.first)
             self._limit_threads()
         except Exception as error:
             return message_of(error)
@@ -117,13 +116,11 @@ class RayExecutor:
 
     Args:
         spec: what a worker is made from; small and picklable.
-        workers: has `num`, `cpus_per_worker`, `gpus_per_worker` and `time_limit` (seconds for each
-            unit of a job, or None).
+        workers: the `workers` of a sweep.
         address: of a Ray cluster ("auto": the one that this machine belongs to); None starts Ray
             on this machine and ends it with `close`.
-        worker: "module:Name" of a class made from `spec`, with `.load()` and `.run(job)`.
-        on_step: called with (done, total, what=...) about once a second while a job is sampled:
-            the steps of all runs together.
+        worker: "module:Name" of a class made from `spec`, with `.load(job)` and `.run(job)`.
+        on_step: is told (done, total, what=...) about once a second: steps of all runs together.
 
     `num_workers` is `workers.num`, or fewer where this machine alone cannot hold as many.
     """
@@ -140,8 +137,7 @@ class RayExecutor:
         self.spec, self.worker, self.on_step = spec, worker, on_step
         self.address = None if address == "local" else address
         self.need = Need(cpus=workers.cpus_per_worker, gpus=workers.gpus_per_worker)
-        self.time_limit: float | int | None = getattr(workers, "time_limit", None)
-        self.num_workers: int = workers.num
+        self.time_limit, self.num_workers = workers.time_limit, workers.num
         self.places: list[_Place] = []
         self.waiting: deque[Job] = deque()
         self.kind: Any = None
@@ -230,11 +226,8 @@ class RayExecutor:
                 self._ask(place, "busy", run.remote(place.job), limit=limit)
         coming = sum(place.state in ("placing", "loading") for place in self.places)
         empty = [place for place in self.places if place.state == "empty"]
-        threads, has_gpu = max(1, int(self.need.cpus)), self.need.gpus > 0
-        for place in empty[: max(0, len(self.waiting) - coming)]:
-            place.actor = self.kind.remote(
-                self.worker, self.spec, os.getcwd(), threads=threads, has_gpu=has_gpu
-            )
+        for place, job in zip(empty, [*self.waiting][coming:]):
+            place.actor = self.kind.remote(self.worker, self.spec, os.getcwd(), job, self.need)
             self._ask(place, "placing", place.actor.place.remote())
 
     def _ask(
@@ -304,8 +297,7 @@ class RayExecutor:
             found = ray.get(next(answer) if place.state == "busy" else answer)
         except lost.RayError as error:
             if place.state == "busy":
-                kind, is_alive = _fate(error)
-                return [self._finish(place, kind, is_alive=is_alive, message=message_of(error))]
+                return [self._finish(place, *_fate(error), message=message_of(error))]
             return self._died_before_ready(place, message_of(error))
 
         # It is placed, has the model, or has run its job
@@ -326,9 +318,7 @@ class RayExecutor:
         if "kind" not in found:
             place.answer, place.results = answer, (*place.results, found)
             return [Event(place.job, place.name, "unit", (found,))]
-        kind = found.pop("kind")
-        is_alive = kind != "sticky"
-        return [self._finish(place, kind if is_alive else "lost", is_alive=is_alive, **found)]
+        return [self._finish(place, found.pop("kind"), **found)]
 
     def _tell_steps(self, what: str) -> None:
         """The steps of `what`, or of all runs where there are several."""
@@ -363,11 +353,12 @@ class RayExecutor:
         self.waiting.clear()
         return [Event(job, name, "model", message=message)]
 
-    def _finish(self, place: _Place, kind: str, *, is_alive: bool, **facts: Any) -> Event:
-        """The event of the job at this place, whose worker stays if it `is_alive`."""
+    def _finish(self, place: _Place, kind: str, is_alive: bool = True, **facts: Any) -> Event:
+        """The event of the job at this place; its worker stays if it is alive, with its GPU."""
         facts.setdefault("seconds", time.monotonic() - place.began)
-        event = Event(place.job, place.name, kind, place.results, **facts)
-        if is_alive:
+        has_gpu = kind != "sticky"
+        event = Event(place.job, place.name, kind if has_gpu else "lost", place.results, **facts)
+        if is_alive and has_gpu:
             place.job = None
             self._ask(place, "idle", None)
         else:
@@ -383,7 +374,7 @@ class RayExecutor:
             count, limit = len(place.job.units), self.time_limit
             message = f"took longer than {limit * count:g} s (workers.time_limit "
             message += f"{limit:g} s for each of {count} units)"
-            events.append(self._finish(place, "timeout", is_alive=False, message=message))
+            events.append(self._finish(place, "timeout", False, message=message))
         return events
 
 
@@ -391,8 +382,7 @@ def _fate(error: Exception) -> tuple[str, bool]:
     """For a call that brought no value back: the kind of event, and whether the worker lives."""
     if isinstance(error, lost.RayTaskError):
         # The job could not even be read, or its result not be sent.
-        kind = kind_of(error.cause)
-        return ("lost", False) if kind == "sticky" else (kind, True)
+        return kind_of(error.cause), True
     # Ray kills workers when the memory of their machine runs out, and says so.
     text = str(error).lower()
     is_memory = isinstance(error, lost.OutOfMemoryError) or "running low on memory" in text

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -259,8 +260,7 @@ def write_cells(store: Store, plan: Plan, done: set[str]) -> list[str]:
             units[unit.cell].append(unit)
     for cell in plan.cells if wanted else ():
         keys, records, prompts = [unit.key for unit in units[cell.id]], [], {}
-        for unit in units[cell.id]:
-            found = unit_records(store, unit.key)
+        for unit, found in zip(units[cell.id], store.each(partial(unit_records, store), keys)):
             records += found
             prompts |= {record.subject: str(unit.prompt) for record in found}
         video = cell.config.video
@@ -286,9 +286,9 @@ def _features(
 ) -> dict[str, dict[str, np.ndarray]]:
     """The vectors of units by net and key."""
     found: dict[str, dict[str, np.ndarray]] = {net: {} for net in nets}
-    for key in keys if nets else ():
-        name = f"{store.unit(key)}/features.npz"
-        if (data := store.read(name)) is not None:
+    names = [f"{store.unit(key)}/features.npz" for key in keys] if nets else []
+    for key, name, data in zip(keys, names, store.each(store.read, names)):
+        if data is not None:
             for net, vector in arrays_of(data, store.path(name)).items():
                 found.setdefault(net, {})[key] = vector
     return found

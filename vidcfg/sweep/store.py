@@ -7,13 +7,15 @@ in its place without being it (a file, a link, half a unit) is moved to `damaged
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import random
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from vidcfg.stored.unit import DONE, facts_of, read_unit
 
 WRITES = 8
 """So often a unit is written to an object store, where two drivers may be at it at once."""
+
+AT_ONCE = 16
+"""So many answers are waited for at once where the store is no local folder."""
 
 PAUSE_SECONDS = 0.5
 """Between two of these writes at most so much more each time, by chance: one of the two wins."""
@@ -67,9 +72,6 @@ class Store:
     def unit(self, key: str) -> str:
         """The directory of a unit."""
         return f"units/{key[:2]}/{key}"
-
-    def exists(self, name: str) -> bool:
-        return self.fs.exists(self.path(name))
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where it is missing."""
@@ -159,17 +161,20 @@ class Store:
             return False
         return True
 
-    def done_keys(self, keys: Iterable[str]) -> set[str]:
+    def done_keys(self, keys: Collection[str]) -> set[str]:
         """Those of `keys` that are done; folders that hold none of them are asked once."""
-        folders = {key[:2] for key in keys}
-        there = {folder: set(self.names(f"units/{folder}")) for folder in folders}
-        return {key for key in keys if key in there[key[:2]] and self.is_done(key)}
+        folders = [f"units/{start}" for start in {key[:2] for key in keys}]
+        names = set().union(*self.each(self.names, folders))
+        there = [key for key in keys if key in names]
+        return set(itertools.compress(there, self.each(self.is_done, there)))
+
+    def each(self, ask: Callable[[str], Any], names: Iterable[str]) -> Iterator[Any]:
+        """`map(ask, names)`, many at once where an answer takes as long as hundreds of a disk."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            yield from (map if self.is_local else pool.map)(ask, names)
 
     def commit(self, key: str, files: Mapping[str, bytes]) -> bool:
-        """Put a unit into the store; False if another worker was first.
-
-        A directory that is there without being whole is moved to `damaged/`.
-        """
+        """Put a unit into the store; False if another worker was first."""
         if self.is_done(key):
             return False
         facts = {name: facts_of(data) for name, data in files.items()}
@@ -178,7 +183,7 @@ class Store:
             if self.is_local:
                 return self._commit_local(key, whole)
             # Without DONE it is what a killed worker left, or what another one is writing.
-            if self.exists(f"{self.unit(key)}/{DONE}"):
+            if self.fs.exists(self.path(f"{self.unit(key)}/{DONE}")):
                 if self.is_done(key):
                     return False
                 self._set_aside(key)
@@ -225,10 +230,8 @@ class Store:
     def _room_for(self, name: str, *, is_folder: bool = False) -> Path:
         """The place of a local file, whose folders are made; what is in the way is moved aside."""
         target = Path(self.path(name))
-        above = [
-            place for place in target.parents if len(place.parts) > len(Path(self.root).parts)
-        ]
-        for place in reversed(above):
+        for inner in reversed(Path(name).parents[:-1]):
+            place = Path(self.path(str(inner)))
             if os.path.lexists(place) and not place.is_dir():
                 self._move_aside(place, Path.is_dir)
         if target.is_dir() and not is_folder:

@@ -1,7 +1,7 @@
 """What a sweep says of itself: before it runs, while it runs, and from its store alone."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from vidcfg.progress import Progress, counted, duration
 from vidcfg.sweep.cells import shares_exactly
@@ -16,11 +16,10 @@ MAX_FAILURES_LISTED = 20
 def head(plan: Plan) -> str:
     """One line: `quick: 18 cells x 8 prompts x 4 seeds = 576 videos, 9000 model evaluations`."""
     seeds, shared = plan.cells[0].config.seeds, plan.counts["shared"]
-    units = len(plan.cells) * len(plan.prompts) * len(seeds)
     line = (
         f"{plan.sweep.name}: {counted(len(plan.cells), 'cell')} x "
         f"{counted(len(plan.prompts), 'prompt')} x {counted(len(seeds), 'seed')} = "
-        f"{counted(units, 'video')}"
+        f"{counted(len(plan.grid_units), 'video')}"
     )
     return line if shared is None else f"{line}, {shared} model evaluations"
 
@@ -77,24 +76,15 @@ def _cost(plan: Plan) -> str:
 def made_by(store: Store, done: Iterable[str]) -> dict[str, int]:
     """How many units each version of vidcfg and its numerics has made."""
     versions: Counter = Counter()
-    for record in map(store.render_of, done):
+    for record in store.each(store.render_of, done):
         known, sources = (record.get(name) or {} for name in ("versions", "sources"))
         numerics = sources.get("numerics", "unknown")
         versions[f"vidcfg {known.get('vidcfg', 'unknown')}, numerics {numerics}"] += 1
     return dict(sorted(versions.items()))
 
 
-def kept_line(store: Store, there: Collection[str]) -> str:
-    """What a sweep goes on with, and why that is still valid."""
-    versions = " and ".join(f"{n} by {version}" for version, n in made_by(store, there).items())
-    return (
-        f"keeps {len(there)} videos that are there ({versions}): settings, prompts and "
-        "numerics, and the content of weights and images, are those of this plan"
-    )
-
-
 class Follow:
-    """Shows the books of a sweep: what it keeps, and each failure as it is booked."""
+    """Shows the books of a sweep: what it keeps and why, and each failure as it is booked."""
 
     def __init__(self, progress: Progress, store: Store):
         self.progress, self.store = progress, store
@@ -103,7 +93,12 @@ class Follow:
 
     def __call__(self, books: Books) -> None:
         if books.there and not self._has_begun and not self.progress.is_quiet:
-            self.progress.say(kept_line(self.store, books.there))
+            versions = made_by(self.store, books.there).items()
+            told = " and ".join(f"{count} by {version}" for version, count in versions)
+            self.progress.say(
+                f"keeps {len(books.there)} videos that are there ({told}): settings, prompts and "
+                "numerics, and the content of weights and images, are those of this plan"
+            )
         self._has_begun = True
         for key, event in books.failed.items():
             if key not in self._told:

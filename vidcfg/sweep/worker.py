@@ -40,7 +40,7 @@ FILES = {"sheet": "sheet.png", "image": "image.png", "audio": "audio.wav"}
 
 
 class Worker:
-    """Made from the address of a store, whose plan has all the rest; `load` reads the model.
+    """Made from the address of a store, whose plan has all the rest; `load` reads a model.
 
     Units that are done are skipped. `on_step(done, total, what=...)` follows the steps of a run.
     """
@@ -70,15 +70,12 @@ class Worker:
         is_cuda = getattr(device, "type", "cpu") == "cuda"
         return self.plan.settings(device="cuda" if is_cuda else "cpu")
 
-    def load(self) -> None:
-        """Load the model of the first unit.
-
-        Raises:
-            ModelError: if it cannot be loaded.
-        """
+    def load(self, job: Job) -> None:
+        """Load the model of a job; ModelError if it cannot be loaded."""
         import vidcfg.render.job  # noqa: F401 - what it lacks is said before the model is loaded
 
-        self._load(self.plan.config_of(self.plan.units[0]), level=0)
+        if unit := self.plan.by_key.get(job.units[0]):
+            self._load(self.plan.config_of(unit), level=job.level)
 
     def _load(self, config: RenderConfig, *, level: int) -> tuple[Any, dict[str, Any]]:
         """The pipeline of a configuration, kept until another is needed, and its record."""
@@ -146,7 +143,7 @@ class Worker:
                 batch = sample_units(of, pipe, unit, name=prompt.text, on_step=follow)
                 traces.append(batch.trace)
                 for (key, config), rendered in zip(run, batch.videos):
-                    yield self._store_unit(key, config, unit, pipe, rendered, model, job)
+                    yield self._store_unit(key, config, unit, rendered, job)
         finally:
             pipe.scheduler = own
 
@@ -173,19 +170,13 @@ class Worker:
             )
 
     def _store_unit(
-        self,
-        key: str,
-        config: RenderConfig,
-        unit: Unit,
-        pipe: Any,
-        rendered: Any,
-        model: dict[str, Any],
-        job: Job,
+        self, key: str, config: RenderConfig, unit: Unit, rendered: Any, job: Job
     ) -> dict[str, Any]:
-        """Measure, encode and commit one unit."""
+        """Measure, encode and commit one unit that the loaded model has made."""
         from vidcfg.render.job import encoded
 
         # Rows and features of the frames as they were sampled, beside their encoding
+        _, pipe, model = self._loaded
         begin = time.perf_counter()
         with ThreadPoolExecutor(1) as beside:
             encoding = beside.submit(encoded, config, unit, rendered)

@@ -26,6 +26,7 @@ def test_every_job_comes_back_once_and_models_are_loaded_once_per_worker(executo
     assert {event.kind for event in events} == {"done"}
     assert {event.results[0]["key"] for event in events} == set(names)
     assert {event.results[0]["loads"] for event in events} == {1}
+    assert set(lines(tmp_path, "firsts.txt")) == set(names[:2])
     assert len(lines(tmp_path, "loads.txt")) == 2
     assert sorted(lines(tmp_path, "ended.txt")) == sorted(names)
     assert executor.free() == executor.num_workers == 2

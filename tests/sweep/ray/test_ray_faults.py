@@ -197,7 +197,7 @@ def task_error(cause):
         ),
         (task_error(ValueError("odd")), "error", True),
         (task_error(MemoryError()), "oom", True),
-        (task_error(RuntimeError("CUDA error: uncorrectable ECC error")), "lost", False),
+        (task_error(RuntimeError("CUDA error: uncorrectable ECC error")), "sticky", True),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
