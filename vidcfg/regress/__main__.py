@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
         "regress",
         "Tell whether a change made videos flicker, pulse, burn, freeze or drift.",
         details=DETAILS,
+        has_verdict=True,
     )
     # What all subcommands have.
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
