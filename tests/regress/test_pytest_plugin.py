@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,20 @@ def test_record_then_pass_then_fail(run, tmp_path):
     assert "FAIL         mc_flicker" in worse.stdout
     assert "worst in 'prompt" in worse.stdout
     assert (tmp_path / "out" / "test_video.test_kite" / "index.html").is_file()
+
+
+def test_renewing_a_baseline_says_that_its_calibrated_noise_goes(run, tmp_path):
+    gate = "def test_kite(temporal_gate):\n    temporal_gate(CLIPS)\n"
+    assert "loses" not in run(gate, "--vidcfg-record").stdout
+    baseline = tmp_path / "baselines" / "test_video.test_kite"
+    facts = json.loads((baseline / "baseline.json").read_text())
+    facts["noise"] = {"mc_flicker": {"sd": 0.1, "n": 12}}
+    (baseline / "baseline.json").write_text(json.dumps(facts))
+    again = run(gate, "--vidcfg-record")
+    assert again.returncode == 0
+    assert f"warning: {baseline} loses its noise of repeats" in again.stdout
+    assert f"vidcfg regress calibrate RENDERS REPEAT --save {baseline}" in again.stdout
+    assert "noise" not in json.loads((baseline / "baseline.json").read_text())
 
 
 def test_marker_sets_policy_name_and_leniency(run, tmp_path):

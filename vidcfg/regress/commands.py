@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from vidcfg.regress.clips import (
     write_baseline,
 )
 from vidcfg.regress.measure import load_clips
-from vidcfg.regress.noise import RepeatNoise, noise_of
+from vidcfg.regress.noise import RepeatNoise, lost_noise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
 from vidcfg.regress.output import size_words, table, write_error, write_outputs
 from vidcfg.regress.pairs import can_pass
 from vidcfg.regress.policy import load_policy
-from vidcfg.stored.read import ResultsError
 
 ACCEPT = "If the change is wanted, accept it:"
 MORE = (
@@ -64,10 +62,8 @@ def record(arguments: argparse.Namespace) -> int:
     metrics = None if arguments.all_metrics else list(rules.metrics)
     facts = {"recorded_from": clips.source, **_made_by(clips)}
     what = {"metrics": metrics, "facts": facts, "side": side}
-    with suppress(ResultsError):
-        if on_disk.read_baseline(folder).plan.get("noise"):
-            again = f"vidcfg regress calibrate {arguments.clips} REPEAT --save {folder}"
-            cli.warn(f"{folder} loses its noise of repeats, of the videos before. Type: {again}")
+    if lost := lost_noise(folder, arguments.clips):
+        cli.warn(lost)
     write_baseline(folder, clips, **what, overwrite=arguments.overwrite)
     prompts = len({key.prompt for key in clips.clips})
     cli.say(f"{counted(len(clips), 'clip')} of {counted(prompts, 'prompt')} recorded in {folder}")

@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
+from vidcfg import results as on_disk
 from vidcfg.metrics.paired import cluster_means
 from vidcfg.regress.change import RepeatNoise
 from vidcfg.regress.check import check_clips
@@ -49,6 +52,16 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
             "(vidcfg regress calibrate A B --save BASELINE), or give --sd 0.07."
         )
     return found
+
+
+def lost_noise(folder: Path, clips: str) -> str:
+    """What a baseline loses when it is recorded anew from `clips`, and what to type; empty where
+    it knows no noise of repeats."""
+    with suppress(ResultsError):
+        if on_disk.read_baseline(folder).plan.get("noise"):
+            again = f"vidcfg regress calibrate {clips} REPEAT --save {folder}"
+            return f"{folder} loses its noise of repeats, of the videos before. Type: {again}"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)

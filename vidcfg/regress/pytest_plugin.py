@@ -137,6 +137,7 @@ class TemporalGate:
     def _compared(self, clips: Any, fps: float | int, name: str):
         from vidcfg.regress.check import check_clips
         from vidcfg.regress.clips import PREVIEW, read_baseline, write_baseline
+        from vidcfg.regress.noise import lost_noise
         from vidcfg.regress.output import write_outputs
         from vidcfg.regress.pairs import can_pass
 
@@ -149,6 +150,9 @@ class TemporalGate:
         if self.is_recording:
             metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
             can_pass(new, self.policy)
+            given = clips if isinstance(clips, str | Path) else "RENDERS"
+            if lost := lost_noise(folder, str(given)):
+                self.lines.append(f"warning: {lost}")
             what = {"metrics": metrics, "facts": facts, "side": PREVIEW}
             write_baseline(folder, new, **what, overwrite=True)
             return None
