@@ -10,7 +10,7 @@ from typing import Any
 
 from vidcfg import cli
 from vidcfg.evaluate.settings import FAMILIES, WEIGHT_FREE, Settings
-from vidcfg.progress import Progress, duration
+from vidcfg.progress import Progress, duration, terminal_width
 from vidcfg.tracking import add_log, tracked
 
 
@@ -104,13 +104,16 @@ def _evaluate_here(options: argparse.Namespace) -> int:
     if len(failures) == total:
         raise ValueError(f"none of {total} videos could be read: {_reason(failures)}")
     said = [] if len(sets) == 1 else ["\n".join(compare.comparison(out, sets))]
-    said += [output.per_video(evaluation)] if options.per_video else []
-    whole = "\n\n".join([*said, output.table(evaluation, names)])
-    write_text(out / "table.txt", whole + "\n")
+
+    def text(fit: int | None, is_brief: bool) -> str:
+        videos = [output.per_video(evaluation, fit)] if options.per_video else []
+        table = output.table(evaluation, names, is_brief=is_brief, fit=fit)
+        return "\n\n".join([*said, *videos, table])
+
+    write_text(out / "table.txt", text(None, False) + "\n")
     if not options.quiet:
         # What compares sets fits a screen.
-        brief = output.table(evaluation, names, is_brief=len(sets) > 1)
-        cli.say("\n\n".join([*said, brief]))
+        cli.say(text(terminal_width(), len(sets) > 1))
     if not any(row["value"] is not None for row in evaluation.rows):
         raise ValueError(f"nothing was measured: {_reason(evaluation.records(names[0]))}")
     if not options.quiet:

@@ -12,6 +12,7 @@ from vidcfg.evaluate.run import Evaluation
 from vidcfg.files import atomic_path, write_text
 from vidcfg.metrics.metric import GROUPS, group_of
 from vidcfg.metrics.record import Record
+from vidcfg.progress import folded
 from vidcfg.report.table import base_name
 
 COLUMNS = (
@@ -91,11 +92,16 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(
-    evaluation: Evaluation, sets: Sequence[str] = ("set",), *, is_brief: bool = False
+    evaluation: Evaluation,
+    sets: Sequence[str] = ("set",),
+    *,
+    is_brief: bool = False,
+    fit: int | None = None,
 ) -> str:
     """The records of sets as lines of text by group, then what was not measured, and why.
 
-    If `is_brief`, of metrics that were measured only those of SEEN_FIRST, if there are any.
+    If `is_brief`, of metrics that were measured only those of SEEN_FIRST, if there are any. Rows
+    that are wider than `fit` take several lines each.
     """
     # What was measured: a line a metric and protocol, a column a set.
     found: dict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
@@ -110,14 +116,15 @@ def table(
     shown = brief if is_brief and brief else found
     heads = ["value, 95 % interval"] if len(sets) == 1 else sets
     width = max([30, *(len(_value(r)) for key in shown for r in found[key].values())])
-    columns = "".join(f"  {name[-30:]:{width}}" for name in heads)
-    lines = [f"{'':30}{columns}  {'unit':10} {'better':7}{'n':>5}  note"]
+    columns = [f"  {name[-30:]:{width}}" for name in heads]
+    rows = [[" " * 30, *columns, f"  {'unit':10} {'better':7}{'n':>5}", "  note"]]
     group = None
     for key in sorted(shown, key=_shown_order):
         if group_of(key[0]) != group:
             group = group_of(key[0])
-            lines.append(group)
-        lines.append(_line(key[0], [found[key].get(name) for name in sets], width))
+            rows.append([group])
+        rows.append(_row(key[0], [found[key].get(name) for name in sets], width))
+    lines = folded(rows, fit)
     # What was not.
     for reason, names in missing.items():
         lines += ["", f"not measured: {', '.join(names)}", f"  {reason}"]
@@ -148,14 +155,14 @@ def _shown_order(key: tuple[str, str]) -> tuple:
     return GROUPS.index(group_of(key[0])), rank, key
 
 
-def _line(name: str, records: Sequence[Record | None], width: int) -> str:
-    shown = [f"{_value(record):{width}}" for record in records]
+def _row(name: str, records: Sequence[Record | None], width: int) -> list[str]:
+    shown = [f"  {_value(record):{width}}" for record in records]
     first = next(record for record in records if record)
     better = {"none": "-"}.get(first.better, first.better)
     notes = list(dict.fromkeys(_note(record) for record in records if record))
     count = "/".join(dict.fromkeys(str(record.n) for record in records if record))
-    facts = f"{first.unit:10} {better:7}{count:>5}  {' | '.join(filter(None, notes))}"
-    return f"  {name:28}  {'  '.join(shown)}  {facts}"
+    facts = f"  {first.unit:10} {better:7}{count:>5}"
+    return [f"  {name:28}", *shown, facts, f"  {' | '.join(filter(None, notes))}"]
 
 
 def _value(record: Record | None) -> str:
@@ -166,8 +173,9 @@ def _value(record: Record | None) -> str:
     return f"{record.value:.4g}{interval}"
 
 
-def per_video(evaluation: Evaluation) -> str:
-    """A line a video: its facts and the first metrics of the groups."""
+def per_video(evaluation: Evaluation, fit: int | None = None) -> str:
+    """A line a video: its facts and the first metrics of the groups; several if it is wider than
+    `fit`."""
     # Values by video; columns are what any of them has.
     values: dict[str, dict[str, Any]] = {}
     clips: dict[str, dict[str, Any]] = {}
@@ -180,16 +188,17 @@ def per_video(evaluation: Evaluation) -> str:
     names = [name for name in first if base_name(name) in SEEN_FIRST] or first[:4]
     # As wide as they have to be.
     width = max(map(len, values), default=0)
-    lines = [
-        f"{'video':{width}}  {'frames':>6} {'size':>10}" + "".join(f"  {n:>14}" for n in names)
+    rows = [
+        [f"{'video':{width}}", f"  {'frames':>6} {'size':>10}", *(f"  {n:>14}" for n in names)]
     ]
     for subject, found in values.items():
         clip = clips[subject]
         size = f"{clip['width']}x{clip['height']}" if clip else "-"
         cells = [found.get(name) for name in names]
-        shown = "".join(f"  {'-' if value is None else f'{value:.4g}':>14}" for value in cells)
-        lines.append(f"{subject:{width}}  {clip.get('num_frames', '-'):>6} {size:>10}{shown}")
-    return "\n".join(lines)
+        shown = [f"  {'-' if value is None else f'{value:.4g}':>14}" for value in cells]
+        facts = f"  {clip.get('num_frames', '-'):>6} {size:>10}"
+        rows.append([f"{subject:{width}}", facts, *shown])
+    return "\n".join(folded(rows, fit))
 
 
 def outstanding(evaluation: Evaluation) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from vidcfg import cli
 from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
-from vidcfg.progress import Progress, counted
+from vidcfg.progress import Progress, counted, terminal_width
 from vidcfg.regress.check import check_clips
 from vidcfg.regress.clips import (
     PREVIEW,
@@ -87,7 +87,7 @@ def check(arguments: argparse.Namespace) -> int:
         rules = load_policy(arguments.policy, arguments.set)
         base = load_clips(arguments.baseline)
         outcome = check_clips(_loaded(arguments.clips, arguments), base, rules)
-        text = table(outcome)
+        text = table(outcome, terminal_width())
         if arguments.out:
             write_outputs(folder, outcome, allow_inconclusive=is_lenient)
             text += f"\n\nwritten: {folder / 'index.html'}, result.json, junit.xml"
