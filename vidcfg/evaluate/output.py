@@ -137,12 +137,8 @@ def table(
         lines += ["", f"cut: {len(cuts)}, whose flicker and motion are those of their shots"]
         lines += [f"  {name}: at frame {', '.join(map(str, at))}" for name, at in cuts.items()]
     # What to be careful with.
-    lossy = {
-        row["subject"]
-        for row in evaluation.rows
-        if row["path"] is not None and (row["clip"] or {}).get("lossless") is False
-    }
-    if lossy:
+    marked = [r for r in evaluation.of_videos if (r["clip"] or {}).get("lossless") is False]
+    if lossy := {row["subject"] for row in marked}:
         text = f"{len(lossy)} files are lossy: flicker below their codec's noise is hidden."
         lines += ["", text]
     lines += [f"warning: {text}" for text in evaluation.warnings]
@@ -179,10 +175,9 @@ def per_video(evaluation: Evaluation, fit: int | None = None) -> str:
     # Values by video; columns are what any of them has.
     values: dict[str, dict[str, Any]] = {}
     clips: dict[str, dict[str, Any]] = {}
-    for row in evaluation.rows:
-        if row["path"] is not None:
-            values.setdefault(row["subject"], {})[row["name"]] = row["value"]
-            clips.setdefault(row["subject"], {}).update(row["clip"] or {})
+    for row in evaluation.of_videos:
+        values.setdefault(row["subject"], {})[row["name"]] = row["value"]
+        clips.setdefault(row["subject"], {}).update(row["clip"] or {})
     names = {name for found in values.values() for name in found if name != "read"}
     first = sorted(names, key=lambda name: _shown_order((name, "")))
     names = [name for name in first if base_name(name) in SEEN_FIRST] or first[:4]
@@ -204,7 +199,7 @@ def per_video(evaluation: Evaluation, fit: int | None = None) -> str:
 def outstanding(evaluation: Evaluation) -> list[str]:
     """A line that says which clips are worst in flicker (or what else was measured first) and
     where; none if no metric of single videos has a direction."""
-    rows = [row for row in evaluation.rows if row["path"] is not None and row["value"] is not None]
+    rows = [row for row in evaluation.of_videos if row["value"] is not None]
     names = {row["name"] for row in rows if row["better"] != "none"}
     if not names:
         return []

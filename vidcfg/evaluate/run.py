@@ -44,9 +44,13 @@ class Evaluation:
         return [Record.from_dict(row) for row in self.rows if row["subject"] == subject]
 
     @property
+    def of_videos(self) -> list[dict[str, Any]]:
+        """The rows of single videos; those of a set have no path."""
+        return [row for row in self.rows if row["path"] is not None]
+
+    @property
     def failures(self) -> list[Record]:
-        failed = (row for row in self.rows if row["status"] == "failed" and row["path"])
-        return list(map(Record.from_dict, failed))
+        return [Record.from_dict(row) for row in self.of_videos if row["status"] == "failed"]
 
 
 def evaluate(

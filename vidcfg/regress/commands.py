@@ -11,13 +11,7 @@ from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
 from vidcfg.progress import Progress, counted, terminal_width
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import (
-    PREVIEW,
-    SIDE,
-    ClipSet,
-    read_baseline,
-    write_baseline,
-)
+from vidcfg.regress.clips import PREVIEW, SIDE, ClipSet, read_baseline, write_baseline
 from vidcfg.regress.measure import load_clips
 from vidcfg.regress.noise import RepeatNoise, lost_noise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from vidcfg import results as on_disk
 from vidcfg.metrics.paired import cluster_means
 from vidcfg.regress.change import RepeatNoise
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import ClipSet, MeasuredClip
+from vidcfg.regress.clips import ClipSet
 from vidcfg.regress.judge import FAIL
 from vidcfg.regress.policy import Policy
 from vidcfg.stored.read import ResultsError
@@ -35,11 +35,8 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
     found = {name: noise for name, noise in saved.items() if name in policy.metrics}
     if found:
         return found
-    # Between seeds that follow each other.
-    groups: dict[tuple[str, str], list[MeasuredClip]] = defaultdict(list)
-    for key, clip in base.clips.items():
-        groups[key.cell, key.prompt].append(clip)
-    neighbours = [pair for clips in groups.values() for pair in zip(clips, clips[1:])]
+    # Between seeds that follow each other: clips are in the order of cell, prompt and seed.
+    neighbours = [(a, b) for a, b in pairwise(base.clips.values()) if a.key[:2] == b.key[:2]]
     for name, rule in policy.metrics.items():
         values = [[clip.value(name) for clip in pair] for pair in neighbours]
         values = np.array([pair for pair in values if None not in pair], dtype=np.float64)

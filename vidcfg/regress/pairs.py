@@ -116,12 +116,12 @@ def _check_measured(policy: Policy, base: ClipSet, *new: ClipSet) -> None:
 
     A metric of the built-in policy may be new to a baseline: it is skipped.
     """
+    measured = [({n for c in s.clips.values() for n in c.records}, s.source) for s in (base, *new)]
     for name in policy.metrics:
-        lacking = [s.source for s in (base, *new) if not _is_measured(name, s)]
+        lacking = [source for names, source in measured if name not in names]
         if not lacking or (name in DEFAULTS and base.source in lacking):
             continue
-        known = {metric for clip in base.clips.values() for metric in clip.records}
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, measured[0][0], n=1)
         fix = "Measure it (vidcfg evaluate VIDEOS -o DIR) and name DIR"
         fix = f"Did you mean '{near[0]}'? If not, measure it" if near else fix
         where = " and ".join(lacking)
@@ -129,10 +129,6 @@ def _check_measured(policy: Policy, base: ClipSet, *new: ClipSet) -> None:
             f"the policy checks {name}, which was not measured in {where}. {fix}, or take it out "
             "of the policy."
         )
-
-
-def _is_measured(name: str, clips: ClipSet) -> bool:
-    return any(name in clip.records for clip in clips.clips.values())
 
 
 def _values(name: str, clips: Iterable[MeasuredClip]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Videos for the page's players: strips of frames as WebP, as many as a size allows."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,11 +96,8 @@ def _notes(results: Results, shown: int, total: int, is_changed: bool) -> Iterat
 def _order(pairs: list[Pair], shared: Sequence[Pair]) -> list[Pair]:
     rank = {pair: index for index, pair in enumerate(shared)}
     pairs = sorted(pairs, key=lambda pair: (rank.get(pair, len(rank)), str(pair)))
-    seen: dict[str, int] = {}
-    turns = {}
-    for pair in pairs:
-        turns[pair] = seen.get(pair[0], 0)
-        seen[pair[0]] = turns[pair] + 1
+    seen = defaultdict(itertools.count)
+    turns = {pair: next(seen[pair[0]]) for pair in pairs}
     return sorted(pairs, key=lambda pair: (pair not in rank, turns[pair]))
 
 
