@@ -68,17 +68,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: all files were scored. 1: some could not be read. 2: none, or nothing was measured."""
-    return cli.run(parser(), _evaluate, argv)
+
+    def todo(arguments: argparse.Namespace) -> int:
+        from vidcfg.places import fetched
+
+        with fetched(arguments, "videos", "reference") as here:
+            return _evaluate(here)
+
+    return cli.run(parser(), todo, argv)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from vidcfg.places import fetched
-
-    with fetched(arguments, "videos", "reference") as here:
-        return _evaluate_here(here)
-
-
-def _evaluate_here(options: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> int:
     # What can be wrong, before anything is loaded.
     settings = _settings(options)
     from vidcfg.evaluate import compare, output

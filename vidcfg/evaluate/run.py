@@ -166,7 +166,7 @@ def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Itera
         with _pool(settings.workers) as pool:
             for item in islice(coming, 2 * settings.workers):
                 waiting.append((item, _submit(pool, item, settings)))
-            while waiting and not is_broken:
+            while waiting:
                 # Results hold clips; those that were handed on are let go.
                 item, future = waiting.popleft()
                 try:
@@ -174,7 +174,8 @@ def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Itera
                 except BrokenProcessPool:
                     waiting.appendleft((item, future))
                     is_broken = True
-                for item in islice(coming, 0 if is_broken else 1):
+                    break
+                for item in islice(coming, 1):
                     waiting.append((item, _submit(pool, item, settings)))
         # One of those under way ended a worker: each of them gets a worker of its own.
         yield from (_alone(item, settings) for item, _ in waiting)

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,10 @@ def read_baseline(folder: str | Path) -> ClipSet:
     """
     results = on_disk.read_baseline(folder)
     clips = [_clip(folder, unit, Key(unit.cell, unit.prompt, unit.seed)) for unit in results.units]
-    return as_set(str(folder), clips, **{k: v for k, v in results.plan.items() if k != "clips"})
+    return replace(as_set(str(folder), clips), facts=results.plan)
 
 
-def as_set(source: str, clips: Iterable[MeasuredClip], **facts: Any) -> ClipSet:
+def as_set(source: str, clips: Iterable[MeasuredClip]) -> ClipSet:
     """A set of clips with different keys.
 
     Raises:
@@ -111,7 +111,7 @@ def as_set(source: str, clips: Iterable[MeasuredClip], **facts: Any) -> ClipSet:
         by_key[clip.key] = clip
     if not by_key:
         raise ResultsError(f"{source}: there are no clips.")
-    return ClipSet(source, dict(sorted(by_key.items())), facts)
+    return ClipSet(source, dict(sorted(by_key.items())))
 
 
 def read_finished(path: Path) -> ClipSet:
@@ -150,7 +150,7 @@ def read_finished(path: Path) -> ClipSet:
         seed = number if unit.seed is None else unit.seed
         key = Key(cell, unit.prompt or prompt, -1 if seed is None else seed)
         clips.append(_clip(path, unit, key))
-    return as_set(str(path), clips, name=results.name)
+    return as_set(str(path), clips)
 
 
 def folder_of(name: str) -> str:

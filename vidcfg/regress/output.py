@@ -32,7 +32,7 @@ def table(outcome: GateOutcome, width: int | None = None) -> str:
     results, paired = outcome.judgement.metrics, outcome.paired
     lines = [
         f"{outcome.verdict}: {outcome.new.source} against {outcome.base.source}, "
-        f"{counted(len(paired.keys), 'clip')} of {counted(paired.num_prompts, 'prompt')}"
+        f"{counted(len(paired.new), 'clip')} of {counted(paired.num_prompts, 'prompt')}"
     ]
     for name, keys in (("missing", paired.missing), ("extra", paired.extra)):
         if keys:
@@ -125,9 +125,10 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
         row = {name: getattr(result, name) for name in names}
         worst = outcome.worst.get(result.name)
         if worst is not None:
+            key = worst.new.key
             row["worst"] = {
-                **worst.key._asdict(),
-                "seed": worst.key.seed if worst.key.seed >= 0 else None,
+                **key._asdict(),
+                "seed": key.seed if key.seed >= 0 else None,
                 "frames": [list(span) for span in worst.frames],
                 "block": worst.block and {"frame": worst.block_frame, "place": worst.block},
                 "video": str(worst.new.video) if worst.new.video else None,
@@ -140,7 +141,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
         "exit_code": outcome.judgement.exit_code,
         "new": outcome.new.source,
         "baseline": outcome.base.source,
-        "clips": len(outcome.paired.keys),
+        "clips": len(outcome.paired.new),
         "missing": [str(key) for key in outcome.paired.missing],
         "extra": [str(key) for key in outcome.paired.extra],
         "policy": outcome.policy.to_dict(),

@@ -50,7 +50,6 @@ class Pairs:
 class Paired:
     """The clips that both sides have, in one order, and what only one side has."""
 
-    keys: tuple[Key, ...]
     new: tuple[MeasuredClip, ...]
     base: tuple[MeasuredClip, ...]
     missing: tuple[Key, ...]
@@ -59,7 +58,7 @@ class Paired:
 
     @property
     def num_prompts(self) -> int:
-        return len({key.prompt for key in self.keys})
+        return len({clip.key.prompt for clip in self.new})
 
 
 def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
@@ -86,7 +85,7 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
                 f"{name} is required by the policy, but no clip has a value on either side. "
                 f"Set metrics.{name}.required: false if that is as it should be."
             )
-    return Paired(*map(tuple, (keys, *sides, missing, extra)), metrics)
+    return Paired(*map(tuple, (*sides, missing, extra)), metrics)
 
 
 def can_pass(clips: ClipSet, policy: Policy) -> None:

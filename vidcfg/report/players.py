@@ -49,7 +49,6 @@ def embed(
     # Strips, pair by pair, until they are too large.
     pairs, strips, problems = [], {}, []
     used, count, total = 0, 0, sum(map(len, units.values()))
-    is_changed = False
     for pair in _order(list(units), shared):
         made = {}
         for unit in units[pair]:
@@ -64,10 +63,9 @@ def embed(
             break
         if made:
             used += size
-            for cell, strip in made.items():
-                is_changed |= strip.pop("is_changed")
-                strips[cell, len(pairs)] = strip
+            strips |= {(cell, len(pairs)): strip for cell, strip in made.items()}
             pairs.append(pair)
+    is_changed = True in [strip.pop("is_changed") for strip in strips.values()]
     notes = _notes(results, len(pairs), len(units), is_changed)
     return Players(tuple(pairs), strips, (*notes, *problems))
 
