@@ -84,6 +84,10 @@ class TemporalGate:
         out = config.getoption("--vidcfg-out")
         self.out = Path(out) if out else None
         self.lines = config.stash[_LINES]
+        # How wide the terminal is; none in a file, or a worker of pytest-xdist.
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        is_terminal = reporter is not None and reporter.isatty
+        self.width = config.get_terminal_writer().fullwidth if is_terminal else None
 
     def __call__(self, clips: Any, *, name: str = "", fps: float | int | None = None) -> Any:
         """Compare clips with the baseline `name`; returns the outcome, None while recording.
@@ -169,7 +173,7 @@ class TemporalGate:
         named = [f"{r.name} {r.amount(r.change)}" for r in results if r.verdict == verdict]
         self.lines.append(f"{name}: {verdict}: {', '.join(named)}")
         hint = f"\n\nIf the change is wanted, renew: pytest {self.node} --vidcfg-record"
-        text = f"temporal_gate {name}\n{table(outcome)}"
+        text = f"temporal_gate {name}\n{table(outcome, self.width)}"
         if outcome.judgement.may_be_allowed and self.is_lenient:
             warnings.warn(text, InconclusiveWarning, stacklevel=3)
         elif verdict != "PASS":
