@@ -121,8 +121,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
     # Metrics with their worst clips.
     metrics = []
     for result in outcome.judgement.metrics:
-        names = [field.name for field in fields(result) if field.name != "tested"]
-        row = {name: getattr(result, name) for name in names}
+        row = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "tested"}
         worst = outcome.worst.get(result.name)
         if worst is not None:
             key = worst.new.key

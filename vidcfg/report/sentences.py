@@ -134,10 +134,7 @@ def summary(found: Findings) -> list[Entry]:
             f"look like (least p {found.least_p:.2g}). Six prompts or more can."
         )
         entries.append(_entry("Too few prompts for a verdict", text, "unclear"))
-    for what, title in (
-        ("alignment", "Follows the prompt best"),
-        ("flicker", "Flickers least"),
-    ):
+    for what, title in (("alignment", "Follows the prompt best"), ("flicker", "Flickers least")):
         if what in found.table.key_metrics and len(cells) > 1 and found.clips:
             entries.append(_best(found, what, title))
     if can_decide:
