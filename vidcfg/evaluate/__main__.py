@@ -24,41 +24,23 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("videos", nargs="+", help="files, or a folder; several folders are sets to compare")
     add("--reference", metavar="FOLDER|mini", help="real videos, or drawn moving shapes")
-    add(
-        "--metrics",
-        metavar="LIST",
-        help=f"names with commas, or all (default: {','.join(WEIGHT_FREE)}, and what fits "
-        "the reference: mini for mini, fvd for a folder)",
-    )
-    cli.add_out(
-        made, "where results and what is finished go (default: runs/evaluate/NAME)", metavar="DIR"
-    )
+    text = f"names with commas, or all (default: {','.join(WEIGHT_FREE)}, and what fits "
+    text += "the reference: mini for mini, fvd for a folder)"
+    add("--metrics", metavar="LIST", help=text)
+    cli.add_out(made, "where results and what is finished go (default: runs/evaluate/NAME)")
     add("--per-video", action="store_true", help="a row for each video too")
-    add(
-        "--prompts",
-        metavar="FILE",
-        help="CSV, JSON or JSON lines of `video` and `prompt`, or a prompt a line (.txt)",
-    )
+    text = "CSV, JSON or JSON lines of `video` and `prompt`, or a prompt a line (.txt)"
+    add("--prompts", metavar="FILE", help=text)
     add("--fps", type=float, help="frames per second, in place of the files' own")
     add("--stride", type=int, help="temporal stride of the VAE (default: its record's, or 4)")
     protocols = ("google", "styleganv")
     add("--protocol", choices=protocols, default="google", help="of fvd (default: google)")
     nets = ("alex", "squeeze", "vgg")
     add("--lpips", dest="lpips_net", choices=nets, default="alex", help="its net (default: alex)")
-    add(
-        "--clip",
-        dest="clip_model",
-        default=Settings.clip_model,
-        metavar="MODEL",
-        help="transformers name or folder, or open_clip:NAME@FILE (default: %(default)s)",
-    )
-    add(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="a local file for named weights (see vidcfg weights list); may be repeated",
-    )
+    text = "transformers name or folder, or open_clip:NAME@FILE (default: %(default)s)"
+    add("--clip", dest="clip_model", default=Settings.clip_model, metavar="MODEL", help=text)
+    text = "a local file for named weights (see vidcfg weights list); may be repeated"
+    add("--weights", action="append", default=[], metavar="NAME=FILE", help=text)
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--batch-size", type=int, default=16, help="frames that lpips and clip take at once (16)")
     add_log(made)
