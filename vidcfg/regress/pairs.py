@@ -138,26 +138,21 @@ def _values(name: str, clips: Iterable[MeasuredClip]) -> np.ndarray:
 def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> None:
     total = len(keys) + len(missing) + len(extra)
     lines = [f"{len(keys)} clips are on both sides (cell, prompt and seed in common)."]
-    if missing:
-        lines.append(
-            f"{len(missing)} of the baseline are missing in {new}: {listed(missing, 5, '; ')}."
-        )
-    if extra:
-        lines.append(f"{len(extra)} are not in the baseline {base}: {listed(extra, 5, '; ')}.")
+    gone, more = f"of the baseline are missing in {new}", f"are not in the baseline {base}"
+    for some, where in ((missing, gone), (extra, more)):
+        if some:
+            lines.append(f"{len(some)} {where}: {listed(some, 5, '; ')}.")
     if not keys:
-        lines.append(
-            "Render the prompts and seeds of the baseline, or record a new one. A video without "
-            "its record (.json) goes by its name."
-        )
-        raise ResultsError(" ".join(lines))
-    if max(len(missing), len(extra)) > policy.max_missing * total:
-        lines.append(
-            f"At most {policy.max_missing:.0%} may differ. Render what is missing, record a new "
-            "baseline, or compare the common clips with --set max_missing=0.5"
-        )
-        raise ResultsError(" ".join(lines))
-    if len(keys) < 2:
-        raise ResultsError(f"One clip proves nothing. {ENOUGH}")
+        lines += ["Render the prompts and seeds of the baseline, or record a new one. A video"]
+        lines += ["without its record (.json) goes by its name."]
+    elif max(len(missing), len(extra)) > policy.max_missing * total:
+        lines += [f"At most {policy.max_missing:.0%} may differ. Render what is missing, record a"]
+        lines += ["new baseline, or compare the common clips with --set max_missing=0.5"]
+    elif len(keys) < 2:
+        lines = [f"One clip proves nothing. {ENOUGH}"]
+    else:
+        return
+    raise ResultsError(" ".join(lines))
 
 
 def _check_like(pairs: Sequence[tuple[Key, MeasuredClip, MeasuredClip]], policy: Policy) -> None:
