@@ -16,11 +16,8 @@ from vidcfg.tracking import add_log, tracked
 
 def parser() -> argparse.ArgumentParser:
     metrics = "\n".join(f"  {name:12}{family.text}" for name, family in FAMILIES.items())
-    made = cli.parser(
-        "evaluate",
-        "Measure flicker, motion, appearance, alignment and distance to real videos.",
-        details=f"metrics:\n{metrics}",
-    )
+    about = "Measure flicker, motion, appearance, alignment and distance to real videos."
+    made = cli.parser("evaluate", about, details=f"metrics:\n{metrics}")
     add = made.add_argument
     add("videos", nargs="+", help="files, or a folder; several folders are sets to compare")
     add("--reference", metavar="FOLDER|mini", help="real videos, or drawn moving shapes")

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return row | (row["clip"] or {}) | named | {"low": low, "high": high, "extra": extra}
 
 
-def table(
-    evaluation: Evaluation,
-    sets: Sequence[str] = ("set",),
-    *,
-    is_brief: bool = False,
-    fit: int | None = None,
-) -> str:
+def table(evaluation: Evaluation, sets: Sequence[str], *, is_brief: bool, fit: int | None) -> str:
     """The records of sets as lines of text by group, then what was not measured, and why.
 
     If `is_brief`, of metrics that were measured only those of SEEN_FIRST, if there are any. Rows
@@ -118,12 +113,10 @@ def table(
     width = max([30, *(len(_value(r)) for key in shown for r in found[key].values())])
     columns = [f"  {name[-30:]:{width}}" for name in heads]
     rows = [[" " * 30, *columns, f"  {'unit':10} {'better':7}{'n':>5}", "  note"]]
-    group = None
-    for key in sorted(shown, key=_shown_order):
-        if group_of(key[0]) != group:
-            group = group_of(key[0])
-            rows.append([group])
-        rows.append(_row(key[0], [found[key].get(name) for name in sets], width))
+    ordered = sorted(shown, key=_shown_order)
+    for group, keys in groupby(ordered, key=lambda key: group_of(key[0])):
+        rows.append([group])
+        rows += [_row(key[0], [found[key].get(name) for name in sets], width) for key in keys]
     lines = folded(rows, fit)
     # What was not.
     for reason, names in missing.items():
@@ -169,7 +162,7 @@ def _value(record: Record | None) -> str:
     return f"{record.value:.4g}{interval}"
 
 
-def per_video(evaluation: Evaluation, fit: int | None = None) -> str:
+def per_video(evaluation: Evaluation, fit: int | None) -> str:
     """A line a video: its facts and the first metrics of the groups; several if it is wider than
     `fit`."""
     # Values by video; columns are what any of them has.
@@ -183,9 +176,8 @@ def per_video(evaluation: Evaluation, fit: int | None = None) -> str:
     names = [name for name in first if base_name(name) in SEEN_FIRST] or first[:4]
     # As wide as they have to be.
     width = max(map(len, values), default=0)
-    rows = [
-        [f"{'video':{width}}", f"  {'frames':>6} {'size':>10}", *(f"  {n:>14}" for n in names)]
-    ]
+    facts = f"  {'frames':>6} {'size':>10}"
+    rows = [[f"{'video':{width}}", facts, *(f"  {name:>14}" for name in names)]]
     for subject, found in values.items():
         clip = clips[subject]
         size = f"{clip['width']}x{clip['height']}" if clip else "-"

@@ -75,8 +75,7 @@ def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Ga
     judgement = judge(paired.metrics, policy, RepeatNoise.saved(base.facts))
     worst = {}
     for result in judgement.metrics:
-        index = _worst_index(result, paired)
-        if index is not None:
+        if (index := _worst_index(result, paired)) is not None:
             worst[result.name] = _worst(index, result, policy.metrics[result.name], paired)
     return GateOutcome(judgement, paired, policy, worst, new, base)
 

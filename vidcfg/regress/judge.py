@@ -156,8 +156,8 @@ def judge(
             found[name] = replace(result, reason=reason)
     judged = [*found.values(), *(result for result in every if result.p is None)]
     judged.sort(key=lambda result: (ORDER.index(result.verdict), -result.size))
-    counted = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
-    return Judgement(min(counted, key=ORDER.index), tuple(judged))
+    verdicts = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
+    return Judgement(min(verdicts, key=ORDER.index), tuple(judged))
 
 
 def _measured(

@@ -49,13 +49,8 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"The self-check failed: {cells or 'two hidden cells'} should be the same videos and "
             "are not. Do not trust the comparison before that is explained."
         )
-    return [
-        *lines,
-        *_mixed_lines(results),
-        *_flicker_lines(table, labels),
-        *_cut_lines(results, labels),
-        *results.problems,
-    ]
+    lines += _mixed_lines(results) + _flicker_lines(table, labels) + _cut_lines(results, labels)
+    return [*lines, *results.problems]
 
 
 def _place(unit: UnitResult, labels: Mapping[str, str]) -> Key:
