@@ -113,7 +113,7 @@ def table(evaluation: Evaluation, sets: Sequence[str], *, is_brief: bool, fit: i
     width = max([30, *(len(_value(r)) for key in shown for r in found[key].values())])
     columns = [f"  {name[-30:]:{width}}" for name in heads]
     rows = [[" " * 30, *columns, f"  {'unit':10} {'better':7}{'n':>5}", "  note"]]
-    ordered = sorted(shown, key=_shown_order)
+    ordered = sorted(shown, key=lambda key: (_shown_order(key[0]), key))
     for group, keys in groupby(ordered, key=lambda key: group_of(key[0])):
         rows.append([group])
         rows += [_row(key[0], [found[key].get(name) for name in sets], width) for key in keys]
@@ -138,10 +138,10 @@ def table(evaluation: Evaluation, sets: Sequence[str], *, is_brief: bool, fit: i
     return "\n".join(line.rstrip() for line in [*lines, "", *outstanding(evaluation)])
 
 
-def _shown_order(key: tuple[str, str]) -> tuple:
-    base = base_name(key[0])
+def _shown_order(name: str) -> tuple[int, int, str]:
+    base = base_name(name)
     rank = SEEN_FIRST.index(base) if base in SEEN_FIRST else len(SEEN_FIRST)
-    return GROUPS.index(group_of(key[0])), rank, key
+    return GROUPS.index(group_of(name)), rank, name
 
 
 def _row(name: str, records: Sequence[Record | None], width: int) -> list[str]:
@@ -172,7 +172,7 @@ def per_video(evaluation: Evaluation, fit: int | None) -> str:
         values.setdefault(row["subject"], {})[row["name"]] = row["value"]
         clips.setdefault(row["subject"], {}).update(row["clip"] or {})
     names = {name for found in values.values() for name in found if name != "read"}
-    first = sorted(names, key=lambda name: _shown_order((name, "")))
+    first = sorted(names, key=_shown_order)
     names = [name for name in first if base_name(name) in SEEN_FIRST] or first[:4]
     # As wide as they have to be.
     width = max(map(len, values), default=0)
@@ -195,7 +195,7 @@ def outstanding(evaluation: Evaluation) -> list[str]:
     names = {row["name"] for row in rows if row["better"] != "none"}
     if not names:
         return []
-    name = min(names, key=lambda name: _shown_order((name, "")))
+    name = min(names, key=_shown_order)
     rows = [row for row in rows if row["name"] == name]
     is_up = rows[0]["better"] == "higher"
     rows.sort(key=lambda row: (row["value"] if is_up else -row["value"], row["subject"]))

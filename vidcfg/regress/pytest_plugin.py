@@ -86,7 +86,7 @@ class TemporalGate:
         self.lines = config.stash[_LINES]
         # How wide the terminal is; none in a file, or a worker of pytest-xdist.
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        is_terminal = reporter is not None and reporter.isatty
+        is_terminal = getattr(reporter, "isatty", False)
         self.width = config.get_terminal_writer().fullwidth if is_terminal else None
 
     def __call__(self, clips: Any, *, name: str = "", fps: float | int | None = None) -> Any:
