@@ -32,8 +32,7 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
         ResultsError: the baseline has neither.
     """
     saved = RepeatNoise.saved(base.facts)
-    found = {name: noise for name, noise in saved.items() if name in policy.metrics}
-    if found:
+    if found := {name: noise for name, noise in saved.items() if name in policy.metrics}:
         return found
     # Between seeds that follow each other: clips are in the order of cell, prompt and seed.
     neighbours = [(a, b) for a, b in pairwise(base.clips.values()) if a.key[:2] == b.key[:2]]
@@ -88,8 +87,7 @@ def calibrate(sets: Sequence[ClipSet], policy: Policy) -> Calibration:
     changes, clusters, alarms = defaultdict(list), defaultdict(list), []
     for base, new in combinations(sets, 2):
         outcome = check_clips(new, base, policy)
-        failed = [r.name for r in outcome.judgement.metrics if r.verdict == FAIL]
-        if failed:
+        if failed := [r.name for r in outcome.judgement.metrics if r.verdict == FAIL]:
             alarms.append(f"{new.source} against {base.source}: {', '.join(failed)}")
         for name, pairs in outcome.paired.metrics.items():
             _, new_n, base_n, clusters_n = pairs.common

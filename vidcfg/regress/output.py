@@ -83,10 +83,8 @@ def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: boo
     folder.mkdir(parents=True, exist_ok=True)
     commands = {}
     for result in outcome.judgement.metrics:
-        worst = outcome.worst.get(result.name)
-        if worst is None or result.exits_clean:
-            continue
-        if path := _write_config(folder / "worst" / result.name, worst):
+        worst = None if result.exits_clean else outcome.worst.get(result.name)
+        if worst and (path := _write_config(folder / "worst" / result.name, worst)):
             commands[result.name] = f"python -m vidcfg.render {shlex.quote(str(path))}"
     write_json(folder / "result.json", _facts(outcome, commands))
     write_text(folder / "junit.xml", _junit(_cases(outcome, allow_inconclusive)))
@@ -122,8 +120,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
     metrics = []
     for result in outcome.judgement.metrics:
         row = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "tested"}
-        worst = outcome.worst.get(result.name)
-        if worst is not None:
+        if worst := outcome.worst.get(result.name):
             key = worst.new.key
             row["worst"] = {
                 **key._asdict(),

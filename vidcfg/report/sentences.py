@@ -277,8 +277,7 @@ def _has_losses(found: Findings) -> bool:
 def _baseline(found: Findings) -> Entry | None:
     parts = []
     for what, good in GOOD.items():
-        rows = [c for c in found.against if c.what == what]
-        if rows:
+        if rows := [c for c in found.against if c.what == what]:
             better = sum(c.is_clear and c.change * good > 0 for c in rows)
             worse = sum(c.is_clear and c.change * good < 0 for c in rows)
             rest = len(rows) - better - worse
