@@ -4,6 +4,7 @@ import getpass
 import io
 import os
 import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_help_ends_with_the_exit_codes(capsys):
     text = capsys.readouterr().out
     assert text.startswith("usage: vidcfg demo")
     assert text.index("vidcfg demo x.yaml") < text.index("exit codes:") < text.index("130  inter")
+    assert "\n  0    done\n  1    some of the work failed" in text
+    assert not re.search("PASS|FAIL|INCONCLUSIVE|^  [45] ", text, re.MULTILINE)
+
+
+def test_help_of_a_command_that_gives_verdicts_has_their_exit_codes():
+    text = cli.parser("demo", "Demo.", has_verdict=True).format_help()
+    codes = re.findall(r"^  (\d+) +(\w+)", text.partition("exit codes:\n")[2], re.MULTILINE)
+    assert [code for code, _ in codes] == ["0", "1", "2", "3", "4", "5", "130"]
+    assert [word for _, word in codes if word.isupper()] == ["FAIL", *["INCONCLUSIVE"] * 2]
 
 
 def test_options_are_spelled_alike():

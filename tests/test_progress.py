@@ -6,7 +6,7 @@ import io
 import pytest
 
 from vidcfg import progress
-from vidcfg.progress import Progress, duration
+from vidcfg.progress import Progress, duration, folded
 
 
 class Terminal(io.StringIO):
@@ -139,3 +139,33 @@ def test_bytes_are_shown_in_their_units(monkeypatch):
 )
 def test_durations_are_in_the_unit_that_a_reader_would_use(seconds, words):
     assert duration(seconds) == words
+
+
+ROWS = [
+    ["name  ", "     a", "     b", "  note"],
+    ["group"],
+    ["kite  ", "  1.25", "     2", "  up and up"],
+]
+
+
+@pytest.mark.parametrize("width", [None, 29])
+def test_a_table_that_fits_has_a_line_for_each_row(width):
+    lines = ["name       a     b  note", "group", "kite    1.25     2  up and up"]
+    assert folded(ROWS, width) == lines
+
+
+def test_rows_that_are_too_wide_break_between_the_same_cells_and_lose_no_word():
+    lines = [
+        "name       a     b",
+        "        note",
+        "group",
+        "kite    1.25     2",
+        "        up and up",
+    ]
+    assert folded(ROWS, 18) == lines
+
+
+def test_rows_of_long_names_go_on_near_the_margin_and_long_notes_between_words():
+    lines = ["name", "         a", "         b", "      note", "group"]
+    lines += ["kite", "      1.25", "         2", "      up", "      and", "      up"]
+    assert folded(ROWS, 11) == lines

@@ -19,16 +19,20 @@ from vidcfg.progress import one_line, printable, put
 
 DONE, FAILED, USAGE, ERROR, UNPROVEN, UNSURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
-EXIT_CODES = """\
-exit codes:
-  0    done, or PASS
-  1    FAIL, or some of the work failed; the rest stays
-  2    a configuration, option or input that cannot be used
-  3    an error while running: full disk, out of memory, NaN; what is finished stays
-  4    INCONCLUSIVE: worse, but not proven
-  5    INCONCLUSIVE: no sign of harm, but too much noise or too few clips to be sure
-  130  interrupted (Ctrl-C, SIGTERM); what is finished stays
-"""
+EXIT_CODES = {
+    DONE: "done",
+    FAILED: "some of the work failed; the rest stays",
+    USAGE: "a configuration, option or input that cannot be used",
+    ERROR: "an error while running: full disk, out of memory, NaN; what is finished stays",
+    INTERRUPTED: "interrupted (Ctrl-C, SIGTERM); what is finished stays",
+}
+VERDICTS = {
+    DONE: "done, or PASS",
+    FAILED: "FAIL",
+    UNPROVEN: "INCONCLUSIVE: worse, but not proven",
+    UNSURE: "INCONCLUSIVE: no sign of harm, but too much noise or too few clips to be sure",
+}
+"""What exit codes mean, and what those of a command that gives verdicts do."""
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -41,17 +45,21 @@ class PlainParser(argparse.ArgumentParser):
 Todo = Callable[[argparse.Namespace], int]
 
 
-def parser(name: str, about: str, *, details: str = "") -> argparse.ArgumentParser:
+def parser(
+    name: str, about: str, *, details: str = "", has_verdict: bool = False
+) -> argparse.ArgumentParser:
     """The parser of `vidcfg <name>`, with --debug, --quiet and --version.
 
     `details` (what it writes, examples) comes behind the options, before the exit codes.
     """
     from vidcfg import __version__
 
+    codes = EXIT_CODES | (VERDICTS if has_verdict else {})
+    told = "".join(f"  {code:<5}{text}\n" for code, text in sorted(codes.items()))
     made = PlainParser(
         prog=f"vidcfg {name}",
         description=about,
-        epilog=f"{details.rstrip()}\n\n{EXIT_CODES}".lstrip(),
+        epilog=f"{details.rstrip()}\n\nexit codes:\n{told}".lstrip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--version", action="version", version=f"vidcfg {__version__}")

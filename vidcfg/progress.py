@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -34,6 +35,45 @@ def listed(items: Sequence[object], at_most: int, between: str = ", ") -> str:
 def counted(amount: int, what: str) -> str:
     """`1 prompt`, `2 prompts`."""
     return f"{amount} {what}{'s' * (amount != 1)}"
+
+
+def terminal_width() -> int | None:
+    """How many columns standard output shows; None for a file or a pipe, which take any line."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def folded(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """A line for each row of cells or, where one would be wider than `width`, several.
+
+    All rows are then broken between the same cells. What follows stands below the second cell, or
+    4 columns in where the first cell takes half of the width; a last cell that is wider still is
+    broken between words.
+    """
+    lines = ["".join(row).rstrip() for row in rows]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    import textwrap
+
+    # Where lines begin: with the first cell, and with each that the one before has no room for.
+    sizes = [max(map(len, cells)) for cells in zip_longest(*rows, fillvalue="")]
+    indent = sizes[0] if sizes[0] <= width // 2 else 4
+    starts, end = [0], sizes[0]
+    for index, size in enumerate(sizes[1:], start=1):
+        if end + size > width:
+            starts.append(index)
+            end = indent
+        end += size
+    # A cell is as wide in all rows, also where the text of one of them is longer than it should.
+    lines = []
+    for row in rows:
+        padded = [cell.ljust(size) for cell, size in zip(row, sizes)]
+        for start, stop in pairwise([*starts, len(sizes)]):
+            text = " " * (indent if start else 0) + "".join(padded[start:stop]).rstrip()
+            options = {"break_long_words": False, "break_on_hyphens": False}
+            lines += textwrap.wrap(text, width, subsequent_indent=" " * (indent + 2), **options)
+    return lines
 
 
 def put(text: str, stream: Any = None, end: str = "\n") -> None:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vidcfg.evaluate.__main__ import main
 from vidcfg.evaluate.compare import comparison, find_sets, joined
 from vidcfg.evaluate.inputs import Item
 from vidcfg.evaluate.run import Evaluation, row
@@ -159,3 +161,20 @@ def test_rows_of_sets_are_named_after_them():
     assert [r["path"] for r in both.rows] == ["v.mp4", "v.mp4", None, None]
     assert (list(both.features["net"]), both.warnings) == (["A", "B"], ["w"])
     assert joined({"": one}) is one
+
+
+def test_a_narrow_terminal_shows_all_numbers_of_sets_and_videos(noise_video, capsys, monkeypatch):
+    for name in ("a/1.mkv", "a/2.mkv", "b/1.mkv", "b/2.mkv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        noise_video(name)
+
+    def shown(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        assert main(["a", "b", "--metrics", "flicker,appearance", "--per-video"]) == 0
+        text = capsys.readouterr().out
+        return text[text.index("video  ") : text.index("No clip stands out")]
+
+    wide, narrow = shown(160), shown(80)
+    assert max(map(len, wide.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+    assert narrow.split() == wide.split()

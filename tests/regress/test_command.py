@@ -26,6 +26,20 @@ def sets(drawn, change, times, tmp_path):
     return {name: str(write_baseline(tmp_path / name, clips)) for name, clips in made.items()}
 
 
+def test_a_narrow_terminal_shows_all_numbers_of_the_table(sets, capsys, monkeypatch):
+    def shown(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        main(["check", sets["worse"], "--baseline", sets["good"]])
+        return capsys.readouterr().out.split("\n\n")[1]
+
+    wide, narrow = shown(160), shown(80)
+    assert max(map(len, wide.splitlines())) > 100
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.split() == wide.split()
+    assert len(narrow.splitlines()) == 2 * len(wide.splitlines())
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("good", 0), ("worse", 1), ("unproven", 4), ("unsure", 5)]
 )

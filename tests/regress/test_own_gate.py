@@ -22,7 +22,7 @@ def test_renders_of_every_frame_mode_pass_the_gate(mini_gate, scored):
     # Another CPU, thread count or attention kernel moves pixels by one level in 5 of 100000
     # places; that is at most an eighth of a margin in one clip (docs/regress.md).
     outcome = check_clips(scored, read_baseline(mini_gate.BASELINE))
-    assert {key.cell for key in outcome.paired.keys} == {"uniform", "keyframes", "decay"}
+    assert {clip.key.cell for clip in outcome.paired.new} == {"uniform", "keyframes", "decay"}
     assert outcome.verdict == "PASS", table(outcome)
 
 
@@ -39,7 +39,7 @@ def test_two_levels_of_flicker_in_the_renders_do_not_pass(mini_gate, renders, sc
     )
     failed = {r.name for r in outcome.judgement.metrics if r.verdict == "FAIL"}
     assert "mc_flicker" in failed, table(outcome)
-    assert outcome.worst["mc_flicker"].key.cell == "uniform"
+    assert outcome.worst["mc_flicker"].new.key.cell == "uniform"
 
 
 def test_baseline_is_small_and_without_videos(mini_gate):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def run(tmp_path, monkeypatch):
     is_installed = any(e.value == "vidcfg.regress.pytest_plugin" for e in found)
     plugin = [] if is_installed else ["-p", "vidcfg.regress.pytest_plugin"]
 
-    def call(text=None, *options, folder=tmp_path, alone=False):
+    def call(text=None, *options, folder=tmp_path, alone=False, is_terminal=False):
         if text is not None:
             (folder / "test_video.py").write_text(HEAD + text)
             (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
@@ -49,6 +50,7 @@ def run(tmp_path, monkeypatch):
             command = [sys.executable, "-m", "pytest", *arguments]
             return subprocess.run(command, cwd=folder, capture_output=True, text=True)
         shown = io.StringIO()
+        shown.isatty = lambda: is_terminal
         with monkeypatch.context() as own, contextlib.redirect_stdout(shown):
             own.chdir(folder)
             own.setattr(sys, "path", [*sys.path])
@@ -62,7 +64,7 @@ def run(tmp_path, monkeypatch):
     return call
 
 
-def test_record_then_pass_then_fail(run, tmp_path):
+def test_record_then_pass_then_fail(run, tmp_path, monkeypatch):
     gate = "def test_kite(temporal_gate):\n    temporal_gate(CLIPS)\n"
     first = run(gate)
     assert first.returncode == 1
@@ -78,6 +80,25 @@ def test_record_then_pass_then_fail(run, tmp_path):
     assert "FAIL         mc_flicker" in worse.stdout
     assert "worst in 'prompt" in worse.stdout
     assert (tmp_path / "out" / "test_video.test_kite" / "index.html").is_file()
+    head = "verdict      metric                 change  90 % interval         margin"
+    assert f"{head}  tolerance" in worse.stdout
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run(None, "--color=no", is_terminal=True)
+    assert f"{head}\n" in narrow.stdout
+
+
+def test_renewing_a_baseline_says_that_its_calibrated_noise_goes(run, tmp_path):
+    gate = "def test_kite(temporal_gate):\n    temporal_gate(CLIPS)\n"
+    assert "loses" not in run(gate, "--vidcfg-record").stdout
+    baseline = tmp_path / "baselines" / "test_video.test_kite"
+    facts = json.loads((baseline / "baseline.json").read_text())
+    facts["noise"] = {"mc_flicker": {"sd": 0.1, "n": 12}}
+    (baseline / "baseline.json").write_text(json.dumps(facts))
+    again = run(gate, "--vidcfg-record")
+    assert again.returncode == 0
+    assert f"warning: {baseline} loses its noise of repeats" in again.stdout
+    assert f"vidcfg regress calibrate RENDERS REPEAT --save {baseline}" in again.stdout
+    assert "noise" not in json.loads((baseline / "baseline.json").read_text())
 
 
 def test_marker_sets_policy_name_and_leniency(run, tmp_path):

@@ -10,55 +10,34 @@ from typing import Any
 
 from vidcfg import cli
 from vidcfg.evaluate.settings import FAMILIES, WEIGHT_FREE, Settings
-from vidcfg.progress import Progress, duration
+from vidcfg.progress import Progress, duration, terminal_width
 from vidcfg.tracking import add_log, tracked
 
 
 def parser() -> argparse.ArgumentParser:
     metrics = "\n".join(f"  {name:12}{family.text}" for name, family in FAMILIES.items())
-    made = cli.parser(
-        "evaluate",
-        "Measure flicker, motion, appearance, alignment and distance to real videos.",
-        details=f"metrics:\n{metrics}",
-    )
+    about = "Measure flicker, motion, appearance, alignment and distance to real videos."
+    made = cli.parser("evaluate", about, details=f"metrics:\n{metrics}")
     add = made.add_argument
     add("videos", nargs="+", help="files, or a folder; several folders are sets to compare")
     add("--reference", metavar="FOLDER|mini", help="real videos, or drawn moving shapes")
-    add(
-        "--metrics",
-        metavar="LIST",
-        help=f"names with commas, or all (default: {','.join(WEIGHT_FREE)}, and what fits "
-        "the reference: mini for mini, fvd for a folder)",
-    )
-    cli.add_out(
-        made, "where results and what is finished go (default: runs/evaluate/NAME)", metavar="DIR"
-    )
+    text = f"names with commas, or all (default: {','.join(WEIGHT_FREE)}, and what fits "
+    text += "the reference: mini for mini, fvd for a folder)"
+    add("--metrics", metavar="LIST", help=text)
+    cli.add_out(made, "where results and what is finished go (default: runs/evaluate/NAME)")
     add("--per-video", action="store_true", help="a row for each video too")
-    add(
-        "--prompts",
-        metavar="FILE",
-        help="CSV, JSON or JSON lines of `video` and `prompt`, or a prompt a line (.txt)",
-    )
+    text = "CSV, JSON or JSON lines of `video` and `prompt`, or a prompt a line (.txt)"
+    add("--prompts", metavar="FILE", help=text)
     add("--fps", type=float, help="frames per second, in place of the files' own")
     add("--stride", type=int, help="temporal stride of the VAE (default: its record's, or 4)")
     protocols = ("google", "styleganv")
     add("--protocol", choices=protocols, default="google", help="of fvd (default: google)")
     nets = ("alex", "squeeze", "vgg")
     add("--lpips", dest="lpips_net", choices=nets, default="alex", help="its net (default: alex)")
-    add(
-        "--clip",
-        dest="clip_model",
-        default=Settings.clip_model,
-        metavar="MODEL",
-        help="transformers name or folder, or open_clip:NAME@FILE (default: %(default)s)",
-    )
-    add(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="a local file for named weights (see vidcfg weights list); may be repeated",
-    )
+    text = "transformers name or folder, or open_clip:NAME@FILE (default: %(default)s)"
+    add("--clip", dest="clip_model", default=Settings.clip_model, metavar="MODEL", help=text)
+    text = "a local file for named weights (see vidcfg weights list); may be repeated"
+    add("--weights", action="append", default=[], metavar="NAME=FILE", help=text)
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--batch-size", type=int, default=16, help="frames that lpips and clip take at once (16)")
     add_log(made)
@@ -68,17 +47,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: all files were scored. 1: some could not be read. 2: none, or nothing was measured."""
-    return cli.run(parser(), _evaluate, argv)
+
+    def todo(arguments: argparse.Namespace) -> int:
+        from vidcfg.places import fetched
+
+        with fetched(arguments, "videos", "reference") as here:
+            return _evaluate(here)
+
+    return cli.run(parser(), todo, argv)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from vidcfg.places import fetched
-
-    with fetched(arguments, "videos", "reference") as here:
-        return _evaluate_here(here)
-
-
-def _evaluate_here(options: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> int:
     # What can be wrong, before anything is loaded.
     settings = _settings(options)
     from vidcfg.evaluate import compare, output
@@ -104,13 +83,16 @@ def _evaluate_here(options: argparse.Namespace) -> int:
     if len(failures) == total:
         raise ValueError(f"none of {total} videos could be read: {_reason(failures)}")
     said = [] if len(sets) == 1 else ["\n".join(compare.comparison(out, sets))]
-    said += [output.per_video(evaluation)] if options.per_video else []
-    whole = "\n\n".join([*said, output.table(evaluation, names)])
-    write_text(out / "table.txt", whole + "\n")
+
+    def text(fit: int | None, is_brief: bool) -> str:
+        videos = [output.per_video(evaluation, fit)] if options.per_video else []
+        table = output.table(evaluation, names, is_brief=is_brief, fit=fit)
+        return "\n\n".join([*said, *videos, table])
+
+    write_text(out / "table.txt", text(None, False) + "\n")
     if not options.quiet:
         # What compares sets fits a screen.
-        brief = output.table(evaluation, names, is_brief=len(sets) > 1)
-        cli.say("\n\n".join([*said, brief]))
+        cli.say(text(terminal_width(), len(sets) > 1))
     if not any(row["value"] is not None for row in evaluation.rows):
         raise ValueError(f"nothing was measured: {_reason(evaluation.records(names[0]))}")
     if not options.quiet:

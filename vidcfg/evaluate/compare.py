@@ -78,7 +78,7 @@ def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     videos, of_sets, warnings = [], [], []
     features: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, found in evaluations.items():
-        videos += [row for row in found.rows if row["path"] is not None]
+        videos += found.of_videos
         of_sets += [row | {"subject": name} for row in found.rows if row["path"] is None]
         warnings += found.warnings
         for net, vectors in found.features.items():

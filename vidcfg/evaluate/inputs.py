@@ -158,26 +158,23 @@ def with_prompts(sets: Mapping[str, list[Item]], path: str | Path) -> dict[str, 
             for name, items in sets.items()
         }
     # By the longest name that the file has.
-    made: dict[str, list[Item]] = {}
-    missed, used = [], set()
+    keys: dict[str, str | None] = {}
     for name, items in sets.items():
-        made[name] = []
         for item in items:
             whole = [item.name, item.name.removeprefix(f"{name}/"), item.path.name]
             names = [*whole, *(n.removesuffix(item.path.suffix) for n in whole)]
-            key = next((key for key in names if key in found), None)
-            if key is None:
-                missed.append(item.name)
-            else:
-                used.add(key)
-                item = replace(item, prompt=found[key], from_name=False)
-            made[name].append(item)
-    if missed:
-        total = sum(map(len, sets.values()))
-        text = f"{path} has no prompt for {len(missed)} of {total} videos, such as {missed[0]}"
+            keys[item.name] = next((key for key in names if key in found), None)
+    if missed := [name for name, key in keys.items() if key is None]:
+        text = f"{path} has no prompt for {len(missed)} of {len(keys)} videos, such as {missed[0]}"
+        used = set(keys.values())
         if others := [key for key in found if key not in used]:
             text += f"; {len(others)} of its names are no video here, such as {others[0]}"
-        if not used:
+        if len(missed) == len(keys):
             raise ValueError(f"{text}. Names are those of the files, such as {missed[0]}.")
         cli.warn(f"{text}.")
-    return made
+
+    def told(item: Item) -> Item:
+        key = keys[item.name]
+        return item if key is None else replace(item, prompt=found[key], from_name=False)
+
+    return {name: list(map(told, items)) for name, items in sets.items()}

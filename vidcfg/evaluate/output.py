@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vidcfg.evaluate.run import Evaluation
 from vidcfg.files import atomic_path, write_text
 from vidcfg.metrics.metric import GROUPS, group_of
 from vidcfg.metrics.record import Record
+from vidcfg.progress import folded
 from vidcfg.report.table import base_name
 
 COLUMNS = (
@@ -90,12 +92,11 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return row | (row["clip"] or {}) | named | {"low": low, "high": high, "extra": extra}
 
 
-def table(
-    evaluation: Evaluation, sets: Sequence[str] = ("set",), *, is_brief: bool = False
-) -> str:
+def table(evaluation: Evaluation, sets: Sequence[str], *, is_brief: bool, fit: int | None) -> str:
     """The records of sets as lines of text by group, then what was not measured, and why.
 
-    If `is_brief`, of metrics that were measured only those of SEEN_FIRST, if there are any.
+    If `is_brief`, of metrics that were measured only those of SEEN_FIRST, if there are any. Rows
+    that are wider than `fit` take several lines each.
     """
     # What was measured: a line a metric and protocol, a column a set.
     found: dict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
@@ -110,14 +111,13 @@ def table(
     shown = brief if is_brief and brief else found
     heads = ["value, 95 % interval"] if len(sets) == 1 else sets
     width = max([30, *(len(_value(r)) for key in shown for r in found[key].values())])
-    columns = "".join(f"  {name[-30:]:{width}}" for name in heads)
-    lines = [f"{'':30}{columns}  {'unit':10} {'better':7}{'n':>5}  note"]
-    group = None
-    for key in sorted(shown, key=_shown_order):
-        if group_of(key[0]) != group:
-            group = group_of(key[0])
-            lines.append(group)
-        lines.append(_line(key[0], [found[key].get(name) for name in sets], width))
+    columns = [f"  {name[-30:]:{width}}" for name in heads]
+    rows = [[" " * 30, *columns, f"  {'unit':10} {'better':7}{'n':>5}", "  note"]]
+    ordered = sorted(shown, key=lambda key: (_shown_order(key[0]), key))
+    for group, keys in groupby(ordered, key=lambda key: group_of(key[0])):
+        rows.append([group])
+        rows += [_row(key[0], [found[key].get(name) for name in sets], width) for key in keys]
+    lines = folded(rows, fit)
     # What was not.
     for reason, names in missing.items():
         lines += ["", f"not measured: {', '.join(names)}", f"  {reason}"]
@@ -130,32 +130,28 @@ def table(
         lines += ["", f"cut: {len(cuts)}, whose flicker and motion are those of their shots"]
         lines += [f"  {name}: at frame {', '.join(map(str, at))}" for name, at in cuts.items()]
     # What to be careful with.
-    lossy = {
-        row["subject"]
-        for row in evaluation.rows
-        if row["path"] is not None and (row["clip"] or {}).get("lossless") is False
-    }
-    if lossy:
+    marked = [r for r in evaluation.of_videos if (r["clip"] or {}).get("lossless") is False]
+    if lossy := {row["subject"] for row in marked}:
         text = f"{len(lossy)} files are lossy: flicker below their codec's noise is hidden."
         lines += ["", text]
     lines += [f"warning: {text}" for text in evaluation.warnings]
     return "\n".join(line.rstrip() for line in [*lines, "", *outstanding(evaluation)])
 
 
-def _shown_order(key: tuple[str, str]) -> tuple:
-    base = base_name(key[0])
+def _shown_order(name: str) -> tuple[int, int, str]:
+    base = base_name(name)
     rank = SEEN_FIRST.index(base) if base in SEEN_FIRST else len(SEEN_FIRST)
-    return GROUPS.index(group_of(key[0])), rank, key
+    return GROUPS.index(group_of(name)), rank, name
 
 
-def _line(name: str, records: Sequence[Record | None], width: int) -> str:
-    shown = [f"{_value(record):{width}}" for record in records]
+def _row(name: str, records: Sequence[Record | None], width: int) -> list[str]:
+    shown = [f"  {_value(record):{width}}" for record in records]
     first = next(record for record in records if record)
     better = {"none": "-"}.get(first.better, first.better)
     notes = list(dict.fromkeys(_note(record) for record in records if record))
     count = "/".join(dict.fromkeys(str(record.n) for record in records if record))
-    facts = f"{first.unit:10} {better:7}{count:>5}  {' | '.join(filter(None, notes))}"
-    return f"  {name:28}  {'  '.join(shown)}  {facts}"
+    facts = f"  {first.unit:10} {better:7}{count:>5}"
+    return [f"  {name:28}", *shown, facts, f"  {' | '.join(filter(None, notes))}"]
 
 
 def _value(record: Record | None) -> str:
@@ -166,40 +162,40 @@ def _value(record: Record | None) -> str:
     return f"{record.value:.4g}{interval}"
 
 
-def per_video(evaluation: Evaluation) -> str:
-    """A line a video: its facts and the first metrics of the groups."""
+def per_video(evaluation: Evaluation, fit: int | None) -> str:
+    """A line a video: its facts and the first metrics of the groups; several if it is wider than
+    `fit`."""
     # Values by video; columns are what any of them has.
     values: dict[str, dict[str, Any]] = {}
     clips: dict[str, dict[str, Any]] = {}
-    for row in evaluation.rows:
-        if row["path"] is not None:
-            values.setdefault(row["subject"], {})[row["name"]] = row["value"]
-            clips.setdefault(row["subject"], {}).update(row["clip"] or {})
+    for row in evaluation.of_videos:
+        values.setdefault(row["subject"], {})[row["name"]] = row["value"]
+        clips.setdefault(row["subject"], {}).update(row["clip"] or {})
     names = {name for found in values.values() for name in found if name != "read"}
-    first = sorted(names, key=lambda name: _shown_order((name, "")))
+    first = sorted(names, key=_shown_order)
     names = [name for name in first if base_name(name) in SEEN_FIRST] or first[:4]
     # As wide as they have to be.
     width = max(map(len, values), default=0)
-    lines = [
-        f"{'video':{width}}  {'frames':>6} {'size':>10}" + "".join(f"  {n:>14}" for n in names)
-    ]
+    facts = f"  {'frames':>6} {'size':>10}"
+    rows = [[f"{'video':{width}}", facts, *(f"  {name:>14}" for name in names)]]
     for subject, found in values.items():
         clip = clips[subject]
         size = f"{clip['width']}x{clip['height']}" if clip else "-"
         cells = [found.get(name) for name in names]
-        shown = "".join(f"  {'-' if value is None else f'{value:.4g}':>14}" for value in cells)
-        lines.append(f"{subject:{width}}  {clip.get('num_frames', '-'):>6} {size:>10}{shown}")
-    return "\n".join(lines)
+        shown = [f"  {'-' if value is None else f'{value:.4g}':>14}" for value in cells]
+        facts = f"  {clip.get('num_frames', '-'):>6} {size:>10}"
+        rows.append([f"{subject:{width}}", facts, *shown])
+    return "\n".join(folded(rows, fit))
 
 
 def outstanding(evaluation: Evaluation) -> list[str]:
     """A line that says which clips are worst in flicker (or what else was measured first) and
     where; none if no metric of single videos has a direction."""
-    rows = [row for row in evaluation.rows if row["path"] is not None and row["value"] is not None]
+    rows = [row for row in evaluation.of_videos if row["value"] is not None]
     names = {row["name"] for row in rows if row["better"] != "none"}
     if not names:
         return []
-    name = min(names, key=lambda name: _shown_order((name, "")))
+    name = min(names, key=_shown_order)
     rows = [row for row in rows if row["name"] == name]
     is_up = rows[0]["better"] == "higher"
     rows.sort(key=lambda row: (row["value"] if is_up else -row["value"], row["subject"]))

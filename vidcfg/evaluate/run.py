@@ -44,9 +44,13 @@ class Evaluation:
         return [Record.from_dict(row) for row in self.rows if row["subject"] == subject]
 
     @property
+    def of_videos(self) -> list[dict[str, Any]]:
+        """The rows of single videos; those of a set have no path."""
+        return [row for row in self.rows if row["path"] is not None]
+
+    @property
     def failures(self) -> list[Record]:
-        failed = (row for row in self.rows if row["status"] == "failed" and row["path"])
-        return list(map(Record.from_dict, failed))
+        return [Record.from_dict(row) for row in self.of_videos if row["status"] == "failed"]
 
 
 def evaluate(
@@ -162,7 +166,7 @@ def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Itera
         with _pool(settings.workers) as pool:
             for item in islice(coming, 2 * settings.workers):
                 waiting.append((item, _submit(pool, item, settings)))
-            while waiting and not is_broken:
+            while waiting:
                 # Results hold clips; those that were handed on are let go.
                 item, future = waiting.popleft()
                 try:
@@ -170,7 +174,8 @@ def score_all(items: Iterable[Item], settings: Settings, *, step: Step) -> Itera
                 except BrokenProcessPool:
                     waiting.appendleft((item, future))
                     is_broken = True
-                for item in islice(coming, 0 if is_broken else 1):
+                    break
+                for item in islice(coming, 1):
                     waiting.append((item, _submit(pool, item, settings)))
         # One of those under way ended a worker: each of them gets a worker of its own.
         yield from (_alone(item, settings) for item, _ in waiting)

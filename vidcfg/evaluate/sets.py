@@ -56,8 +56,7 @@ def _mean(group: list[Record], lost: list[Record], prompts: Mapping[str, str | N
     values = [record.value for record in group]
     # A number cannot be a prompt: it marks a video whose prompt is not known.
     known = [prompts.get(record.subject) or i for i, record in enumerate(group)]
-    coverage = [r.extra["coverage"] for r in group if "coverage" in r.extra]
-    if coverage:
+    if coverage := [r.extra["coverage"] for r in group if "coverage" in r.extra]:
         extra["coverage"] = mean_of(coverage)
     return replace(
         group[0],

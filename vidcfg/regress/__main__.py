@@ -13,11 +13,8 @@ the verdict; what cannot be compared is never a PASS."""
 
 
 def parser() -> argparse.ArgumentParser:
-    made = cli.parser(
-        "regress",
-        "Tell whether a change made videos flicker, pulse, burn, freeze or drift.",
-        details=DETAILS,
-    )
+    about = "Tell whether a change made videos flicker, pulse, burn, freeze or drift."
+    made = cli.parser("regress", about, details=DETAILS, has_verdict=True)
     # What all subcommands have.
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -10,7 +10,6 @@ from vidcfg.regress.clips import ClipSet, MeasuredClip
 from vidcfg.regress.judge import Judgement, MetricResult, judge
 from vidcfg.regress.pairs import Paired, pair
 from vidcfg.regress.policy import MetricRule, Policy
-from vidcfg.results import Key
 
 Span = tuple[int, int]
 """First and last frame of a place in a clip, counted from 0."""
@@ -26,7 +25,6 @@ class Worst:
     """
 
     metric: str
-    key: Key
     new: MeasuredClip
     base: MeasuredClip
     frames: tuple[Span, ...] = ()
@@ -40,7 +38,7 @@ class Worst:
         """`worst in 'a red circle', seed 0: 0.0051 -> 0.0103, frames 5-6`."""
         values = (clip.value(self.metric) for clip in (self.base, self.new))
         old, new = ("not measurable" if value is None else f"{value:.4g}" for value in values)
-        text = f"worst in {self.key}: {old} -> {new}"
+        text = f"worst in {self.new.key}: {old} -> {new}"
         if self.frames:
             shown = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in self.frames)
             text += f", frame{'' if shown.isdigit() else 's'} {shown}"
@@ -77,8 +75,7 @@ def check_clips(new: ClipSet, base: ClipSet, policy: Policy | None = None) -> Ga
     judgement = judge(paired.metrics, policy, RepeatNoise.saved(base.facts))
     worst = {}
     for result in judgement.metrics:
-        index = _worst_index(result, paired)
-        if index is not None:
+        if (index := _worst_index(result, paired)) is not None:
             worst[result.name] = _worst(index, result, policy.metrics[result.name], paired)
     return GateOutcome(judgement, paired, policy, worst, new, base)
 
@@ -103,7 +100,7 @@ def _worst(index: int, result: MetricResult, rule: MetricRule, paired: Paired) -
     new_t, base_t = _traces(result.name, new, base)
     spans = _spans(result.name, len(new_t), new.info.num_frames) if len(new_t) else ()
     record = new.records.get(result.name)
-    worst = Worst(result.name, paired.keys[index], new, base)
+    worst = Worst(result.name, new, base)
     if place := record and record.extra.get("worst"):
         worst = replace(worst, block=tuple(place["block"]), block_frame=place["frame"])
     if not spans:

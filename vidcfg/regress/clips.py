@@ -92,10 +92,10 @@ def read_baseline(folder: str | Path) -> ClipSet:
     """
     results = on_disk.read_baseline(folder)
     clips = [_clip(folder, unit, Key(unit.cell, unit.prompt, unit.seed)) for unit in results.units]
-    return as_set(str(folder), clips, **{k: v for k, v in results.plan.items() if k != "clips"})
+    return replace(as_set(str(folder), clips), facts=results.plan)
 
 
-def as_set(source: str, clips: Iterable[MeasuredClip], **facts: Any) -> ClipSet:
+def as_set(source: str, clips: Iterable[MeasuredClip]) -> ClipSet:
     """A set of clips with different keys.
 
     Raises:
@@ -111,7 +111,7 @@ def as_set(source: str, clips: Iterable[MeasuredClip], **facts: Any) -> ClipSet:
         by_key[clip.key] = clip
     if not by_key:
         raise ResultsError(f"{source}: there are no clips.")
-    return ClipSet(source, dict(sorted(by_key.items())), facts)
+    return ClipSet(source, dict(sorted(by_key.items())))
 
 
 def read_finished(path: Path) -> ClipSet:
@@ -139,21 +139,18 @@ def read_finished(path: Path) -> ClipSet:
         cell = unit.cell if has_cells else ""
         if results.kind == "evaluation":
             cell = folder_of(unit.key)
-            records = path / "records.jsonl"
-            if (
-                unit.video
-                and unit.video.is_file()
-                and unit.video.stat().st_mtime > records.stat().st_mtime + 1
-            ):
+            records, video = path / "records.jsonl", unit.video
+            is_there = video is not None and video.is_file()
+            if is_there and video.stat().st_mtime > records.stat().st_mtime + 1:
                 raise ResultsError(
-                    f"{unit.video} is younger than {records}, which may be of another video. "
+                    f"{video} is younger than {records}, which may be of another video. "
                     f"Remove {records.name} to measure on the spot, or run vidcfg evaluate again."
                 )
         prompt, number = prompt_and_number(Path(unit.key).stem)
         seed = number if unit.seed is None else unit.seed
         key = Key(cell, unit.prompt or prompt, -1 if seed is None else seed)
         clips.append(_clip(path, unit, key))
-    return as_set(str(path), clips, name=results.name)
+    return as_set(str(path), clips)
 
 
 def folder_of(name: str) -> str:
@@ -180,8 +177,9 @@ def write_baseline(
     side: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """`baseline.json`, `records.jsonl` and, up to `side` pixels, pictures; `metrics` limits what
-    is kept. All appear together, in the place of what is there, or nothing is changed.
+    """`baseline.json`, `records.jsonl` and, up to `side` pixels (None: without), pictures;
+    `metrics` limits what is kept. All appear together, in the place of what is there, or nothing
+    is changed.
 
     Traces are rounded to five digits: they name frames, no verdict depends on them.
 
@@ -192,15 +190,15 @@ def write_baseline(
     folder = Path(folder)
     if (folder / "baseline.json").exists() and not overwrite:
         raise ResultsError(f"{folder} holds a baseline. Use --overwrite to renew it.")
-    # The pictures of an earlier set may be those that are kept.
-    clips, pictures = drawn(clips, folder / "videos", side=side)
-    # Values by clip and metric; what is known about the video once a clip.
-    lines, listed = [], []
-    for key, clip in clips.clips.items():
+    # Values by clip and metric; what is known about the video, and its pictures, once a clip.
+    lines, listed, pictures = [], [], {}
+    for index, (key, clip) in enumerate(clips.clips.items()):
         place = key._asdict()
-        strip = {"strip": clip.strip.name} if clip.strip else {}
-        info = {"video": asdict(clip.info)} if clip.info else {}
-        listed.append(place | info | strip)
+        listed.append(place | ({"video": asdict(clip.info)} if clip.info else {}))
+        # Pictures of an earlier set may be those that are kept.
+        if strip := strip_of(clip, side=side) if side else None:
+            listed[-1]["strip"] = f"{index:04d}.webp"
+            pictures[folder / "videos" / f"{index:04d}.webp"] = strip.data
         for name, record in clip.records.items():
             if metrics is None or name in metrics:
                 lines.append(json.dumps(place | _brief(record), allow_nan=False))
@@ -277,23 +275,6 @@ def make_strip(frames_THWC: np.ndarray, *, side: int = SIDE) -> Strip:
     options = {"lossless": True} if factor == 1 else {"quality": 90 if side == SIDE else 70}
     sheet.save(file, format="webp", **options)
     return Strip(file.getvalue(), num, *size, columns)
-
-
-def drawn(
-    clips: ClipSet, folder: Path, *, side: int | None = SIDE
-) -> tuple[ClipSet, dict[Path, bytes]]:
-    """The clips with the places of their pictures in a folder, and what is to stand there.
-
-    `side` None keeps no pictures; clips without pictures and without a video have none either.
-    """
-    made, pictures = {}, {}
-    for index, (key, clip) in enumerate(clips.clips.items()):
-        strip = strip_of(clip, side=side) if side else None
-        place = folder / f"{index:04d}.webp" if strip else None
-        made[key] = replace(clip, strip=place)
-        if strip:
-            pictures[place] = strip.data
-    return replace(clips, clips=made), pictures
 
 
 def read_strip(path: Path, num_frames: int) -> Strip | None:

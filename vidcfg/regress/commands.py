@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,15 @@ from typing import Any
 from vidcfg import cli
 from vidcfg import results as on_disk
 from vidcfg.files import write_json, write_text
-from vidcfg.progress import Progress, counted
+from vidcfg.progress import Progress, counted, terminal_width
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import (
-    PREVIEW,
-    SIDE,
-    ClipSet,
-    read_baseline,
-    write_baseline,
-)
+from vidcfg.regress.clips import PREVIEW, SIDE, ClipSet, read_baseline, write_baseline
 from vidcfg.regress.measure import load_clips
-from vidcfg.regress.noise import RepeatNoise, noise_of
+from vidcfg.regress.noise import RepeatNoise, lost_noise, noise_of
 from vidcfg.regress.noise import calibrate as noise_of_repeats
 from vidcfg.regress.output import size_words, table, write_error, write_outputs
 from vidcfg.regress.pairs import can_pass
 from vidcfg.regress.policy import load_policy
-from vidcfg.stored.read import ResultsError
 
 ACCEPT = "If the change is wanted, accept it:"
 MORE = (
@@ -64,10 +56,8 @@ def record(arguments: argparse.Namespace) -> int:
     metrics = None if arguments.all_metrics else list(rules.metrics)
     facts = {"recorded_from": clips.source, **_made_by(clips)}
     what = {"metrics": metrics, "facts": facts, "side": side}
-    with suppress(ResultsError):
-        if on_disk.read_baseline(folder).plan.get("noise"):
-            again = f"vidcfg regress calibrate {arguments.clips} REPEAT --save {folder}"
-            cli.warn(f"{folder} loses its noise of repeats, of the videos before. Type: {again}")
+    if lost := lost_noise(folder, arguments.clips):
+        cli.warn(lost)
     write_baseline(folder, clips, **what, overwrite=arguments.overwrite)
     prompts = len({key.prompt for key in clips.clips})
     cli.say(f"{counted(len(clips), 'clip')} of {counted(prompts, 'prompt')} recorded in {folder}")
@@ -91,7 +81,7 @@ def check(arguments: argparse.Namespace) -> int:
         rules = load_policy(arguments.policy, arguments.set)
         base = load_clips(arguments.baseline)
         outcome = check_clips(_loaded(arguments.clips, arguments), base, rules)
-        text = table(outcome)
+        text = table(outcome, terminal_width())
         if arguments.out:
             write_outputs(folder, outcome, allow_inconclusive=is_lenient)
             text += f"\n\nwritten: {folder / 'index.html'}, result.json, junit.xml"

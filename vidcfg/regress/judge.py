@@ -118,9 +118,7 @@ class Judgement:
 
 
 def judge(
-    pairs: Mapping[str, Pairs],
-    policy: Policy,
-    noise: Mapping[str, RepeatNoise] | None = None,
+    pairs: Mapping[str, Pairs], policy: Policy, noise: Mapping[str, RepeatNoise] | None = None
 ) -> Judgement:
     """The verdict on paired clips; `noise` is that of repeats, by metric, where it is known.
 
@@ -147,12 +145,10 @@ def judge(
     guards = {name: found.get(policy.metrics[name].guard) for name in found}
     for name, guard in guards.items():
         if found[name].verdict == PASS and guard is not None and guard.size > 1:
-            found[name] = replace(
-                found[name],
-                verdict=INCONCLUSIVE,
-                reason=f"does not count while {guard.name} is {guard.amount(guard.change)}",
-                is_unproven=guard.is_unproven or guard.verdict == FAIL,
-            )
+            reason = f"does not count while {guard.name} is {guard.amount(guard.change)}"
+            is_worse = guard.is_unproven or guard.verdict == FAIL
+            told = {"verdict": INCONCLUSIVE, "reason": reason, "is_unproven": is_worse}
+            found[name] = replace(found[name], **told)
     for name, result in found.items():
         if result.explained >= 0.0005:
             other = policy.metrics[name].grows_with
@@ -160,8 +156,8 @@ def judge(
             found[name] = replace(result, reason=reason)
     judged = [*found.values(), *(result for result in every if result.p is None)]
     judged.sort(key=lambda result: (ORDER.index(result.verdict), -result.size))
-    counted = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
-    return Judgement(min(counted, key=ORDER.index), tuple(judged))
+    verdicts = [r.verdict for r in judged if r.verdict != SKIPPED] or [INCONCLUSIVE]
+    return Judgement(min(verdicts, key=ORDER.index), tuple(judged))
 
 
 def _measured(
@@ -284,19 +280,11 @@ def _undecided(result: MetricResult, policy: Policy, share: float) -> MetricResu
     if tested.is_above:
         needed = tested.proving_clips(share, policy.power)
     else:
-        needed = needed_clips(
-            tested.worse_n,
-            tested.clusters_n,
-            effect=tested.tolerance(policy.alpha) - tested.point,
-            alpha=policy.alpha,
-            power=policy.power,
-        )
+        levels = {"alpha": policy.alpha, "power": policy.power}
+        effect = tested.tolerance(policy.alpha) - tested.point
+        needed = needed_clips(tested.worse_n, tested.clusters_n, effect=effect, **levels)
         # These clips were not enough, whatever a formula for even noise says.
         needed = needed and max(needed, result.clips + 1)
     return replace(
-        result,
-        verdict=INCONCLUSIVE,
-        reason=reason,
-        needed_clips=needed,
-        is_unproven=is_unproven,
+        result, verdict=INCONCLUSIVE, reason=reason, needed_clips=needed, is_unproven=is_unproven
     )

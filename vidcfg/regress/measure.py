@@ -126,8 +126,6 @@ def measure_frames(
     except ValueError as error:
         raise ResultsError(str(error)) from error
     by_name = {record.name: replace(record, subject="clip") for record in records}
-    clip = MeasuredClip(key, by_name)
-    if has_preview:
-        pictures = video.as_uint8().transpose(0, 2, 3, 1)
-        clip = replace(clip, preview=make_strip(pictures, side=PREVIEW))
-    return clip
+    pictures = video.as_uint8().transpose(0, 2, 3, 1) if has_preview else None
+    preview = None if pictures is None else make_strip(pictures, side=PREVIEW)
+    return MeasuredClip(key, by_name, preview=preview)

@@ -2,15 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 
+from vidcfg import results as on_disk
 from vidcfg.metrics.paired import cluster_means
 from vidcfg.regress.change import RepeatNoise
 from vidcfg.regress.check import check_clips
-from vidcfg.regress.clips import ClipSet, MeasuredClip
+from vidcfg.regress.clips import ClipSet
 from vidcfg.regress.judge import FAIL
 from vidcfg.regress.policy import Policy
 from vidcfg.stored.read import ResultsError
@@ -29,14 +32,10 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
         ResultsError: the baseline has neither.
     """
     saved = RepeatNoise.saved(base.facts)
-    found = {name: noise for name, noise in saved.items() if name in policy.metrics}
-    if found:
+    if found := {name: noise for name, noise in saved.items() if name in policy.metrics}:
         return found
-    # Between seeds that follow each other.
-    groups: dict[tuple[str, str], list[MeasuredClip]] = defaultdict(list)
-    for key, clip in base.clips.items():
-        groups[key.cell, key.prompt].append(clip)
-    neighbours = [pair for clips in groups.values() for pair in zip(clips, clips[1:])]
+    # Between seeds that follow each other: clips are in the order of cell, prompt and seed.
+    neighbours = [(a, b) for a, b in pairwise(base.clips.values()) if a.key[:2] == b.key[:2]]
     for name, rule in policy.metrics.items():
         values = [[clip.value(name) for clip in pair] for pair in neighbours]
         values = np.array([pair for pair in values if None not in pair], dtype=np.float64)
@@ -49,6 +48,16 @@ def noise_of(base: ClipSet, policy: Policy) -> dict[str, RepeatNoise]:
             "(vidcfg regress calibrate A B --save BASELINE), or give --sd 0.07."
         )
     return found
+
+
+def lost_noise(folder: Path, clips: str) -> str:
+    """What a baseline loses when it is recorded anew from `clips`, and what to type; empty where
+    it knows no noise of repeats."""
+    with suppress(ResultsError):
+        if on_disk.read_baseline(folder).plan.get("noise"):
+            again = f"vidcfg regress calibrate {clips} REPEAT --save {folder}"
+            return f"{folder} loses its noise of repeats, of the videos before. Type: {again}"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +87,7 @@ def calibrate(sets: Sequence[ClipSet], policy: Policy) -> Calibration:
     changes, clusters, alarms = defaultdict(list), defaultdict(list), []
     for base, new in combinations(sets, 2):
         outcome = check_clips(new, base, policy)
-        failed = [r.name for r in outcome.judgement.metrics if r.verdict == FAIL]
-        if failed:
+        if failed := [r.name for r in outcome.judgement.metrics if r.verdict == FAIL]:
             alarms.append(f"{new.source} against {base.source}: {', '.join(failed)}")
         for name, pairs in outcome.paired.metrics.items():
             _, new_n, base_n, clusters_n = pairs.common

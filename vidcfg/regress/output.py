@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from vidcfg import cli
 from vidcfg.files import write_json, write_text
-from vidcfg.progress import counted
+from vidcfg.progress import counted, folded
 from vidcfg.regress.check import GateOutcome, Worst
 from vidcfg.regress.clips import SIDE, ClipSet, strip_of
 from vidcfg.regress.judge import FAIL, INCONCLUSIVE, SKIPPED, MetricResult
@@ -24,20 +24,23 @@ MAX_CASES = 8
 """Worst clips with players; further metrics are in the table alone."""
 
 
-def table(outcome: GateOutcome) -> str:
-    """All metrics, worst first, then what is behind those that do not pass."""
+def table(outcome: GateOutcome, width: int | None = None) -> str:
+    """All metrics, worst first, then what is behind those that do not pass.
+
+    Rows that are wider than `width` take two lines each.
+    """
     results, paired = outcome.judgement.metrics, outcome.paired
     lines = [
         f"{outcome.verdict}: {outcome.new.source} against {outcome.base.source}, "
-        f"{counted(len(paired.keys), 'clip')} of {counted(paired.num_prompts, 'prompt')}"
+        f"{counted(len(paired.new), 'clip')} of {counted(paired.num_prompts, 'prompt')}"
     ]
     for name, keys in (("missing", paired.missing), ("extra", paired.extra)):
         if keys:
             lines.append(f"left out, {name}: " + "; ".join(str(key) for key in keys))
     level = f"{100 - 200 * outcome.policy.alpha:.3g} % interval"
-    lines += ["", f"{'verdict':13}{'metric':20}{'change':>9}  {level:20}"]
-    lines[-1] += f"{'margin':>8}{'tolerance':>11}{'p (Holm)':>10}{'detectable':>12}{'needs':>8}"
-    lines += map(_line, results)
+    heads = ("change", level, "margin", "tolerance", "p (Holm)", "detectable", "needs")
+    rows = [_cells("verdict", "metric", *heads), *map(_row, results)]
+    lines += ["", *folded(rows, width)]
     for result in results:
         if not result.exits_clean:
             lines += ["", f"{result.verdict} {result.name}: {result.reason}"]
@@ -47,22 +50,27 @@ def table(outcome: GateOutcome) -> str:
         lines += ["", "detectable -: so few prompts cannot prove a change of this metric"]
     if any(result.tolerance_from == "repeats" for result in results):
         lines += ["", "*: what the baseline's repeats differ by without a cause"]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
-def _line(result: MetricResult) -> str:
+def _row(result: MetricResult) -> list[str]:
     if result.change is None:
-        return f"{result.verdict:13}{result.name:20}{'-':>9}  {result.reason}"
+        return _cells(result.verdict, result.name, "-", more=f"  {result.reason}")
     interval = f"{result.amount(result.low)} .. {result.amount(result.high)}"
     sizes = result.margin, result.tolerance, result.detectable
     margin, tolerance, detectable = (size_words(size, result.is_ratio) for size in sizes)
     # What the noise of repeats has widened is marked.
     tolerance += "*" * (result.tolerance_from == "repeats")
-    return (
-        f"{result.verdict:13}{result.name:20}{result.amount(result.change):>9}  {interval:20}"
-        f"{margin:>8}{tolerance:>11}{result.p_adjusted:>10.3g}{detectable:>12}"
-        f"{result.needed_clips or '-':>8}"
-    )
+    numbers = [result.amount(result.change), interval, margin, tolerance]
+    numbers += [f"{result.p_adjusted:.3g}", detectable, str(result.needed_clips or "-")]
+    return _cells(result.verdict, result.name, *numbers)
+
+
+def _cells(verdict: str, metric: str, change: str, *rest: str, more: str = "") -> list[str]:
+    """A row of the table; in place of the `rest` it may have a text."""
+    forms = ("  {:20}", "{:>8}", "{:>11}", "{:>10}", "{:>12}", "{:>8}")
+    rest = [form.format(text) for form, text in zip(forms, rest)] or [""] * len(forms)
+    return [f"{verdict:13}{metric:20}", f"{change:>9}", *rest, more]
 
 
 def size_words(size: float | None, is_ratio: bool) -> str:
@@ -75,10 +83,8 @@ def write_outputs(folder: Path, outcome: GateOutcome, *, allow_inconclusive: boo
     folder.mkdir(parents=True, exist_ok=True)
     commands = {}
     for result in outcome.judgement.metrics:
-        worst = outcome.worst.get(result.name)
-        if worst is None or result.exits_clean:
-            continue
-        if path := _write_config(folder / "worst" / result.name, worst):
+        worst = None if result.exits_clean else outcome.worst.get(result.name)
+        if worst and (path := _write_config(folder / "worst" / result.name, worst)):
             commands[result.name] = f"python -m vidcfg.render {shlex.quote(str(path))}"
     write_json(folder / "result.json", _facts(outcome, commands))
     write_text(folder / "junit.xml", _junit(_cases(outcome, allow_inconclusive)))
@@ -113,13 +119,12 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
     # Metrics with their worst clips.
     metrics = []
     for result in outcome.judgement.metrics:
-        names = [field.name for field in fields(result) if field.name != "tested"]
-        row = {name: getattr(result, name) for name in names}
-        worst = outcome.worst.get(result.name)
-        if worst is not None:
+        row = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "tested"}
+        if worst := outcome.worst.get(result.name):
+            key = worst.new.key
             row["worst"] = {
-                **worst.key._asdict(),
-                "seed": worst.key.seed if worst.key.seed >= 0 else None,
+                **key._asdict(),
+                "seed": key.seed if key.seed >= 0 else None,
                 "frames": [list(span) for span in worst.frames],
                 "block": worst.block and {"frame": worst.block_frame, "place": worst.block},
                 "video": str(worst.new.video) if worst.new.video else None,
@@ -132,7 +137,7 @@ def _facts(outcome: GateOutcome, commands: Mapping[str, str]) -> dict[str, Any]:
         "exit_code": outcome.judgement.exit_code,
         "new": outcome.new.source,
         "baseline": outcome.base.source,
-        "clips": len(outcome.paired.keys),
+        "clips": len(outcome.paired.new),
         "missing": [str(key) for key in outcome.paired.missing],
         "extra": [str(key) for key in outcome.paired.extra],
         "policy": outcome.policy.to_dict(),

@@ -50,7 +50,6 @@ class Pairs:
 class Paired:
     """The clips that both sides have, in one order, and what only one side has."""
 
-    keys: tuple[Key, ...]
     new: tuple[MeasuredClip, ...]
     base: tuple[MeasuredClip, ...]
     missing: tuple[Key, ...]
@@ -59,7 +58,7 @@ class Paired:
 
     @property
     def num_prompts(self) -> int:
-        return len({key.prompt for key in self.keys})
+        return len({clip.key.prompt for clip in self.new})
 
 
 def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
@@ -86,7 +85,7 @@ def pair(new: ClipSet, base: ClipSet, policy: Policy) -> Paired:
                 f"{name} is required by the policy, but no clip has a value on either side. "
                 f"Set metrics.{name}.required: false if that is as it should be."
             )
-    return Paired(*map(tuple, (keys, *sides, missing, extra)), metrics)
+    return Paired(*map(tuple, (*sides, missing, extra)), metrics)
 
 
 def can_pass(clips: ClipSet, policy: Policy) -> None:
@@ -116,12 +115,12 @@ def _check_measured(policy: Policy, base: ClipSet, *new: ClipSet) -> None:
 
     A metric of the built-in policy may be new to a baseline: it is skipped.
     """
+    measured = [({n for c in s.clips.values() for n in c.records}, s.source) for s in (base, *new)]
     for name in policy.metrics:
-        lacking = [s.source for s in (base, *new) if not _is_measured(name, s)]
+        lacking = [source for names, source in measured if name not in names]
         if not lacking or (name in DEFAULTS and base.source in lacking):
             continue
-        known = {metric for clip in base.clips.values() for metric in clip.records}
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, measured[0][0], n=1)
         fix = "Measure it (vidcfg evaluate VIDEOS -o DIR) and name DIR"
         fix = f"Did you mean '{near[0]}'? If not, measure it" if near else fix
         where = " and ".join(lacking)
@@ -129,10 +128,6 @@ def _check_measured(policy: Policy, base: ClipSet, *new: ClipSet) -> None:
             f"the policy checks {name}, which was not measured in {where}. {fix}, or take it out "
             "of the policy."
         )
-
-
-def _is_measured(name: str, clips: ClipSet) -> bool:
-    return any(name in clip.records for clip in clips.clips.values())
 
 
 def _values(name: str, clips: Iterable[MeasuredClip]) -> np.ndarray:
@@ -143,26 +138,21 @@ def _values(name: str, clips: Iterable[MeasuredClip]) -> np.ndarray:
 def _check_counts(keys, missing, extra, policy: Policy, new: str, base: str) -> None:
     total = len(keys) + len(missing) + len(extra)
     lines = [f"{len(keys)} clips are on both sides (cell, prompt and seed in common)."]
-    if missing:
-        lines.append(
-            f"{len(missing)} of the baseline are missing in {new}: {listed(missing, 5, '; ')}."
-        )
-    if extra:
-        lines.append(f"{len(extra)} are not in the baseline {base}: {listed(extra, 5, '; ')}.")
+    gone, more = f"of the baseline are missing in {new}", f"are not in the baseline {base}"
+    for some, where in ((missing, gone), (extra, more)):
+        if some:
+            lines.append(f"{len(some)} {where}: {listed(some, 5, '; ')}.")
     if not keys:
-        lines.append(
-            "Render the prompts and seeds of the baseline, or record a new one. A video without "
-            "its record (.json) goes by its name."
-        )
-        raise ResultsError(" ".join(lines))
-    if max(len(missing), len(extra)) > policy.max_missing * total:
-        lines.append(
-            f"At most {policy.max_missing:.0%} may differ. Render what is missing, record a new "
-            "baseline, or compare the common clips with --set max_missing=0.5"
-        )
-        raise ResultsError(" ".join(lines))
-    if len(keys) < 2:
-        raise ResultsError(f"One clip proves nothing. {ENOUGH}")
+        lines += ["Render the prompts and seeds of the baseline, or record a new one. A video"]
+        lines += ["without its record (.json) goes by its name."]
+    elif max(len(missing), len(extra)) > policy.max_missing * total:
+        lines += [f"At most {policy.max_missing:.0%} may differ. Render what is missing, record a"]
+        lines += ["new baseline, or compare the common clips with --set max_missing=0.5"]
+    elif len(keys) < 2:
+        lines = [f"One clip proves nothing. {ENOUGH}"]
+    else:
+        return
+    raise ResultsError(" ".join(lines))
 
 
 def _check_like(pairs: Sequence[tuple[Key, MeasuredClip, MeasuredClip]], policy: Policy) -> None:

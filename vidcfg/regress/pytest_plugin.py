@@ -84,6 +84,10 @@ class TemporalGate:
         out = config.getoption("--vidcfg-out")
         self.out = Path(out) if out else None
         self.lines = config.stash[_LINES]
+        # How wide the terminal is; none in a file, or a worker of pytest-xdist.
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        is_terminal = getattr(reporter, "isatty", False)
+        self.width = config.get_terminal_writer().fullwidth if is_terminal else None
 
     def __call__(self, clips: Any, *, name: str = "", fps: float | int | None = None) -> Any:
         """Compare clips with the baseline `name`; returns the outcome, None while recording.
@@ -137,6 +141,7 @@ class TemporalGate:
     def _compared(self, clips: Any, fps: float | int, name: str):
         from vidcfg.regress.check import check_clips
         from vidcfg.regress.clips import PREVIEW, read_baseline, write_baseline
+        from vidcfg.regress.noise import lost_noise
         from vidcfg.regress.output import write_outputs
         from vidcfg.regress.pairs import can_pass
 
@@ -149,6 +154,9 @@ class TemporalGate:
         if self.is_recording:
             metrics, facts = list(self.policy.metrics), {"recorded_from": self.node}
             can_pass(new, self.policy)
+            given = clips if isinstance(clips, str | Path) else "RENDERS"
+            if lost := lost_noise(folder, str(given)):
+                self.lines.append(f"warning: {lost}")
             what = {"metrics": metrics, "facts": facts, "side": PREVIEW}
             write_baseline(folder, new, **what, overwrite=True)
             return None
@@ -165,7 +173,7 @@ class TemporalGate:
         named = [f"{r.name} {r.amount(r.change)}" for r in results if r.verdict == verdict]
         self.lines.append(f"{name}: {verdict}: {', '.join(named)}")
         hint = f"\n\nIf the change is wanted, renew: pytest {self.node} --vidcfg-record"
-        text = f"temporal_gate {name}\n{table(outcome)}"
+        text = f"temporal_gate {name}\n{table(outcome, self.width)}"
         if outcome.judgement.may_be_allowed and self.is_lenient:
             warnings.warn(text, InconclusiveWarning, stacklevel=3)
         elif verdict != "PASS":

@@ -25,13 +25,8 @@ def parser() -> argparse.ArgumentParser:
     cli.add_out(made, "the HTML file to write", metavar="FILE")
     made.add_argument("--metrics", metavar="NAMES", help="show these only, separated by commas")
     made.add_argument("--baseline", metavar="CELL", help="compare with this cell (id or label)")
-    made.add_argument(
-        "--max-mb",
-        type=float,
-        default=16.0,
-        metavar="MB",
-        help="size of all embedded videos together (16); at least one prompt is always there",
-    )
+    text = "size of all embedded videos together (16); at least one prompt is always there"
+    made.add_argument("--max-mb", type=float, default=16.0, metavar="MB", help=text)
     return made
 
 

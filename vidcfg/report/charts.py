@@ -62,13 +62,13 @@ def ticks(low: Number, high: Number, *, count: int = 5) -> list[float]:
     return [float(round(i * step, 12)) for i in range(first, last + 1)]
 
 
-def tick_labels(values: Sequence[Number]) -> list[str]:
-    """Each value with as few digits, 4 or more, as keep unlike values apart."""
+def _labelled(values: Sequence[Number]) -> list[tuple[Number, str]]:
+    """Values, each with as few digits, 4 or more, as keep unlike ones apart."""
     for digits in range(4, 17):
         labels = [number(value, digits) for value in values]
         if len(set(labels)) == len(set(values)):
             break
-    return labels
+    return list(zip(values, labels))
 
 
 def _apart(labels: Sequence[tuple[Number, str]], scale: Scale) -> list[tuple[Number, str]]:
@@ -98,7 +98,7 @@ def curve_chart(
     values = sorted({p.x for p in points})
     marks = values if len(values) <= 9 else ticks(x.low, x.high, count=7)
     if x_labels is None:
-        labels = list(zip(marks, tick_labels(marks)))
+        labels = _labelled(marks)
     else:
         short = {v: t if len(t) <= 14 else t[:13] + "…" for v, t in x_labels.items()}
         named = [(v, short[v]) for v in values]
@@ -120,8 +120,7 @@ def scatter_chart(points: Sequence[Point], front: Sequence[int], **names: str) -
     `front` are the indices that a step line joins; `names` as for `curve_chart`.
     """
     x, y = _scales(points, WIDE_SIZE)
-    marks = ticks(x.low, x.high, count=8)
-    labels = list(zip(marks, tick_labels(marks)))
+    labels = _labelled(ticks(x.low, x.high, count=8))
     places = _labels_apart([(p, x(p.x), y(p.y)) for p in points])
     steps = [(x(a), y(b)) for a, b in sorted((points[i].x, points[i].y) for i in front)]
     return _drawn(WIDE_SIZE, x, y, labels, places, _joins(places), names, steps=steps)
@@ -153,14 +152,13 @@ def _joins(places: Sequence[tuple[Point, float, float]]) -> dict[int, list[tuple
 
 
 def _drawn(size, x, y, labels, places, joins, names, *, has_zero=False, steps=()) -> str:
-    heights = ticks(y.low, y.high)
     return fill(
         "chart.svg",
         size=size,
         x=x,
         y=y,
         x_ticks=_apart(labels, x),
-        y_ticks=list(zip(heights, tick_labels(heights))),
+        y_ticks=_labelled(ticks(y.low, y.high)),
         places=places,
         joins=joins,
         steps=steps,

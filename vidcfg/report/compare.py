@@ -12,14 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidcfg.metrics.paired import (
-    bootstrap_indices,
-    cluster_means,
-    holm,
-    log_ratios,
-    needed_clips,
-    sign_flip_p,
-)
+from vidcfg.metrics import paired
 from vidcfg.metrics.record import mean_interval, range_of
 from vidcfg.report.table import MetricValues, Table
 
@@ -106,7 +99,7 @@ def estimates(metric: MetricValues, table: Table) -> dict[str, MeanOfCell]:
     made = {}
     rows = zip(table.cells, metric.values_CN, metric.is_static_CN, metric.num_lost_C)
     for cell, values, static, lost in rows:
-        means = cluster_means(values[mask], clusters)
+        means = paired.cluster_means(values[mask], clusters)
         counts = len(clusters), len(means), int(static[mask].sum()), int(lost)
         ends = interval_of(means, metric.like.unit)
         made[cell] = MeanOfCell(float(means.mean()), *ends, *counts)
@@ -164,15 +157,15 @@ def changes(
     rows = [_differences(table.metrics[name], table, pair) for (_, name), pair in tasks]
 
     # p-values: of each alone, of all in its metric, of all there are.
-    family = joint_sign_flip(np.stack([cluster_means(row, clusters) for row in rows]))
-    alone = [sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
+    family = joint_sign_flip(np.stack([paired.cluster_means(row, clusters) for row in rows]))
+    alone = [paired.sign_flip_p(row, clusters, alternative="two-sided") for row in rows]
     by_metric = np.array(alone).reshape(-1, len(comparisons))  # as `tasks` runs through them
     every = np.pad(by_metric, ((0, 0), (0, num_untested)), constant_values=1.0)
     found = false_discovery_control(every, axis=1)[:, : len(comparisons)]
     # The level that one more clear comparison of its metric has to reach (a p counts two tails).
     is_clear = found <= CLEAR
     alphas = LEVEL * (is_clear.sum(axis=1, keepdims=True) + ~is_clear) / every.shape[1] / 2
-    columns = alphas.ravel(), alone, found.ravel(), holm(alone), family
+    columns = alphas.ravel(), alone, found.ravel(), paired.holm(alone), family
     return [
         _change(table, task, row, clusters, alpha, p_values)
         for task, row, alpha, *p_values in zip(tasks, rows, *columns)
@@ -188,7 +181,7 @@ def _differences(metric: MetricValues, table: Table, pair: tuple[str, str]) -> n
     if (floor := _floor_of(metric)) is None:
         row[both] = (new - base)[both]
     else:
-        row[both] = log_ratios(new[both], base[both], floor=floor)
+        row[both] = paired.log_ratios(new[both], base[both], floor=floor)
     # A clip that one has lost is as bad for it as the largest difference found.
     worst = np.abs(row).max() or 1.0
     worst *= -1 if metric.like.better == "higher" else 1
@@ -206,11 +199,11 @@ def _change(table: Table, task, row: np.ndarray, clusters, alpha, p_values) -> C
     lost = int((new & ~base).sum()), int((base & ~new).sum())
 
     # How large it is, where both have a value, and what would tell.
-    means = cluster_means(row[both], table.prompts(both))
+    means = paired.cluster_means(row[both], table.prompts(both))
     ends = (float(means.mean()), *interval_of(means, ""))
     read = [x if x is None or not is_ratio else math.expm1(x) for x in ends]
-    effect = abs(float(cluster_means(row, clusters).mean()))
-    needed = needed_clips(row, clusters, effect=effect, alpha=float(alpha))
+    effect = abs(float(paired.cluster_means(row, clusters).mean()))
+    needed = paired.needed_clips(row, clusters, effect=effect, alpha=float(alpha))
     counts = needed, int(both.sum()), lost
     return Change(what, name, *pair, *read, is_ratio, *map(float, p_values), *counts)
 
@@ -285,11 +278,12 @@ def front_of(table: Table, *, resamples: int = 2000) -> Front | None:
         return None
     clusters = table.prompts(mask)
     values = [table.metrics[name].values_CN[:, mask] for name in names]
-    costs_MCG = np.array([[cluster_means(row, clusters) for row in rows_CN] for rows_CN in values])
+    means = [[paired.cluster_means(row, clusters) for row in rows_CN] for rows_CN in values]
+    costs_MCG = np.array(means)
     costs_MCG[1] *= -1
     centre_MC = costs_MCG.mean(axis=2)
     # Blocks bound the memory that the comparison of all cells with all takes.
-    drawn_RG = bootstrap_indices(clusters, resamples=resamples)
+    drawn_RG = paired.bootstrap_indices(clusters, resamples=resamples)
     blocks = np.array_split(drawn_RG, max(1, resamples * len(table.cells) ** 2 // 2_000_000))
     beaten = [is_beaten(costs_MCG[:, :, block].mean(-1).transpose(2, 1, 0)) for block in blocks]
     membership = 1 - np.concatenate(beaten).mean(axis=0)

@@ -1,5 +1,7 @@
 """Videos for the page's players: strips of frames as WebP, as many as a size allows."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +49,6 @@ def embed(
     # Strips, pair by pair, until they are too large.
     pairs, strips, problems = [], {}, []
     used, count, total = 0, 0, sum(map(len, units.values()))
-    is_changed = False
     for pair in _order(list(units), shared):
         made = {}
         for unit in units[pair]:
@@ -62,10 +63,9 @@ def embed(
             break
         if made:
             used += size
-            for cell, strip in made.items():
-                is_changed |= strip.pop("is_changed")
-                strips[cell, len(pairs)] = strip
+            strips |= {(cell, len(pairs)): strip for cell, strip in made.items()}
             pairs.append(pair)
+    is_changed = True in [strip.pop("is_changed") for strip in strips.values()]
     notes = _notes(results, len(pairs), len(units), is_changed)
     return Players(tuple(pairs), strips, (*notes, *problems))
 
@@ -94,11 +94,8 @@ def _notes(results: Results, shown: int, total: int, is_changed: bool) -> Iterat
 def _order(pairs: list[Pair], shared: Sequence[Pair]) -> list[Pair]:
     rank = {pair: index for index, pair in enumerate(shared)}
     pairs = sorted(pairs, key=lambda pair: (rank.get(pair, len(rank)), str(pair)))
-    seen: dict[str, int] = {}
-    turns = {}
-    for pair in pairs:
-        turns[pair] = seen.get(pair[0], 0)
-        seen[pair[0]] = turns[pair] + 1
+    seen = defaultdict(itertools.count)
+    turns = {pair: next(seen[pair[0]]) for pair in pairs}
     return sorted(pairs, key=lambda pair: (pair not in rank, turns[pair]))
 
 

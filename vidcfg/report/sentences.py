@@ -49,13 +49,8 @@ def first_lines(results: Results, table: Table) -> list[str]:
             f"The self-check failed: {cells or 'two hidden cells'} should be the same videos and "
             "are not. Do not trust the comparison before that is explained."
         )
-    return [
-        *lines,
-        *_mixed_lines(results),
-        *_flicker_lines(table, labels),
-        *_cut_lines(results, labels),
-        *results.problems,
-    ]
+    lines += _mixed_lines(results) + _flicker_lines(table, labels) + _cut_lines(results, labels)
+    return [*lines, *results.problems]
 
 
 def _place(unit: UnitResult, labels: Mapping[str, str]) -> Key:
@@ -131,13 +126,10 @@ def summary(found: Findings) -> list[Entry]:
     if not can_decide and found.prompts and len(cells) > 1:
         text = (
             f"{counted(found.prompts, 'prompt')} cannot reach p = {LEVEL:g} whatever the videos "
-            f"look like (least p {found.least_p:.2g}). Six prompts or more can."
         )
+        text += f"look like (least p {found.least_p:.2g}). Six prompts or more can."
         entries.append(_entry("Too few prompts for a verdict", text, "unclear"))
-    for what, title in (
-        ("alignment", "Follows the prompt best"),
-        ("flicker", "Flickers least"),
-    ):
+    for what, title in (("alignment", "Follows the prompt best"), ("flicker", "Flickers least")):
         if what in found.table.key_metrics and len(cells) > 1 and found.clips:
             entries.append(_best(found, what, title))
     if can_decide:
@@ -234,17 +226,12 @@ def _balance(found: Findings) -> Entry | None:
     # Where alignment separates nothing, there is no pool to choose from.
     pool = [best, *same, *tied]
     if len(pool) == len(cells) > 2:
-        return _entry(
-            "Both together",
-            "Alignment does not separate any two of these settings, so it cannot say how much "
-            "flicker is worth. Choose by flicker, by eye, or render more prompts.",
-            "unclear",
-        )
+        text = "Alignment does not separate any two of these settings, so it cannot say how much "
+        text += "flicker is worth. Choose by flicker, by eye, or render more prompts."
+        return _entry("Both together", text, "unclear")
     chosen = found.best(names["flicker"], pool)
-    text = (
-        f"{_named(found, [chosen])}: the least flicker among the {len(pool)} settings whose "
-        "alignment is not surely below the best"
-    )
+    text = f"{_named(found, [chosen])}: the least flicker among the {len(pool)} settings whose "
+    text += "alignment is not surely below the best"
     if chosen != best and (change := found.between("flicker", best, chosen)) is not None:
         sure = "which is clear" if change.is_clear else "which is not sure"
         amount = _percent(change, chosen)
@@ -273,11 +260,8 @@ def _front(found: Findings) -> Entry | None:
             sure.append(cell)
     num_out = len({loser for (_, loser), ways in ahead.items() if len(ways) == len(GOOD)})
     num_open = len(cells) - len(sure) - num_out
-    text = "None is surely on it"
-    if sure:
-        text = (
-            f"No other setting is better in both flicker and alignment than {_named(found, sure)}"
-        )
+    best = f"No other setting is better in both flicker and alignment than {_named(found, sure)}"
+    text = best if sure else "None is surely on it"
     text += f"; {num_out} of {len(cells)} settings are surely beaten by another in both"
     text += f", {num_open} are undecided." if num_open else "."
     if _has_losses(found):
@@ -293,8 +277,7 @@ def _has_losses(found: Findings) -> bool:
 def _baseline(found: Findings) -> Entry | None:
     parts = []
     for what, good in GOOD.items():
-        rows = [c for c in found.against if c.what == what]
-        if rows:
+        if rows := [c for c in found.against if c.what == what]:
             better = sum(c.is_clear and c.change * good > 0 for c in rows)
             worse = sum(c.is_clear and c.change * good < 0 for c in rows)
             rest = len(rows) - better - worse
@@ -311,8 +294,8 @@ def _motion(found: Findings) -> Entry | None:
         return None
     text = (
         f"{_named(found, frozen)}: surely over {MOTION_LOSS:.0%} less motion than the baseline, "
-        "or still. Their low flicker is no merit, so they do not count as least flickering."
     )
+    text += "or still. Their low flicker is no merit, so they do not count as least flickering."
     return _entry("Moves too little", text, "note")
 
 

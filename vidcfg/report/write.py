@@ -193,12 +193,10 @@ def _change_charts(analysis: Analysis) -> Iterator[tuple[str, str]]:
         base = cells[analysis["baseline"]]
         none = {"mean": 0.0, "low": None, "high": None}
         points.append(_point(analysis, base, none, f"{base['label']}\nthe baseline"))
-        names = {
-            "title": f"Change of {what} from the baseline",
-            "y_name": "change in %" if factor == 100 else "difference",
-        }
-        names["y_name"] += f", bars cut at {number(most * factor)}" if is_cut else ""
-        chart = curve_chart(points, **names, **_x(analysis), zero=True)
+        title = f"Change of {what} from the baseline"
+        y_name = "change in %" if factor == 100 else "difference"
+        y_name += f", bars cut at {number(most * factor)}" if is_cut else ""
+        chart = curve_chart(points, title=title, y_name=y_name, **_x(analysis), zero=True)
         yield f"{what}: {rows[0]['metric']}", chart
 
 
