@@ -154,18 +154,23 @@ def test_a_table_that_fits_has_a_line_for_each_row(width):
     assert folded(ROWS, width) == lines
 
 
+def test_columns_of_a_table_that_is_too_wide_are_as_wide_as_what_stands_in_them():
+    lines = ["name      a  b  note", "group", "kite   1.25  2  up and up"]
+    assert folded(ROWS, 25) == lines
+
+
 def test_rows_that_are_too_wide_break_between_the_same_cells_and_lose_no_word():
-    lines = [
-        "name       a     b",
-        "        note",
-        "group",
-        "kite    1.25     2",
-        "        up and up",
-    ]
+    lines = ["name      a  b", "       note", "group", "kite   1.25  2", "       up and up"]
     assert folded(ROWS, 18) == lines
 
 
-def test_rows_of_long_names_go_on_near_the_margin_and_long_notes_between_words():
-    lines = ["name", "         a", "         b", "      note", "group"]
-    lines += ["kite", "      1.25", "         2", "      up", "      and", "      up"]
+def test_rows_of_long_names_go_on_near_the_margin():
+    rows = [["name", "  value", "  note"], ["a-long-name", "  1.25", "  up"]]
+    lines = ["name", "      value", "      note", "a-long-name", "      1.25", "      up"]
+    assert folded(rows, 16) == lines
+
+
+def test_long_notes_break_between_words():
+    lines = ["name      a", "       b", "       note", "group"]
+    lines += ["kite   1.25", "       2", "       up", "       and", "       up"]
     assert folded(ROWS, 11) == lines

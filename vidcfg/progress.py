@@ -47,7 +47,8 @@ def terminal_width() -> int | None:
 def folded(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
     """A line for each row of cells or, where one would be wider than `width`, several.
 
-    All rows are then broken between the same cells. What follows stands below the second cell, or
+    Before that, columns are made as narrow as what stands in them, two spaces apart. All rows are
+    then broken between the same cells. What follows stands below the second cell, or
     4 columns in where the first cell takes half of the width; a last cell that is wider still is
     broken between words.
     """
@@ -56,8 +57,13 @@ def folded(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
         return lines
     import textwrap
 
+    columns = [_narrowed(cells) for cells in zip_longest(*rows, fillvalue="")]
+    sizes, rows = [len(cells[0]) for cells in columns], list(zip(*columns))
+    lines = ["".join(row).rstrip() for row in rows]
+    if max(map(len, lines)) <= width:
+        return lines
+
     # Where lines begin: with the first cell, and with each that the one before has no room for.
-    sizes = [max(map(len, cells)) for cells in zip_longest(*rows, fillvalue="")]
     indent = sizes[0] if sizes[0] <= width // 2 else 4
     starts, end = [0], sizes[0]
     for index, size in enumerate(sizes[1:], start=1):
@@ -65,15 +71,23 @@ def folded(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
             starts.append(index)
             end = indent
         end += size
-    # A cell is as wide in all rows, also where the text of one of them is longer than it should.
     lines = []
     for row in rows:
-        padded = [cell.ljust(size) for cell, size in zip(row, sizes)]
         for start, stop in pairwise([*starts, len(sizes)]):
-            text = " " * (indent if start else 0) + "".join(padded[start:stop]).rstrip()
+            text = " " * (indent if start else 0) + "".join(row[start:stop]).rstrip()
             options = {"break_long_words": False, "break_on_hyphens": False}
             lines += textwrap.wrap(text, width, subsequent_indent=" " * (indent + 2), **options)
     return lines
+
+
+def _narrowed(cells: Sequence[str]) -> list[str]:
+    """The cells of a column, all as wide as the longest without the spaces that all could spare;
+    two in front are kept."""
+    told = [cell.rstrip() for cell in cells]
+    spare = min((len(cell) - len(cell.lstrip()) for cell in told if cell), default=0)
+    told = [cell[max(spare - 2, 0) :] for cell in told]
+    size = max(map(len, told))
+    return [cell.ljust(size) for cell in told]
 
 
 def put(text: str, stream: Any = None, end: str = "\n") -> None:

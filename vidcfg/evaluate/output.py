@@ -112,7 +112,7 @@ def table(evaluation: Evaluation, sets: Sequence[str], *, is_brief: bool, fit: i
     heads = ["value, 95 % interval"] if len(sets) == 1 else sets
     width = max([30, *(len(_value(r)) for key in shown for r in found[key].values())])
     columns = [f"  {name[-30:]:{width}}" for name in heads]
-    rows = [[" " * 30, *columns, f"  {'unit':10} {'better':7}{'n':>5}", "  note"]]
+    rows = [[" " * 30, *columns, f"  {'unit':10}", f" {'better':7}", f"{'n':>5}", "  note"]]
     ordered = sorted(shown, key=lambda key: (_shown_order(key[0]), key))
     for group, keys in groupby(ordered, key=lambda key: group_of(key[0])):
         rows.append([group])
@@ -150,8 +150,8 @@ def _row(name: str, records: Sequence[Record | None], width: int) -> list[str]:
     better = {"none": "-"}.get(first.better, first.better)
     notes = list(dict.fromkeys(_note(record) for record in records if record))
     count = "/".join(dict.fromkeys(str(record.n) for record in records if record))
-    facts = f"  {first.unit:10} {better:7}{count:>5}"
-    return [f"  {name:28}", *shown, facts, f"  {' | '.join(filter(None, notes))}"]
+    facts = f"  {first.unit:10}", f" {better:7}", f"{count:>5}"
+    return [f"  {name:28}", *shown, *facts, f"  {' | '.join(filter(None, notes))}"]
 
 
 def _value(record: Record | None) -> str:
