@@ -17,6 +17,7 @@ from vidcfg import __version__, cli
 from vidcfg.files import FileError, uninterrupted, user_cache
 from vidcfg.media.video import MediaError
 from vidcfg.progress import Progress
+from vidcfg.regress.__main__ import main as regress
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,6 +106,15 @@ def test_help_of_a_command_that_gives_verdicts_has_their_exit_codes():
     assert [word for _, word in codes if word.isupper()] == ["FAIL", *["INCONCLUSIVE"] * 2]
 
 
+@pytest.mark.parametrize(("command", "has_verdict"), [("check", True), ("record", False)])
+def test_help_of_a_subcommand_of_the_gate_has_its_own_exit_codes(command, has_verdict, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        regress([command, "--help"])
+    text = capsys.readouterr().out
+    assert "\n  130  interrupted" in text
+    assert ("\n  4    INCONCLUSIVE" in text) == has_verdict
+
+
 def test_options_are_spelled_alike():
     made = _parser()
     assert made.parse_args(["-o", "a"]).out == made.parse_args(["--out", "a"]).out == "a"
@@ -133,6 +143,7 @@ MANY = """
 import pathlib, sys
 from vidcfg import cli
 from vidcfg.progress import Progress
+from vidcfg.regress.__main__ import main as regress
 
 def todo(arguments):
     with Progress("lines", 10**4, stream=sys.stdout) as progress:

@@ -54,16 +54,20 @@ def parser(
     """
     from vidcfg import __version__
 
-    codes = EXIT_CODES | (VERDICTS if has_verdict else {})
-    told = "".join(f"  {code:<5}{text}\n" for code, text in sorted(codes.items()))
     made = PlainParser(
         prog=f"vidcfg {name}",
         description=about,
-        epilog=f"{details.rstrip()}\n\nexit codes:\n{told}".lstrip(),
+        epilog=f"{details.rstrip()}\n\n{exit_codes(has_verdict)}".lstrip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--version", action="version", version=f"vidcfg {__version__}")
     return shared(made)
+
+
+def exit_codes(has_verdict: bool) -> str:
+    """What exit codes mean, with those of verdicts for a command that gives them."""
+    codes = EXIT_CODES | (VERDICTS if has_verdict else {})
+    return "exit codes:\n" + "".join(f"  {c:<5}{text}\n" for c, text in sorted(codes.items()))
 
 
 def shared(made: argparse.ArgumentParser, *, default: Any = False) -> argparse.ArgumentParser:

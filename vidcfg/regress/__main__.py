@@ -20,6 +20,8 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
+        one.formatter_class = argparse.RawDescriptionHelpFormatter
+        one.epilog = cli.exit_codes(has_verdict=name == "check")
         one.add_argument("--policy", metavar="FILE", help="a YAML file (default: built in)")
         cli.add_set(one, "alpha=0.01")
         return cli.shared(one, default=argparse.SUPPRESS)
